@@ -1,0 +1,3 @@
+//! Where a shard meets the kernel. The only place that touches sockets.
+
+pub mod driver;

@@ -1,0 +1,81 @@
+//! The contract between a state machine and the loop that drives it, and that loop.
+//!
+//! A [`Service`] is the state machine: the [`crate::Shard`], or the load generator's relay. A
+//! [`Driver`] is its surroundings: io_uring, or the simulator's network. [`run`] joins them:
+//! wait → events in → outputs out, bounded per turn so that no connection starves another.
+
+use crate::limits::SENDS_PER_TURN;
+use crate::shard::event::{ConnectionId, Event, Now};
+use crate::shard::output::Output;
+
+/// A state machine that a driver can drive. Nothing in it blocks.
+pub trait Service {
+    /// Takes one event.
+    fn on_event(&mut self, now: Now, event: Event<'_>);
+
+    /// The next thing to do, until `None`. The order is the order to do them in.
+    fn poll_output(&mut self) -> Option<Output>;
+
+    /// Lends what this connection sends next to `take`, slice by slice: at most
+    /// [`crate::limits::IOVECS_PER_SEND`] slices and about [`crate::limits::BYTES_PER_SEND`] bytes.
+    /// Called once per [`Output::Send`]. The slices stay in place and unchanged, whatever else
+    /// happens, until [`Event::Sent`] or [`Event::Closed`] of this connection. No slice means there
+    /// is nothing to send after all: the driver answers with `Sent` of 0 bytes at once.
+    fn gather(&mut self, connection: ConnectionId, take: &mut dyn FnMut(&[u8]));
+
+    /// The memory the rest of a large frame of this connection goes to; `None` once it is complete
+    /// or the connection is closing. Stays in place until `Landed` or `Closed`.
+    fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]>;
+
+    /// When [`Event::Tick`] is due, in `Now::mono_us`.
+    fn wake_at(&self) -> Option<u64>;
+
+    /// Nothing is left to do: the loop ends.
+    fn is_finished(&self) -> bool;
+}
+
+/// How long [`Driver::wait`] may wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Park {
+    /// Not at all: the service has more outputs to give.
+    Never,
+    /// Until something happens, or this time (`Now::mono_us`) has come.
+    Until(Option<u64>),
+}
+
+/// The surroundings of a service.
+pub trait Driver {
+    /// Why a driver stops for good.
+    type Error;
+
+    /// Submits what was asked for, waits as `park` allows, and feeds everything that happened to
+    /// `service`; `Event::Tick` when the time has come.
+    fn wait(&mut self, service: &mut impl Service, park: Park) -> Result<(), Self::Error>;
+
+    /// Begins to carry out one output.
+    fn apply(&mut self, service: &mut impl Service, output: Output);
+}
+
+/// Drives `service` until it is finished.
+pub fn run<D: Driver>(driver: &mut D, service: &mut impl Service) -> Result<(), D::Error> {
+    let mut park = Park::Until(service.wake_at());
+    while !service.is_finished() {
+        driver.wait(service, park)?;
+        park = drain_outputs(driver, service);
+    }
+    Ok(())
+}
+
+/// Carries out outputs, at most [`SENDS_PER_TURN`] sends among them, and says whether the driver
+/// may park.
+pub fn drain_outputs<D: Driver>(driver: &mut D, service: &mut impl Service) -> Park {
+    let mut sends = 0;
+    while sends < SENDS_PER_TURN {
+        let Some(output) = service.poll_output() else {
+            return Park::Until(service.wake_at());
+        };
+        sends += usize::from(matches!(output, Output::Send(_)));
+        driver.apply(service, output);
+    }
+    Park::Never
+}

@@ -1,0 +1,21 @@
+//! The data plane of one NexusD node.
+//!
+//! [`Shard`] is a state machine: events in ([`Event`]), outputs out ([`Output`]), time as a
+//! parameter ([`Now`]); no sockets, clocks, threads or randomness inside. A [`Driver`] turns a
+//! kernel's completions into events and outputs into submissions; `io/` holds the one on io_uring
+//! (feature `uring`), the simulator is another.
+//!
+//! A message's way through: `shard.rs` (the one match) → `topic.rs` (number) → `log.rs` (the one
+//! copy) → `subscriber_queue.rs` (an extent per queue) → `shard/flush.rs` (gathered sends).
+
+pub mod io;
+pub mod limits;
+pub mod metrics;
+pub mod shard;
+
+pub use io::driver::{Driver, Service, run};
+pub use limits::Limits;
+pub use metrics::Metrics;
+pub use shard::event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
+pub use shard::output::Output;
+pub use shard::{Shard, ShardConfig};

@@ -1,0 +1,89 @@
+//! Every bound of the data plane, by name. What an operator may need to change is in [`Limits`];
+//! the rest are constants that the design rests on.
+
+use nexusd_wire::control::OverflowPolicy;
+
+/// Sends begun before the loop looks at completions and inbox again.
+pub const SENDS_PER_TURN: usize = 64;
+/// Slices in one gathered send; the kernel's IOV_MAX.
+pub const IOVECS_PER_SEND: usize = 1024;
+/// Bytes in one gathered send, give or take the last frame's rest.
+pub const BYTES_PER_SEND: usize = 256 << 10;
+
+/// Bytes of one log segment. A few fit the second-level cache together with the receive buffers.
+pub const SEGMENT_BYTES: usize = 256 << 10;
+/// Message frames with a longer stride get a segment of their own and are received in place.
+pub const LARGE_FRAME_BYTES: usize = SEGMENT_BYTES / 4;
+/// A segment is evacuated when less than this share (one part in …) of it is live.
+pub const EVACUATION_SHARE: usize = 8;
+/// Free segments kept for reuse; more are given back to the system.
+pub const FREE_SEGMENTS_KEPT: usize = 16;
+
+/// Longest control frame, in bytes.
+pub const CONTROL_BYTES_MAX: u32 = 256 << 10;
+/// Longest metadata table, in bytes.
+pub const METADATA_BYTES_MAX: u32 = 16 << 10;
+/// Filters of one subscription.
+pub const FILTERS_PER_SUBSCRIPTION_MAX: usize = 4_096;
+/// Subscriptions of one connection.
+pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
+/// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
+pub const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
+/// Bytes a held-back publisher is still read, so that its acks and pings pass.
+pub const BLOCKED_READ_BYTES: usize = 1 << 20;
+/// Topics named in one Gap; the messages of further ones are counted together.
+pub const GAP_TOPICS_MAX: usize = 64;
+/// An overflowing queue is cut to this many eighths of its limit.
+pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
+/// A blocked queue lets publishers go on at this many eighths of its limit.
+pub const BLOCK_RESUME_EIGHTHS: u64 = 4;
+
+/// Time for Hello, microseconds.
+pub const HELLO_TIMEOUT_US: u64 = 5_000_000;
+/// Silence after which a client is pinged, microseconds.
+pub const PING_AFTER_US: u64 = 30_000_000;
+/// Time for the answer to that ping, microseconds.
+pub const PONG_TIMEOUT_US: u64 = 10_000_000;
+/// Time a write may make no progress, microseconds.
+pub const WRITE_TIMEOUT_US: u64 = 60_000_000;
+/// Silence towards a subscriber after which a Heartbeat is sent, microseconds.
+pub const HEARTBEAT_AFTER_US: u64 = 30_000_000;
+/// Idle time after which a topic is forgotten, microseconds.
+pub const TOPIC_IDLE_US: u64 = 60_000_000;
+
+/// The bounds an operator can set. [`Limits::default`] holds the documented defaults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Memory of the log and all queues of the node, in bytes (`--memory-limit`).
+    pub memory_bytes: usize,
+    /// Longest payload, in bytes (`--max-payload`).
+    pub payload_bytes: u32,
+    /// Client connections at a time (`--max-connections`).
+    pub connections: usize,
+    /// Topics at a time (`--max-topics`).
+    pub topics: usize,
+    /// Messages queued per subscription; 0 leaves bytes alone (`--subscriber-queue-limit`).
+    pub queue_messages: u64,
+    /// Bytes queued per subscription (`--subscriber-queue-bytes`).
+    pub queue_bytes: u64,
+    /// What happens when a queue is full (`--backpressure-policy`).
+    pub policy: OverflowPolicy,
+    /// How long a `block` queue holds publishers back before it drops, microseconds
+    /// (`--block-timeout-ms`).
+    pub block_timeout_us: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 384 << 20,
+            payload_bytes: 4 << 20,
+            connections: 10_000,
+            topics: 2_000_000,
+            queue_messages: 10_000,
+            queue_bytes: 16 << 20,
+            policy: OverflowPolicy::DropOldest,
+            block_timeout_us: 5_000_000,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! What a shard counts. Plain integers: the shard is their only writer, and a sample is a copy.
+
+/// Counters and gauges of one shard. Counters only grow while the daemon runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Metrics {
+    /// Messages accepted from publishers.
+    pub messages_in: u64,
+    /// Their bytes, whole frames.
+    pub bytes_in: u64,
+    /// Messages written to subscribers' sockets.
+    pub messages_out: u64,
+    /// All bytes written to sockets.
+    pub bytes_out: u64,
+    /// Sends carried out.
+    pub sends: u64,
+    /// Messages accepted that no subscription wanted.
+    pub no_subscribers: u64,
+    /// Publishes refused (bad topic, too large, draining), told by Error or PublishAck.
+    pub rejected: u64,
+    /// Messages dropped from full queues, told by a Gap.
+    pub dropped_slow_consumer: u64,
+    /// Messages dropped to stay inside the memory limit, told by a Gap.
+    pub dropped_memory: u64,
+    /// Messages that were queued for a connection when it ended.
+    pub dropped_disconnect: u64,
+    /// Times a publisher was held back by a full `block` queue.
+    pub publisher_pauses: u64,
+    /// Connections that broke the protocol.
+    pub protocol_errors: u64,
+    /// Connections refused because of the connection limit.
+    pub connections_refused: u64,
+    /// Connections closed by a timeout.
+    pub timeouts: u64,
+    /// Log segments evacuated (their rest copied to compact blocks).
+    pub segments_evacuated: u64,
+    /// Connections now open.
+    pub connections: u64,
+    /// Subscriptions now.
+    pub subscriptions: u64,
+    /// Topics now.
+    pub topics: u64,
+    /// Messages now queued, over all subscriptions.
+    pub queued_messages: u64,
+    /// Bytes now queued, over all subscriptions (shared bytes counted once per queue).
+    pub queued_bytes: u64,
+    /// Memory now taken by log segments and evacuated blocks, in bytes.
+    pub log_bytes: u64,
+}

@@ -1,0 +1,27 @@
+//! What a shard asks of its driver.
+
+use super::event::ConnectionId;
+use crate::metrics::Metrics;
+
+/// One request to the driver, taken with [`crate::Service::poll_output`] and carried out at once.
+#[derive(Debug)]
+pub enum Output {
+    /// Gather this connection's next bytes with [`crate::Service::gather`] and send them without
+    /// blocking; the end comes as [`super::event::Event::Sent`].
+    Send(ConnectionId),
+    /// Close the connection; [`super::event::Event::Closed`] follows once a running send has ended.
+    Close(ConnectionId),
+    /// Receive no more from this connection until told to resume. Bytes already on their way may
+    /// still be delivered.
+    PauseReceive(ConnectionId),
+    /// Receive again.
+    ResumeReceive(ConnectionId),
+    /// A large frame has begun: receive straight into [`crate::Service::landing_zone`] until it is
+    /// full. Bytes already on their way may still come as `Received`; ask for the zone again after
+    /// each event.
+    ReceiveInPlace(ConnectionId),
+    /// Close the listeners.
+    StopAccepting,
+    /// The answer to [`super::event::Command::Sample`].
+    Metrics(Box<Metrics>),
+}

@@ -1,0 +1,31 @@
+//! Runs the vendored `flatc` over `wire/schema/*.fbs`. Called by `cargo xtask codegen`, which
+//! formats the result; with `--check` that command compares instead of writing.
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+fn main() -> ExitCode {
+    let Some(output) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("usage: nexusd-codegen OUTPUT_DIRECTORY (normally through `cargo xtask codegen`)");
+        return ExitCode::from(2);
+    };
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wire/schema");
+    for name in ["frame", "metadata", "control"] {
+        let status = Command::new(flatc_fork::flatc())
+            .args(["--rust", "-o"])
+            .arg(&output)
+            .arg(schemas.join(format!("{name}.fbs")))
+            .status();
+        match status {
+            Ok(status) if status.success() => {}
+            Ok(status) => {
+                eprintln!("flatc failed on {name}.fbs: {status}");
+                return ExitCode::FAILURE;
+            }
+            Err(error) => {
+                eprintln!("flatc could not be started: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
