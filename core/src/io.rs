@@ -1,3 +1,34 @@
 //! Where a shard meets the kernel. The only place that touches sockets.
+//!
+//! `driver.rs` is the contract and always there; the rest is the driver on io_uring (feature
+//! `uring`): `ring.rs` turns completions into events and outputs into submissions, on top of the
+//! kernel's two queues (`kernel_ring.rs`), the shared receive buffers (`buffer_ring.rs`), the table
+//! of connections (`connection.rs`) and the memory of gathered sends (`send_slots.rs`).
+//!
+//! `unsafe` lives here and nowhere above. Two rules carry it: what the kernel may still touch stays
+//! where it is until its completion was seen, and a slot changes its user only then.
 
 pub mod driver;
+
+#[cfg(feature = "uring")]
+mod buffer_ring;
+#[cfg(feature = "uring")]
+pub mod clock;
+#[cfg(feature = "uring")]
+mod connection;
+#[cfg(feature = "uring")]
+mod doorbell;
+#[cfg(feature = "uring")]
+mod kernel_ring;
+#[cfg(feature = "uring")]
+pub mod listener;
+#[cfg(feature = "uring")]
+pub mod mailbox;
+#[cfg(feature = "uring")]
+mod operation;
+#[cfg(feature = "uring")]
+pub mod ring;
+#[cfg(feature = "uring")]
+mod send_slots;
+#[cfg(feature = "uring")]
+pub mod setup_error;

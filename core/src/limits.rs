@@ -10,6 +10,29 @@ pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last frame's rest.
 pub const BYTES_PER_SEND: usize = 256 << 10;
 
+/// Receive buffers that all connections of a shard share. The pool has to stay inside the
+/// second-level cache.
+pub const RECEIVE_BUFFERS: u16 = 8;
+/// Bytes of one receive buffer.
+pub const RECEIVE_BUFFER_BYTES: u32 = 64 << 10;
+/// Bytes fed to the state machine before what it wants sent is sent.
+pub const RECEIVE_BYTES_PER_TURN: usize = 256 << 10;
+/// Receives that ran out of buffers and are armed again in one turn.
+pub const REARMS_PER_TURN: usize = 64;
+/// The rest of a large frame is received in place only if it is at least this long, in bytes.
+pub const RECEIVE_IN_PLACE_BYTES_MIN: usize = 64 << 10;
+/// Commands of other threads taken in one turn.
+pub const COMMANDS_PER_TURN: usize = 256;
+/// Connections a driver accepts above its limit, so that the shard can refuse them with a reason.
+pub const REFUSALS_AT_A_TIME: usize = 16;
+/// Time after which a listener that ran out of file descriptors tries again, microseconds.
+pub const ACCEPT_RETRY_US: u64 = 100_000;
+/// Time a closed connection is still read, so that its last frames are not lost to a reset,
+/// microseconds.
+pub const LINGER_US: u64 = 1_000_000;
+/// Bytes a closed connection is still read.
+pub const LINGER_BYTES_MAX: u32 = 1 << 20;
+
 /// Bytes of one log segment. A few fit the second-level cache together with the receive buffers.
 pub const SEGMENT_BYTES: usize = 256 << 10;
 /// Message frames with a longer stride get a segment of their own and are received in place.

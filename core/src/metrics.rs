@@ -29,6 +29,8 @@ pub struct Metrics {
     pub protocol_errors: u64,
     /// Connections refused because of the connection limit.
     pub connections_refused: u64,
+    /// Times a listener could not accept for want of file descriptors or memory.
+    pub accepts_failed: u64,
     /// Connections closed by a timeout.
     pub timeouts: u64,
     /// Log segments evacuated (their rest copied to compact blocks).

@@ -1,0 +1,380 @@
+//! The driver on io_uring: turns completions into events, and outputs into submissions.
+//!
+//! A turn is one [`Driver::wait`]: arm what has to be armed, enter the kernel once (which submits
+//! all sends and sleeps if there is nothing else to do), read the clock once, feed what completed.
+//! `ring/accept.rs`, `receive.rs`, `send.rs` and `close.rs` hold one kind of completion each.
+//!
+//! Per completion it allocates nothing, takes no lock and hashes nothing: user data names operation
+//! and slot. Invariants: at most one send, one receive and one poll are in flight per connection;
+//! memory of the service is in the kernel's hands only while `sending`, or while the receive is
+//! [`Receive::InPlace`]; a slot is freed only when nothing is in flight on it.
+
+mod accept;
+mod close;
+mod receive;
+mod send;
+
+use std::collections::VecDeque;
+use std::hint;
+use std::io;
+
+use self::accept::ListenerSlot;
+use self::receive::Starved;
+use super::buffer_ring::BufferRing;
+use super::clock;
+use super::connection::ConnectionTable;
+#[cfg(doc)]
+use super::connection::Receive;
+use super::driver::{Driver, Park, Service};
+use super::kernel_ring::{Completion, KernelRing};
+use super::listener::Listener;
+use super::mailbox::CommandReceiver;
+use super::operation::{self, Operation, SLOTS_MAX};
+use super::send_slots::SendSlots;
+use super::setup_error::SetupError;
+use crate::limits::{
+    COMMANDS_PER_TURN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RECEIVE_BYTES_PER_TURN,
+};
+use crate::metrics::Metrics;
+use crate::shard::event::{ConnectionId, Event, Now};
+use crate::shard::output::Output;
+
+/// Looks at the queues between two looks at the clock, while spinning.
+const SPINS_PER_LOOK: u32 = 64;
+/// How often, and how long each time (microseconds), a driver that is dropped waits for what is in
+/// flight.
+const LAST_WAITS: (u32, u64) = (50, 20_000);
+
+/// How a driver is set up.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UringOptions {
+    /// How long to look for something to do before sleeping, in microseconds (`--spin-us`). Buys
+    /// latency with CPU time.
+    pub spin_us: u32,
+    /// Connections at a time. A few more are accepted so that the service can refuse them with a
+    /// reason; beyond that they are closed at once.
+    pub connections_max: usize,
+    /// Receive buffers that all connections share; rounded up to a power of two.
+    pub receive_buffers: u16,
+    /// Bytes of each of them.
+    pub receive_buffer_bytes: u32,
+}
+
+impl Default for UringOptions {
+    fn default() -> Self {
+        Self {
+            spin_us: 0,
+            connections_max: 10_000,
+            receive_buffers: RECEIVE_BUFFERS,
+            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
+        }
+    }
+}
+
+/// What a driver counts for itself. Counters only grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct DriverCounters {
+    /// System calls made to submit and wait.
+    pub enters: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections closed at once because there were too many.
+    pub refused: u64,
+    /// Accepts that failed for want of file descriptors or memory.
+    pub accepts_failed: u64,
+    /// Receives that found no free buffer.
+    pub receives_starved: u64,
+}
+
+/// Drives a service by io_uring, on the thread that made it.
+pub struct UringDriver {
+    // The kernel's queues go first when the driver is dropped: after that nothing below is in the
+    // kernel's hands.
+    ring: KernelRing,
+    buffers: BufferRing,
+    send_slots: SendSlots,
+    connections: ConnectionTable,
+    connections_max: usize,
+    listeners: Vec<ListenerSlot>,
+    commands: CommandReceiver,
+    /// Commands beyond a turn's share wait in the mailbox.
+    commands_left: bool,
+    on_metrics: Box<dyn FnMut(Metrics) + Send>,
+    spin_us: u64,
+    now: Now,
+    /// Requests whose last completion is still to come.
+    in_flight: usize,
+    starved: Starved,
+    /// Connections that the service closed since the last turn.
+    to_close: Vec<ConnectionId>,
+    /// Closed connections that are still read, and until when; the earliest first.
+    lingering: VecDeque<(u64, ConnectionId)>,
+    counters: DriverCounters,
+}
+
+impl UringDriver {
+    /// Sets up a driver on the calling thread, which has to be the one that runs it. `on_metrics`
+    /// gets the answers to [`crate::Command::Sample`], on that thread.
+    pub fn new(
+        options: &UringOptions,
+        listeners: Vec<Listener>,
+        commands: CommandReceiver,
+        on_metrics: Box<dyn FnMut(Metrics) + Send>,
+    ) -> Result<Self, SetupError> {
+        let ring = KernelRing::new()?;
+        let buffers = BufferRing::register(
+            &ring.submitter(),
+            options.receive_buffers,
+            options.receive_buffer_bytes,
+        )?;
+        let mut driver = Self {
+            ring,
+            buffers,
+            send_slots: SendSlots::new(),
+            connections: ConnectionTable::default(),
+            connections_max: options.connections_max.min(SLOTS_MAX / 2),
+            listeners: listeners.into_iter().map(ListenerSlot::new).collect(),
+            commands,
+            commands_left: false,
+            on_metrics,
+            spin_us: u64::from(options.spin_us),
+            now: clock::now(),
+            in_flight: 0,
+            starved: Starved::new(),
+            to_close: Vec::new(),
+            lingering: VecDeque::new(),
+            counters: DriverCounters::default(),
+        };
+        driver.watch_doorbell();
+        for index in 0..driver.listeners.len() {
+            driver.arm_accept(index);
+        }
+        Ok(driver)
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> DriverCounters {
+        self.counters
+    }
+
+    fn watch_doorbell(&mut self) {
+        let descriptor = self.commands.descriptor();
+        self.ring
+            .push_poll_doorbell(descriptor, Operation::Doorbell.numbered(0));
+        self.in_flight += 1;
+    }
+
+    /// Whether something waits that no completion will announce.
+    fn has_more_to_do(&mut self) -> bool {
+        self.commands_left
+            || !self.to_close.is_empty()
+            || !self.starved.is_empty()
+            || self.ring.completions() > 0
+    }
+
+    /// The earliest time, of the service's and our own, at which something is to be done.
+    fn deadline(&self, wake_at: Option<u64>) -> u64 {
+        let retry_at = self
+            .listeners
+            .iter()
+            .filter_map(ListenerSlot::retry_at)
+            .min();
+        let linger_until = self.lingering.front().map(|(until, _)| *until);
+        [wake_at, retry_at, linger_until]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(u64::MAX)
+    }
+
+    /// Submits everything, and sleeps if `park` allows and nothing is to be done.
+    fn submit_and_wait(&mut self, park: Park) -> io::Result<()> {
+        let deadline = match park {
+            Park::Until(wake_at) if !self.has_more_to_do() => self.deadline(wake_at),
+            _ => self.now.mono_us,
+        };
+        if deadline > self.now.mono_us && self.spin_us > 0 {
+            return self.spin_then_wait(deadline);
+        }
+        if deadline > self.now.mono_us {
+            self.enter(Some(time_until(deadline, self.now.mono_us)))
+        } else if !self.ring.is_submitted() || self.ring.has_deferred_work() {
+            self.enter(None)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Looks for completions for a while before sleeping.
+    fn spin_then_wait(&mut self, deadline: u64) -> io::Result<()> {
+        if !self.ring.is_submitted() {
+            self.enter(None)?;
+        }
+        let begun = clock::mono_us();
+        let spin_until = deadline.min(begun.saturating_add(self.spin_us));
+        let mut now = begun;
+        loop {
+            for _ in 0..SPINS_PER_LOOK {
+                if self.ring.has_deferred_work() {
+                    return self.enter(None);
+                }
+                if self.ring.completions() > 0 {
+                    return Ok(());
+                }
+                hint::spin_loop();
+            }
+            now = now.max(clock::mono_us());
+            if now >= deadline {
+                return Ok(());
+            }
+            if now >= spin_until {
+                return self.enter(Some(time_until(deadline, now)));
+            }
+        }
+    }
+
+    fn enter(&mut self, wait: Option<u64>) -> io::Result<()> {
+        self.counters.enters += 1;
+        self.ring.enter(wait)?;
+        if self.ring.is_submitted() {
+            self.send_slots.reuse();
+        }
+        Ok(())
+    }
+
+    /// Feeds completions to the service, until none is left or a turn's share of bytes is used up.
+    fn feed(&mut self, service: &mut impl Service) {
+        let mut bytes_left = RECEIVE_BYTES_PER_TURN;
+        // What follows from handling them belongs to the next turn.
+        for _ in 0..self.ring.completions() {
+            let Some(completion) = self.ring.pop() else {
+                break;
+            };
+            let bytes = self.on_completion(service, completion);
+            if bytes >= bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
+        }
+        self.starved.end_turn();
+    }
+
+    /// Handles one completion and returns the bytes it received.
+    #[inline]
+    fn on_completion(&mut self, service: &mut impl Service, completion: Completion) -> usize {
+        let Some((operation, id)) = operation::unpack(completion.user_data) else {
+            return 0;
+        };
+        if !completion.more() && operation != Operation::Cancel {
+            self.in_flight -= 1;
+        }
+        match operation {
+            Operation::Receive => return self.on_received(service, id, completion),
+            Operation::ReceiveInPlace => return self.on_landed(service, id, completion.result),
+            Operation::Send => self.on_sent(service, id, completion.result),
+            Operation::Writable => self.on_writable(service, id),
+            Operation::Accept => self.on_accepted(service, id.index as usize, completion),
+            Operation::Doorbell => {
+                if !completion.more() {
+                    self.watch_doorbell();
+                }
+                self.commands_left = true;
+            }
+            Operation::Cancel => {}
+        }
+        0
+    }
+
+    fn take_commands(&mut self, service: &mut impl Service) {
+        if !self.commands_left {
+            return;
+        }
+        self.commands.answer();
+        for _ in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.commands.pop() else {
+                self.commands_left = false;
+                return;
+            };
+            service.on_event(self.now, Event::Command(command));
+        }
+    }
+}
+
+fn time_until(deadline: u64, now: u64) -> u64 {
+    match deadline {
+        u64::MAX => u64::MAX,
+        _ => deadline - now,
+    }
+}
+
+impl Driver for UringDriver {
+    type Error = io::Error;
+
+    fn wait(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
+        self.rearm_starved(service);
+        self.submit_and_wait(park)?;
+        self.now = clock::now();
+        self.close_asked(service);
+        self.feed(service);
+        self.take_commands(service);
+        self.end_lingering(service);
+        self.retry_accepts();
+        if service.wake_at().is_some_and(|at| at <= self.now.mono_us) {
+            service.on_event(self.now, Event::Tick);
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, service: &mut impl Service, output: Output) {
+        match output {
+            Output::Send(id) => self.send(service, id),
+            Output::Close(id) => self.ask_to_close(id),
+            Output::PauseReceive(id) => self.pause_receive(id),
+            Output::ResumeReceive(id) => self.resume_receive(service, id),
+            Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
+            Output::StopAccepting => self.stop_accepting(),
+            Output::Metrics(mut metrics) => {
+                metrics.connections_refused += self.counters.refused;
+                metrics.accepts_failed += self.counters.accepts_failed;
+                (self.on_metrics)(*metrics);
+            }
+        }
+    }
+}
+
+impl Drop for UringDriver {
+    /// Ends everything in flight, so that ports are free and the service's memory is its own again
+    /// when this returns.
+    fn drop(&mut self) {
+        let (waits, wait_us) = LAST_WAITS;
+        for _ in 0..waits {
+            if self.in_flight == 0 {
+                break;
+            }
+            self.ring.push_cancel_all();
+            if self.ring.enter(Some(wait_us)).is_err() {
+                break;
+            }
+            while let Some(completion) = self.ring.pop() {
+                self.abandon(completion);
+            }
+        }
+        for socket in self.connections.sockets() {
+            close::discard_unread(socket);
+        }
+    }
+}
+
+impl UringDriver {
+    /// Takes note of a completion that nobody is there to hear of.
+    fn abandon(&mut self, completion: Completion) {
+        match operation::unpack(completion.user_data) {
+            None | Some((Operation::Cancel, _)) => return,
+            Some((Operation::Accept, _)) => drop(accept::accepted(completion.result)),
+            Some(_) => {}
+        }
+        if !completion.more() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+    }
+}

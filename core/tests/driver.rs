@@ -1,0 +1,459 @@
+//! The io_uring driver on real sockets.
+#![cfg(feature = "uring")]
+
+mod driver_rig;
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use driver_rig::echo::Echo;
+use driver_rig::fan_out::FanOut;
+use driver_rig::upload::{Upload, checksum};
+use driver_rig::{
+    PATIENCE, Rig, abstract_name, connect, connect_abstract, eventually, exchange, loopback,
+    pattern, ping,
+};
+use nexusd_core::io::listener::Listener;
+use nexusd_core::io::ring::UringOptions;
+use nexusd_core::{CloseReason, Command, PeerAddress};
+use socket2::SockRef;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn echo_over_ipv4_returns_every_byte() {
+    let rig = Rig::on_loopback(Echo::default());
+    let client = rig.connect();
+    let sent = pattern(1, 24 * MIB);
+    assert!(exchange(&client, TcpStream::try_clone, &sent) == sent);
+    let local = client.local_addr().expect("an address");
+    let (echo, _) = rig.stop();
+    assert_eq!(echo.peers, [PeerAddress::Tcp(local)]);
+}
+
+#[test]
+fn echo_over_ipv6_returns_every_byte() {
+    let listener = Listener::tcp("[::1]:0".parse().expect("an address")).expect("a free port");
+    let rig = Rig::start(UringOptions::default(), vec![listener], Echo::default());
+    let client = rig.connect();
+    let sent = pattern(2, 8 * MIB);
+    assert!(exchange(&client, TcpStream::try_clone, &sent) == sent);
+    let (echo, _) = rig.stop();
+    assert!(matches!(echo.peers[0], PeerAddress::Tcp(SocketAddr::V6(_))));
+}
+
+#[test]
+fn echo_over_an_abstract_unix_socket_returns_every_byte() {
+    let name = abstract_name("echo");
+    let listener = Listener::unix(name.clone()).expect("the name");
+    let rig = Rig::start(UringOptions::default(), vec![listener], Echo::default());
+    let client = connect_abstract(&name);
+    let sent = pattern(3, 24 * MIB);
+    assert!(exchange(&client, |stream| stream.try_clone(), &sent) == sent);
+    let (echo, _) = rig.stop();
+    assert_eq!(echo.peers, [PeerAddress::Unix]);
+}
+
+#[test]
+fn one_loop_serves_all_its_listeners() {
+    let name = abstract_name("all");
+    let listeners = vec![
+        loopback(),
+        Listener::tcp("[::1]:0".parse().expect("an address")).expect("a free port"),
+        Listener::unix(name.clone()).expect("the name"),
+    ];
+    let rig = Rig::start(UringOptions::default(), listeners, Echo::default());
+    for address in rig.addresses.iter().map(ToString::to_string) {
+        match address.parse() {
+            Ok(address) => ping(&mut connect(address)),
+            Err(_) => ping(&mut connect_abstract(&name)),
+        }
+    }
+    rig.stop();
+}
+
+#[test]
+fn spinning_before_sleeping_changes_nothing_but_the_waiting() {
+    let options = UringOptions {
+        spin_us: 200,
+        ..UringOptions::default()
+    };
+    let echo = Echo::with(|echo| echo.tick_us = Some(5_000));
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::start(options, vec![loopback()], echo);
+    let mut client = rig.connect();
+    for _ in 0..100 {
+        ping(&mut client);
+    }
+    let sent = pattern(4, 4 * MIB);
+    assert!(exchange(&client, TcpStream::try_clone, &sent) == sent);
+    let before = gauges.ticks.value();
+    eventually("ticks go on", || gauges.ticks.value() > before + 3);
+    rig.stop();
+}
+
+#[test]
+fn a_slow_reader_blocks_its_own_connection_and_gets_everything_in_the_end() {
+    let echo = Echo::with(|echo| echo.pause_at = usize::MAX);
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::on_loopback(echo);
+    let slow = rig.connect();
+    let mut quick = rig.connect();
+    let sent = pattern(5, 32 * MIB);
+    (&slow).write_all(&sent).expect("the echo reads on");
+    eventually("the slow reader blocks", || gauges.blocked.value() > 0);
+    ping(&mut quick);
+    let mut back = vec![0; sent.len()];
+    (&slow).read_exact(&mut back).expect("the rest comes");
+    assert!(back == sent);
+    assert!(gauges.writable.value() > 0);
+    rig.stop();
+}
+
+#[test]
+fn a_connection_that_is_owed_much_is_read_no_further_until_it_reads() {
+    let echo = Echo::with(|echo| echo.pause_at = 256 << 10);
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::on_loopback(echo);
+    let client = rig.connect();
+    let sent = pattern(6, 48 * MIB);
+    thread::scope(|scope| {
+        let writer = client.try_clone().expect("a second handle");
+        let sent = &sent;
+        scope.spawn(move || (&writer).write_all(sent).expect("the echo reads on"));
+        eventually("reading is paused", || gauges.pauses.value() > 0);
+        let mut back = vec![0; sent.len()];
+        (&client).read_exact(&mut back).expect("the echo answers");
+        assert!(back == *sent);
+    });
+    rig.stop();
+}
+
+#[test]
+fn a_paused_connection_is_not_read_until_it_is_resumed() {
+    let echo = Echo::with(|echo| echo.start_paused = true);
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::on_loopback(echo);
+    let mut paused = rig.connect();
+    eventually("the connection is known", || gauges.opened.value() == 1);
+    // Another connection's life shows that the loop has gone on since.
+    for turn in 1..=3 {
+        drop(rig.connect());
+        eventually("a turn", || gauges.opened.value() == 1 + turn);
+    }
+    paused.write_all(b"ping").expect("a write");
+    drop(rig.connect());
+    eventually("a turn", || gauges.opened.value() == 5);
+    assert_eq!(gauges.received.value(), 0);
+    rig.commands.send(Command::Sample).expect("room");
+    let mut back = [0; 4];
+    paused.read_exact(&mut back).expect("the echo answers");
+    assert_eq!(&back, b"ping");
+    rig.stop();
+}
+
+fn upload(client: &TcpStream, body: &[u8]) {
+    let mut writer = client;
+    writer
+        .write_all(&(body.len() as u64).to_le_bytes())
+        .expect("a write");
+    writer.write_all(body).expect("a write");
+    let mut answer = [0; 8];
+    (&*client).read_exact(&mut answer).expect("an answer");
+    assert_eq!(u64::from_le_bytes(answer), checksum(body));
+}
+
+#[test]
+fn a_large_frame_lands_in_the_memory_of_the_service() {
+    let service = Upload::default();
+    let gauges = Arc::clone(&service.gauges);
+    let rig = Rig::on_loopback(service);
+    let client = rig.connect();
+    for seed in 0..8 {
+        upload(&client, &pattern(seed, 4 * MIB));
+        upload(&client, &pattern(seed, 100));
+    }
+    assert!(
+        gauges.landed.value() > gauges.received.value(),
+        "most bytes are received in place: {} of {}",
+        gauges.landed.value(),
+        gauges.landed.value() + gauges.received.value(),
+    );
+    rig.stop();
+}
+
+#[test]
+fn frames_of_every_size_around_the_threshold_arrive_whole() {
+    let rig = Rig::on_loopback(Upload::default());
+    let client = rig.connect();
+    for len in [
+        0, 1, 4_096, 65_528, 65_535, 65_536, 65_544, 131_072, 200_000, 262_144, 262_145, 1_000_003,
+    ] {
+        upload(&client, &pattern(len as u64, len));
+    }
+    rig.stop();
+}
+
+#[test]
+fn pausing_in_the_middle_of_a_large_frame_loses_no_byte() {
+    let rig = Rig::on_loopback(Upload::with(|upload| upload.fidgets = true));
+    let client = rig.connect();
+    for seed in 0..8 {
+        upload(&client, &pattern(seed, 4 * MIB));
+    }
+    rig.stop();
+}
+
+#[test]
+fn a_peer_that_vanishes_in_the_middle_of_a_large_frame_frees_the_landing_zone() {
+    let rig = Rig::on_loopback(Upload::default());
+    for _ in 0..20 {
+        let mut client = rig.connect();
+        client
+            .write_all(&(4 * MIB as u64).to_le_bytes())
+            .expect("a write");
+        client.write_all(&pattern(9, 300_000)).expect("a write");
+        drop(client);
+    }
+    upload(&rig.connect(), &pattern(10, 4 * MIB));
+    rig.stop();
+}
+
+#[test]
+fn every_subscriber_gets_the_whole_stream_out_of_the_shared_log() {
+    let rig = Rig::on_loopback(FanOut::default());
+    let known = |count: u64| {
+        rig.commands.send(Command::Sample).expect("room");
+        rig.metrics
+            .recv_timeout(PATIENCE)
+            .expect("a sample")
+            .connections
+            == count
+    };
+    let publisher = rig.connect();
+    eventually("the publisher is known", || known(1));
+    let subscribers: Vec<_> = (0..40).map(|_| rig.connect()).collect();
+    eventually("the subscribers are known", || known(41));
+    let sent = pattern(7, 4 * MIB);
+    thread::scope(|scope| {
+        for subscriber in &subscribers {
+            scope.spawn(|| {
+                let mut got = vec![0; sent.len()];
+                (&*subscriber).read_exact(&mut got).expect("the stream");
+                assert!(got == sent);
+            });
+        }
+        (&publisher).write_all(&sent).expect("the service reads on");
+    });
+    rig.stop();
+}
+
+#[test]
+fn five_hundred_connections_come_and_go_and_each_is_opened_and_closed_once() {
+    let echo = Echo::default();
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::on_loopback(echo);
+    let address = rig.tcp();
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            scope.spawn(move || {
+                let mut open: Vec<_> = (0..50).map(|_| connect(address)).collect();
+                open.iter_mut().for_each(ping);
+                drop(open);
+                for _ in 0..50 {
+                    ping(&mut connect(address));
+                }
+            });
+        }
+    });
+    eventually("all are closed", || gauges.closed.value() == 500);
+    assert_eq!(gauges.opened.value(), 500);
+    let (echo, counters) = rig.stop();
+    assert_eq!(counters.accepted, 500);
+    assert!(
+        echo.reasons
+            .iter()
+            .all(|reason| *reason == CloseReason::EndOfStream)
+    );
+}
+
+#[test]
+fn a_peer_that_resets_while_it_is_sent_to_is_closed_once_and_hurts_nobody() {
+    let echo = Echo::with(|echo| echo.pause_at = usize::MAX);
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::on_loopback(echo);
+    let mut healthy = rig.connect();
+    for round in 1..=10 {
+        let rude = rig.connect();
+        let blocked = gauges.blocked.value();
+        (&rude)
+            .write_all(&pattern(8, 12 * MIB))
+            .expect("the echo reads on");
+        eventually("the rude one blocks", || gauges.blocked.value() > blocked);
+        SockRef::from(&rude)
+            .set_linger(Some(Duration::ZERO))
+            .expect("the option");
+        drop(rude);
+        eventually("it is closed", || gauges.closed.value() == round);
+        ping(&mut healthy);
+    }
+    let (echo, _) = rig.stop();
+    assert!(
+        echo.reasons
+            .iter()
+            .all(|reason| matches!(reason, CloseReason::Failed(_))),
+        "{:?}",
+        echo.reasons
+    );
+}
+
+#[test]
+fn the_last_words_before_a_close_arrive_although_the_peer_keeps_talking() {
+    let rig = Rig::on_loopback(Echo::with(|echo| {
+        echo.farewell = Some(b"goodbye, and here is why");
+    }));
+    for seed in 0..20 {
+        let mut client = rig.connect();
+        let talker = client.try_clone().expect("a second handle");
+        thread::scope(|scope| {
+            // Ends with an error once the service has closed; how much it got rid of is its affair.
+            scope.spawn(move || (&talker).write_all(&pattern(seed, 256 << 10)));
+            let mut words = Vec::new();
+            client.read_to_end(&mut words).expect("an orderly end");
+            assert_eq!(words, b"goodbye, and here is why");
+        });
+    }
+    let (echo, _) = rig.stop();
+    assert_eq!(echo.reasons, [CloseReason::Asked; 20]);
+}
+
+#[test]
+fn many_senders_share_a_pool_of_two_small_buffers() {
+    let options = UringOptions {
+        receive_buffers: 2,
+        receive_buffer_bytes: 4_096,
+        ..UringOptions::default()
+    };
+    let rig = Rig::start(options, vec![loopback()], Echo::default());
+    let address = rig.tcp();
+    thread::scope(|scope| {
+        for seed in 0..32 {
+            scope.spawn(move || {
+                let client = connect(address);
+                let sent = pattern(seed, MIB / 2);
+                assert!(exchange(&client, TcpStream::try_clone, &sent) == sent);
+            });
+        }
+    });
+    let (_, counters) = rig.stop();
+    assert!(counters.receives_starved > 0, "the pool was never empty");
+}
+
+#[test]
+fn connections_beyond_the_limit_are_closed_at_once_and_counted() {
+    let options = UringOptions {
+        connections_max: 4,
+        ..UringOptions::default()
+    };
+    let rig = Rig::start(options, vec![loopback()], Echo::default());
+    let slack = nexusd_core::limits::REFUSALS_AT_A_TIME;
+    let mut served: Vec<_> = (0..4 + slack).map(|_| rig.connect()).collect();
+    served.iter_mut().for_each(ping);
+    let mut refused = rig.connect();
+    let end = refused.read(&mut [0; 1]);
+    assert!(matches!(end, Ok(0)) || end.is_err(), "{end:?}");
+    drop(served.pop());
+    eventually("there is room again", || {
+        let mut client = rig.connect();
+        client.write_all(b"?").is_ok() && matches!(client.read(&mut [0; 1]), Ok(1))
+    });
+    served.iter_mut().for_each(ping);
+    let (_, counters) = rig.stop();
+    assert!(counters.refused >= 1);
+}
+
+#[test]
+fn a_command_wakes_a_loop_that_sleeps_without_end() {
+    let rig = Rig::on_loopback(Echo::default());
+    for _ in 0..100 {
+        rig.commands.send(Command::Sample).expect("room");
+        rig.metrics.recv_timeout(PATIENCE).expect("a sample");
+    }
+    rig.stop();
+}
+
+#[test]
+fn commands_of_many_threads_all_arrive() {
+    let rig = Rig::on_loopback(Echo::default());
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            let commands = rig.commands.clone();
+            scope.spawn(move || {
+                for _ in 0..1_000 {
+                    while commands.send(Command::Sample).is_err() {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        for _ in 0..8_000 {
+            rig.metrics.recv_timeout(PATIENCE).expect("a sample");
+        }
+    });
+    rig.stop();
+}
+
+#[test]
+fn ticks_come_when_they_are_due() {
+    let echo = Echo::with(|echo| echo.tick_us = Some(10_000));
+    let gauges = Arc::clone(&echo.gauges);
+    let begun = Instant::now();
+    let rig = Rig::on_loopback(echo);
+    eventually("ten ticks", || gauges.ticks.value() >= 10);
+    assert!(begun.elapsed() >= Duration::from_millis(90));
+    let (_, counters) = rig.stop();
+    assert!(
+        counters.enters < 1_000,
+        "sleeps between ticks: {} enters",
+        counters.enters
+    );
+}
+
+#[test]
+fn after_stop_accepting_the_port_refuses_and_open_connections_go_on() {
+    let rig = Rig::on_loopback(Echo::with(|echo| echo.stop_on_sample = true));
+    let address = rig.tcp();
+    let mut client = rig.connect();
+    ping(&mut client);
+    rig.commands.send(Command::Sample).expect("room");
+    eventually("the port is closed", || {
+        TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+    });
+    ping(&mut client);
+    drop(Listener::tcp(address).expect("the port, while the loop still runs"));
+    rig.stop();
+}
+
+#[test]
+fn the_port_is_free_again_as_soon_as_the_loop_has_ended() {
+    let rig = Rig::on_loopback(Echo::default());
+    let address = rig.tcp();
+    let mut clients: Vec<_> = (0..10).map(|_| rig.connect()).collect();
+    clients.iter_mut().for_each(ping);
+    rig.stop();
+    for client in &mut clients {
+        assert_eq!(client.read(&mut [0; 1]).expect("an orderly end"), 0);
+    }
+    for _ in 0..20 {
+        let rig = Rig::start(
+            UringOptions::default(),
+            vec![Listener::tcp(address).expect("the port again")],
+            Echo::default(),
+        );
+        ping(&mut rig.connect());
+        rig.stop();
+    }
+}
