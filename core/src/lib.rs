@@ -11,6 +11,7 @@
 pub mod io;
 pub mod limits;
 pub mod metrics;
+pub mod plant;
 pub mod shard;
 
 pub use io::driver::{Driver, Service, run};

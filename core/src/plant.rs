@@ -1,0 +1,108 @@
+//! Bugs that can be planted in the shard, to prove that the simulator finds them.
+//!
+//! Each [`Plant`] names one mistake at one place of the data plane. The place asks
+//! [`is_planted`]; without the feature `plant` that is the constant `false` and the place compiles
+//! to what it says without it. With the feature, at most one plant is active per thread.
+//! Never compiled into a daemon: only the simulator asks for the feature.
+
+macro_rules! plants {
+    ($($(#[doc = $doc:literal])* $variant:ident = $name:literal,)*) => {
+        /// One deliberate mistake.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Plant {
+            $($(#[doc = $doc])* $variant,)*
+        }
+
+        impl Plant {
+            /// Every plant.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// Its name on a command line.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+        }
+    };
+}
+
+plants! {
+    /// A topic's name is not sent before its first message.
+    LostBind = "lost-bind",
+    /// A gap's last entry ends one message too late.
+    GapOffByOne = "gap-off-by-one",
+    /// Messages are dropped from a full queue and nobody is told.
+    GapMissing = "gap-missing",
+    /// Overflow drops the frame that is half on the wire.
+    PartialFrameDropped = "partial-frame-dropped",
+    /// Evacuating a segment leaves one queue's extents behind.
+    EvacuationForgetsQueue = "evacuation-forgets-queue",
+    /// A run of messages is extended with another topic's.
+    RunAcrossTopics = "run-across-topics",
+    /// A subscription is made or ended while messages accepted before it wait in an open run.
+    RunNotFlushed = "run-not-flushed",
+    /// Two messages of a topic get the same number.
+    SequenceReused = "sequence-reused",
+    /// An ended subscription still gets messages queued.
+    UnsubscribeKeepsMatch = "unsubscribe-keeps-match",
+    /// A held-back publisher is not told to go on.
+    PublisherNeverResumed = "publisher-never-resumed",
+    /// One publish is acknowledged twice.
+    AckTwice = "ack-twice",
+    /// After a short send the stream goes on at the wrong byte.
+    ShortSendSkips = "short-send-skips",
+    /// A run of another subscription is sent without the Deliver that opens it.
+    DeliverNotRepeated = "deliver-not-repeated",
+    /// The log grows beyond its budget.
+    MemoryLimitIgnored = "memory-limit-ignored",
+    /// A topic's matching queues are not found anew after a subscription is made.
+    StaleMatches = "stale-matches",
+    /// Bytes that arrive while a connection is not to be read are lost.
+    BacklogLost = "backlog-lost",
+    /// A segment may be written again while a running send reads from it.
+    UnpinnedSend = "unpinned-send",
+    /// A full `block` queue drops at once instead of holding its publishers back.
+    BlockDropsEarly = "block-drops-early",
+    /// A silent client is pinged but never given up.
+    SilentClientKept = "silent-client-kept",
+    /// A connection that broke the protocol is told so and stays open.
+    OffenderKept = "offender-kept",
+    /// A large frame's rest is taken to end one step early.
+    LandingCutShort = "landing-cut-short",
+    /// Draining closes connections without a Goodbye.
+    GoodbyeForgotten = "goodbye-forgotten",
+}
+
+/// Whether `plant` is active on this thread.
+#[cfg(not(feature = "plant"))]
+#[inline(always)]
+pub(crate) const fn is_planted(_plant: Plant) -> bool {
+    false
+}
+
+#[cfg(feature = "plant")]
+pub(crate) use active::is_planted;
+#[cfg(feature = "plant")]
+pub use active::plant;
+
+#[cfg(feature = "plant")]
+mod active {
+    use std::cell::Cell;
+
+    use super::Plant;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Plant>> = const { Cell::new(None) };
+    }
+
+    /// Makes `plant` the one that is active on this thread; `None` plants nothing.
+    pub fn plant(plant: Option<Plant>) {
+        ACTIVE.set(plant);
+    }
+
+    #[inline]
+    pub(crate) fn is_planted(plant: Plant) -> bool {
+        ACTIVE.get() == Some(plant)
+    }
+}
