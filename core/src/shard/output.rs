@@ -9,6 +9,9 @@ pub enum Output {
     /// Gather this connection's next bytes with [`crate::Service::gather`] and send them without
     /// blocking; the end comes as [`super::event::Event::Sent`].
     Send(ConnectionId),
+    /// Nothing more will be sent: shut the sending side down, so that the peer reads what is under
+    /// way and then the end of the stream. Receiving goes on until the peer closes or `Close`.
+    FinishSending(ConnectionId),
     /// Close the connection; [`super::event::Event::Closed`] follows once a running send has ended.
     Close(ConnectionId),
     /// Receive no more from this connection until told to resume. Bytes already on their way may
