@@ -127,6 +127,10 @@ impl FrameEncoder {
     }
 
     /// Appends the Welcome that answers a Hello.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the body's fields, each of its own type or name"
+    )]
     pub fn welcome(
         &mut self,
         out: &mut Vec<u8>,

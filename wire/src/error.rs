@@ -68,3 +68,17 @@ pub enum DecodeError {
         cause: String,
     },
 }
+
+impl DecodeError {
+    /// Position in the stream of the frame at fault.
+    pub fn at(&self) -> u64 {
+        match self {
+            Self::TooShort { at, .. }
+            | Self::TooLong { at, .. }
+            | Self::MetadataOverrun { at, .. }
+            | Self::UnknownKind { at, .. }
+            | Self::UnknownFlags { at, .. }
+            | Self::Body { at, .. } => *at,
+        }
+    }
+}

@@ -3,6 +3,7 @@
 use crate::error::DecodeError;
 use crate::header::{FrameKind, HEADER_BYTES, Header};
 use crate::metadata::Metadata;
+use crate::verify::verify;
 
 /// A whole frame with a checked header, borrowed from the bytes it arrived in.
 #[derive(Clone, Copy, Debug)]
@@ -62,16 +63,7 @@ impl<'a> Frame<'a> {
     pub fn metadata(&self) -> Result<Option<Metadata<'a>>, DecodeError> {
         match self.metadata_bytes() {
             [] => Ok(None),
-            bytes => Metadata::decode(bytes)
-                .map(Some)
-                .map_err(|error| match error {
-                    DecodeError::Body { what, cause, .. } => DecodeError::Body {
-                        at: self.at,
-                        what,
-                        cause,
-                    },
-                    other => other,
-                }),
+            bytes => Metadata::decode_at(bytes, self.at).map(Some),
         }
     }
 
@@ -80,21 +72,9 @@ impl<'a> Frame<'a> {
     where
         T: flatbuffers::Follow<'a> + flatbuffers::Verifiable + 'a,
     {
-        flatbuffers::root::<T>(self.payload()).map_err(|cause| DecodeError::Body {
-            at: self.at,
-            what: self.kind().variant_name().unwrap_or("body"),
-            cause: one_line(&cause),
-        })
+        let what = self.kind().variant_name().unwrap_or("body");
+        verify::<T>(self.payload(), self.at, what)
     }
-}
-
-/// FlatBuffers explains itself over several lines; errors of ours take one.
-pub(crate) fn one_line(cause: &flatbuffers::InvalidFlatbuffer) -> String {
-    cause
-        .to_string()
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
 }
 
 /// What [`FrameCutter::next`] found.

@@ -19,6 +19,7 @@ mod header;
 mod ids;
 mod metadata;
 mod names;
+mod verify;
 
 #[allow(
     unsafe_code,
@@ -41,6 +42,8 @@ mod generated {
 
 /// The bodies of control frames, generated from `wire/schema/control.fbs`.
 pub use generated::control_generated::nexusd::control;
+/// The metadata table behind [`Metadata`], generated from `wire/schema/metadata.fbs`.
+pub use generated::metadata_generated::nexusd::metadata as metadata_table;
 
 pub use encode::{ErrorReport, FrameEncoder, GapReport, SubscribeRequest};
 pub use error::DecodeError;

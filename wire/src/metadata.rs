@@ -4,8 +4,8 @@
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 
 use crate::error::DecodeError;
-use crate::frame::one_line;
 use crate::generated::metadata_generated::nexusd::metadata as table;
+use crate::verify::verify;
 
 /// A verified view of a metadata table.
 #[derive(Clone, Copy, Debug)]
@@ -14,13 +14,12 @@ pub struct Metadata<'a>(table::Metadata<'a>);
 impl<'a> Metadata<'a> {
     /// Verifies `bytes` as one metadata table.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        flatbuffers::root::<table::Metadata<'_>>(bytes)
-            .map(Self)
-            .map_err(|cause| DecodeError::Body {
-                at: 0,
-                what: "metadata",
-                cause: one_line(&cause),
-            })
+        Self::decode_at(bytes, 0)
+    }
+
+    /// The same for the metadata of the frame at stream position `at`, for the error.
+    pub(crate) fn decode_at(bytes: &'a [u8], at: u64) -> Result<Self, DecodeError> {
+        verify::<table::Metadata<'_>>(bytes, at, "metadata").map(Self)
     }
 
     /// Media type of the payload.
@@ -57,6 +56,7 @@ impl<'a> Metadata<'a> {
 #[derive(Default)]
 pub struct MetadataBuilder {
     builder: FlatBufferBuilder<'static>,
+    entries: Vec<WIPOffset<table::HeaderEntry<'static>>>,
 }
 
 impl MetadataBuilder {
@@ -68,19 +68,18 @@ impl MetadataBuilder {
         correlation_id: Option<&str>,
         headers: impl IntoIterator<Item = (&'h str, &'h [u8])>,
     ) -> &[u8] {
-        let builder = &mut self.builder;
+        let Self { builder, entries } = self;
         builder.reset();
+        entries.clear();
         let content_type = content_type.map(|text| builder.create_string(text));
         let correlation_id = correlation_id.map(|text| builder.create_string(text));
-        let entries: Vec<WIPOffset<table::HeaderEntry<'_>>> = headers
-            .into_iter()
-            .map(|(key, value)| {
-                let key = Some(builder.create_string(key));
-                let value = Some(builder.create_vector(value));
-                table::HeaderEntry::create(builder, &table::HeaderEntryArgs { key, value })
-            })
-            .collect();
-        let headers = (!entries.is_empty()).then(|| builder.create_vector(&entries));
+        for (key, value) in headers {
+            let key = Some(builder.create_string(key));
+            let value = Some(builder.create_vector(value));
+            let entry = table::HeaderEntryArgs { key, value };
+            entries.push(table::HeaderEntry::create(builder, &entry));
+        }
+        let headers = (!entries.is_empty()).then(|| builder.create_vector(entries));
         let root = table::Metadata::create(
             builder,
             &table::MetadataArgs {

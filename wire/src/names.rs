@@ -75,32 +75,18 @@ fn check_characters(name: &str) -> Result<(), NameError> {
 /// Whether a well-formed filter matches a well-formed topic. The plain statement of the rule;
 /// the daemon's index must agree with it.
 pub fn filter_matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && (filter.starts_with('+') || filter.starts_with('#')) {
+    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;
     }
-    let mut topic_levels = topic.split('/');
-    for level in filter.split('/') {
-        if level == "#" {
-            return true;
-        }
-        match topic_levels.next() {
-            Some(name) if level == "+" || level == name => {}
-            // "a/#" also matches "a": everything before the '#' was used up.
+    let mut wanted = filter.split('/');
+    let mut levels = topic.split('/');
+    loop {
+        match (wanted.next(), levels.next()) {
+            // Also when the topic has no level left: "a/#" matches "a".
+            (Some("#"), _) | (None, None) => return true,
+            (Some("+"), Some(_)) => {}
+            (Some(wanted), Some(level)) if wanted == level => {}
             _ => return false,
         }
-        if topic_levels.clone().next().is_none() {
-            let rest = &filter[filter_position_after(filter, topic)..];
-            return rest.is_empty() || rest == "/#";
-        }
     }
-    false
-}
-
-/// Byte position in `filter` behind as many levels as `topic` has.
-fn filter_position_after(filter: &str, topic: &str) -> usize {
-    let levels = topic.split('/').count();
-    filter
-        .match_indices('/')
-        .nth(levels - 1)
-        .map_or(filter.len(), |(at, _)| at)
 }
