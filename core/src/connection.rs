@@ -10,14 +10,19 @@ use nexusd_wire::{FrameCutter, TopicId};
 
 use crate::log::SegmentId;
 use crate::session::Session;
-use crate::shard::event::{ConnectionId, PeerAddress};
+use crate::shard::event::ConnectionId;
 use crate::subscriber_queue::QueueId;
 
 /// A large frame that is being received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Landing {
     /// It goes to the log.
-    Segment { segment: SegmentId, filled: usize, stride: usize, topic: TopicId },
+    Segment {
+        segment: SegmentId,
+        filled: usize,
+        stride: usize,
+        topic: TopicId,
+    },
     /// It was refused; its rest is thrown away.
     Discard { remaining: usize },
 }
@@ -28,11 +33,25 @@ pub(crate) enum Piece {
     /// Bytes of `sending`.
     Control { bytes: u32 },
     /// The Deliver frame that makes `queue` the current run, in `inline`.
-    Deliver { queue: QueueId, start: u32, bytes: u32 },
+    Deliver {
+        queue: QueueId,
+        start: u32,
+        bytes: u32,
+    },
     /// A bind or gap from the front of `queue`, in `inline`.
-    Marker { queue: QueueId, start: u32, bytes: u32 },
+    Marker {
+        queue: QueueId,
+        start: u32,
+        bytes: u32,
+    },
     /// Messages from the front of `queue`.
-    Extent { queue: QueueId, segment: SegmentId, start: u32, bytes: u32, messages: u32 },
+    Extent {
+        queue: QueueId,
+        segment: SegmentId,
+        start: u32,
+        bytes: u32,
+        messages: u32,
+    },
 }
 
 impl Piece {
@@ -100,7 +119,6 @@ impl Outbound {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
-    pub(crate) peer: PeerAddress,
     pub(crate) session: Session,
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
@@ -111,12 +129,16 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, peer: PeerAddress, cutter: FrameCutter, now_us: u64) -> Self {
+    pub(crate) fn new(id: ConnectionId, cutter: FrameCutter, now_us: u64) -> Self {
         Self {
             id,
-            peer,
             session: Session::new(now_us),
-            inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false },
+            inbound: Inbound {
+                cutter,
+                backlog: Vec::new(),
+                landing: None,
+                is_paused: false,
+            },
             outbound: Outbound {
                 control: Vec::new(),
                 sending: Vec::new(),

@@ -11,7 +11,6 @@
 //! one segment.
 
 use nexusd_wire::{HEADER_BYTES, Header};
-use zerocopy::IntoBytes;
 
 use crate::limits::{EVACUATION_SHARE, FREE_SEGMENTS_KEPT, SEGMENT_BYTES};
 use crate::subscriber_queue::QueueId;
@@ -119,14 +118,16 @@ impl Log {
         let start = tail.len as usize;
         let place = &mut tail.memory[start..start + frame.len()];
         place[HEADER_BYTES..].copy_from_slice(&frame[HEADER_BYTES..]);
-        place[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+        place[..HEADER_BYTES].copy_from_slice(header.bytes());
         tail.len += frame.len() as u32;
     }
 
     /// Whether `bytes` more may be taken from the system; gives spare segments back if that helps.
     pub(crate) fn may_allocate(&mut self, bytes: usize) -> bool {
         while self.used_bytes - self.block_bytes + bytes > self.budget_bytes - self.block_budget() {
-            let Some(memory) = self.spare.pop() else { return false };
+            let Some(memory) = self.spare.pop() else {
+                return false;
+            };
             self.used_bytes -= memory.len();
         }
         true
@@ -183,7 +184,7 @@ impl Log {
         self.make_youngest(segment);
     }
 
-    /// Copies `len` bytes at `start` of `from` to the end of the block being built.
+    /// Copies an extent's bytes to the end of the block being built.
     pub(crate) fn copy_to_block(&self, block: &mut Vec<u8>, extent: &Extent) {
         block.extend_from_slice(self.bytes(extent.segment, extent.start, extent.len));
     }
@@ -404,16 +405,26 @@ impl Log {
 
     /// Checks what must hold between calls. For tests and the simulator.
     pub(crate) fn assert_invariants(&self) {
-        let held: usize = self.segments.iter().map(|segment| segment.memory.len()).sum();
+        let held: usize = self
+            .segments
+            .iter()
+            .map(|segment| segment.memory.len())
+            .sum();
         let spare: usize = self.spare.iter().map(|memory| memory.len()).sum();
         assert_eq!(held + spare, self.used_bytes, "memory is accounted");
-        assert!(self.used_bytes <= self.budget_bytes, "memory stays inside its budget");
+        assert!(
+            self.used_bytes <= self.budget_bytes,
+            "memory stays inside its budget"
+        );
         let mut at = self.oldest;
         let mut serial = None;
         while at != SegmentId::NONE {
             let segment = &self.segments[at.0 as usize];
             assert!(serial < Some(segment.serial), "segments stand in age order");
-            assert!(!segment.memory.is_empty(), "freed segments leave the age order");
+            assert!(
+                !segment.memory.is_empty(),
+                "freed segments leave the age order"
+            );
             serial = Some(segment.serial);
             at = segment.younger;
         }

@@ -54,19 +54,26 @@ fn drop_oldest(
         match queue.items.front_mut() {
             None => break,
             Some(Item::Bind(_)) => kept.extend(queue.items.pop_front()),
-            Some(Item::Gap(earlier)) if earlier.reason() == reason && dropped == 0 && gap.missed() == 0 => {
+            Some(Item::Gap(earlier))
+                if earlier.reason() == reason && dropped == 0 && gap.missed() == 0 =>
+            {
                 // The loss goes on where an earlier one, not told yet, ended.
                 std::mem::swap(&mut gap, earlier);
                 queue.items.pop_front();
             }
             Some(Item::Gap(_)) => {
                 if gap.missed() > 0 {
-                    kept.push(Item::Gap(std::mem::replace(&mut gap, Box::new(Gap::new(reason)))));
+                    kept.push(Item::Gap(std::mem::replace(
+                        &mut gap,
+                        Box::new(Gap::new(reason)),
+                    )));
                 }
                 kept.extend(queue.items.pop_front());
             }
             Some(Item::Extent(front)) => {
-                while front.messages > 0 && (queue.messages > keep_messages || queue.bytes > keep_bytes) {
+                while front.messages > 0
+                    && (queue.messages > keep_messages || queue.bytes > keep_bytes)
+                {
                     let header = log.header(front.segment, front.start);
                     let stride = header.stride() as u32;
                     gap.note(header.topic(), header.sequence());

@@ -17,11 +17,11 @@ mod timers;
 
 use std::collections::VecDeque;
 
-use event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
+use event::{CloseReason, Command, ConnectionId, Event, Now};
 use nexusd_wire::control::{ErrorCode, PublishAckEntry, PublishStatus};
 use nexusd_wire::{
-    Cut, DecodeError, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags,
-    NodeId, aligned,
+    Cut, DecodeError, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES,
+    Header, MessageFlags, NodeId, aligned,
 };
 use output::Output;
 use publish::{Plane, Publisher, Refusal};
@@ -84,13 +84,19 @@ impl std::fmt::Debug for Shard {
 impl Service for Shard {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
         match event {
-            Event::Opened { connection, peer } => self.on_opened(connection, peer, now),
+            Event::Opened { connection, .. } => self.on_opened(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
-            Event::Sent { connection, bytes, blocked } => self.on_sent(connection, bytes, blocked, now),
+            Event::Sent {
+                connection,
+                bytes,
+                blocked,
+            } => self.on_sent(connection, bytes, blocked, now),
             Event::Writable { connection } => self.on_writable(connection),
             Event::Closed { connection, reason } => self.on_closed(connection, reason),
-            Event::Command(Command::Publish { topic, payload }) => self.on_own_message(&topic, &payload, now),
+            Event::Command(Command::Publish { topic, payload }) => {
+                self.on_own_message(&topic, &payload, now)
+            }
             Event::Command(Command::Sample) => {
                 let metrics = Box::new(self.metrics());
                 self.outputs.push_back(Output::Metrics(metrics));
@@ -104,7 +110,9 @@ impl Service for Shard {
     fn poll_output(&mut self) -> Option<Output> {
         loop {
             let output = self.outputs.pop_front()?;
-            let Output::Send(id) = output else { return Some(output) };
+            let Output::Send(id) = output else {
+                return Some(output);
+            };
             // The connection may have ended since the send was asked for.
             if let Some(connection) = self.connection(id) {
                 connection.outbound.scheduled = false;
@@ -115,7 +123,9 @@ impl Service for Shard {
     }
 
     fn gather(&mut self, id: ConnectionId, take: &mut dyn FnMut(&[u8])) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         flush::plan(&mut connection.outbound, &mut self.plane, &mut self.encoder);
         flush::lend(&connection.outbound, &self.plane, take);
     }
@@ -123,9 +133,12 @@ impl Service for Shard {
     fn landing_zone(&mut self, id: ConnectionId) -> Option<&mut [u8]> {
         let connection = open_connection(&mut self.connections, id)?;
         match connection.inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, .. })
-                if connection.session.state == SessionState::Open =>
-            {
+            Some(Landing::Segment {
+                segment,
+                filled,
+                stride,
+                ..
+            }) if connection.session.state == SessionState::Open => {
                 Some(&mut self.plane.log.landing_memory(segment)[filled..stride])
             }
             _ => None,
@@ -133,7 +146,10 @@ impl Service for Shard {
     }
 
     fn wake_at(&self) -> Option<u64> {
-        [self.next_scan_us, self.block_due_us, self.drain_deadline_us].into_iter().flatten().min()
+        [self.next_scan_us, self.block_due_us, self.drain_deadline_us]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn is_finished(&self) -> bool {
@@ -174,17 +190,25 @@ impl Shard {
         open_connection(&mut self.connections, id)
     }
 
-    fn on_opened(&mut self, id: ConnectionId, peer: PeerAddress, now: Now) {
+    fn on_opened(&mut self, id: ConnectionId, now: Now) {
         let slot = id.index as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
             self.plane.open_generations.resize(slot + 1, 0);
         }
-        debug_assert!(self.connections[slot].is_none(), "a slot is reused only after Closed");
-        let message_bytes_max =
-            HEADER_BYTES + aligned(METADATA_BYTES_MAX as usize) + self.config.limits.payload_bytes as usize;
-        let cutter = FrameCutter::new(message_bytes_max as u32, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES);
-        self.connections[slot] = Some(Box::new(Connection::new(id, peer, cutter, now.mono_us)));
+        debug_assert!(
+            self.connections[slot].is_none(),
+            "a slot is reused only after Closed"
+        );
+        let message_bytes_max = HEADER_BYTES
+            + aligned(METADATA_BYTES_MAX as usize)
+            + self.config.limits.payload_bytes as usize;
+        let cutter = FrameCutter::new(
+            message_bytes_max as u32,
+            CONTROL_BYTES_MAX,
+            LARGE_FRAME_BYTES,
+        );
+        self.connections[slot] = Some(Box::new(Connection::new(id, cutter, now.mono_us)));
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
         self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
@@ -205,12 +229,16 @@ impl Shard {
     }
 
     fn on_received(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
         connection.session.last_received_us = now.mono_us;
         connection.session.pinged_at_us = None;
         match connection.session.state {
             SessionState::Closing | SessionState::Draining => {}
-            _ if connection.inbound.is_paused => connection.inbound.backlog.extend_from_slice(bytes),
+            _ if connection.inbound.is_paused => {
+                connection.inbound.backlog.extend_from_slice(bytes)
+            }
             _ => self.read(id, bytes, now),
         }
     }
@@ -218,9 +246,12 @@ impl Shard {
     /// Deals with received bytes, frame by frame, until they are used up or the connection is not
     /// to be read any further.
     fn read(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         // Frames are lent by the cutter, so it stands beside the shard while they are dealt with.
-        let mut cutter = std::mem::replace(&mut connection.inbound.cutter, FrameCutter::new(0, 0, 0));
+        let mut cutter =
+            std::mem::replace(&mut connection.inbound.cutter, FrameCutter::new(0, 0, 0));
         let result = self.read_frames(id, &mut cutter, bytes, now);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.inbound.cutter = cutter;
@@ -257,28 +288,34 @@ impl Shard {
                 }
                 continue;
             }
-            let Connection { session, outbound, .. } = connection;
+            let Connection {
+                session, outbound, ..
+            } = connection;
             let is_open = session.state == SessionState::Open;
-            let mut publisher = Publisher { id, session, control: &mut outbound.control };
+            let mut publisher = Publisher {
+                id,
+                session,
+                control: &mut outbound.control,
+            };
             // The hot loop of the daemon: messages, until something else turns up.
-            let cut = loop {
-                let before = input.len();
+            let (at, cut) = loop {
+                let (at, before) = (cutter.position(), input.len());
                 match cutter.next(&mut input)? {
                     Cut::Frame(frame) if is_open && frame.kind() == FrameKind::Message => {
                         if let Err(refusal) = self.plane.publish(&mut publisher, &frame, now) {
                             self.plane.flush_run(Some(&mut publisher), now);
                             let header = *frame.header();
-                            break Err((header, frame.at(), refusal));
+                            break (at, Err((header, refusal)));
                         }
                         if publisher.wants_attention(before - input.len()) {
-                            break Ok(Cut::Incomplete);
+                            break (at, Ok(Cut::Incomplete));
                         }
                     }
                     Cut::Incomplete => {
                         self.plane.flush_run(Some(&mut publisher), now);
                         return Ok(());
                     }
-                    cut => break Ok(cut),
+                    cut => break (at, Ok(cut)),
                 }
             };
             self.plane.flush_run(Some(&mut publisher), now);
@@ -286,16 +323,23 @@ impl Shard {
                 Ok(Cut::Incomplete) => self.send_acks(id),
                 Ok(Cut::Frame(frame)) => self.on_control_frame(id, &frame, now)?,
                 Ok(Cut::Large { .. }) if !is_open => return Err(Violation::protocol(BEFORE_HELLO)),
-                Ok(Cut::Large { head, stride, at }) => self.begin_landing(id, head, stride, at)?,
-                Err((header, at, refusal)) => self.refuse(id, &header, at, refusal)?,
+                Ok(Cut::Large { head, stride }) => self.begin_landing(id, head, stride, at)?,
+                Err((header, refusal)) => self.refuse(id, &header, at, refusal)?,
             }
         }
         Ok(())
     }
 
     /// What each control frame does.
-    fn on_control_frame(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) -> Result<(), Violation> {
-        let Some(connection) = self.connection(id) else { return Ok(()) };
+    fn on_control_frame(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let Some(connection) = self.connection(id) else {
+            return Ok(());
+        };
         let is_greeted = connection.session.state == SessionState::Open;
         match frame.kind() {
             FrameKind::Hello if is_greeted => Err(violation_at(frame, "Hello was said already")),
@@ -315,15 +359,24 @@ impl Shard {
             | FrameKind::Nack
             | FrameKind::Request
             | FrameKind::Reply => self.on_unsupported(id, frame),
-            _ => Err(violation_at(frame, "clients do not send this kind of frame")),
+            _ => Err(violation_at(
+                frame,
+                "clients do not send this kind of frame",
+            )),
         }
     }
 
     /// Closes what dealing with one connection's bytes left open: the run, and acks owed.
     fn end_of_bytes(&mut self, id: ConnectionId, now: Now) {
         if let Some(connection) = open_connection(&mut self.connections, id) {
-            let Connection { session, outbound, .. } = connection;
-            let mut publisher = Publisher { id, session, control: &mut outbound.control };
+            let Connection {
+                session, outbound, ..
+            } = connection;
+            let mut publisher = Publisher {
+                id,
+                session,
+                control: &mut outbound.control,
+            };
             self.plane.flush_run(Some(&mut publisher), now);
             self.send_acks(id);
             self.schedule(id);
@@ -333,28 +386,50 @@ impl Shard {
     }
 
     fn send_acks(&mut self, id: ConnectionId) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        let Connection { session, outbound, .. } = connection;
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let Connection {
+            session, outbound, ..
+        } = connection;
         if !session.acks.is_empty() {
-            self.encoder.publish_ack(&mut outbound.control, &session.acks);
+            self.encoder
+                .publish_ack(&mut outbound.control, &session.acks);
             session.acks.clear();
         }
     }
 
     /// Answers a publish that was not accepted; some refusals mean that the publisher is out of
     /// step, and end the connection.
-    fn refuse(&mut self, id: ConnectionId, header: &Header, at: u64, refusal: Refusal) -> Result<(), Violation> {
+    fn refuse(
+        &mut self,
+        id: ConnectionId,
+        header: &Header,
+        at: u64,
+        refusal: Refusal,
+    ) -> Result<(), Violation> {
         self.plane.metrics.rejected += 1;
         let fault = Some((at, FrameKind::Message));
         let limit = self.config.limits.payload_bytes;
         let (status, code, message) = match refusal {
             Refusal::NotBound(topic) => {
-                let message = format!("message for topic id {}, which no TopicBind named before", topic.0);
-                return Err(Violation { code: ErrorCode::NotBound, message, at: fault });
+                let message = format!(
+                    "message for topic id {}, which no TopicBind named before",
+                    topic.0
+                );
+                return Err(Violation {
+                    code: ErrorCode::NotBound,
+                    message,
+                    at: fault,
+                });
             }
             Refusal::Metadata(error) => {
                 let message = format!("metadata of the message at byte {at}: {error}");
-                return Err(Violation { code: ErrorCode::Malformed, message, at: fault });
+                return Err(Violation {
+                    code: ErrorCode::Malformed,
+                    message,
+                    at: fault,
+                });
             }
             Refusal::RefusedTopic => (PublishStatus::Rejected, None, String::new()),
             Refusal::PayloadTooLarge(bytes) => (
@@ -378,43 +453,79 @@ impl Shard {
                 "the daemon's memory is in use by running sends (--memory-limit)".to_string(),
             ),
         };
-        let Some(connection) = open_connection(&mut self.connections, id) else { return Ok(()) };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
         if header.flags().contains(MessageFlags::ACK) {
             let entry = PublishAckEntry::new(header.sequence().0, 0, 0, 0, 0, status);
             connection.session.acks.push(entry);
         } else if let Some(code) = code {
             let kind = FrameKind::Message.0;
-            let report = ErrorReport { code, message: &message, fatal: false, request: 0, offset: at, kind };
-            self.encoder.error(&mut connection.outbound.control, &report);
+            let report = ErrorReport {
+                code,
+                message: &message,
+                fatal: false,
+                request: 0,
+                offset: at,
+                kind,
+            };
+            self.encoder
+                .error(&mut connection.outbound.control, &report);
         }
         Ok(())
     }
 
     /// A large message begins: finds a place for it, or decides to throw it away.
-    fn begin_landing(&mut self, id: ConnectionId, head: &[u8], stride: usize, at: u64) -> Result<(), Violation> {
-        let Some(header) = Header::peek(head).copied() else { return Ok(()) };
-        let Some(connection) = open_connection(&mut self.connections, id) else { return Ok(()) };
+    fn begin_landing(
+        &mut self,
+        id: ConnectionId,
+        head: &[u8],
+        stride: usize,
+        at: u64,
+    ) -> Result<(), Violation> {
+        let Some(header) = Header::peek(head).copied() else {
+            return Ok(());
+        };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
         let refusal = match self.plane.admit(&connection.session, &header) {
             Ok(topic) if self.plane.make_room_for_large(stride) => {
                 let segment = self.plane.log.open_landing(stride);
                 self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
-                let landing = Landing::Segment { segment, filled: head.len(), stride, topic };
+                let landing = Landing::Segment {
+                    segment,
+                    filled: head.len(),
+                    stride,
+                    topic,
+                };
                 connection.inbound.landing = Some(landing);
-                self.outputs.push_back(Output::ReceiveInPlace(id));
+                if head.len() < stride {
+                    self.outputs.push_back(Output::ReceiveInPlace(id));
+                }
                 return Ok(());
             }
             Ok(_) => Refusal::NoMemory,
             Err(refusal) => refusal,
         };
-        connection.inbound.landing = Some(Landing::Discard { remaining: stride - head.len() });
+        connection.inbound.landing = Some(Landing::Discard {
+            remaining: stride - head.len(),
+        });
         self.refuse(id, &header, at, refusal)
     }
 
     /// Copies received bytes to where the large frame goes; returns how many were its.
     fn land(&mut self, id: ConnectionId, input: &[u8]) -> usize {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return 0 };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return 0;
+        };
         match &mut connection.inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, .. }) => {
+            Some(Landing::Segment {
+                segment,
+                filled,
+                stride,
+                ..
+            }) => {
                 let taken = input.len().min(*stride - *filled);
                 let memory = self.plane.log.landing_memory(*segment);
                 memory[*filled..*filled + taken].copy_from_slice(&input[..taken]);
@@ -431,11 +542,18 @@ impl Shard {
     }
 
     fn on_landed(&mut self, id: ConnectionId, bytes: usize, now: Now) {
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
         connection.session.last_received_us = now.mono_us;
         connection.session.pinged_at_us = None;
-        let Some(Landing::Segment { filled, stride, .. }) = &mut connection.inbound.landing else { return };
-        debug_assert!(*filled + bytes <= *stride, "the landing zone ends with the frame");
+        let Some(Landing::Segment { filled, stride, .. }) = &mut connection.inbound.landing else {
+            return;
+        };
+        debug_assert!(
+            *filled + bytes <= *stride,
+            "the landing zone ends with the frame"
+        );
         *filled = (*filled + bytes).min(*stride);
         connection.inbound.cutter.skipped(bytes);
         let position = connection.inbound.cutter.position();
@@ -450,16 +568,39 @@ impl Shard {
 
     /// Publishes the large frame if it is complete; `position` is the stream position behind what
     /// has arrived. Returns whether the stream goes on with another frame.
-    fn finish_landing(&mut self, id: ConnectionId, position: u64, now: Now) -> Result<bool, Violation> {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return Ok(false) };
-        let Connection { inbound, session, outbound, .. } = connection;
+    fn finish_landing(
+        &mut self,
+        id: ConnectionId,
+        position: u64,
+        now: Now,
+    ) -> Result<bool, Violation> {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(false);
+        };
+        let Connection {
+            inbound,
+            session,
+            outbound,
+            ..
+        } = connection;
         match inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, topic }) if filled == stride => {
+            Some(Landing::Segment {
+                segment,
+                filled,
+                stride,
+                topic,
+            }) if filled == stride => {
                 inbound.landing = None;
                 session.held_allowance = session.held_allowance.saturating_sub(stride);
                 let header = Header::peek(self.plane.log.landing_memory(segment)).copied();
-                let mut publisher = Publisher { id, session, control: &mut outbound.control };
-                let result = self.plane.publish_landed(&mut publisher, segment, topic, now);
+                let mut publisher = Publisher {
+                    id,
+                    session,
+                    control: &mut outbound.control,
+                };
+                let result = self
+                    .plane
+                    .publish_landed(&mut publisher, segment, topic, now);
                 self.plane.log.release(segment);
                 if let (Err(refusal), Some(header)) = (result, header) {
                     self.refuse(id, &header, position - stride as u64, refusal)?;
@@ -476,7 +617,9 @@ impl Shard {
     }
 
     fn on_sent(&mut self, id: ConnectionId, bytes: usize, blocked: bool, now: Now) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         connection.outbound.in_flight = false;
         if bytes > 0 {
             connection.session.last_sent_us = now.mono_us;
@@ -491,7 +634,12 @@ impl Shard {
             connection.outbound.blocked_since_us = None;
         }
         let mut touched = std::mem::take(&mut self.scratch_queues);
-        flush::settle(&mut connection.outbound, &mut self.plane, bytes, &mut touched);
+        flush::settle(
+            &mut connection.outbound,
+            &mut self.plane,
+            bytes,
+            &mut touched,
+        );
         for &queue in &touched {
             self.look_after(id, queue);
         }
@@ -505,7 +653,9 @@ impl Shard {
     }
 
     fn on_writable(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
         connection.outbound.blocked_since_us = None;
         self.schedule(id);
     }
@@ -526,7 +676,9 @@ impl Shard {
         if !self.plane.remove_queue(queue) {
             return;
         }
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         let outbound = &mut connection.outbound;
         outbound.ready.retain(|ready| *ready != queue);
         self.plane.newly_ready.retain(|ready| *ready != queue);
@@ -539,7 +691,9 @@ impl Shard {
     }
 
     fn on_closed(&mut self, id: ConnectionId, _reason: CloseReason) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         let mut touched = std::mem::take(&mut self.scratch_queues);
         flush::settle(&mut connection.outbound, &mut self.plane, 0, &mut touched);
         connection.outbound.cut_queue = None;
@@ -593,8 +747,13 @@ impl Shard {
             }
         }
         while let Some((id, queue)) = self.plane.released.pop() {
-            let Some(connection) = open_connection(&mut self.connections, id) else { continue };
-            connection.session.held_by.retain(|held_by| *held_by != queue);
+            let Some(connection) = open_connection(&mut self.connections, id) else {
+                continue;
+            };
+            connection
+                .session
+                .held_by
+                .retain(|held_by| *held_by != queue);
             if connection.session.held_by.is_empty() {
                 let resume = Header::new(FrameKind::PublishResume, 0, 0);
                 FrameEncoder::bare(&mut connection.outbound.control, &resume);
@@ -612,7 +771,9 @@ impl Shard {
 
     /// Reads on where a pause ended: first what had already arrived.
     fn resume_if_possible(&mut self, id: ConnectionId, now: Now) {
-        let Some(connection) = self.connection(id) else { return };
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
         if !connection.inbound.is_paused
             || connection.session.state != SessionState::Open
             || must_pause(connection)
@@ -630,7 +791,9 @@ impl Shard {
 
     /// Asks for a send if there is something to send and none is under way.
     fn schedule(&mut self, id: ConnectionId) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         let outbound = &mut connection.outbound;
         if !outbound.in_flight
             && !outbound.scheduled
@@ -647,7 +810,8 @@ impl Shard {
     fn fresh_subscription_id(&mut self) -> nexusd_wire::SubscriptionId {
         self.next_subscription += 1;
         let half = |salt: u64| {
-            SipHasher24::new_with_keys(self.config.seed, salt).hash(&self.next_subscription.to_le_bytes())
+            SipHasher24::new_with_keys(self.config.seed, salt)
+                .hash(&self.next_subscription.to_le_bytes())
         };
         nexusd_wire::SubscriptionId((u128::from(half(1)) << 64) | u128::from(half(2)))
     }
@@ -660,9 +824,15 @@ impl Shard {
         for connection in self.connections.iter().flatten() {
             let outbound = &connection.outbound;
             for id in &outbound.ready {
-                assert!(self.plane.queues[id.0 as usize].is_ready, "queues in turn know it");
+                assert!(
+                    self.plane.queues[id.0 as usize].is_ready,
+                    "queues in turn know it"
+                );
             }
-            assert!(outbound.in_flight || outbound.plan.is_empty(), "a plan belongs to a running send");
+            assert!(
+                outbound.in_flight || outbound.plan.is_empty(),
+                "a plan belongs to a running send"
+            );
             assert!(
                 outbound.in_flight
                     || outbound.scheduled
@@ -688,29 +858,50 @@ const BEFORE_HELLO: &str = "the first frame must be Hello";
 
 impl Violation {
     fn protocol(message: &str) -> Self {
-        Self { code: ErrorCode::Protocol, message: message.to_string(), at: None }
+        Self {
+            code: ErrorCode::Protocol,
+            message: message.to_string(),
+            at: None,
+        }
     }
 }
 
 impl From<DecodeError> for Violation {
     fn from(error: DecodeError) -> Self {
-        Self { code: ErrorCode::Malformed, message: error.to_string(), at: None }
+        Self {
+            code: ErrorCode::Malformed,
+            message: error.to_string(),
+            at: None,
+        }
     }
 }
 
 fn violation_at(frame: &Frame<'_>, message: &str) -> Violation {
-    Violation { at: Some((frame.at(), frame.kind())), ..Violation::protocol(message) }
+    Violation {
+        at: Some((frame.at(), frame.kind())),
+        ..Violation::protocol(message)
+    }
 }
 
 fn fatal(code: ErrorCode, message: &str) -> ErrorReport<'_> {
-    ErrorReport { code, message, fatal: true, request: 0, offset: 0, kind: 0 }
+    ErrorReport {
+        code,
+        message,
+        fatal: true,
+        request: 0,
+        offset: 0,
+        kind: 0,
+    }
 }
 
 fn must_pause(connection: &Connection) -> bool {
     connection.session.is_held() || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES
 }
 
-fn open_connection(connections: &mut [Option<Box<Connection>>], id: ConnectionId) -> Option<&mut Connection> {
+fn open_connection(
+    connections: &mut [Option<Box<Connection>>],
+    id: ConnectionId,
+) -> Option<&mut Connection> {
     connections
         .get_mut(id.index as usize)
         .and_then(Option::as_deref_mut)

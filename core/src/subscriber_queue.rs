@@ -148,7 +148,13 @@ impl SubscriberQueue {
 
     /// Takes `sent` bytes of messages off the front: what a send of `planned` bytes with
     /// `planned_messages` whole frames achieved. Returns the frames that are now whole on the wire.
-    pub(crate) fn consume(&mut self, sent: u32, planned: u32, planned_messages: u32, log: &mut Log) -> u32 {
+    pub(crate) fn consume(
+        &mut self,
+        sent: u32,
+        planned: u32,
+        planned_messages: u32,
+        log: &mut Log,
+    ) -> u32 {
         let Some(Item::Extent(front)) = self.items.front_mut() else {
             debug_assert!(false, "only extents are consumed");
             return 0;
@@ -213,9 +219,15 @@ impl SubscriberQueue {
         if self.front_sent == 0 {
             return None;
         }
-        let Some(Item::Extent(front)) = self.items.front_mut() else { return None };
+        let Some(Item::Extent(front)) = self.items.front_mut() else {
+            return None;
+        };
         let stride = log.header(front.segment, front.start).stride() as u32;
-        let partial = Extent { len: stride, messages: 1, ..*front };
+        let partial = Extent {
+            len: stride,
+            messages: 1,
+            ..*front
+        };
         front.start += stride;
         front.len -= stride;
         front.messages -= 1;
@@ -230,10 +242,16 @@ impl SubscriberQueue {
     /// Bytes of the queue's extents in `segment`. Extents in log segments stand in age order, so the
     /// walk ends at the first younger one; blocks and large frames may stand between.
     pub(crate) fn bytes_in(&self, segment: SegmentId, log: &Log) -> u64 {
-        self.extents_in(segment, log).map(|extent| u64::from(extent.len)).sum()
+        self.extents_in(segment, log)
+            .map(|extent| u64::from(extent.len))
+            .sum()
     }
 
-    fn extents_in<'a>(&'a self, segment: SegmentId, log: &'a Log) -> impl Iterator<Item = &'a Extent> {
+    fn extents_in<'a>(
+        &'a self,
+        segment: SegmentId,
+        log: &'a Log,
+    ) -> impl Iterator<Item = &'a Extent> {
         let serial = log.serial(segment);
         self.items
             .iter()
@@ -285,20 +303,34 @@ impl SubscriberQueue {
                 frames += 1;
             }
             assert_eq!(at, extent.end(), "extents end where a frame ends");
-            assert_eq!(frames, extent.messages, "extents know how many frames they hold");
+            assert_eq!(
+                frames, extent.messages,
+                "extents know how many frames they hold"
+            );
         }
-        assert_eq!((messages, bytes), (self.messages, self.bytes), "sums are the extents'");
+        assert_eq!(
+            (messages, bytes),
+            (self.messages, self.bytes),
+            "sums are the extents'"
+        );
         if !self.in_flight && self.limits.policy != OverflowPolicy::Block {
             assert!(
                 !self.is_over_limit() || (self.messages <= 1 && self.front_sent > 0),
                 "a queue is never left beyond its bounds"
             );
         }
-        assert!(self.in_flight || !self.overflow_due, "overflow waits only for a running send");
+        assert!(
+            self.in_flight || !self.overflow_due,
+            "overflow waits only for a running send"
+        );
     }
 }
 
 /// `eighths` of `limit`, without overflow for unbounded limits.
 pub(crate) fn share(limit: u64, eighths: u64) -> u64 {
-    if limit == u64::MAX { limit } else { limit.saturating_mul(eighths) / 8 }
+    if limit == u64::MAX {
+        limit
+    } else {
+        limit.saturating_mul(eighths) / 8
+    }
 }

@@ -78,10 +78,18 @@ impl Topics {
     }
 
     /// The topic of this name; made if it is new and there are fewer than `limit`.
-    pub(crate) fn find_or_insert(&mut self, name: &str, limit: usize, now_us: u64) -> Option<TopicId> {
+    pub(crate) fn find_or_insert(
+        &mut self,
+        name: &str,
+        limit: usize,
+        now_us: u64,
+    ) -> Option<TopicId> {
         let hash = self.hash.hash_one(name);
         let slots = &self.slots;
-        if let Some(&slot) = self.by_name.find(hash, |&slot| &*slots[slot as usize].name == name) {
+        if let Some(&slot) = self
+            .by_name
+            .find(hash, |&slot| &*slots[slot as usize].name == name)
+        {
             return Some(TopicId(slot));
         }
         if self.slots.len() >= limit {
@@ -97,7 +105,9 @@ impl Topics {
             used_at_us: now_us,
         }) as u32;
         let (slots, key) = (&self.slots, self.hash);
-        self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*slots[slot as usize].name));
+        self.by_name.insert_unique(hash, slot, |&slot| {
+            key.hash_one(&*slots[slot as usize].name)
+        });
         Some(TopicId(slot))
     }
 
@@ -123,14 +133,25 @@ impl Topics {
         queues: &Slab<SubscriberQueue>,
     ) {
         index.matches(&topic.name, found);
-        let Topic { matches: old, generation, .. } = topic;
+        let Topic {
+            matches: old,
+            generation,
+            ..
+        } = topic;
         let was_bound = |slot: u32| {
             // Slots are reused: only a queue made before the old list was is the one it names.
             queues[slot as usize].created_at <= *generation
-                && old.binary_search_by_key(&slot, |entry| entry.queue.0).is_ok_and(|at| old[at].bound)
+                && old
+                    .binary_search_by_key(&slot, |entry| entry.queue.0)
+                    .is_ok_and(|at| old[at].bound)
         };
-        topic.matches =
-            found.iter().map(|&slot| Match { queue: QueueId(slot), bound: was_bound(slot) }).collect();
+        topic.matches = found
+            .iter()
+            .map(|&slot| Match {
+                queue: QueueId(slot),
+                bound: was_bound(slot),
+            })
+            .collect();
         topic.generation = index.generation();
     }
 
@@ -154,8 +175,14 @@ impl Topics {
         let mut forgotten = Vec::new();
         for _ in 0..count.min(self.slots.capacity()) {
             let slot = self.idle_cursor;
-            self.idle_cursor = if slot + 1 >= self.slots.capacity() { 0 } else { slot + 1 };
-            let Some(topic) = self.slots.get(slot) else { continue };
+            self.idle_cursor = if slot + 1 >= self.slots.capacity() {
+                0
+            } else {
+                slot + 1
+            };
+            let Some(topic) = self.slots.get(slot) else {
+                continue;
+            };
             if topic.publishers > 0 || now_us.saturating_sub(topic.used_at_us) < TOPIC_IDLE_US {
                 continue;
             }
@@ -177,7 +204,11 @@ impl Topics {
 
 /// Notes that a connection is told the topic's name. `is_open` tells which connections still exist;
 /// the list is thinned out before it would grow.
-pub(crate) fn note_bound(topic: &mut Topic, connection: ConnectionId, is_open: impl Fn(ConnectionId) -> bool) {
+pub(crate) fn note_bound(
+    topic: &mut Topic,
+    connection: ConnectionId,
+    is_open: impl Fn(ConnectionId) -> bool,
+) {
     if topic.bound.len() == topic.bound.capacity() {
         topic.bound.sort_unstable();
         topic.bound.dedup();

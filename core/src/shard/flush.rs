@@ -60,7 +60,9 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
 /// The bytes of a half-sent frame that are still missing.
 fn rest_of_cut_frame(id: QueueId, plane: &Plane) -> Option<Piece> {
     let queue = plane.queues.get(id.0 as usize)?;
-    let Some(Item::Extent(front)) = queue.items.front() else { return None };
+    let Some(Item::Extent(front)) = queue.items.front() else {
+        return None;
+    };
     let stride = plane.log.header(front.segment, front.start).stride() as u32;
     Some(Piece::Extent {
         queue: id,
@@ -91,11 +93,19 @@ fn plan_queue(
         match item {
             Item::Bind(topic) => {
                 encoder.topic_bind(inline, *topic, plane.topics.name(*topic));
-                plan.push(Piece::Marker { queue: id, start, bytes: inline.len() as u32 - start });
+                plan.push(Piece::Marker {
+                    queue: id,
+                    start,
+                    bytes: inline.len() as u32 - start,
+                });
             }
             Item::Gap(gap) => {
                 encoder.gap(inline, &gap.report(queue.subscription));
-                plan.push(Piece::Marker { queue: id, start, bytes: inline.len() as u32 - start });
+                plan.push(Piece::Marker {
+                    queue: id,
+                    start,
+                    bytes: inline.len() as u32 - start,
+                });
             }
             Item::Extent(extent) => {
                 let mut extent = *extent;
@@ -111,7 +121,11 @@ fn plan_queue(
                 if *run != Some(id) {
                     *run = Some(id);
                     inline.extend_from_slice(&queue.deliver_frame);
-                    plan.push(Piece::Deliver { queue: id, start, bytes: inline.len() as u32 - start });
+                    plan.push(Piece::Deliver {
+                        queue: id,
+                        start,
+                        bytes: inline.len() as u32 - start,
+                    });
                 }
                 plan.push(Piece::Extent {
                     queue: id,
@@ -134,14 +148,24 @@ pub(crate) fn lend(outbound: &Outbound, plane: &Plane, take: &mut dyn FnMut(&[u8
             Piece::Deliver { start, bytes, .. } | Piece::Marker { start, bytes, .. } => {
                 take(&outbound.inline[start as usize..(start + bytes) as usize]);
             }
-            Piece::Extent { segment, start, bytes, .. } => take(plane.log.bytes(segment, start, bytes)),
+            Piece::Extent {
+                segment,
+                start,
+                bytes,
+                ..
+            } => take(plane.log.bytes(segment, start, bytes)),
         }
     }
 }
 
 /// The send took the first `taken` bytes of what was lent. Writes the queues it read from to
 /// `touched`; the caller looks after them (dying ones, low-water marks, overflow that waited).
-pub(crate) fn settle(outbound: &mut Outbound, plane: &mut Plane, taken: usize, touched: &mut Vec<QueueId>) {
+pub(crate) fn settle(
+    outbound: &mut Outbound,
+    plane: &mut Plane,
+    taken: usize,
+    touched: &mut Vec<QueueId>,
+) {
     touched.clear();
     let mut left = taken.min(u32::MAX as usize) as u32;
     let mut plan = std::mem::take(&mut outbound.plan);
@@ -171,7 +195,11 @@ pub(crate) fn settle(outbound: &mut Outbound, plane: &mut Plane, taken: usize, t
                 plane.queues[queue.0 as usize].pop_marker();
                 keep_rest_of_inline(outbound, start + sent, bytes - sent);
             }
-            Piece::Extent { queue: id, messages, .. } => {
+            Piece::Extent {
+                queue: id,
+                messages,
+                ..
+            } => {
                 let queue = &mut plane.queues[id.0 as usize];
                 let before = queue.bytes;
                 let whole = u64::from(queue.consume(sent, bytes, messages, &mut plane.log));
@@ -186,7 +214,9 @@ pub(crate) fn settle(outbound: &mut Outbound, plane: &mut Plane, taken: usize, t
     outbound.plan = plan;
     // Each queue that was visited has had its turn; those with more to send go to the end.
     for _ in 0..outbound.visited {
-        let Some(id) = outbound.ready.pop_front() else { break };
+        let Some(id) = outbound.ready.pop_front() else {
+            break;
+        };
         let queue = &mut plane.queues[id.0 as usize];
         queue.is_ready = !queue.items.is_empty();
         if queue.is_ready {
@@ -199,7 +229,11 @@ pub(crate) fn settle(outbound: &mut Outbound, plane: &mut Plane, taken: usize, t
 /// A frame written for this send was cut: its rest goes first in the next one.
 fn keep_rest_of_inline(outbound: &mut Outbound, start: u32, bytes: u32) {
     if bytes > 0 {
-        debug_assert_eq!(outbound.sent, outbound.sending.len(), "control frames go before inline ones");
+        debug_assert_eq!(
+            outbound.sent,
+            outbound.sending.len(),
+            "control frames go before inline ones"
+        );
         outbound.sending.clear();
         outbound.sent = 0;
         let rest = start as usize..(start + bytes) as usize;

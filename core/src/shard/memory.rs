@@ -54,10 +54,16 @@ impl Plane {
     fn recycle(&mut self, segment: SegmentId) -> bool {
         let holders = self.log.take_holders(segment);
         let holds = |plane: &Self, id: &QueueId| {
-            plane.queues.get(id.0 as usize).map_or(0, |queue| queue.bytes_in(segment, &plane.log))
+            plane
+                .queues
+                .get(id.0 as usize)
+                .map_or(0, |queue| queue.bytes_in(segment, &plane.log))
         };
         let is_busy = holders.iter().any(|id| {
-            self.queues.get(id.0 as usize).is_some_and(|queue| queue.in_flight) && holds(self, id) > 0
+            self.queues
+                .get(id.0 as usize)
+                .is_some_and(|queue| queue.in_flight)
+                && holds(self, id) > 0
         });
         if is_busy {
             self.log.restore_holders(segment, holders);
@@ -73,19 +79,25 @@ impl Plane {
             self.metrics.segments_evacuated += 1;
         }
         for id in &holders {
-            let Some(queue) = self.queues.get_mut(id.0 as usize) else { continue };
+            let Some(queue) = self.queues.get_mut(id.0 as usize) else {
+                continue;
+            };
             if queue.bytes_in(segment, &self.log) == 0 {
                 continue;
             }
             if !is_sparse {
                 let before = (queue.messages, queue.bytes);
-                self.metrics.dropped_memory += overflow::drop_through(queue, &mut self.log, segment);
+                self.metrics.dropped_memory +=
+                    overflow::drop_through(queue, &mut self.log, segment);
                 self.metrics.queued_messages -= before.0 - queue.messages;
                 self.metrics.queued_bytes -= before.1 - queue.bytes;
             }
             // A frame that is half on the wire cannot be dropped, only moved.
             let rest = queue.bytes_in(segment, &self.log) as usize;
-            if rest > 0 && self.log.kind(segment) == SegmentKind::Log && self.log.may_keep_block(rest) {
+            if rest > 0
+                && self.log.kind(segment) == SegmentKind::Log
+                && self.log.may_keep_block(rest)
+            {
                 queue.evacuate(segment, &mut self.log);
             }
         }

@@ -9,7 +9,9 @@
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
 
 use nexusd_wire::control::{GapReason, OverflowPolicy, PublishAckEntry, PublishStatus};
-use nexusd_wire::{DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId};
+use nexusd_wire::{
+    DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId,
+};
 use slab::Slab;
 
 use super::event::{ConnectionId, Now};
@@ -126,12 +128,18 @@ impl Plane {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
         let stride = header.stride();
-        if self.run.as_ref().is_none_or(|run| run.topic != topic) || self.log.room(stride).is_none() {
+        if self.run.as_ref().is_none_or(|run| run.topic != topic) || self.log.room(stride).is_none()
+        {
             self.begin_run(publisher, topic, stride, now)?;
         }
-        let Some(run) = &mut self.run else { return Err(Refusal::NoMemory) };
+        let Some(run) = &mut self.run else {
+            return Err(Refusal::NoMemory);
+        };
         let sequence = self.topics.number(topic);
-        self.log.append(&accepted_header(header, topic, sequence, now), frame.bytes());
+        self.log.append(
+            &accepted_header(header, topic, sequence, now),
+            frame.bytes(),
+        );
         run.extent.len += stride as u32;
         run.extent.messages += 1;
         publisher.session.last_accepted = header.sequence().0;
@@ -173,13 +181,26 @@ impl Plane {
             return Err(Refusal::NoMemory);
         }
         let (segment, start) = self.log.room(stride).ok_or(Refusal::NoMemory)?;
-        self.open_run(topic, Extent { segment, start, len: 0, messages: 0 }, publisher.session.acks.len());
+        self.open_run(
+            topic,
+            Extent {
+                segment,
+                start,
+                len: 0,
+                messages: 0,
+            },
+            publisher.session.acks.len(),
+        );
         Ok(())
     }
 
     fn open_run(&mut self, topic: TopicId, extent: Extent, first_ack: usize) {
         self.log.retain(extent.segment, 1);
-        self.run = Some(Run { topic, extent, first_ack });
+        self.run = Some(Run {
+            topic,
+            extent,
+            first_ack,
+        });
     }
 
     /// Accepts a large frame that has been received into a segment of its own.
@@ -193,16 +214,23 @@ impl Plane {
         debug_assert!(self.run.is_none(), "a landing ends the run before it");
         let memory = self.log.landing_memory(segment);
         let stride = memory.len();
-        let Some(header) = Header::peek(memory).copied() else { return Err(Refusal::NoMemory) };
+        let Some(header) = Header::peek(memory).copied() else {
+            return Err(Refusal::NoMemory);
+        };
         let metadata = &memory[nexusd_wire::HEADER_BYTES..][..header.metadata_len()];
         if !metadata.is_empty() {
             nexusd_wire::Metadata::decode(metadata).map_err(Refusal::Metadata)?;
         }
         let sequence = self.topics.number(topic);
         let accepted = accepted_header(&header, topic, sequence, now);
-        memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(zerocopy::IntoBytes::as_bytes(&accepted));
+        memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
-        let extent = Extent { segment, start: 0, len: stride as u32, messages: 1 };
+        let extent = Extent {
+            segment,
+            start: 0,
+            len: stride as u32,
+            messages: 1,
+        };
         self.open_run(topic, extent, publisher.session.acks.len());
         publisher.session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
@@ -214,24 +242,59 @@ impl Plane {
 
     /// Publishes a message of the daemon's own; nobody is held back for it, and without memory it
     /// is given up.
-    pub(crate) fn publish_own(&mut self, name: &str, payload: &[u8], frame: &mut Vec<u8>, now: Now) {
-        let Some(topic) = self.topics.find_or_insert(name, self.limits.topics, now.mono_us) else { return };
+    pub(crate) fn publish_own(
+        &mut self,
+        name: &str,
+        payload: &[u8],
+        frame: &mut Vec<u8>,
+        now: Now,
+    ) {
+        let Some(topic) = self
+            .topics
+            .find_or_insert(name, self.limits.topics, now.mono_us)
+        else {
+            return;
+        };
         let sequence = self.topics.number(topic);
         frame.clear();
         let header = Header::new(FrameKind::Message, 0, payload.len());
-        FrameEncoder::message(frame, &accepted_header(&header, topic, sequence, now), &[], payload);
+        FrameEncoder::message(
+            frame,
+            &accepted_header(&header, topic, sequence, now),
+            &[],
+            payload,
+        );
         let stride = frame.len();
         if self.log.room(stride).is_none() && !self.renew_tail() {
             return;
         }
-        let Some((segment, start)) = self.log.room(stride) else { return };
-        let Some(header) = Header::peek(frame).copied() else { return };
-        self.open_run(topic, Extent { segment, start, len: stride as u32, messages: 1 }, 0);
+        let Some((segment, start)) = self.log.room(stride) else {
+            return;
+        };
+        let Some(header) = Header::peek(frame).copied() else {
+            return;
+        };
+        self.open_run(
+            topic,
+            Extent {
+                segment,
+                start,
+                len: stride as u32,
+                messages: 1,
+            },
+            0,
+        );
         self.log.append(&header, frame);
         self.flush_run(None, now);
     }
 
-    fn owe_ack(&mut self, publisher: &mut Publisher<'_>, theirs: Sequence, ours: Sequence, now: Now) {
+    fn owe_ack(
+        &mut self,
+        publisher: &mut Publisher<'_>,
+        theirs: Sequence,
+        ours: Sequence,
+        now: Now,
+    ) {
         publisher.session.acks.push(PublishAckEntry::new(
             theirs.0,
             ours.0,
@@ -247,8 +310,17 @@ impl Plane {
     /// Hands the open run, if there is one, to its topic's queues.
     pub(crate) fn flush_run(&mut self, mut publisher: Option<&mut Publisher<'_>>, now: Now) {
         let Some(run) = self.run.take() else { return };
-        self.topics.refresh_matches(run.topic, &self.index, &self.queues);
-        let Self { log, topics, queues, metrics, newly_ready, open_generations, .. } = self;
+        self.topics
+            .refresh_matches(run.topic, &self.index, &self.queues);
+        let Self {
+            log,
+            topics,
+            queues,
+            metrics,
+            newly_ready,
+            open_generations,
+            ..
+        } = self;
         let topic = topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
         let messages = u64::from(run.extent.messages);
@@ -264,7 +336,9 @@ impl Plane {
             if !topic.matches[at].bound {
                 topic.matches[at].bound = true;
                 queue.push_bind(run.topic);
-                note_bound(topic, queue.connection, |told| is_open(open_generations, told));
+                note_bound(topic, queue.connection, |told| {
+                    is_open(open_generations, told)
+                });
             }
             queue.push(id, run.extent, log);
             metrics.queued_messages += messages;
@@ -274,7 +348,14 @@ impl Plane {
                 newly_ready.push(id);
             }
             if queue.is_over_limit() {
-                let held = hold_back(queue, id, publisher.as_deref_mut(), &mut self.blocked, metrics, now);
+                let held = hold_back(
+                    queue,
+                    id,
+                    publisher.as_deref_mut(),
+                    &mut self.blocked,
+                    metrics,
+                    now,
+                );
                 blocked += u32::from(held);
                 if !held {
                     cut(queue, log, metrics);
@@ -294,7 +375,8 @@ impl Plane {
     /// Lets publishers go on if the queue has been drained to its low-water mark.
     pub(crate) fn release_if_drained(&mut self, id: QueueId) {
         let queue = &mut self.queues[id.0 as usize];
-        if (queue.blocked_since_us.is_some() || queue.block_expired) && queue.is_within(BLOCK_RESUME_EIGHTHS)
+        if (queue.blocked_since_us.is_some() || queue.block_expired)
+            && queue.is_within(BLOCK_RESUME_EIGHTHS)
         {
             queue.block_expired = false;
             self.unblock(id);
@@ -306,7 +388,8 @@ impl Plane {
         let queue = &mut self.queues[id.0 as usize];
         if queue.blocked_since_us.take().is_some() {
             self.blocked.retain(|blocked| *blocked != id);
-            self.released.extend(queue.waiting.drain(..).map(|publisher| (publisher, id)));
+            self.released
+                .extend(queue.waiting.drain(..).map(|publisher| (publisher, id)));
         }
     }
 
@@ -317,7 +400,9 @@ impl Plane {
         let mut next = None;
         for id in self.blocked.clone() {
             let queue = &mut self.queues[id.0 as usize];
-            let Some(since) = queue.blocked_since_us else { continue };
+            let Some(since) = queue.blocked_since_us else {
+                continue;
+            };
             let due = since + timeout;
             if due > now.mono_us {
                 next = Some(next.map_or(due, |next: u64| next.min(due)));
@@ -408,7 +493,9 @@ fn hold_back(
     if queue.limits.policy != OverflowPolicy::Block || queue.block_expired {
         return false;
     }
-    let Some(publisher) = publisher else { return false };
+    let Some(publisher) = publisher else {
+        return false;
+    };
     if queue.blocked_since_us.is_none() {
         queue.blocked_since_us = Some(now.mono_us);
         blocked.push(id);
@@ -418,7 +505,10 @@ fn hold_back(
         if held_by.is_empty() {
             publisher.session.held_allowance = BLOCKED_READ_BYTES;
             metrics.publisher_pauses += 1;
-            FrameEncoder::bare(publisher.control, &Header::new(FrameKind::PublishPause, 0, 0));
+            FrameEncoder::bare(
+                publisher.control,
+                &Header::new(FrameKind::PublishPause, 0, 0),
+            );
         }
         held_by.push(id);
         queue.waiting.push(publisher.id);
@@ -437,7 +527,10 @@ impl Plane {
     /// Checks what must hold between events. For tests and the simulator.
     pub(crate) fn assert_invariants(&self) {
         assert!(self.run.is_none(), "runs end with the bytes they came in");
-        assert!(self.newly_ready.is_empty() && self.released.is_empty(), "connections were told");
+        assert!(
+            self.newly_ready.is_empty() && self.released.is_empty(),
+            "connections were told"
+        );
         self.log.assert_invariants();
         let mut references = std::collections::BTreeMap::new();
         let (mut messages, mut bytes) = (0, 0);
@@ -450,9 +543,15 @@ impl Plane {
                     *references.entry(extent.segment).or_insert(0) += 1;
                 }
             }
-            assert!(queue.is_ready || queue.items.is_empty(), "what waits has its turn");
+            assert!(
+                queue.is_ready || queue.items.is_empty(),
+                "what waits has its turn"
+            );
         }
-        assert_eq!(messages, self.metrics.queued_messages, "queued messages are counted");
+        assert_eq!(
+            messages, self.metrics.queued_messages,
+            "queued messages are counted"
+        );
         assert_eq!(bytes, self.metrics.queued_bytes, "queued bytes are counted");
         for (segment, held) in self.log.references() {
             if self.log.kind(segment) != SegmentKind::Landing {

@@ -49,7 +49,9 @@ impl Shard {
     fn scan(&mut self, now: Now) {
         self.next_scan_us = None;
         for slot in 0..self.connections.len() {
-            let Some(connection) = &self.connections[slot] else { continue };
+            let Some(connection) = &self.connections[slot] else {
+                continue;
+            };
             let id = connection.id;
             match self.due(id, now) {
                 Due::Nothing => {}
@@ -73,20 +75,30 @@ impl Shard {
     }
 
     fn due(&self, id: ConnectionId, now: Now) -> Due {
-        let Some(connection) = &self.connections[id.index as usize] else { return Due::Nothing };
+        let Some(connection) = &self.connections[id.index as usize] else {
+            return Due::Nothing;
+        };
         let session = &connection.session;
         let passed = |since: u64, time: u64| now.mono_us >= since.saturating_add(time);
         if connection.close_asked {
             return Due::Nothing;
         }
-        if connection.outbound.blocked_since_us.is_some_and(|since| passed(since, WRITE_TIMEOUT_US)) {
+        if connection
+            .outbound
+            .blocked_since_us
+            .is_some_and(|since| passed(since, WRITE_TIMEOUT_US))
+        {
             return Due::Close;
         }
         match session.state {
             SessionState::AwaitingHello if passed(session.opened_at_us, HELLO_TIMEOUT_US) => {
                 Due::Fail("no Hello came within 5 s")
             }
-            SessionState::Closing if session.close_deadline_us.is_some_and(|due| due <= now.mono_us) => {
+            SessionState::Closing
+                if session
+                    .close_deadline_us
+                    .is_some_and(|due| due <= now.mono_us) =>
+            {
                 Due::Close
             }
             // A connection that is not read cannot answer.
@@ -124,19 +136,34 @@ impl Shard {
                 Some(heartbeat.map_or(ping, |heartbeat| ping.min(heartbeat)))
             }
         };
-        let write = connection.outbound.blocked_since_us.map(|since| since + WRITE_TIMEOUT_US);
-        if connection.close_asked { None } else { [by_state, write].into_iter().flatten().min() }
+        let write = connection
+            .outbound
+            .blocked_since_us
+            .map(|since| since + WRITE_TIMEOUT_US);
+        if connection.close_asked {
+            None
+        } else {
+            [by_state, write].into_iter().flatten().min()
+        }
     }
 
     fn ping(&mut self, id: ConnectionId, now: Now) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         connection.session.pinged_at_us = Some(now.mono_us);
-        FrameEncoder::ping_or_pong(&mut connection.outbound.control, FrameKind::Ping, now.mono_us);
+        FrameEncoder::ping_or_pong(
+            &mut connection.outbound.control,
+            FrameKind::Ping,
+            now.mono_us,
+        );
         self.schedule(id);
     }
 
     fn heartbeat(&mut self, id: ConnectionId, now: Now) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
         connection.session.last_sent_us = now.mono_us;
         let heartbeat = Header::new(FrameKind::Heartbeat, 0, 0).with_timestamp_us(now.wall_us);
         FrameEncoder::bare(&mut connection.outbound.control, &heartbeat);
@@ -147,7 +174,10 @@ impl Shard {
     /// connections that knew their ids.
     fn forget_topics(&mut self, now: Now) {
         let plane = &mut self.plane;
-        let forgotten = plane.topics.forget_idle(TOPICS_PER_SCAN, now.mono_us, &plane.index, &plane.queues);
+        let forgotten =
+            plane
+                .topics
+                .forget_idle(TOPICS_PER_SCAN, now.mono_us, &plane.index, &plane.queues);
         for (topic, mut told) in forgotten {
             told.sort_unstable();
             told.dedup();
@@ -170,7 +200,9 @@ impl Shard {
         self.drain_deadline_us = Some(deadline_us);
         self.outputs.push_back(Output::StopAccepting);
         for slot in 0..self.connections.len() {
-            let Some(connection) = &self.connections[slot] else { continue };
+            let Some(connection) = &self.connections[slot] else {
+                continue;
+            };
             let (id, state) = (connection.id, connection.session.state);
             match state {
                 SessionState::AwaitingHello => self.close_now(id),
