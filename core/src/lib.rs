@@ -8,11 +8,19 @@
 //! A message's way through: `shard.rs` (the one match) → `topic.rs` (number) → `log.rs` (the one
 //! copy) → `subscriber_queue.rs` (an extent per queue) → `shard/flush.rs` (gathered sends).
 
+mod connection;
+mod gap;
 pub mod io;
 pub mod limits;
+mod log;
 pub mod metrics;
+mod overflow;
 pub mod plant;
+mod session;
 pub mod shard;
+mod subscriber_queue;
+mod subscription_index;
+mod topic;
 
 pub use io::driver::{Driver, Service, run};
 pub use limits::Limits;
@@ -20,3 +28,4 @@ pub use metrics::Metrics;
 pub use shard::event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
 pub use shard::output::Output;
 pub use shard::{Shard, ShardConfig};
+pub use subscription_index::SubscriptionIndex;

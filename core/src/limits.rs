@@ -71,6 +71,12 @@ pub const PONG_TIMEOUT_US: u64 = 10_000_000;
 pub const WRITE_TIMEOUT_US: u64 = 60_000_000;
 /// Silence towards a subscriber after which a Heartbeat is sent, microseconds.
 pub const HEARTBEAT_AFTER_US: u64 = 30_000_000;
+/// Time a connection that was told it is over has to go, microseconds.
+pub const CLOSE_LINGER_US: u64 = 2_000_000;
+/// Shortest time between two looks at all connections, microseconds.
+pub const SCAN_INTERVAL_US: u64 = 250_000;
+/// Topics looked at for idleness per scan.
+pub const TOPICS_PER_SCAN: usize = 50_000;
 /// Idle time after which a topic is forgotten, microseconds.
 pub const TOPIC_IDLE_US: u64 = 60_000_000;
 

@@ -1,5 +1,7 @@
 //! What a shard counts. Plain integers: the shard is their only writer, and a sample is a copy.
 
+use nexusd_wire::control::GapReason;
+
 /// Counters and gauges of one shard. Counters only grow while the daemon runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Metrics {
@@ -47,4 +49,14 @@ pub struct Metrics {
     pub queued_bytes: u64,
     /// Memory now taken by log segments and evacuated blocks, in bytes.
     pub log_bytes: u64,
+}
+
+impl Metrics {
+    /// Counts messages dropped for a reason that a Gap will tell.
+    pub(crate) fn count_dropped(&mut self, reason: GapReason, messages: u64) {
+        match reason {
+            GapReason::Memory => self.dropped_memory += messages,
+            _ => self.dropped_slow_consumer += messages,
+        }
+    }
 }

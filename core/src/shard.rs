@@ -1,14 +1,40 @@
-//! The shard: one thread's share of the node, as a state machine.
+//! The shard: one thread's share of the node, as a state machine. The one big match stands here:
+//! every event and every frame kind is a branch of it.
+//!
+//! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
+//! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow
+//! through (`shard/publish.rs`); `shard/flush.rs` plans sends, `shard/memory.rs` keeps the log in
+//! its budget, `shard/timers.rs` does what is due by time.
+//! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
+mod control;
 pub mod event;
+mod flush;
+mod memory;
 pub mod output;
+mod publish;
+mod timers;
 
-use event::{ConnectionId, Event, Now};
-use nexusd_wire::NodeId;
+use std::collections::VecDeque;
+
+use event::{CloseReason, Command, ConnectionId, Event, Now};
+use nexusd_wire::control::{ErrorCode, PublishAckEntry, PublishStatus};
+use nexusd_wire::{
+    Cut, DecodeError, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES,
+    Header, MessageFlags, NodeId, aligned,
+};
 use output::Output;
+use publish::{Plane, Publisher, Refusal};
+use siphasher::sip::SipHasher24;
 
+use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
-use crate::limits::Limits;
+use crate::limits::{
+    CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX,
+};
+use crate::metrics::Metrics;
+use crate::session::SessionState;
+use crate::subscriber_queue::QueueId;
 
 /// What a shard is made from.
 #[derive(Clone, Debug)]
@@ -19,40 +45,865 @@ pub struct ShardConfig {
     pub cluster: String,
     /// Name and version of the software, told to clients.
     pub software: String,
-    /// Source of everything random in the shard: hash seeds and subscription ids.
+    /// Source of everything random in the shard: hash keys and subscription ids. Secret, because
+    /// whoever knows it can guess the ids of other clients' subscriptions.
     pub seed: u64,
     /// Its bounds.
     pub limits: Limits,
 }
 
 /// One thread's share of the node.
-#[derive(Debug)]
 pub struct Shard {
     config: ShardConfig,
+    /// By the driver's index.
+    connections: Vec<Option<Box<Connection>>>,
+    open: usize,
+    plane: Plane,
+    encoder: FrameEncoder,
+    outputs: VecDeque<Output>,
+    /// Numbers the subscriptions, as input to the keyed hash that makes their ids.
+    next_subscription: u64,
+    next_scan_us: Option<u64>,
+    block_due_us: Option<u64>,
+    drain_deadline_us: Option<u64>,
+    /// Scratch, kept for its memory.
+    scratch_queues: Vec<QueueId>,
+    scratch_frame: Vec<u8>,
+}
+
+impl std::fmt::Debug for Shard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shard")
+            .field("node", &self.config.node)
+            .field("connections", &self.open)
+            .field("metrics", &self.plane.metrics)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service for Shard {
+    fn on_event(&mut self, now: Now, event: Event<'_>) {
+        match event {
+            Event::Opened { connection, .. } => self.on_opened(connection, now),
+            Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
+            Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
+            Event::Sent {
+                connection,
+                bytes,
+                blocked,
+            } => self.on_sent(connection, bytes, blocked, now),
+            Event::Writable { connection } => self.on_writable(connection),
+            Event::Closed { connection, reason } => self.on_closed(connection, reason),
+            Event::Command(Command::Publish { topic, payload }) => {
+                self.on_own_message(&topic, &payload, now)
+            }
+            Event::Command(Command::Sample) => {
+                let metrics = Box::new(self.metrics());
+                self.outputs.push_back(Output::Metrics(metrics));
+            }
+            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
+            Event::Tick => self.on_tick(now),
+        }
+        self.settle_queues(now);
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        loop {
+            let output = self.outputs.pop_front()?;
+            let Output::Send(id) = output else {
+                return Some(output);
+            };
+            // The connection may have ended since the send was asked for.
+            if let Some(connection) = self.connection(id) {
+                connection.outbound.scheduled = false;
+                connection.outbound.in_flight = true;
+                return Some(output);
+            }
+        }
+    }
+
+    fn gather(&mut self, id: ConnectionId, take: &mut dyn FnMut(&[u8])) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        flush::plan(&mut connection.outbound, &mut self.plane, &mut self.encoder);
+        flush::lend(&connection.outbound, &self.plane, take);
+    }
+
+    fn landing_zone(&mut self, id: ConnectionId) -> Option<&mut [u8]> {
+        let connection = open_connection(&mut self.connections, id)?;
+        match connection.inbound.landing {
+            Some(Landing::Segment {
+                segment,
+                filled,
+                stride,
+                ..
+            }) if connection.session.state == SessionState::Open => {
+                Some(&mut self.plane.log.landing_memory(segment)[filled..stride])
+            }
+            _ => None,
+        }
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        [self.next_scan_us, self.block_due_us, self.drain_deadline_us]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.drain_deadline_us.is_some() && self.open == 0 && self.outputs.is_empty()
+    }
 }
 
 impl Shard {
     /// An empty shard.
     pub fn new(config: ShardConfig) -> Self {
-        Self { config }
+        Self {
+            plane: Plane::new(config.limits.clone(), config.seed),
+            config,
+            connections: Vec::new(),
+            open: 0,
+            encoder: FrameEncoder::new(),
+            outputs: VecDeque::new(),
+            next_subscription: 0,
+            next_scan_us: None,
+            block_due_us: None,
+            drain_deadline_us: None,
+            scratch_queues: Vec::new(),
+            scratch_frame: Vec::new(),
+        }
+    }
+
+    /// What the shard has counted.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            connections: self.open as u64,
+            topics: self.plane.topics.len() as u64,
+            log_bytes: self.plane.log.used_bytes() as u64,
+            ..self.plane.metrics
+        }
+    }
+
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        open_connection(&mut self.connections, id)
+    }
+
+    fn on_opened(&mut self, id: ConnectionId, now: Now) {
+        let slot = id.index as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+            self.plane.open_generations.resize(slot + 1, 0);
+        }
+        debug_assert!(
+            self.connections[slot].is_none(),
+            "a slot is reused only after Closed"
+        );
+        let message_bytes_max = HEADER_BYTES
+            + aligned(METADATA_BYTES_MAX as usize)
+            + self.config.limits.payload_bytes as usize;
+        let cutter = FrameCutter::new(
+            message_bytes_max as u32,
+            CONTROL_BYTES_MAX,
+            LARGE_FRAME_BYTES,
+        );
+        self.connections[slot] = Some(Box::new(Connection::new(id, cutter, now.mono_us)));
+        self.plane.open_generations[slot] = u64::from(id.generation) + 1;
+        self.open += 1;
+        self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
+        if self.drain_deadline_us.is_some() {
+            self.refuse_connection(id, ErrorCode::Draining, "the daemon is stopping", now);
+        } else if self.open > self.config.limits.connections {
+            self.plane.metrics.connections_refused += 1;
+            let text = format!(
+                "the daemon has {} connections, which is its limit (--max-connections)",
+                self.config.limits.connections
+            );
+            self.refuse_connection(id, ErrorCode::LimitReached, &text, now);
+        }
+    }
+
+    fn refuse_connection(&mut self, id: ConnectionId, code: ErrorCode, message: &str, now: Now) {
+        self.fail(id, &fatal(code, message), now);
+    }
+
+    fn on_received(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        connection.session.last_received_us = now.mono_us;
+        connection.session.pinged_at_us = None;
+        match connection.session.state {
+            SessionState::Closing | SessionState::Draining => {}
+            _ if connection.inbound.is_paused => {
+                connection.inbound.backlog.extend_from_slice(bytes)
+            }
+            _ => self.read(id, bytes, now),
+        }
+    }
+
+    /// Deals with received bytes, frame by frame, until they are used up or the connection is not
+    /// to be read any further.
+    fn read(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        // Frames are lent by the cutter, so it stands beside the shard while they are dealt with.
+        let mut cutter =
+            std::mem::replace(&mut connection.inbound.cutter, FrameCutter::new(0, 0, 0));
+        let result = self.read_frames(id, &mut cutter, bytes, now);
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            connection.inbound.cutter = cutter;
+        }
+        self.end_of_bytes(id, now);
+        if let Err(violation) = result {
+            self.violate(id, &violation, now);
+        }
+    }
+
+    fn read_frames(
+        &mut self,
+        id: ConnectionId,
+        cutter: &mut FrameCutter,
+        mut input: &[u8],
+        now: Now,
+    ) -> Result<(), Violation> {
+        while let Some(connection) = open_connection(&mut self.connections, id) {
+            if connection.session.state == SessionState::Closing {
+                return Ok(());
+            }
+            if must_pause(connection) {
+                connection.inbound.backlog.extend_from_slice(input);
+                connection.inbound.is_paused = true;
+                self.outputs.push_back(Output::PauseReceive(id));
+                return Ok(());
+            }
+            if connection.inbound.landing.is_some() {
+                let taken = self.land(id, input);
+                cutter.skipped(taken);
+                input = &input[taken..];
+                if !self.finish_landing(id, cutter.position(), now)? {
+                    return Ok(());
+                }
+                continue;
+            }
+            let Connection {
+                session, outbound, ..
+            } = connection;
+            let is_open = session.state == SessionState::Open;
+            let mut publisher = Publisher {
+                id,
+                session,
+                control: &mut outbound.control,
+            };
+            // The hot loop of the daemon: messages, until something else turns up.
+            let (at, cut) = loop {
+                let (at, before) = (cutter.position(), input.len());
+                match cutter.next(&mut input)? {
+                    Cut::Frame(frame) if is_open && frame.kind() == FrameKind::Message => {
+                        if let Err(refusal) = self.plane.publish(&mut publisher, &frame, now) {
+                            self.plane.flush_run(Some(&mut publisher), now);
+                            let header = *frame.header();
+                            break (at, Err((header, refusal)));
+                        }
+                        if publisher.wants_attention(before - input.len()) {
+                            break (at, Ok(Cut::Incomplete));
+                        }
+                    }
+                    Cut::Incomplete => {
+                        self.plane.flush_run(Some(&mut publisher), now);
+                        return Ok(());
+                    }
+                    cut => break (at, Ok(cut)),
+                }
+            };
+            self.plane.flush_run(Some(&mut publisher), now);
+            match cut {
+                Ok(Cut::Incomplete) => self.send_acks(id),
+                Ok(Cut::Frame(frame)) => self.on_control_frame(id, &frame, now)?,
+                Ok(Cut::Large { .. }) if !is_open => return Err(Violation::protocol(BEFORE_HELLO)),
+                Ok(Cut::Large { head, stride }) => self.begin_landing(id, head, stride, at)?,
+                Err((header, refusal)) => self.refuse(id, &header, at, refusal)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What each control frame does.
+    fn on_control_frame(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let Some(connection) = self.connection(id) else {
+            return Ok(());
+        };
+        let is_greeted = connection.session.state == SessionState::Open;
+        match frame.kind() {
+            FrameKind::Hello if is_greeted => Err(violation_at(frame, "Hello was said already")),
+            FrameKind::Hello => self.on_hello(id, frame),
+            _ if !is_greeted => Err(violation_at(frame, BEFORE_HELLO)),
+            FrameKind::Ping => self.on_ping(id, frame),
+            FrameKind::Pong | FrameKind::Heartbeat => Ok(()),
+            FrameKind::Goodbye => self.on_goodbye(id, now),
+            FrameKind::TopicBind => self.on_topic_bind(id, frame, now),
+            FrameKind::TopicUnbind => self.on_topic_unbind(id, frame),
+            FrameKind::Subscribe => self.on_subscribe(id, frame),
+            FrameKind::Unsubscribe => self.on_unsubscribe(id, frame),
+            FrameKind::Error => Err(violation_at(frame, "the client reported an error")),
+            FrameKind::Resume
+            | FrameKind::StreamAck
+            | FrameKind::Ack
+            | FrameKind::Nack
+            | FrameKind::Request
+            | FrameKind::Reply => self.on_unsupported(id, frame),
+            _ => Err(violation_at(
+                frame,
+                "clients do not send this kind of frame",
+            )),
+        }
+    }
+
+    /// Closes what dealing with one connection's bytes left open: the run, and acks owed.
+    fn end_of_bytes(&mut self, id: ConnectionId, now: Now) {
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            let Connection {
+                session, outbound, ..
+            } = connection;
+            let mut publisher = Publisher {
+                id,
+                session,
+                control: &mut outbound.control,
+            };
+            self.plane.flush_run(Some(&mut publisher), now);
+            self.send_acks(id);
+            self.schedule(id);
+        } else {
+            self.plane.flush_run(None, now);
+        }
+    }
+
+    fn send_acks(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let Connection {
+            session, outbound, ..
+        } = connection;
+        if !session.acks.is_empty() {
+            self.encoder
+                .publish_ack(&mut outbound.control, &session.acks);
+            session.acks.clear();
+        }
+    }
+
+    /// Answers a publish that was not accepted; some refusals mean that the publisher is out of
+    /// step, and end the connection.
+    fn refuse(
+        &mut self,
+        id: ConnectionId,
+        header: &Header,
+        at: u64,
+        refusal: Refusal,
+    ) -> Result<(), Violation> {
+        self.plane.metrics.rejected += 1;
+        let fault = Some((at, FrameKind::Message));
+        let limit = self.config.limits.payload_bytes;
+        let (status, code, message) = match refusal {
+            Refusal::NotBound(topic) => {
+                let message = format!(
+                    "message for topic id {}, which no TopicBind named before",
+                    topic.0
+                );
+                return Err(Violation {
+                    code: ErrorCode::NotBound,
+                    message,
+                    at: fault,
+                });
+            }
+            Refusal::Metadata(error) => {
+                let message = format!("metadata of the message at byte {at}: {error}");
+                return Err(Violation {
+                    code: ErrorCode::Malformed,
+                    message,
+                    at: fault,
+                });
+            }
+            Refusal::RefusedTopic => (PublishStatus::Rejected, None, String::new()),
+            Refusal::PayloadTooLarge(bytes) => (
+                PublishStatus::TooLarge,
+                Some(ErrorCode::TooLarge),
+                format!("a payload of {bytes} bytes exceeds the limit of {limit} (--max-payload)"),
+            ),
+            Refusal::MetadataTooLarge(bytes) => (
+                PublishStatus::TooLarge,
+                Some(ErrorCode::TooLarge),
+                format!("{bytes} bytes of metadata exceed the limit of {METADATA_BYTES_MAX}"),
+            ),
+            Refusal::Unsupported(what) => (
+                PublishStatus::Unsupported,
+                Some(ErrorCode::Unsupported),
+                format!("this version of the daemon does not support {what}"),
+            ),
+            Refusal::NoMemory => (
+                PublishStatus::LimitReached,
+                Some(ErrorCode::LimitReached),
+                "the daemon's memory is in use by running sends (--memory-limit)".to_string(),
+            ),
+        };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        if header.flags().contains(MessageFlags::ACK) {
+            let entry = PublishAckEntry::new(header.sequence().0, 0, 0, 0, 0, status);
+            connection.session.acks.push(entry);
+        } else if let Some(code) = code {
+            let kind = FrameKind::Message.0;
+            let report = ErrorReport {
+                code,
+                message: &message,
+                fatal: false,
+                request: 0,
+                offset: at,
+                kind,
+            };
+            self.encoder
+                .error(&mut connection.outbound.control, &report);
+        }
+        Ok(())
+    }
+
+    /// A large message begins: finds a place for it, or decides to throw it away.
+    fn begin_landing(
+        &mut self,
+        id: ConnectionId,
+        head: &[u8],
+        stride: usize,
+        at: u64,
+    ) -> Result<(), Violation> {
+        let Some(header) = Header::peek(head).copied() else {
+            return Ok(());
+        };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let refusal = match self.plane.admit(&connection.session, &header) {
+            Ok(topic) if self.plane.make_room_for_large(stride) => {
+                let segment = self.plane.log.open_landing(stride);
+                self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
+                let landing = Landing::Segment {
+                    segment,
+                    filled: head.len(),
+                    stride,
+                    topic,
+                };
+                connection.inbound.landing = Some(landing);
+                if head.len() < stride {
+                    self.outputs.push_back(Output::ReceiveInPlace(id));
+                }
+                return Ok(());
+            }
+            Ok(_) => Refusal::NoMemory,
+            Err(refusal) => refusal,
+        };
+        connection.inbound.landing = Some(Landing::Discard {
+            remaining: stride - head.len(),
+        });
+        self.refuse(id, &header, at, refusal)
+    }
+
+    /// Copies received bytes to where the large frame goes; returns how many were its.
+    fn land(&mut self, id: ConnectionId, input: &[u8]) -> usize {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return 0;
+        };
+        match &mut connection.inbound.landing {
+            Some(Landing::Segment {
+                segment,
+                filled,
+                stride,
+                ..
+            }) => {
+                let taken = input.len().min(*stride - *filled);
+                let memory = self.plane.log.landing_memory(*segment);
+                memory[*filled..*filled + taken].copy_from_slice(&input[..taken]);
+                *filled += taken;
+                taken
+            }
+            Some(Landing::Discard { remaining }) => {
+                let taken = input.len().min(*remaining);
+                *remaining -= taken;
+                taken
+            }
+            None => 0,
+        }
+    }
+
+    fn on_landed(&mut self, id: ConnectionId, bytes: usize, now: Now) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        connection.session.last_received_us = now.mono_us;
+        connection.session.pinged_at_us = None;
+        let Some(Landing::Segment { filled, stride, .. }) = &mut connection.inbound.landing else {
+            return;
+        };
+        debug_assert!(
+            *filled + bytes <= *stride,
+            "the landing zone ends with the frame"
+        );
+        *filled = (*filled + bytes).min(*stride);
+        connection.inbound.cutter.skipped(bytes);
+        let position = connection.inbound.cutter.position();
+        if connection.session.state == SessionState::Open {
+            let result = self.finish_landing(id, position, now);
+            self.end_of_bytes(id, now);
+            if let Err(violation) = result {
+                self.violate(id, &violation, now);
+            }
+        }
+    }
+
+    /// Publishes the large frame if it is complete; `position` is the stream position behind what
+    /// has arrived. Returns whether the stream goes on with another frame.
+    fn finish_landing(
+        &mut self,
+        id: ConnectionId,
+        position: u64,
+        now: Now,
+    ) -> Result<bool, Violation> {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(false);
+        };
+        let Connection {
+            inbound,
+            session,
+            outbound,
+            ..
+        } = connection;
+        match inbound.landing {
+            Some(Landing::Segment {
+                segment,
+                filled,
+                stride,
+                topic,
+            }) if filled == stride => {
+                inbound.landing = None;
+                session.held_allowance = session.held_allowance.saturating_sub(stride);
+                let header = Header::peek(self.plane.log.landing_memory(segment)).copied();
+                let mut publisher = Publisher {
+                    id,
+                    session,
+                    control: &mut outbound.control,
+                };
+                let result = self
+                    .plane
+                    .publish_landed(&mut publisher, segment, topic, now);
+                self.plane.log.release(segment);
+                if let (Err(refusal), Some(header)) = (result, header) {
+                    self.refuse(id, &header, position - stride as u64, refusal)?;
+                }
+                Ok(true)
+            }
+            Some(Landing::Discard { remaining: 0 }) => {
+                inbound.landing = None;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+            None => Ok(true),
+        }
+    }
+
+    fn on_sent(&mut self, id: ConnectionId, bytes: usize, blocked: bool, now: Now) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        connection.outbound.in_flight = false;
+        if bytes > 0 {
+            connection.session.last_sent_us = now.mono_us;
+            self.plane.metrics.sends += 1;
+            self.plane.metrics.bytes_out += bytes as u64;
+        }
+        if blocked {
+            if bytes > 0 || connection.outbound.blocked_since_us.is_none() {
+                connection.outbound.blocked_since_us = Some(now.mono_us);
+            }
+        } else {
+            connection.outbound.blocked_since_us = None;
+        }
+        let mut touched = std::mem::take(&mut self.scratch_queues);
+        flush::settle(
+            &mut connection.outbound,
+            &mut self.plane,
+            bytes,
+            &mut touched,
+        );
+        for &queue in &touched {
+            self.look_after(id, queue);
+        }
+        self.scratch_queues = touched;
+        if blocked {
+            self.scan_by(now.mono_us + crate::limits::WRITE_TIMEOUT_US);
+        }
+        self.resume_if_possible(id, now);
+        self.schedule(id);
+        self.close_if_done(id);
+    }
+
+    fn on_writable(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        connection.outbound.blocked_since_us = None;
+        self.schedule(id);
+    }
+
+    /// After a send that read from `queue`: what had to wait for its end.
+    fn look_after(&mut self, id: ConnectionId, queue: QueueId) {
+        let is_dying = self.plane.queues[queue.0 as usize].is_dying;
+        if is_dying {
+            self.remove_queue(id, queue);
+        } else {
+            self.plane.cut_if_due(queue);
+            self.plane.release_if_drained(queue);
+        }
+    }
+
+    /// Takes a queue out of the plane and, once it is gone, out of its connection.
+    fn remove_queue(&mut self, id: ConnectionId, queue: QueueId) {
+        if !self.plane.remove_queue(queue) {
+            return;
+        }
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let outbound = &mut connection.outbound;
+        outbound.ready.retain(|ready| *ready != queue);
+        self.plane.newly_ready.retain(|ready| *ready != queue);
+        if outbound.run == Some(queue) {
+            outbound.run = None;
+        }
+        if outbound.cut_queue == Some(queue) {
+            outbound.cut_queue = None;
+        }
+    }
+
+    fn on_closed(&mut self, id: ConnectionId, _reason: CloseReason) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let mut touched = std::mem::take(&mut self.scratch_queues);
+        flush::settle(&mut connection.outbound, &mut self.plane, 0, &mut touched);
+        connection.outbound.cut_queue = None;
+        let subscriptions = std::mem::take(&mut connection.session.subscriptions);
+        touched.extend(subscriptions.iter().map(|(_, queue)| *queue));
+        touched.extend(connection.outbound.ready.iter().copied());
+        touched.sort_unstable();
+        touched.dedup();
+        let landing = connection.inbound.landing.take();
+        let bindings = std::mem::take(&mut connection.session.bindings);
+        let held_by = std::mem::take(&mut connection.session.held_by);
+        for &queue in &touched {
+            if let Some(gone) = self.plane.queues.get_mut(queue.0 as usize) {
+                gone.front_sent = 0;
+                self.remove_queue(id, queue);
+            }
+        }
+        self.scratch_queues = touched;
+        if let Some(Landing::Segment { segment, .. }) = landing {
+            self.plane.log.release(segment);
+        }
+        for binding in bindings {
+            self.plane.release_binding(binding);
+        }
+        for queue in held_by {
+            if let Some(queue) = self.plane.queues.get_mut(queue.0 as usize) {
+                queue.waiting.retain(|waiting| *waiting != id);
+            }
+        }
+        self.connections[id.index as usize] = None;
+        self.plane.open_generations[id.index as usize] = 0;
+        self.open -= 1;
+    }
+
+    fn on_own_message(&mut self, topic: &str, payload: &[u8], now: Now) {
+        if nexusd_wire::check_topic(topic).is_ok() && self.drain_deadline_us.is_none() {
+            let mut frame = std::mem::take(&mut self.scratch_frame);
+            self.plane.publish_own(topic, payload, &mut frame, now);
+            self.scratch_frame = frame;
+        }
+    }
+
+    /// Tells connections that their queues have something to send, and publishers that they may go
+    /// on.
+    fn settle_queues(&mut self, now: Now) {
+        while let Some(queue) = self.plane.newly_ready.pop() {
+            let id = self.plane.queues[queue.0 as usize].connection;
+            if let Some(connection) = open_connection(&mut self.connections, id) {
+                connection.outbound.ready.push_back(queue);
+                self.schedule(id);
+            }
+        }
+        while let Some((id, queue)) = self.plane.released.pop() {
+            let Some(connection) = open_connection(&mut self.connections, id) else {
+                continue;
+            };
+            connection
+                .session
+                .held_by
+                .retain(|held_by| *held_by != queue);
+            if connection.session.held_by.is_empty() {
+                let resume = Header::new(FrameKind::PublishResume, 0, 0);
+                FrameEncoder::bare(&mut connection.outbound.control, &resume);
+                self.schedule(id);
+                self.resume_if_possible(id, now);
+            }
+        }
+        if self.block_due_us.is_none()
+            && let Some(&first) = self.plane.blocked.first()
+            && let Some(since) = self.plane.queues[first.0 as usize].blocked_since_us
+        {
+            self.block_due_us = Some(since + self.config.limits.block_timeout_us);
+        }
+    }
+
+    /// Reads on where a pause ended: first what had already arrived.
+    fn resume_if_possible(&mut self, id: ConnectionId, now: Now) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if !connection.inbound.is_paused
+            || connection.session.state != SessionState::Open
+            || must_pause(connection)
+            || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES / 2
+        {
+            return;
+        }
+        connection.inbound.is_paused = false;
+        let backlog = std::mem::take(&mut connection.inbound.backlog);
+        self.outputs.push_back(Output::ResumeReceive(id));
+        if !backlog.is_empty() {
+            self.read(id, &backlog, now);
+        }
+    }
+
+    /// Asks for a send if there is something to send and none is under way.
+    fn schedule(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let outbound = &mut connection.outbound;
+        if !outbound.in_flight
+            && !outbound.scheduled
+            && outbound.blocked_since_us.is_none()
+            && !connection.close_asked
+            && (outbound.control_backlog() > 0 || !outbound.ready.is_empty())
+        {
+            outbound.scheduled = true;
+            self.outputs.push_back(Output::Send(id));
+        }
+    }
+
+    /// A fresh subscription id: unpredictable without the seed, never the same twice.
+    fn fresh_subscription_id(&mut self) -> nexusd_wire::SubscriptionId {
+        self.next_subscription += 1;
+        let half = |salt: u64| {
+            SipHasher24::new_with_keys(self.config.seed, salt)
+                .hash(&self.next_subscription.to_le_bytes())
+        };
+        nexusd_wire::SubscriptionId((u128::from(half(1)) << 64) | u128::from(half(2)))
+    }
+
+    /// Checks what must hold between events. For tests and the simulator; walks everything.
+    pub fn assert_invariants(&self) {
+        self.plane.assert_invariants();
+        let open = self.connections.iter().flatten().count();
+        assert_eq!(open, self.open, "open connections are counted");
+        for connection in self.connections.iter().flatten() {
+            let outbound = &connection.outbound;
+            for id in &outbound.ready {
+                assert!(
+                    self.plane.queues[id.0 as usize].is_ready,
+                    "queues in turn know it"
+                );
+            }
+            assert!(
+                outbound.in_flight || outbound.plan.is_empty(),
+                "a plan belongs to a running send"
+            );
+            assert!(
+                outbound.in_flight
+                    || outbound.scheduled
+                    || outbound.blocked_since_us.is_some()
+                    || connection.close_asked
+                    || outbound.is_empty(),
+                "what waits is being sent, or cannot be"
+            );
+        }
     }
 }
 
-impl Service for Shard {
-    fn on_event(&mut self, _now: Now, _event: Event<'_>) {
-        let _ = &self.config;
+/// Why a connection is ended by the shard.
+#[derive(Debug)]
+struct Violation {
+    code: ErrorCode,
+    message: String,
+    /// Stream position and kind of the frame at fault.
+    at: Option<(u64, FrameKind)>,
+}
+
+const BEFORE_HELLO: &str = "the first frame must be Hello";
+
+impl Violation {
+    fn protocol(message: &str) -> Self {
+        Self {
+            code: ErrorCode::Protocol,
+            message: message.to_string(),
+            at: None,
+        }
     }
-    fn poll_output(&mut self) -> Option<Output> {
-        None
+}
+
+impl From<DecodeError> for Violation {
+    fn from(error: DecodeError) -> Self {
+        Self {
+            code: ErrorCode::Malformed,
+            message: error.to_string(),
+            at: None,
+        }
     }
-    fn gather(&mut self, _connection: ConnectionId, _take: &mut dyn FnMut(&[u8])) {}
-    fn landing_zone(&mut self, _connection: ConnectionId) -> Option<&mut [u8]> {
-        None
+}
+
+fn violation_at(frame: &Frame<'_>, message: &str) -> Violation {
+    Violation {
+        at: Some((frame.at(), frame.kind())),
+        ..Violation::protocol(message)
     }
-    fn wake_at(&self) -> Option<u64> {
-        None
+}
+
+fn fatal(code: ErrorCode, message: &str) -> ErrorReport<'_> {
+    ErrorReport {
+        code,
+        message,
+        fatal: true,
+        request: 0,
+        offset: 0,
+        kind: 0,
     }
-    fn is_finished(&self) -> bool {
-        false
-    }
+}
+
+fn must_pause(connection: &Connection) -> bool {
+    connection.session.is_held() || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES
+}
+
+fn open_connection(
+    connections: &mut [Option<Box<Connection>>],
+    id: ConnectionId,
+) -> Option<&mut Connection> {
+    connections
+        .get_mut(id.index as usize)
+        .and_then(Option::as_deref_mut)
+        .filter(|connection| connection.id == id)
 }

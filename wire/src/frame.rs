@@ -82,7 +82,7 @@ impl<'a> Frame<'a> {
 pub enum Cut<'a> {
     /// A whole frame.
     Frame(Frame<'a>),
-    /// The start of a message frame longer than the cutter's large-frame bound. The cutter has
+    /// A message frame longer than the cutter's large-frame bound, or its start. The cutter has
     /// taken `head` (at least the header) from the input and forgets the frame: its owner must take
     /// the `stride - head.len()` bytes that follow, wherever they arrive, and say so with
     /// [`FrameCutter::skipped`].
@@ -147,20 +147,18 @@ impl FrameCutter {
                 self.control_bytes_max,
             )?;
             let stride = header.stride();
+            if stride > self.large_bytes && header.kind() == Some(FrameKind::Message) {
+                let (head, rest) = bytes.split_at(stride.min(bytes.len()));
+                *input = rest;
+                self.position += head.len() as u64;
+                return Ok(Cut::Large { head, stride });
+            }
             if stride <= bytes.len() {
                 let (frame, rest) = bytes.split_at(stride);
                 *input = rest;
                 let at = self.position;
                 self.position += stride as u64;
                 return Ok(Frame::new(frame, at).map_or(Cut::Incomplete, Cut::Frame));
-            }
-            if stride > self.large_bytes && header.kind() == Some(FrameKind::Message) {
-                *input = &[];
-                self.position += bytes.len() as u64;
-                return Ok(Cut::Large {
-                    head: bytes,
-                    stride,
-                });
             }
         }
         self.stash.extend_from_slice(bytes);

@@ -176,6 +176,12 @@ impl Header {
         kind.variant_name().map(|_| kind)
     }
 
+    /// The header as it travels.
+    #[inline]
+    pub fn bytes(&self) -> &[u8] {
+        IntoBytes::as_bytes(self)
+    }
+
     /// Exact bytes of the frame.
     #[inline]
     pub fn total(&self) -> usize {

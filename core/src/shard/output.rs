@@ -9,7 +9,7 @@ pub enum Output {
     /// Gather this connection's next bytes with [`crate::Service::gather`] and send them without
     /// blocking; the end comes as [`super::event::Event::Sent`].
     Send(ConnectionId),
-    /// Close the connection; [`super::event::Event::Closed`] follows once a running send has ended.
+    /// Close the connection, letting the peer read what was sent; [`super::event::Event::Closed`] follows once a running send has ended.
     Close(ConnectionId),
     /// Receive no more from this connection until told to resume. Bytes already on their way may
     /// still be delivered.

@@ -1,0 +1,157 @@
+//! One connection: what has arrived and is not yet dealt with, and what waits to be sent.
+//!
+//! Invariants: `control` is only appended to while a send runs; everything a running send reads
+//! (`sending`, `inline`, the plan's extents) stays as it is until the send ends; after a short send
+//! the stream goes on exactly where it was cut (`sent` in `sending`, or `cut_queue`).
+
+use std::collections::VecDeque;
+
+use nexusd_wire::{FrameCutter, TopicId};
+
+use crate::log::SegmentId;
+use crate::session::Session;
+use crate::shard::event::ConnectionId;
+use crate::subscriber_queue::QueueId;
+
+/// A large frame that is being received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Landing {
+    /// It goes to the log.
+    Segment {
+        segment: SegmentId,
+        filled: usize,
+        stride: usize,
+        topic: TopicId,
+    },
+    /// It was refused; its rest is thrown away.
+    Discard { remaining: usize },
+}
+
+/// What one slice of a running send is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Piece {
+    /// Bytes of `sending`.
+    Control { bytes: u32 },
+    /// The Deliver frame that makes `queue` the current run, in `inline`.
+    Deliver {
+        queue: QueueId,
+        start: u32,
+        bytes: u32,
+    },
+    /// A bind or gap from the front of `queue`, in `inline`.
+    Marker {
+        queue: QueueId,
+        start: u32,
+        bytes: u32,
+    },
+    /// Messages from the front of `queue`.
+    Extent {
+        queue: QueueId,
+        segment: SegmentId,
+        start: u32,
+        bytes: u32,
+        messages: u32,
+    },
+}
+
+impl Piece {
+    pub(crate) fn bytes(&self) -> u32 {
+        match self {
+            Self::Control { bytes }
+            | Self::Deliver { bytes, .. }
+            | Self::Marker { bytes, .. }
+            | Self::Extent { bytes, .. } => *bytes,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) cutter: FrameCutter,
+    /// Bytes that arrived while the connection was not to be read.
+    pub(crate) backlog: Vec<u8>,
+    pub(crate) landing: Option<Landing>,
+    /// The driver was told to receive no more.
+    pub(crate) is_paused: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    /// Control frames that wait for the next send.
+    pub(crate) control: Vec<u8>,
+    /// Control frames of the running (or cut) send, of which the first `sent` bytes are gone.
+    pub(crate) sending: Vec<u8>,
+    pub(crate) sent: usize,
+    /// Frames written for the running send alone: Deliver, binds, gaps.
+    pub(crate) inline: Vec<u8>,
+    pub(crate) plan: Vec<Piece>,
+    /// Queues of this connection with something to send, in turn.
+    pub(crate) ready: VecDeque<QueueId>,
+    /// How many of `ready` the running send visits.
+    pub(crate) visited: usize,
+    /// The queue whose run is open on the wire.
+    pub(crate) run: Option<QueueId>,
+    /// The queue whose front frame is half on the wire.
+    pub(crate) cut_queue: Option<QueueId>,
+    /// A send was asked for and has not ended.
+    pub(crate) in_flight: bool,
+    /// A send waits among the shard's outputs.
+    pub(crate) scheduled: bool,
+    /// Since when the socket takes no more.
+    pub(crate) blocked_since_us: Option<u64>,
+}
+
+impl Outbound {
+    /// Nothing is left to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.control.is_empty()
+            && self.sent == self.sending.len()
+            && self.ready.is_empty()
+            && !self.in_flight
+    }
+
+    /// Control bytes the client has not taken yet.
+    pub(crate) fn control_backlog(&self) -> usize {
+        self.control.len() + self.sending.len() - self.sent
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) session: Session,
+    pub(crate) inbound: Inbound,
+    pub(crate) outbound: Outbound,
+    /// The driver was told to close it.
+    pub(crate) close_asked: bool,
+}
+
+impl Connection {
+    pub(crate) fn new(id: ConnectionId, cutter: FrameCutter, now_us: u64) -> Self {
+        Self {
+            id,
+            session: Session::new(now_us),
+            inbound: Inbound {
+                cutter,
+                backlog: Vec::new(),
+                landing: None,
+                is_paused: false,
+            },
+            outbound: Outbound {
+                control: Vec::new(),
+                sending: Vec::new(),
+                sent: 0,
+                inline: Vec::new(),
+                plan: Vec::new(),
+                ready: VecDeque::new(),
+                visited: 0,
+                run: None,
+                cut_queue: None,
+                in_flight: false,
+                scheduled: false,
+                blocked_since_us: None,
+            },
+            close_asked: false,
+        }
+    }
+}

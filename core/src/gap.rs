@@ -1,0 +1,88 @@
+//! What a subscription lost at one place of its stream, until it is told.
+
+use nexusd_wire::control::GapReason;
+use nexusd_wire::{GapReport, Sequence, SubscriptionId, TopicId};
+
+use crate::limits::GAP_TOPICS_MAX;
+
+/// One loss: which messages, and why. Becomes one Gap frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Gap {
+    reason: GapReason,
+    missed: u64,
+    entries: Vec<(TopicId, Sequence, Sequence)>,
+    rest: u64,
+}
+
+impl Gap {
+    pub(crate) fn new(reason: GapReason) -> Self {
+        Self {
+            reason,
+            missed: 0,
+            entries: Vec::new(),
+            rest: 0,
+        }
+    }
+
+    pub(crate) fn reason(&self) -> GapReason {
+        self.reason
+    }
+
+    pub(crate) fn missed(&self) -> u64 {
+        self.missed
+    }
+
+    /// Adds one lost message. Messages of a topic come in order of their sequence.
+    pub(crate) fn note(&mut self, topic: TopicId, sequence: Sequence) {
+        self.missed += 1;
+        let continues = |entry: &&mut (TopicId, Sequence, Sequence)| {
+            entry.0 == topic && entry.2.0 + 1 == sequence.0
+        };
+        // Losses come in runs of a topic, so the last entry is nearly always the one.
+        if let Some(entry) = self.entries.last_mut().filter(|entry| continues(entry)) {
+            entry.2 = sequence;
+        } else if let Some(entry) = self.entries.iter_mut().find(continues) {
+            entry.2 = sequence;
+        } else if self.entries.len() < GAP_TOPICS_MAX {
+            self.entries.push((topic, sequence, sequence));
+        } else {
+            self.rest += 1;
+        }
+    }
+
+    /// The frame's contents.
+    pub(crate) fn report(&self, subscription: SubscriptionId) -> GapReport<'_> {
+        GapReport {
+            subscription,
+            reason: self.reason,
+            missed: self.missed,
+            entries: &self.entries,
+            rest: self.rest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_a_topic_share_an_entry_and_further_topics_are_counted() {
+        let mut gap = Gap::new(GapReason::SlowConsumer);
+        for sequence in 5..8 {
+            gap.note(TopicId(1), Sequence(sequence));
+            gap.note(TopicId(2), Sequence(sequence + 10));
+        }
+        gap.note(TopicId(1), Sequence(20));
+        for topic in 100..200 {
+            gap.note(TopicId(topic), Sequence(1));
+        }
+        let report = gap.report(SubscriptionId(9));
+        assert_eq!(report.entries[0], (TopicId(1), Sequence(5), Sequence(7)));
+        assert_eq!(report.entries[1], (TopicId(2), Sequence(15), Sequence(17)));
+        assert_eq!(report.entries[2], (TopicId(1), Sequence(20), Sequence(20)));
+        assert_eq!(report.entries.len(), GAP_TOPICS_MAX);
+        assert_eq!(report.missed, 107);
+        assert_eq!(report.rest, 100 - (GAP_TOPICS_MAX as u64 - 3));
+    }
+}

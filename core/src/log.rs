@@ -1,0 +1,441 @@
+//! The shard's log: accepted messages, once each, in the form that leaves the machine.
+//!
+//! Memory is a fixed budget of segments. Queues refer to runs of frames by [`Extent`]; a segment
+//! lives while an extent refers to it, and is written again from its start as soon as none does, so
+//! that light traffic stays in a few cache-warm pages. When the budget is used up, the shard
+//! recycles the oldest segment: what is still wanted of it is copied to a compact block, or dropped
+//! by policy (`shard/memory.rs` decides; this file only owns the bytes).
+//!
+//! Invariants: `used_bytes` is the sum of all memory held, never above the budget; a segment with
+//! references or pins is never freed or rewritten; frames start at multiples of 8 and lie whole in
+//! one segment.
+
+use nexusd_wire::{HEADER_BYTES, Header};
+
+use crate::limits::{EVACUATION_SHARE, FREE_SEGMENTS_KEPT, SEGMENT_BYTES};
+use crate::subscriber_queue::QueueId;
+
+/// A segment's slot in the log.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct SegmentId(pub(crate) u32);
+
+impl SegmentId {
+    /// No segment.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+}
+
+/// A run of whole frames in one segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Extent {
+    pub(crate) segment: SegmentId,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    pub(crate) messages: u32,
+}
+
+impl Extent {
+    pub(crate) fn end(&self) -> u32 {
+        self.start + self.len
+    }
+}
+
+/// What a segment is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SegmentKind {
+    /// A share of the log, of [`SEGMENT_BYTES`].
+    Log,
+    /// One large frame that is still being received; owned by its connection.
+    Landing,
+    /// One large frame.
+    Large,
+    /// What was saved of recycled segments for one queue.
+    Block,
+}
+
+#[derive(Debug)]
+struct Segment {
+    memory: Box<[u8]>,
+    kind: SegmentKind,
+    /// Bytes written.
+    len: u32,
+    /// Extents, open runs and landings that refer to it.
+    references: u32,
+    /// Slices of it that running sends read.
+    pins: u32,
+    /// Position in age order; higher is younger.
+    serial: u64,
+    /// Neighbours in age order (`Log` and `Large` only).
+    older: SegmentId,
+    younger: SegmentId,
+    /// Queues that may have extents here; may name some twice, or some that moved on.
+    holders: Vec<QueueId>,
+}
+
+/// The log of one shard.
+#[derive(Debug)]
+pub(crate) struct Log {
+    segments: Vec<Segment>,
+    vacant: Vec<SegmentId>,
+    spare: Vec<Box<[u8]>>,
+    tail: SegmentId,
+    oldest: SegmentId,
+    youngest: SegmentId,
+    next_serial: u64,
+    used_bytes: usize,
+    block_bytes: usize,
+    budget_bytes: usize,
+}
+
+impl Log {
+    /// An empty log that will hold at most `budget_bytes`, but at least three segments.
+    pub(crate) fn new(budget_bytes: usize) -> Self {
+        Self {
+            segments: Vec::new(),
+            vacant: Vec::new(),
+            spare: Vec::new(),
+            tail: SegmentId::NONE,
+            oldest: SegmentId::NONE,
+            youngest: SegmentId::NONE,
+            next_serial: 0,
+            used_bytes: 0,
+            block_bytes: 0,
+            budget_bytes: budget_bytes.max(3 * SEGMENT_BYTES),
+        }
+    }
+
+    /// The segment being written and the place of the next frame, if `stride` bytes fit there.
+    #[inline]
+    pub(crate) fn room(&self, stride: usize) -> Option<(SegmentId, u32)> {
+        let tail = self.segments.get(self.tail.0 as usize)?;
+        (tail.len as usize + stride <= tail.memory.len()).then_some((self.tail, tail.len))
+    }
+
+    /// Copies `frame`, under `header` in place of its own, behind the tail's last frame. The caller
+    /// has seen [`Self::room`] for it.
+    #[inline]
+    pub(crate) fn append(&mut self, header: &Header, frame: &[u8]) {
+        let tail = &mut self.segments[self.tail.0 as usize];
+        let start = tail.len as usize;
+        let place = &mut tail.memory[start..start + frame.len()];
+        place[HEADER_BYTES..].copy_from_slice(&frame[HEADER_BYTES..]);
+        place[..HEADER_BYTES].copy_from_slice(header.bytes());
+        tail.len += frame.len() as u32;
+    }
+
+    /// Whether `bytes` more may be taken from the system; gives spare segments back if that helps.
+    pub(crate) fn may_allocate(&mut self, bytes: usize) -> bool {
+        while self.used_bytes - self.block_bytes + bytes > self.budget_bytes - self.block_budget() {
+            let Some(memory) = self.spare.pop() else {
+                return false;
+            };
+            self.used_bytes -= memory.len();
+        }
+        true
+    }
+
+    /// Whether [`Self::open_tail`] will succeed.
+    pub(crate) fn may_open_tail(&mut self) -> bool {
+        !self.spare.is_empty() || self.may_allocate(SEGMENT_BYTES)
+    }
+
+    /// Stops writing to the tail; it is freed when its last reference goes.
+    pub(crate) fn close_tail(&mut self) {
+        let tail = std::mem::replace(&mut self.tail, SegmentId::NONE);
+        if tail != SegmentId::NONE {
+            self.free_if_unused(tail);
+        }
+    }
+
+    /// Makes a fresh segment the tail. The caller has seen [`Self::may_open_tail`].
+    pub(crate) fn open_tail(&mut self) {
+        debug_assert_eq!(self.tail, SegmentId::NONE);
+        let memory = match self.spare.pop() {
+            Some(memory) => memory,
+            None => {
+                self.used_bytes += SEGMENT_BYTES;
+                vec![0; SEGMENT_BYTES].into_boxed_slice()
+            }
+        };
+        self.tail = self.insert(memory, SegmentKind::Log);
+        self.make_youngest(self.tail);
+    }
+
+    /// Takes memory for one large frame, with one reference held by the caller. The caller has seen
+    /// [`Self::may_allocate`].
+    pub(crate) fn open_landing(&mut self, stride: usize) -> SegmentId {
+        self.used_bytes += stride;
+        let segment = self.insert(vec![0; stride].into_boxed_slice(), SegmentKind::Landing);
+        self.segments[segment.0 as usize].references = 1;
+        segment
+    }
+
+    /// The memory of a landing.
+    pub(crate) fn landing_memory(&mut self, segment: SegmentId) -> &mut [u8] {
+        let segment = &mut self.segments[segment.0 as usize];
+        debug_assert_eq!(segment.kind, SegmentKind::Landing);
+        &mut segment.memory
+    }
+
+    /// A landing is complete: it joins the log as the youngest segment, holding one frame.
+    pub(crate) fn landed(&mut self, segment: SegmentId) {
+        let landing = &mut self.segments[segment.0 as usize];
+        landing.kind = SegmentKind::Large;
+        landing.len = landing.memory.len() as u32;
+        self.make_youngest(segment);
+    }
+
+    /// Copies an extent's bytes to the end of the block being built.
+    pub(crate) fn copy_to_block(&self, block: &mut Vec<u8>, extent: &Extent) {
+        block.extend_from_slice(self.bytes(extent.segment, extent.start, extent.len));
+    }
+
+    /// Whether a block of `bytes` may be kept: blocks have a share of the budget to themselves, so
+    /// that there is room for them when the rest is used up.
+    pub(crate) fn may_keep_block(&self, bytes: usize) -> bool {
+        self.block_bytes + bytes <= self.block_budget()
+    }
+
+    fn block_budget(&self) -> usize {
+        self.budget_bytes / EVACUATION_SHARE
+    }
+
+    /// Keeps `bytes` as a block, without references yet. The caller has seen
+    /// [`Self::may_keep_block`].
+    pub(crate) fn keep_block(&mut self, bytes: Vec<u8>) -> SegmentId {
+        let memory = bytes.into_boxed_slice();
+        self.used_bytes += memory.len();
+        self.block_bytes += memory.len();
+        let len = memory.len() as u32;
+        let segment = self.insert(memory, SegmentKind::Block);
+        self.segments[segment.0 as usize].len = len;
+        segment
+    }
+
+    /// Adds a reference.
+    #[inline]
+    pub(crate) fn retain(&mut self, segment: SegmentId, references: u32) {
+        self.segments[segment.0 as usize].references += references;
+    }
+
+    /// Gives a reference back; the last one frees the segment.
+    #[inline]
+    pub(crate) fn release(&mut self, segment: SegmentId) {
+        let slot = &mut self.segments[segment.0 as usize];
+        debug_assert!(slot.references > 0, "a reference was given back twice");
+        slot.references -= 1;
+        if slot.references == 0 {
+            self.free_if_unused(segment);
+        }
+    }
+
+    /// A running send reads from the segment.
+    #[inline]
+    pub(crate) fn pin(&mut self, segment: SegmentId) {
+        self.segments[segment.0 as usize].pins += 1;
+    }
+
+    /// That send has ended.
+    #[inline]
+    pub(crate) fn unpin(&mut self, segment: SegmentId) {
+        let slot = &mut self.segments[segment.0 as usize];
+        debug_assert!(slot.pins > 0, "a segment was unpinned twice");
+        slot.pins -= 1;
+        if slot.pins == 0 && slot.references == 0 {
+            self.free_if_unused(segment);
+        }
+    }
+
+    /// Notes that `queue` has its first extent in the segment.
+    #[inline]
+    pub(crate) fn add_holder(&mut self, segment: SegmentId, queue: QueueId) {
+        self.segments[segment.0 as usize].holders.push(queue);
+    }
+
+    /// Takes the list of queues that may have extents in the segment, sorted, each once.
+    pub(crate) fn take_holders(&mut self, segment: SegmentId) -> Vec<QueueId> {
+        let mut holders = std::mem::take(&mut self.segments[segment.0 as usize].holders);
+        holders.sort_unstable();
+        holders.dedup();
+        holders
+    }
+
+    /// Puts the list back, for a segment that could not be recycled.
+    pub(crate) fn restore_holders(&mut self, segment: SegmentId, holders: Vec<QueueId>) {
+        self.segments[segment.0 as usize].holders = holders;
+    }
+
+    /// Segments that could be recycled, oldest first: `previous` is the last one looked at.
+    pub(crate) fn next_recyclable(&self, previous: Option<SegmentId>) -> Option<SegmentId> {
+        let mut at = match previous {
+            None => self.oldest,
+            Some(segment) => self.segments[segment.0 as usize].younger,
+        };
+        while at != SegmentId::NONE {
+            let segment = &self.segments[at.0 as usize];
+            if segment.pins == 0 && at != self.tail {
+                return Some(at);
+            }
+            at = segment.younger;
+        }
+        None
+    }
+
+    /// What the segment is for.
+    pub(crate) fn kind(&self, segment: SegmentId) -> SegmentKind {
+        self.segments[segment.0 as usize].kind
+    }
+
+    /// Whether the segment still has its memory.
+    pub(crate) fn is_live(&self, segment: SegmentId) -> bool {
+        !self.segments[segment.0 as usize].memory.is_empty()
+    }
+
+    /// Position of the segment in age order.
+    pub(crate) fn serial(&self, segment: SegmentId) -> u64 {
+        self.segments[segment.0 as usize].serial
+    }
+
+    /// `len` bytes of a segment from `start`.
+    #[inline]
+    pub(crate) fn bytes(&self, segment: SegmentId, start: u32, len: u32) -> &[u8] {
+        &self.segments[segment.0 as usize].memory[start as usize..(start + len) as usize]
+    }
+
+    /// The header of the frame at `start`.
+    #[inline]
+    pub(crate) fn header(&self, segment: SegmentId, start: u32) -> &Header {
+        let bytes = &self.segments[segment.0 as usize].memory[start as usize..];
+        Header::peek(bytes).expect("extents start at frames, which are longer than a header")
+    }
+
+    /// Memory held now, in bytes.
+    pub(crate) fn used_bytes(&self) -> usize {
+        self.used_bytes
+    }
+
+    /// Gives memory kept for reuse beyond [`FREE_SEGMENTS_KEPT`] back to the system.
+    pub(crate) fn trim(&mut self) {
+        while self.spare.len() > FREE_SEGMENTS_KEPT {
+            if let Some(memory) = self.spare.pop() {
+                self.used_bytes -= memory.len();
+            }
+        }
+    }
+
+    fn insert(&mut self, memory: Box<[u8]>, kind: SegmentKind) -> SegmentId {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        if let Some(slot) = self.vacant.pop() {
+            let segment = &mut self.segments[slot.0 as usize];
+            segment.memory = memory;
+            segment.kind = kind;
+            segment.len = 0;
+            segment.serial = serial;
+            return slot;
+        }
+        self.segments.push(Segment {
+            memory,
+            kind,
+            len: 0,
+            references: 0,
+            pins: 0,
+            serial,
+            older: SegmentId::NONE,
+            younger: SegmentId::NONE,
+            holders: Vec::new(),
+        });
+        SegmentId(self.segments.len() as u32 - 1)
+    }
+
+    fn make_youngest(&mut self, segment: SegmentId) {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let older = std::mem::replace(&mut self.youngest, segment);
+        match older {
+            SegmentId::NONE => self.oldest = segment,
+            older => self.segments[older.0 as usize].younger = segment,
+        }
+        let slot = &mut self.segments[segment.0 as usize];
+        slot.serial = serial;
+        slot.older = older;
+        slot.younger = SegmentId::NONE;
+    }
+
+    fn unlink(&mut self, id: SegmentId) {
+        let Segment { older, younger, .. } = self.segments[id.0 as usize];
+        match older {
+            SegmentId::NONE => self.oldest = younger,
+            older => self.segments[older.0 as usize].younger = younger,
+        }
+        match younger {
+            SegmentId::NONE => self.youngest = older,
+            younger => self.segments[younger.0 as usize].older = older,
+        }
+    }
+
+    fn free_if_unused(&mut self, id: SegmentId) {
+        let segment = &mut self.segments[id.0 as usize];
+        if segment.references > 0 || segment.pins > 0 {
+            return;
+        }
+        segment.holders.clear();
+        if id == self.tail {
+            // Nobody wants anything of it: write it again from its start, while it is in the cache.
+            // The new serial tells queues that they have to be noted as holders again.
+            segment.len = 0;
+            self.unlink(id);
+            self.make_youngest(id);
+            return;
+        }
+        let memory = std::mem::take(&mut segment.memory);
+        let kind = segment.kind;
+        if matches!(kind, SegmentKind::Log | SegmentKind::Large) {
+            self.unlink(id);
+        }
+        match kind {
+            SegmentKind::Log => self.spare.push(memory),
+            SegmentKind::Landing | SegmentKind::Large => self.used_bytes -= memory.len(),
+            SegmentKind::Block => {
+                self.used_bytes -= memory.len();
+                self.block_bytes -= memory.len();
+            }
+        }
+        self.vacant.push(id);
+    }
+
+    /// Checks what must hold between calls. For tests and the simulator.
+    pub(crate) fn assert_invariants(&self) {
+        let held: usize = self
+            .segments
+            .iter()
+            .map(|segment| segment.memory.len())
+            .sum();
+        let spare: usize = self.spare.iter().map(|memory| memory.len()).sum();
+        assert_eq!(held + spare, self.used_bytes, "memory is accounted");
+        assert!(
+            self.used_bytes <= self.budget_bytes,
+            "memory stays inside its budget"
+        );
+        let mut at = self.oldest;
+        let mut serial = None;
+        while at != SegmentId::NONE {
+            let segment = &self.segments[at.0 as usize];
+            assert!(serial < Some(segment.serial), "segments stand in age order");
+            assert!(
+                !segment.memory.is_empty(),
+                "freed segments leave the age order"
+            );
+            serial = Some(segment.serial);
+            at = segment.younger;
+        }
+    }
+
+    /// References to each live segment, for comparison with the queues.
+    pub(crate) fn references(&self) -> impl Iterator<Item = (SegmentId, u32)> + '_ {
+        self.segments
+            .iter()
+            .enumerate()
+            .filter(|(_, segment)| !segment.memory.is_empty())
+            .map(|(slot, segment)| (SegmentId(slot as u32), segment.references))
+    }
+}

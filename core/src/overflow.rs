@@ -1,0 +1,102 @@
+//! What a queue gives up, and how that is told.
+//!
+//! Messages are dropped from the front, oldest first, many at a time: an overflowing queue is cut to
+//! 7/8 of its bound, so that the walk over frame headers is paid once per eighth. Binds in the
+//! dropped stretch are kept, a Gap takes the messages' place, and a frame that is half on the wire
+//! stays. Nothing here decides *whether* to drop: that is policy, in `shard/publish.rs`, or memory,
+//! in `shard/memory.rs`.
+
+use nexusd_wire::control::GapReason;
+
+use crate::gap::Gap;
+use crate::limits::OVERFLOW_KEEP_EIGHTHS;
+use crate::log::{Log, SegmentId};
+use crate::subscriber_queue::{Item, SubscriberQueue, share};
+
+/// Cuts a queue that is beyond its bounds to 7/8 of them; returns the messages dropped.
+pub(crate) fn cut_to_limit(queue: &mut SubscriberQueue, log: &mut Log) -> u64 {
+    let messages = share(queue.limits.messages, OVERFLOW_KEEP_EIGHTHS).max(1);
+    let bytes = share(queue.limits.bytes, OVERFLOW_KEEP_EIGHTHS);
+    drop_oldest(queue, log, GapReason::SlowConsumer, messages, bytes)
+}
+
+/// Drops the front of the queue through its last message in `segment`; returns the messages
+/// dropped. A frame that is half on the wire may still be there afterwards.
+pub(crate) fn drop_through(queue: &mut SubscriberQueue, log: &mut Log, segment: SegmentId) -> u64 {
+    let (mut passed, mut through) = (0, 0);
+    for item in &queue.items {
+        if let Item::Extent(extent) = item {
+            passed += u64::from(extent.messages);
+            if extent.segment == segment {
+                through = passed;
+            }
+        }
+    }
+    let keep = queue.messages - through;
+    drop_oldest(queue, log, GapReason::Memory, keep, u64::MAX)
+}
+
+/// Drops messages from the front until at most `keep_messages` and `keep_bytes` are left.
+fn drop_oldest(
+    queue: &mut SubscriberQueue,
+    log: &mut Log,
+    reason: GapReason,
+    keep_messages: u64,
+    keep_bytes: u64,
+) -> u64 {
+    debug_assert!(!queue.in_flight, "a running send reads from the front");
+    let partial = queue.detach_partial_frame(log);
+    // What stays in front of the messages that are kept, in order.
+    let mut kept: Vec<Item> = partial.map(Item::Extent).into_iter().collect();
+    let mut gap = Box::new(Gap::new(reason));
+    let mut dropped = 0;
+    while queue.messages > keep_messages || queue.bytes > keep_bytes {
+        match queue.items.front_mut() {
+            None => break,
+            Some(Item::Bind(_)) => kept.extend(queue.items.pop_front()),
+            Some(Item::Gap(earlier))
+                if earlier.reason() == reason && dropped == 0 && gap.missed() == 0 =>
+            {
+                // The loss goes on where an earlier one, not told yet, ended.
+                std::mem::swap(&mut gap, earlier);
+                queue.items.pop_front();
+            }
+            Some(Item::Gap(_)) => {
+                if gap.missed() > 0 {
+                    kept.push(Item::Gap(std::mem::replace(
+                        &mut gap,
+                        Box::new(Gap::new(reason)),
+                    )));
+                }
+                kept.extend(queue.items.pop_front());
+            }
+            Some(Item::Extent(front)) => {
+                while front.messages > 0
+                    && (queue.messages > keep_messages || queue.bytes > keep_bytes)
+                {
+                    let header = log.header(front.segment, front.start);
+                    let stride = header.stride() as u32;
+                    gap.note(header.topic(), header.sequence());
+                    front.start += stride;
+                    front.len -= stride;
+                    front.messages -= 1;
+                    queue.messages -= 1;
+                    queue.bytes -= u64::from(stride);
+                    dropped += 1;
+                }
+                if front.messages == 0 {
+                    let segment = front.segment;
+                    queue.items.pop_front();
+                    log.release(segment);
+                }
+            }
+        }
+    }
+    if gap.missed() > 0 {
+        kept.push(Item::Gap(gap));
+    }
+    for item in kept.into_iter().rev() {
+        queue.items.push_front(item);
+    }
+    dropped
+}

@@ -1,0 +1,91 @@
+//! One client connection's protocol state: what it has said and may say.
+//!
+//! The session knows which topics its client has bound for publishing, which subscriptions it
+//! holds, which acks it is owed and what holds it back. It does not act: `shard.rs` decides what a
+//! frame does.
+
+use nexusd_wire::control::PublishAckEntry;
+use nexusd_wire::{SubscriptionId, TopicId};
+
+use crate::subscriber_queue::QueueId;
+
+/// Where a session is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SessionState {
+    /// Nothing but Hello may come.
+    AwaitingHello,
+    /// Everything may come.
+    Open,
+    /// The daemon is draining: nothing more is read, what is queued is still sent.
+    Draining,
+    /// The last frames are on their way out; what still comes in is thrown away.
+    Closing,
+}
+
+/// What a publisher's topic id stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Binding {
+    /// A topic of the shard.
+    Topic(TopicId),
+    /// A name that was refused, and told so: messages for it are refused too.
+    Refused,
+    /// Released by TopicUnbind.
+    Free,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) state: SessionState,
+    /// The client's topic ids, dense from 0.
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) subscriptions: Vec<(SubscriptionId, QueueId)>,
+    /// Answers to acknowledged publishes, not yet sent.
+    pub(crate) acks: Vec<PublishAckEntry>,
+    /// Newest publisher sequence that was accepted.
+    pub(crate) last_accepted: u64,
+    /// Full `block` queues that hold this publisher back.
+    pub(crate) held_by: Vec<QueueId>,
+    /// Bytes it is still read while held back.
+    pub(crate) held_allowance: usize,
+    pub(crate) last_received_us: u64,
+    /// When the unanswered ping was sent.
+    pub(crate) pinged_at_us: Option<u64>,
+    /// When something was last sent, for heartbeats.
+    pub(crate) last_sent_us: u64,
+    pub(crate) opened_at_us: u64,
+    /// When a closing session is cut off.
+    pub(crate) close_deadline_us: Option<u64>,
+}
+
+impl Session {
+    pub(crate) fn new(now_us: u64) -> Self {
+        Self {
+            state: SessionState::AwaitingHello,
+            bindings: Vec::new(),
+            subscriptions: Vec::new(),
+            acks: Vec::new(),
+            last_accepted: 0,
+            held_by: Vec::new(),
+            held_allowance: 0,
+            last_received_us: now_us,
+            pinged_at_us: None,
+            last_sent_us: now_us,
+            opened_at_us: now_us,
+            close_deadline_us: None,
+        }
+    }
+
+    /// The client's topic `id`, or `None` if it never bound it.
+    #[inline]
+    pub(crate) fn binding(&self, id: TopicId) -> Option<Binding> {
+        self.bindings
+            .get(id.0 as usize)
+            .copied()
+            .filter(|binding| *binding != Binding::Free)
+    }
+
+    /// Whether a full queue holds it back and its allowance is used up.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.held_by.is_empty() && self.held_allowance == 0
+    }
+}

@@ -1,0 +1,418 @@
+//! What the control frames of a client do: greeting, binding topics, subscribing, leaving.
+
+use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role};
+use nexusd_wire::{
+    ErrorReport, Frame, FrameEncoder, FrameKind, NameError, PROTOCOL_MAJOR, PROTOCOL_MINOR,
+    Sequence, SubscriptionId, check_filter, check_topic,
+};
+
+use super::event::{ConnectionId, Now};
+use super::output::Output;
+use super::{Shard, Violation, open_connection, violation_at};
+use crate::limits::{
+    CLOSE_LINGER_US, FILTERS_PER_SUBSCRIPTION_MAX, METADATA_BYTES_MAX,
+    SUBSCRIPTIONS_PER_CONNECTION_MAX,
+};
+use crate::session::{Binding, SessionState};
+use crate::subscriber_queue::{QueueLimits, SubscriberQueue};
+
+impl Shard {
+    pub(super) fn on_hello(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let hello = frame.body::<control::Hello<'_>>()?;
+        if hello.major() != PROTOCOL_MAJOR {
+            return Err(Violation {
+                code: ErrorCode::VersionMismatch,
+                message: format!(
+                    "the client speaks protocol version {}, this daemon speaks {PROTOCOL_MAJOR}",
+                    hello.major()
+                ),
+                at: Some((frame.at(), frame.kind())),
+            });
+        }
+        if hello.role() != Role::Client {
+            return Err(Violation {
+                code: ErrorCode::Unsupported,
+                ..violation_at(frame, "this version of the daemon accepts clients only")
+            });
+        }
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        connection.session.state = SessionState::Open;
+        self.encoder.welcome(
+            &mut connection.outbound.control,
+            hello.minor().min(PROTOCOL_MINOR),
+            self.config.node,
+            &self.config.software,
+            &self.config.cluster,
+            self.config.limits.payload_bytes,
+            METADATA_BYTES_MAX,
+        );
+        Ok(())
+    }
+
+    pub(super) fn on_ping(&mut self, id: ConnectionId, frame: &Frame<'_>) -> Result<(), Violation> {
+        if let Some(connection) = self.connection(id) {
+            let token = frame.header().sequence().0;
+            FrameEncoder::ping_or_pong(&mut connection.outbound.control, FrameKind::Pong, token);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_goodbye(&mut self, id: ConnectionId, now: Now) -> Result<(), Violation> {
+        self.begin_close(id, now);
+        Ok(())
+    }
+
+    pub(super) fn on_topic_bind(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let name = frame.body::<control::TopicBind<'_>>()?.name();
+        let slot = frame.header().topic().0 as usize;
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let bound = connection.session.bindings.len();
+        if slot > bound {
+            let text = format!("topic ids are given in order: the next is {bound}, not {slot}");
+            return Err(violation_at(frame, &text));
+        }
+        let limit = self.config.limits.topics;
+        if slot >= limit {
+            return Err(violation_at(
+                frame,
+                "the connection has bound as many topic ids as there may be",
+            ));
+        }
+        let topic = match check_topic(name) {
+            Err(cause) => Err((ErrorCode::InvalidTopic, invalid_name(name, cause))),
+            Ok(()) if name.starts_with("$SYS/") || name == "$SYS" => Err((
+                ErrorCode::Rejected,
+                format!("topic '{name}' belongs to the daemon"),
+            )),
+            Ok(()) => self
+                .plane
+                .topics
+                .find_or_insert(name, limit, now.mono_us)
+                .ok_or_else(|| {
+                    let text =
+                        format!("the daemon has {limit} topics, which is its limit (--max-topics)");
+                    (ErrorCode::LimitReached, text)
+                }),
+        };
+        let binding = match topic {
+            Ok(topic) => {
+                self.plane.topics.topic(topic).publishers += 1;
+                Binding::Topic(topic)
+            }
+            Err((code, message)) => {
+                self.plane.metrics.rejected += 1;
+                self.report(id, frame, code, 0, &message);
+                Binding::Refused
+            }
+        };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        match connection.session.bindings.get_mut(slot) {
+            Some(place) => {
+                let before = std::mem::replace(place, binding);
+                self.plane.release_binding(before);
+            }
+            None => connection.session.bindings.push(binding),
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_topic_unbind(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let slot = frame.header().topic().0 as usize;
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let Some(place) = connection.session.bindings.get_mut(slot) else {
+            return Err(violation_at(frame, "the topic id was never bound"));
+        };
+        let before = std::mem::replace(place, Binding::Free);
+        self.plane.release_binding(before);
+        Ok(())
+    }
+
+    pub(super) fn on_subscribe(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let subscribe = frame.body::<control::Subscribe<'_>>()?;
+        let request = subscribe.request();
+        if let Err((code, message)) = self.check_subscribe(id, &subscribe) {
+            self.report(id, frame, code, request, &message);
+            return Ok(());
+        }
+        let mut filters: Vec<Box<str>> = subscribe.filters().iter().map(Box::from).collect();
+        filters.sort_unstable();
+        filters.dedup();
+        let defaults = &self.config.limits;
+        let limits = QueueLimits {
+            messages: match subscribe
+                .queue_messages()
+                .map_or(defaults.queue_messages, u64::from)
+            {
+                0 => u64::MAX,
+                messages => messages,
+            },
+            bytes: subscribe.queue_bytes().unwrap_or(defaults.queue_bytes),
+            policy: subscribe.policy().unwrap_or(defaults.policy),
+        };
+        let subscription = self.fresh_subscription_id();
+        let mut deliver_frame = Vec::new();
+        self.encoder.deliver_live(&mut deliver_frame, subscription);
+        let created_at = self.plane.index.generation() + 1;
+        let filters = filters.into_boxed_slice();
+        let slot = self.plane.queues.vacant_key() as u32;
+        for filter in &filters {
+            self.plane.index.insert(filter, slot);
+        }
+        self.plane.queues.insert(SubscriberQueue::new(
+            subscription,
+            id,
+            limits,
+            deliver_frame.into_boxed_slice(),
+            filters,
+            created_at,
+        ));
+        self.plane.metrics.subscriptions += 1;
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        connection
+            .session
+            .subscriptions
+            .push((subscription, crate::subscriber_queue::QueueId(slot)));
+        self.encoder
+            .subscription_info(&mut connection.outbound.control, request, subscription);
+        Ok(())
+    }
+
+    fn check_subscribe(
+        &self,
+        id: ConnectionId,
+        subscribe: &control::Subscribe<'_>,
+    ) -> Result<(), (ErrorCode, String)> {
+        let held = self.connections[id.index as usize]
+            .as_ref()
+            .map_or(0, |c| c.session.subscriptions.len());
+        if held >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+            let text = format!(
+                "a connection holds at most {SUBSCRIPTIONS_PER_CONNECTION_MAX} subscriptions"
+            );
+            return Err((ErrorCode::LimitReached, text));
+        }
+        let filters = subscribe.filters();
+        if filters.is_empty() {
+            return Err((
+                ErrorCode::InvalidTopic,
+                "a subscription needs at least one filter".to_string(),
+            ));
+        }
+        if filters.len() > FILTERS_PER_SUBSCRIPTION_MAX {
+            let text = format!("a subscription has at most {FILTERS_PER_SUBSCRIPTION_MAX} filters");
+            return Err((ErrorCode::LimitReached, text));
+        }
+        for filter in filters {
+            check_filter(filter)
+                .map_err(|cause| (ErrorCode::InvalidTopic, invalid_name(filter, cause)))?;
+        }
+        let unsupported = |text: &str| Err((ErrorCode::Unsupported, text.to_string()));
+        match subscribe.policy().unwrap_or(OverflowPolicy::DropOldest) {
+            OverflowPolicy::DropOldest | OverflowPolicy::Block => {}
+            _ => {
+                return unsupported(
+                    "this version of the daemon has the policies drop-oldest and block",
+                );
+            }
+        }
+        if subscribe.receive_retained() {
+            return unsupported("this version of the daemon does not keep retained values");
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_unsubscribe(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let unsubscribe = frame.body::<control::Unsubscribe<'_>>()?;
+        let request = unsubscribe.request();
+        if unsubscribe.pause() {
+            let text = "this version of the daemon does not pause subscriptions";
+            self.report(id, frame, ErrorCode::Unsupported, request, text);
+            return Ok(());
+        }
+        let wanted = SubscriptionId::from(unsubscribe.subscription());
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let held = &mut connection.session.subscriptions;
+        let found = held
+            .iter()
+            .position(|(subscription, _)| *subscription == wanted);
+        let queue = found.map(|at| held.swap_remove(at).1);
+        let refusal = found.is_none().then_some("Subscription not found");
+        self.encoder
+            .unsubscribe_result(&mut connection.outbound.control, request, refusal);
+        if let Some(queue) = queue {
+            self.remove_queue(id, queue);
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_unsupported(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let kind = frame.kind().variant_name().unwrap_or("such");
+        let text = format!("this version of the daemon does not support {kind} frames");
+        self.report(id, frame, ErrorCode::Unsupported, 0, &text);
+        Ok(())
+    }
+
+    /// Tells the client what was wrong with a frame; the connection goes on.
+    fn report(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        code: ErrorCode,
+        request: u64,
+        message: &str,
+    ) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let (offset, kind) = (frame.at(), frame.kind().0);
+        let report = ErrorReport {
+            code,
+            message,
+            fatal: false,
+            request,
+            offset,
+            kind,
+        };
+        self.encoder
+            .error(&mut connection.outbound.control, &report);
+    }
+
+    /// Ends a connection that broke the protocol.
+    pub(super) fn violate(&mut self, id: ConnectionId, violation: &Violation, now: Now) {
+        self.plane.metrics.protocol_errors += 1;
+        let (offset, kind) = violation.at.map_or((0, 0), |(at, kind)| (at, kind.0));
+        let Violation { code, message, .. } = violation;
+        let report = ErrorReport {
+            code: *code,
+            message,
+            fatal: true,
+            request: 0,
+            offset,
+            kind,
+        };
+        self.fail(id, &report, now);
+    }
+
+    /// Ends a connection with a last word.
+    pub(super) fn fail(&mut self, id: ConnectionId, report: &ErrorReport<'_>, now: Now) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        if connection.session.state != SessionState::Closing {
+            self.encoder.error(&mut connection.outbound.control, report);
+            self.begin_close(id, now);
+        }
+    }
+
+    /// Gives up the connection's subscriptions, sends what control frames there are, and closes.
+    /// What still arrives meanwhile is thrown away.
+    pub(super) fn begin_close(&mut self, id: ConnectionId, now: Now) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let session = &mut connection.session;
+        session.state = SessionState::Closing;
+        session.close_deadline_us = Some(now.mono_us + CLOSE_LINGER_US);
+        let subscriptions = std::mem::take(&mut session.subscriptions);
+        connection.inbound.backlog = Vec::new();
+        if std::mem::take(&mut connection.inbound.is_paused) {
+            self.outputs.push_back(Output::ResumeReceive(id));
+        }
+        for (_, queue) in subscriptions {
+            self.remove_queue(id, queue);
+        }
+        self.scan_by(now.mono_us + CLOSE_LINGER_US);
+        self.schedule(id);
+        self.close_if_done(id);
+    }
+
+    /// Closes a connection whose last frames are out.
+    pub(super) fn close_if_done(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        if connection.close_asked
+            || !connection.outbound.is_empty()
+            || connection.outbound.scheduled
+        {
+            return;
+        }
+        if matches!(
+            connection.session.state,
+            SessionState::Closing | SessionState::Draining
+        ) {
+            self.close_now(id);
+        }
+    }
+
+    /// Closes a connection now, whatever is unsent.
+    pub(super) fn close_now(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        if !std::mem::replace(&mut connection.close_asked, true) {
+            self.outputs.push_back(Output::Close(id));
+        }
+    }
+}
+
+fn invalid_name(name: &str, cause: NameError) -> String {
+    format!("'{}': {cause}", name.escape_debug())
+}
+
+impl Shard {
+    /// A Goodbye with the newest accepted publish, and nothing more is read.
+    pub(super) fn say_goodbye(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let last = Sequence(connection.session.last_accepted);
+        self.encoder.goodbye(
+            &mut connection.outbound.control,
+            "the daemon is stopping",
+            last.0,
+        );
+        connection.session.state = SessionState::Draining;
+        if !std::mem::replace(&mut connection.inbound.is_paused, true) {
+            self.outputs.push_back(Output::PauseReceive(id));
+        }
+        self.schedule(id);
+    }
+}

@@ -1,0 +1,242 @@
+//! From a connection's queues to its socket: what one gathered send holds, and what its end means.
+//!
+//! A send takes, in this order: the rest of a frame that the last send cut, control frames, then the
+//! ready queues in turn. Messages go straight out of the log; Deliver, bind and gap frames are
+//! written beside it for this send alone. Queues keep what is sent until the send has ended, so a
+//! short one loses nothing: what was not taken is simply planned again.
+
+use nexusd_wire::FrameEncoder;
+
+use super::publish::Plane;
+use crate::connection::{Outbound, Piece};
+use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
+use crate::subscriber_queue::{Item, QueueId};
+
+/// Plans the next send of a connection and pins what it reads.
+pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut FrameEncoder) {
+    debug_assert!(outbound.plan.is_empty(), "one send at a time");
+    outbound.inline.clear();
+    let mut bytes = 0;
+    let mut cut_rest = None;
+    if let Some(id) = outbound.cut_queue
+        && let Some(piece) = rest_of_cut_frame(id, plane)
+    {
+        bytes += piece.bytes() as usize;
+        cut_rest = Some(id);
+        outbound.plan.push(piece);
+    }
+    if outbound.sent == outbound.sending.len() {
+        outbound.sending.clear();
+        outbound.sent = 0;
+        std::mem::swap(&mut outbound.sending, &mut outbound.control);
+    }
+    let control = (outbound.sending.len() - outbound.sent) as u32;
+    if control > 0 {
+        outbound.plan.push(Piece::Control { bytes: control });
+    }
+    outbound.visited = 0;
+    let mut run = outbound.run;
+    for at in 0..outbound.ready.len() {
+        // A queue's next item takes at most two slices.
+        if bytes >= BYTES_PER_SEND || outbound.plan.len() + 2 > IOVECS_PER_SEND {
+            break;
+        }
+        outbound.visited += 1;
+        let id = outbound.ready[at];
+        let skip_cut = cut_rest == Some(id);
+        plan_queue(id, skip_cut, &mut run, &mut bytes, outbound, plane, encoder);
+    }
+    for piece in &outbound.plan {
+        if let Piece::Extent { segment, queue, .. } = piece {
+            plane.log.pin(*segment);
+            plane.queues[queue.0 as usize].in_flight = true;
+        }
+        if let Piece::Marker { queue, .. } = piece {
+            plane.queues[queue.0 as usize].in_flight = true;
+        }
+    }
+}
+
+/// The bytes of a half-sent frame that are still missing.
+fn rest_of_cut_frame(id: QueueId, plane: &Plane) -> Option<Piece> {
+    let queue = plane.queues.get(id.0 as usize)?;
+    let Some(Item::Extent(front)) = queue.items.front() else {
+        return None;
+    };
+    let stride = plane.log.header(front.segment, front.start).stride() as u32;
+    Some(Piece::Extent {
+        queue: id,
+        segment: front.segment,
+        start: front.start + queue.front_sent,
+        bytes: stride - queue.front_sent,
+        messages: 1,
+    })
+}
+
+/// Adds what one queue has to send. `skip_cut`: its first frame is planned already.
+fn plan_queue(
+    id: QueueId,
+    mut skip_cut: bool,
+    run: &mut Option<QueueId>,
+    bytes: &mut usize,
+    outbound: &mut Outbound,
+    plane: &Plane,
+    encoder: &mut FrameEncoder,
+) {
+    let queue = &plane.queues[id.0 as usize];
+    let Outbound { inline, plan, .. } = outbound;
+    for item in &queue.items {
+        if *bytes >= BYTES_PER_SEND || plan.len() + 2 > IOVECS_PER_SEND {
+            return;
+        }
+        let start = inline.len() as u32;
+        match item {
+            Item::Bind(topic) => {
+                encoder.topic_bind(inline, *topic, plane.topics.name(*topic));
+                plan.push(Piece::Marker {
+                    queue: id,
+                    start,
+                    bytes: inline.len() as u32 - start,
+                });
+            }
+            Item::Gap(gap) => {
+                encoder.gap(inline, &gap.report(queue.subscription));
+                plan.push(Piece::Marker {
+                    queue: id,
+                    start,
+                    bytes: inline.len() as u32 - start,
+                });
+            }
+            Item::Extent(extent) => {
+                let mut extent = *extent;
+                if std::mem::take(&mut skip_cut) {
+                    let stride = plane.log.header(extent.segment, extent.start).stride() as u32;
+                    extent.start += stride;
+                    extent.len -= stride;
+                    extent.messages -= 1;
+                    if extent.len == 0 {
+                        continue;
+                    }
+                }
+                if *run != Some(id) {
+                    *run = Some(id);
+                    inline.extend_from_slice(&queue.deliver_frame);
+                    plan.push(Piece::Deliver {
+                        queue: id,
+                        start,
+                        bytes: inline.len() as u32 - start,
+                    });
+                }
+                plan.push(Piece::Extent {
+                    queue: id,
+                    segment: extent.segment,
+                    start: extent.start,
+                    bytes: extent.len,
+                    messages: extent.messages,
+                });
+                *bytes += extent.len as usize;
+            }
+        }
+    }
+}
+
+/// Lends the slices of the planned send, in order.
+pub(crate) fn lend(outbound: &Outbound, plane: &Plane, take: &mut dyn FnMut(&[u8])) {
+    for piece in &outbound.plan {
+        match *piece {
+            Piece::Control { .. } => take(&outbound.sending[outbound.sent..]),
+            Piece::Deliver { start, bytes, .. } | Piece::Marker { start, bytes, .. } => {
+                take(&outbound.inline[start as usize..(start + bytes) as usize]);
+            }
+            Piece::Extent {
+                segment,
+                start,
+                bytes,
+                ..
+            } => take(plane.log.bytes(segment, start, bytes)),
+        }
+    }
+}
+
+/// The send took the first `taken` bytes of what was lent. Writes the queues it read from to
+/// `touched`; the caller looks after them (dying ones, low-water marks, overflow that waited).
+pub(crate) fn settle(
+    outbound: &mut Outbound,
+    plane: &mut Plane,
+    taken: usize,
+    touched: &mut Vec<QueueId>,
+) {
+    touched.clear();
+    let mut left = taken.min(u32::MAX as usize) as u32;
+    let mut plan = std::mem::take(&mut outbound.plan);
+    for piece in &plan {
+        let bytes = piece.bytes();
+        let sent = left.min(bytes);
+        left -= sent;
+        if let Piece::Extent { segment, .. } = *piece {
+            plane.log.unpin(segment);
+        }
+        if let Piece::Extent { queue, .. } | Piece::Marker { queue, .. } = *piece {
+            plane.queues[queue.0 as usize].in_flight = false;
+            if touched.last() != Some(&queue) {
+                touched.push(queue);
+            }
+        }
+        if sent == 0 {
+            continue;
+        }
+        match *piece {
+            Piece::Control { .. } => outbound.sent += sent as usize,
+            Piece::Deliver { queue, start, .. } => {
+                outbound.run = Some(queue);
+                keep_rest_of_inline(outbound, start + sent, bytes - sent);
+            }
+            Piece::Marker { queue, start, .. } => {
+                plane.queues[queue.0 as usize].pop_marker();
+                keep_rest_of_inline(outbound, start + sent, bytes - sent);
+            }
+            Piece::Extent {
+                queue: id,
+                messages,
+                ..
+            } => {
+                let queue = &mut plane.queues[id.0 as usize];
+                let before = queue.bytes;
+                let whole = u64::from(queue.consume(sent, bytes, messages, &mut plane.log));
+                outbound.cut_queue = (queue.front_sent > 0).then_some(id);
+                plane.metrics.messages_out += whole;
+                plane.metrics.queued_messages -= whole;
+                plane.metrics.queued_bytes -= before - queue.bytes;
+            }
+        }
+    }
+    plan.clear();
+    outbound.plan = plan;
+    // Each queue that was visited has had its turn; those with more to send go to the end.
+    for _ in 0..outbound.visited {
+        let Some(id) = outbound.ready.pop_front() else {
+            break;
+        };
+        let queue = &mut plane.queues[id.0 as usize];
+        queue.is_ready = !queue.items.is_empty();
+        if queue.is_ready {
+            outbound.ready.push_back(id);
+        }
+    }
+    outbound.visited = 0;
+}
+
+/// A frame written for this send was cut: its rest goes first in the next one.
+fn keep_rest_of_inline(outbound: &mut Outbound, start: u32, bytes: u32) {
+    if bytes > 0 {
+        debug_assert_eq!(
+            outbound.sent,
+            outbound.sending.len(),
+            "control frames go before inline ones"
+        );
+        outbound.sending.clear();
+        outbound.sent = 0;
+        let rest = start as usize..(start + bytes) as usize;
+        outbound.sending.extend_from_slice(&outbound.inline[rest]);
+    }
+}

@@ -1,0 +1,111 @@
+//! Room in the log, when the budget is used up: what the oldest segments still hold is saved or
+//! dropped.
+//!
+//! The oldest segment is looked at first. If less than an eighth of it is still wanted, that rest is
+//! copied to compact blocks, one per queue, so that a few old messages of stalled readers do not
+//! hold whole segments; else its messages are dropped from the queues that hold them, counted, and
+//! told by a Gap. Segments that a running send reads are passed over.
+
+use crate::limits::{EVACUATION_SHARE, SEGMENT_BYTES};
+use crate::log::{SegmentId, SegmentKind};
+use crate::overflow;
+use crate::shard::publish::Plane;
+use crate::subscriber_queue::QueueId;
+
+impl Plane {
+    /// Opens a fresh tail, recycling old segments as needed; `false` if running sends hold
+    /// everything. No run may be open.
+    pub(crate) fn renew_tail(&mut self) -> bool {
+        self.log.close_tail();
+        while !self.log.may_open_tail() {
+            if !self.recycle_one() {
+                return false;
+            }
+        }
+        self.log.open_tail();
+        true
+    }
+
+    /// Makes room for one large frame of `stride` bytes; `false` if it cannot be made. No run may
+    /// be open.
+    pub(crate) fn make_room_for_large(&mut self, stride: usize) -> bool {
+        while !self.log.may_allocate(stride) {
+            // The tail is no candidate while it is written to.
+            self.log.close_tail();
+            if !self.recycle_one() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Frees the oldest segment that can be freed; `false` if none can.
+    fn recycle_one(&mut self) -> bool {
+        let mut candidate = None;
+        while let Some(segment) = self.log.next_recyclable(candidate) {
+            if self.recycle(segment) {
+                return true;
+            }
+            candidate = Some(segment);
+        }
+        false
+    }
+
+    fn recycle(&mut self, segment: SegmentId) -> bool {
+        let holders = self.log.take_holders(segment);
+        let holds = |plane: &Self, id: &QueueId| {
+            plane
+                .queues
+                .get(id.0 as usize)
+                .map_or(0, |queue| queue.bytes_in(segment, &plane.log))
+        };
+        let is_busy = holders.iter().any(|id| {
+            self.queues
+                .get(id.0 as usize)
+                .is_some_and(|queue| queue.in_flight)
+                && holds(self, id) > 0
+        });
+        if is_busy {
+            self.log.restore_holders(segment, holders);
+            return false;
+        }
+        let live: u64 = holders.iter().map(|id| holds(self, id)).sum();
+        let is_sparse = live < (SEGMENT_BYTES / EVACUATION_SHARE) as u64
+            && self.log.kind(segment) == SegmentKind::Log
+            && self.log.may_keep_block(live as usize);
+        // Holders are kept alive by a reference of our own while they are dealt with.
+        self.log.retain(segment, 1);
+        if is_sparse {
+            self.metrics.segments_evacuated += 1;
+        }
+        for id in &holders {
+            let Some(queue) = self.queues.get_mut(id.0 as usize) else {
+                continue;
+            };
+            if queue.bytes_in(segment, &self.log) == 0 {
+                continue;
+            }
+            if !is_sparse {
+                let before = (queue.messages, queue.bytes);
+                self.metrics.dropped_memory +=
+                    overflow::drop_through(queue, &mut self.log, segment);
+                self.metrics.queued_messages -= before.0 - queue.messages;
+                self.metrics.queued_bytes -= before.1 - queue.bytes;
+            }
+            // A frame that is half on the wire cannot be dropped, only moved.
+            let rest = queue.bytes_in(segment, &self.log) as usize;
+            if rest > 0
+                && self.log.kind(segment) == SegmentKind::Log
+                && self.log.may_keep_block(rest)
+            {
+                queue.evacuate(segment, &mut self.log);
+            }
+        }
+        self.log.release(segment);
+        if self.log.is_live(segment) {
+            self.log.restore_holders(segment, holders);
+            return false;
+        }
+        true
+    }
+}

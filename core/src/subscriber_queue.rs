@@ -1,0 +1,336 @@
+//! One subscription's queue: extents over the log, in the order they will be sent.
+//!
+//! Queueing a message that directly follows the last one only lengthens the last extent. Between
+//! extents stand topic binds, which overflow cannot drop, and gaps, which tell a loss at its place.
+//! The queue knows its bounds and whether it is beyond them; what happens then is decided in
+//! `overflow.rs`.
+//!
+//! Invariants: `messages` and `bytes` are the sums over the extents; every extent holds one
+//! reference to its segment; a frame whose first `front_sent` bytes are on the wire stays in front
+//! until the rest is.
+
+use std::collections::VecDeque;
+
+use nexusd_wire::control::OverflowPolicy;
+use nexusd_wire::{SubscriptionId, TopicId};
+
+use crate::gap::Gap;
+use crate::log::{Extent, Log, SegmentId, SegmentKind};
+use crate::shard::event::ConnectionId;
+
+/// A queue's slot in its shard.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct QueueId(pub(crate) u32);
+
+/// One thing to send, in order.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A run of messages.
+    Extent(Extent),
+    /// The name of a topic, before its first message.
+    Bind(TopicId),
+    /// A loss.
+    Gap(Box<Gap>),
+}
+
+/// The bounds of one queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct QueueLimits {
+    /// Most messages; `u64::MAX` if bytes alone bound it.
+    pub(crate) messages: u64,
+    /// Most bytes.
+    pub(crate) bytes: u64,
+    pub(crate) policy: OverflowPolicy,
+}
+
+#[derive(Debug)]
+pub(crate) struct SubscriberQueue {
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) connection: ConnectionId,
+    pub(crate) limits: QueueLimits,
+    /// The Deliver frame that opens a run of this subscription's live messages.
+    pub(crate) deliver_frame: Box<[u8]>,
+    pub(crate) filters: Box<[Box<str>]>,
+    /// Generation of the subscription index when the queue was made.
+    pub(crate) created_at: u64,
+    pub(crate) items: VecDeque<Item>,
+    pub(crate) messages: u64,
+    pub(crate) bytes: u64,
+    /// Bytes of the first extent's first frame that are already on the wire.
+    pub(crate) front_sent: u32,
+    /// A running send reads from the queue: its front must stay as it is.
+    pub(crate) in_flight: bool,
+    /// The queue went beyond its bounds while in flight; overflow is dealt with when that ends.
+    pub(crate) overflow_due: bool,
+    /// The queue stands in its connection's list of queues to send from.
+    pub(crate) is_ready: bool,
+    /// The subscription is gone; only the rest of a frame that is half on the wire is kept.
+    pub(crate) is_dying: bool,
+    /// When a full `block` queue began to hold publishers back.
+    pub(crate) blocked_since_us: Option<u64>,
+    /// The queue blocked for too long and drops until it has been drained to its low-water mark.
+    pub(crate) block_expired: bool,
+    /// Publishers held back by this queue.
+    pub(crate) waiting: Vec<ConnectionId>,
+    /// Serial of the segment of the newest extent: the queue is noted as a holder there.
+    last_serial: Option<u64>,
+}
+
+impl SubscriberQueue {
+    pub(crate) fn new(
+        subscription: SubscriptionId,
+        connection: ConnectionId,
+        limits: QueueLimits,
+        deliver_frame: Box<[u8]>,
+        filters: Box<[Box<str>]>,
+        created_at: u64,
+    ) -> Self {
+        Self {
+            subscription,
+            connection,
+            limits,
+            deliver_frame,
+            filters,
+            created_at,
+            items: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            front_sent: 0,
+            in_flight: false,
+            overflow_due: false,
+            is_ready: false,
+            is_dying: false,
+            blocked_since_us: None,
+            block_expired: false,
+            waiting: Vec::new(),
+            last_serial: None,
+        }
+    }
+
+    /// Queues a run of messages: lengthens the last extent if the run follows it directly.
+    #[inline]
+    pub(crate) fn push(&mut self, id: QueueId, run: Extent, log: &mut Log) {
+        self.messages += u64::from(run.messages);
+        self.bytes += u64::from(run.len);
+        if let Some(Item::Extent(last)) = self.items.back_mut()
+            && last.segment == run.segment
+            && last.end() == run.start
+        {
+            last.len += run.len;
+            last.messages += run.messages;
+            return;
+        }
+        log.retain(run.segment, 1);
+        self.items.push_back(Item::Extent(run));
+        let serial = Some(log.serial(run.segment));
+        if self.last_serial != serial {
+            self.last_serial = serial;
+            log.add_holder(run.segment, id);
+        }
+    }
+
+    /// Queues the name of a topic, ahead of its first message.
+    pub(crate) fn push_bind(&mut self, topic: TopicId) {
+        self.items.push_back(Item::Bind(topic));
+    }
+
+    /// Whether the queue holds more than its bounds allow.
+    #[inline]
+    pub(crate) fn is_over_limit(&self) -> bool {
+        self.messages > self.limits.messages || self.bytes > self.limits.bytes
+    }
+
+    /// Whether at most `eighths` of either bound are taken.
+    pub(crate) fn is_within(&self, eighths: u64) -> bool {
+        self.messages <= share(self.limits.messages, eighths)
+            && self.bytes <= share(self.limits.bytes, eighths)
+    }
+
+    /// Takes `sent` bytes of messages off the front: what a send of `planned` bytes with
+    /// `planned_messages` whole frames achieved. Returns the frames that are now whole on the wire.
+    pub(crate) fn consume(
+        &mut self,
+        sent: u32,
+        planned: u32,
+        planned_messages: u32,
+        log: &mut Log,
+    ) -> u32 {
+        let Some(Item::Extent(front)) = self.items.front_mut() else {
+            debug_assert!(false, "only extents are consumed");
+            return 0;
+        };
+        let (taken_bytes, taken_messages);
+        if sent == planned {
+            (taken_bytes, taken_messages) = (self.front_sent + sent, planned_messages);
+            self.front_sent = 0;
+        } else {
+            let mut passed = 0;
+            let mut frames = 0;
+            let reached = self.front_sent + sent;
+            loop {
+                let stride = log.header(front.segment, front.start + passed).stride() as u32;
+                if passed + stride > reached {
+                    break;
+                }
+                passed += stride;
+                frames += 1;
+            }
+            (taken_bytes, taken_messages) = (passed, frames);
+            self.front_sent = reached - passed;
+        }
+        front.start += taken_bytes;
+        front.len -= taken_bytes;
+        front.messages -= taken_messages;
+        self.messages -= u64::from(taken_messages);
+        self.bytes -= u64::from(taken_bytes);
+        if front.len == 0 {
+            let segment = front.segment;
+            self.items.pop_front();
+            log.release(segment);
+        }
+        taken_messages
+    }
+
+    /// Takes a bind or gap off the front: its frame is on the wire.
+    pub(crate) fn pop_marker(&mut self) {
+        debug_assert!(!matches!(self.items.front(), Some(Item::Extent(_))));
+        self.items.pop_front();
+    }
+
+    /// Drops everything but the frame that is half on the wire; returns the messages dropped.
+    pub(crate) fn truncate(&mut self, log: &mut Log) -> u64 {
+        debug_assert!(!self.in_flight);
+        let before = self.messages;
+        let partial = self.detach_partial_frame(log);
+        for item in self.items.drain(..) {
+            if let Item::Extent(extent) = item {
+                log.release(extent.segment);
+            }
+        }
+        self.items.extend(partial.map(Item::Extent));
+        self.messages = u64::from(partial.is_some());
+        self.bytes = partial.map_or(0, |extent| u64::from(extent.len));
+        before - self.messages
+    }
+
+    /// Takes the frame that is half on the wire out of the queue, as an extent of its own with its
+    /// own reference. The sums still count it.
+    pub(crate) fn detach_partial_frame(&mut self, log: &mut Log) -> Option<Extent> {
+        if self.front_sent == 0 {
+            return None;
+        }
+        let Some(Item::Extent(front)) = self.items.front_mut() else {
+            return None;
+        };
+        let stride = log.header(front.segment, front.start).stride() as u32;
+        let partial = Extent {
+            len: stride,
+            messages: 1,
+            ..*front
+        };
+        front.start += stride;
+        front.len -= stride;
+        front.messages -= 1;
+        if front.len == 0 {
+            self.items.pop_front();
+        } else {
+            log.retain(partial.segment, 1);
+        }
+        Some(partial)
+    }
+
+    /// Bytes of the queue's extents in `segment`. Extents in log segments stand in age order, so the
+    /// walk ends at the first younger one; blocks and large frames may stand between.
+    pub(crate) fn bytes_in(&self, segment: SegmentId, log: &Log) -> u64 {
+        self.extents_in(segment, log)
+            .map(|extent| u64::from(extent.len))
+            .sum()
+    }
+
+    fn extents_in<'a>(
+        &'a self,
+        segment: SegmentId,
+        log: &'a Log,
+    ) -> impl Iterator<Item = &'a Extent> {
+        let serial = log.serial(segment);
+        self.items
+            .iter()
+            .filter_map(|item| match item {
+                Item::Extent(extent) => Some(extent),
+                Item::Bind(_) | Item::Gap(_) => None,
+            })
+            .take_while(move |extent| {
+                log.kind(extent.segment) != SegmentKind::Log || log.serial(extent.segment) <= serial
+            })
+            .filter(move |extent| extent.segment == segment)
+    }
+
+    /// Moves everything the queue has in `segment` to a block of its own.
+    pub(crate) fn evacuate(&mut self, segment: SegmentId, log: &mut Log) {
+        debug_assert!(!self.in_flight);
+        let mut bytes = Vec::with_capacity(self.bytes_in(segment, log) as usize);
+        for extent in self.extents_in(segment, log) {
+            log.copy_to_block(&mut bytes, extent);
+        }
+        if bytes.is_empty() {
+            return;
+        }
+        let block = log.keep_block(bytes);
+        let mut moved = 0;
+        for item in &mut self.items {
+            if let Item::Extent(extent) = item
+                && extent.segment == segment
+            {
+                extent.segment = block;
+                extent.start = moved;
+                moved += extent.len;
+                log.retain(block, 1);
+                log.release(segment);
+            }
+        }
+    }
+
+    /// Checks what must hold between events. For tests and the simulator.
+    pub(crate) fn assert_invariants(&self, log: &Log) {
+        let (mut messages, mut bytes) = (0, 0);
+        for item in &self.items {
+            let Item::Extent(extent) = item else { continue };
+            messages += u64::from(extent.messages);
+            bytes += u64::from(extent.len);
+            let (mut at, mut frames) = (extent.start, 0);
+            while at < extent.end() {
+                at += log.header(extent.segment, at).stride() as u32;
+                frames += 1;
+            }
+            assert_eq!(at, extent.end(), "extents end where a frame ends");
+            assert_eq!(
+                frames, extent.messages,
+                "extents know how many frames they hold"
+            );
+        }
+        assert_eq!(
+            (messages, bytes),
+            (self.messages, self.bytes),
+            "sums are the extents'"
+        );
+        if !self.in_flight && self.limits.policy != OverflowPolicy::Block {
+            assert!(
+                !self.is_over_limit() || (self.messages <= 1 && self.front_sent > 0),
+                "a queue is never left beyond its bounds"
+            );
+        }
+        assert!(
+            self.in_flight || !self.overflow_due,
+            "overflow waits only for a running send"
+        );
+    }
+}
+
+/// `eighths` of `limit`, without overflow for unbounded limits.
+pub(crate) fn share(limit: u64, eighths: u64) -> u64 {
+    if limit == u64::MAX {
+        limit
+    } else {
+        limit.saturating_mul(eighths) / 8
+    }
+}
