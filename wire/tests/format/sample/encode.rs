@@ -1,0 +1,413 @@
+//! Samples to bytes.
+
+use flatbuffers::{FlatBufferBuilder, WIPOffset};
+use nexusd_wire::control::{self, PublishAckEntry};
+use nexusd_wire::{
+    ErrorReport, FrameEncoder, FrameKind, GapReport, Header, MessageFlags, MetadataBuilder,
+    Sequence, SubscribeRequest, TopicId, metadata_table,
+};
+
+use super::{MessageSample, MetadataSample, Sample};
+
+impl Sample {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let mut encoder = FrameEncoder::new();
+        match self {
+            Self::Hello {
+                minor,
+                role,
+                name,
+                software,
+            } => encoder.hello(out, *minor, *role, name, software),
+            Self::Welcome {
+                minor,
+                node,
+                software,
+                cluster,
+                max_payload,
+                max_metadata,
+            } => encoder.welcome(
+                out,
+                *minor,
+                *node,
+                software,
+                cluster,
+                *max_payload,
+                *max_metadata,
+            ),
+            Self::Ping { token } | Self::Pong { token } => {
+                FrameEncoder::ping_or_pong(out, self.kind(), *token);
+            }
+            Self::Goodbye {
+                reason,
+                last_accepted,
+            } => encoder.goodbye(out, reason, *last_accepted),
+            Self::Error {
+                code,
+                message,
+                fatal,
+                request,
+                offset,
+                kind,
+            } => encoder.error(
+                out,
+                &ErrorReport {
+                    code: *code,
+                    message,
+                    fatal: *fatal,
+                    request: *request,
+                    offset: *offset,
+                    kind: *kind,
+                },
+            ),
+            Self::TopicBind { topic, name } => encoder.topic_bind(out, TopicId(*topic), name),
+            Self::TopicUnbind { topic } => FrameEncoder::topic_unbind(out, TopicId(*topic)),
+            Self::NodeBind { handle, node } => encoder.node_bind(out, *handle, *node),
+            Self::Message(message) => message.encode(FrameKind::Message, out),
+            Self::Request(message) => message.encode(FrameKind::Request, out),
+            Self::Reply(message) => message.encode(FrameKind::Reply, out),
+            Self::PublishAck { entries } => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|entry| {
+                        PublishAckEntry::new(
+                            entry.publisher_sequence,
+                            entry.sequence,
+                            entry.delivered,
+                            entry.dropped,
+                            entry.blocked,
+                            entry.status,
+                        )
+                    })
+                    .collect();
+                encoder.publish_ack(out, &entries);
+            }
+            Self::PublishPause | Self::PublishResume => {
+                FrameEncoder::bare(out, &Header::new(self.kind(), 0, 0));
+            }
+            Self::Heartbeat { timestamp_us } => FrameEncoder::bare(
+                out,
+                &Header::new(self.kind(), 0, 0).with_timestamp_us(*timestamp_us),
+            ),
+            Self::Subscribe {
+                request,
+                filters,
+                policy,
+                queue_messages,
+                queue_bytes,
+                receive_retained,
+            } => {
+                let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+                encoder.subscribe(
+                    out,
+                    &SubscribeRequest {
+                        request: *request,
+                        filters: &filters,
+                        policy: *policy,
+                        queue_messages: *queue_messages,
+                        queue_bytes: *queue_bytes,
+                        receive_retained: *receive_retained,
+                    },
+                );
+            }
+            Self::SubscriptionInfo {
+                request,
+                subscription,
+                gap_detected: false,
+                missed_count: 0,
+                replay_started: false,
+            } => encoder.subscription_info(out, *request, *subscription),
+            Self::Unsubscribe {
+                request,
+                subscription,
+                pause,
+            } => encoder.unsubscribe(out, *request, *subscription, *pause),
+            Self::UnsubscribeResult {
+                request,
+                success,
+                message,
+                pause_ttl_ms: 0,
+            } if *success == message.is_none() => {
+                encoder.unsubscribe_result(out, *request, message.as_deref());
+            }
+            Self::Deliver {
+                subscription,
+                mode: control::DeliveryMode::Live,
+                delivery_count: 0,
+            } => encoder.deliver_live(out, *subscription),
+            Self::Gap {
+                subscription,
+                reason,
+                missed,
+                entries,
+                rest,
+            } => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|&(topic, first, last)| (TopicId(topic), Sequence(first), Sequence(last)))
+                    .collect();
+                encoder.gap(
+                    out,
+                    &GapReport {
+                        subscription: *subscription,
+                        reason: *reason,
+                        missed: *missed,
+                        entries: &entries,
+                        rest: *rest,
+                    },
+                );
+            }
+            _ => self.encode_from_tables(out),
+        }
+    }
+
+    /// The kinds, and the fields, that the daemon does not write yet.
+    fn encode_from_tables(&self, out: &mut Vec<u8>) {
+        let mut topic = TopicId(0);
+        let body = finished(|b| match self {
+            Self::SubscriptionInfo {
+                request,
+                subscription,
+                gap_detected,
+                missed_count,
+                replay_started,
+            } => control::SubscriptionInfo::create(
+                b,
+                &control::SubscriptionInfoArgs {
+                    request: *request,
+                    subscription: Some(&(*subscription).into()),
+                    gap_detected: *gap_detected,
+                    missed_count: *missed_count,
+                    replay_started: *replay_started,
+                },
+            )
+            .as_union_value(),
+            Self::UnsubscribeResult {
+                request,
+                success,
+                message,
+                pause_ttl_ms,
+            } => {
+                let message = message.as_deref().map(|text| b.create_string(text));
+                control::UnsubscribeResult::create(
+                    b,
+                    &control::UnsubscribeResultArgs {
+                        request: *request,
+                        success: *success,
+                        message,
+                        pause_ttl_ms: *pause_ttl_ms,
+                    },
+                )
+                .as_union_value()
+            }
+            Self::Resume {
+                request,
+                subscription,
+                received_count,
+                gap_mode,
+            } => control::Resume::create(
+                b,
+                &control::ResumeArgs {
+                    request: *request,
+                    subscription: Some(&(*subscription).into()),
+                    received_count: *received_count,
+                    gap_mode: *gap_mode,
+                },
+            )
+            .as_union_value(),
+            Self::ReplayComplete {
+                topic: replayed,
+                subscription,
+                replayed_count,
+                latest_sequence,
+            } => {
+                topic = TopicId(*replayed);
+                control::ReplayComplete::create(
+                    b,
+                    &control::ReplayCompleteArgs {
+                        subscription: Some(&(*subscription).into()),
+                        replayed_count: *replayed_count,
+                        latest_sequence: *latest_sequence,
+                    },
+                )
+                .as_union_value()
+            }
+            Self::Deliver {
+                subscription,
+                mode,
+                delivery_count,
+            } => control::Deliver::create(
+                b,
+                &control::DeliverArgs {
+                    subscription: Some(&(*subscription).into()),
+                    mode: *mode,
+                    delivery_count: *delivery_count,
+                },
+            )
+            .as_union_value(),
+            Self::BackpressureWarning {
+                subscription,
+                dropped,
+                depth,
+                limit,
+                reason,
+                expired,
+                oldest_age_ms,
+            } => control::BackpressureWarning::create(
+                b,
+                &control::BackpressureWarningArgs {
+                    subscription: Some(&(*subscription).into()),
+                    dropped: *dropped,
+                    depth: *depth,
+                    limit: *limit,
+                    reason: *reason,
+                    expired: *expired,
+                    oldest_age_ms: *oldest_age_ms,
+                },
+            )
+            .as_union_value(),
+            Self::StreamAck { entries } => {
+                let entries: Vec<_> = entries
+                    .iter()
+                    .map(|&(id, received)| control::StreamAckEntry::new(&id.into(), received))
+                    .collect();
+                let entries = Some(b.create_vector(&entries));
+                control::StreamAck::create(b, &control::StreamAckArgs { entries }).as_union_value()
+            }
+            Self::Ack {
+                subscription,
+                cumulative,
+                messages,
+            } => {
+                let messages = Some(b.create_vector(&message_refs(messages)));
+                control::Ack::create(
+                    b,
+                    &control::AckArgs {
+                        subscription: Some(&(*subscription).into()),
+                        cumulative: *cumulative,
+                        messages,
+                    },
+                )
+                .as_union_value()
+            }
+            Self::Nack {
+                subscription,
+                messages,
+                delay_ms,
+            } => {
+                let messages = Some(b.create_vector(&message_refs(messages)));
+                control::Nack::create(
+                    b,
+                    &control::NackArgs {
+                        subscription: Some(&(*subscription).into()),
+                        messages,
+                        delay_ms: *delay_ms,
+                    },
+                )
+                .as_union_value()
+            }
+            encoded_elsewhere => panic!("FrameEncoder writes {encoded_elsewhere:?}"),
+        });
+        let header = Header::new(self.kind(), 0, body.len()).with_topic(topic);
+        let end = out.len() + header.stride();
+        FrameEncoder::bare(out, &header);
+        out.extend_from_slice(&body);
+        out.resize(end, 0);
+    }
+}
+
+fn message_refs(messages: &[(u32, u64)]) -> Vec<control::MessageRef> {
+    messages
+        .iter()
+        .map(|&(topic, sequence)| control::MessageRef::new(topic, sequence))
+        .collect()
+}
+
+/// The bytes of the table that `build` makes.
+fn finished<T>(build: impl FnOnce(&mut FlatBufferBuilder<'static>) -> WIPOffset<T>) -> Vec<u8> {
+    let mut builder = FlatBufferBuilder::new();
+    let root = build(&mut builder);
+    builder.finish_minimal(root);
+    builder.finished_data().to_vec()
+}
+
+impl MessageSample {
+    fn encode(&self, kind: FrameKind, out: &mut Vec<u8>) {
+        let metadata = self
+            .metadata
+            .as_ref()
+            .map_or_else(Vec::new, MetadataSample::bytes);
+        let header = Header::new(kind, 0, 0)
+            .with_flags(MessageFlags(self.flags))
+            .with_topic(TopicId(self.topic))
+            .with_origin(self.origin)
+            .with_sequence(Sequence(self.sequence))
+            .with_origin_sequence(Sequence(self.origin_sequence))
+            .with_timestamp_us(self.timestamp_us)
+            .with_ttl_ms(self.ttl_ms)
+            .with_key_hash(self.key_hash);
+        let start = out.len();
+        FrameEncoder::message(out, &header, &metadata, &self.payload);
+        out[start + 4] = kind.0;
+    }
+}
+
+impl MetadataSample {
+    /// The table alone, without padding.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        if self.reply_to.is_none() && self.trace_parent.is_none() && self.trace_state.is_none() {
+            return MetadataBuilder::default()
+                .encode(
+                    self.content_type.as_deref(),
+                    self.correlation_id.as_deref(),
+                    self.headers
+                        .iter()
+                        .map(|(key, value)| (key.as_str(), value.as_slice())),
+                )
+                .to_vec();
+        }
+        finished(|b| {
+            let headers: Vec<_> = self
+                .headers
+                .iter()
+                .map(|(key, value)| {
+                    let key = Some(b.create_string(key));
+                    let value = Some(b.create_vector(value));
+                    metadata_table::HeaderEntry::create(
+                        b,
+                        &metadata_table::HeaderEntryArgs { key, value },
+                    )
+                })
+                .collect();
+            let headers = (!headers.is_empty()).then(|| b.create_vector(&headers));
+            let reply_to = self.reply_to.map(|(node, session, request)| {
+                metadata_table::ReplyAddress::create(
+                    b,
+                    &metadata_table::ReplyAddressArgs {
+                        node_high: (node.0 >> 64) as u64,
+                        node_low: node.0 as u64,
+                        session,
+                        request,
+                    },
+                )
+            });
+            let mut text =
+                |text: &Option<String>| text.as_deref().map(|text| b.create_string(text));
+            let content_type = text(&self.content_type);
+            let correlation_id = text(&self.correlation_id);
+            let trace_parent = text(&self.trace_parent);
+            let trace_state = text(&self.trace_state);
+            metadata_table::Metadata::create(
+                b,
+                &metadata_table::MetadataArgs {
+                    content_type,
+                    correlation_id,
+                    reply_to,
+                    headers,
+                    trace_parent,
+                    trace_state,
+                },
+            )
+        })
+    }
+}
