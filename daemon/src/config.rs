@@ -1,0 +1,229 @@
+//! What an operator can set, and the way from flags, environment and file to it.
+//!
+//! Every setting stands once, in the table of `config/setting.rs`; the three sources only differ in
+//! how they spell its name. Sources are applied weakest first (defaults, file, environment, flags),
+//! each value is checked even when a stronger source overrides it, and the first fault ends the
+//! start: nothing is ignored in silence.
+//!
+//! Parsing touches nothing: arguments, variables and the reader of the file are parameters, so that
+//! tests and fuzzers reach every line.
+
+mod command_line;
+mod environment;
+mod error;
+mod file;
+mod quantity;
+mod setting;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nexusd_core::Limits;
+use nexusd_core::io::listener::UnixAddress;
+
+pub use error::ConfigError;
+use error::Origin;
+use quantity::show_size;
+
+/// Everything a node is started with. [`Config::default`] holds the documented defaults.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// Name of the cluster (`--cluster`).
+    pub cluster: String,
+    /// Addresses to listen on for applications (`--bind`); at least one, none of them twice.
+    pub bind: Vec<IpAddr>,
+    /// TCP port for applications, the same on all addresses; 0 takes a free one (`--app-port`).
+    pub app_port: u16,
+    /// The unix socket for applications (`--unix-socket`).
+    pub unix_socket: UnixSocket,
+    /// Bounds of the data plane.
+    pub limits: Limits,
+    /// How the shards talk to the kernel (`--io`).
+    pub io: IoEngine,
+    /// Number of shards (`--shards`).
+    pub shards: usize,
+    /// The CPU the shard stays on (`--pin`); `None` leaves it to the kernel.
+    pub pin: Option<usize>,
+    /// Microseconds a shard looks for work before it sleeps (`--spin-us`).
+    pub spin_us: u32,
+    /// Time to flush subscribers on the way out (`--drain-timeout`).
+    pub drain_timeout: Duration,
+    /// What is logged (`--log-level`).
+    pub log_level: LogLevel,
+    /// How it is logged (`--log-format`).
+    pub log_format: LogFormat,
+}
+
+/// The unix socket beside the TCP port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum UnixSocket {
+    /// The abstract name `@nexusd/<app-port>`, which clients on the same host try first.
+    Auto,
+    /// No unix socket.
+    None,
+    /// This one.
+    At(UnixAddress),
+}
+
+/// How a shard talks to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IoEngine {
+    /// The best this host has: io_uring.
+    Auto,
+    /// io_uring, or no start.
+    Uring,
+}
+
+/// The least important event that is logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What makes the daemon fail.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// Start, stop and changes of state.
+    Info,
+    /// Connections and decisions.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// The form of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What a command line asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Invocation {
+    /// Run a node.
+    Run(Box<Config>),
+    /// Print this text (`--help`, `--version`) and end with success.
+    Print(String),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: "default".to_owned(),
+            bind: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            app_port: 5672,
+            unix_socket: UnixSocket::Auto,
+            limits: Limits::default(),
+            io: IoEngine::Auto,
+            shards: 1,
+            pin: None,
+            spin_us: 0,
+            drain_timeout: Duration::from_secs(10),
+            log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+impl Config {
+    /// The configuration that these sources together ask for.
+    ///
+    /// `args` begins with the program's name. Of `environment` only variables that begin with
+    /// `NEXUSD_` matter. `read_file` is called at most once, with the path that `--config` or
+    /// `NEXUSD_CONFIG` names.
+    pub fn from_sources(
+        args: impl IntoIterator<Item = OsString>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        read_file: impl FnOnce(&Path) -> io::Result<String>,
+    ) -> Result<Invocation, ConfigError> {
+        let flags = match command_line::parse(args)? {
+            command_line::Parsed::Flags(flags) => flags,
+            command_line::Parsed::Print(text) => return Ok(Invocation::Print(text)),
+        };
+        let variables = environment::parse(environment)?;
+
+        let mut config = Self::default();
+        if let Some((origin, path)) = flags.config_file.or(variables.config_file) {
+            let path = PathBuf::from(path);
+            let text = read_file(&path).map_err(|error| ConfigError::UnreadableFile {
+                origin,
+                path: path.clone(),
+                reason: error.to_string(),
+            })?;
+            config.apply(file::parse(&path, &text)?)?;
+        }
+        config.apply(variables.values)?;
+        config.apply(flags.values)?;
+        config.check()?;
+        Ok(Invocation::Run(Box::new(config)))
+    }
+
+    /// Checks what no value can be blamed for alone. A configuration made of sources has passed;
+    /// [`crate::Node::start`] checks those made in code.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let conflict = |sentence| Err(ConfigError::Conflict { sentence });
+        if self.bind.is_empty() {
+            return conflict("--bind names no address".to_owned());
+        }
+        // With less, one large message would push everything else out of the log.
+        let memory_min = u64::from(self.limits.payload_bytes) * 2;
+        if (self.limits.memory_bytes as u64) < memory_min {
+            return conflict(format!(
+                "--memory-limit {} is too small for --max-payload {}: it must be at least twice as \
+                 large",
+                show_size(self.limits.memory_bytes as u64),
+                show_size(u64::from(self.limits.payload_bytes)),
+            ));
+        }
+        Ok(())
+    }
+
+    /// All settings by their flags' names, as they could be given in a source.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
+        setting::SETTINGS
+            .iter()
+            .map(|setting| (setting.name, (setting.show)(self)))
+    }
+
+    fn apply(&mut self, values: Vec<Given>) -> Result<(), ConfigError> {
+        for given in values {
+            (given.setting.read)(self, &given.value).map_err(|reason| ConfigError::BadValue {
+                origin: given.origin,
+                value: given.value,
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// One value that a source gives for a setting.
+#[derive(Debug)]
+struct Given {
+    setting: &'static setting::Setting,
+    origin: Origin,
+    value: String,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

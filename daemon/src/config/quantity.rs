@@ -1,0 +1,156 @@
+//! Sizes and durations as operators write them, and back.
+//!
+//! A size is a number of bytes with an optional K, M or G (powers of 1,024). A duration is a number
+//! with an optional unit; a bare number counts milliseconds. The errors are the second half of a
+//! sentence that began with the value.
+
+use std::time::Duration;
+
+const SIZE_UNITS: [(char, u64); 3] = [('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
+/// Names, and milliseconds.
+const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+/// Reads a size; `4M` is 4,194,304.
+pub(super) fn read_size(text: &str) -> Result<u64, String> {
+    const EXPECTED: &str =
+        "is not a size; write a whole number of bytes, or one with K, M or G such as 64M";
+    let (number, unit) = split_unit(text);
+    let factor = match unit.chars().collect::<Vec<_>>().as_slice() {
+        [] => 1,
+        [letter] => SIZE_UNITS
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(letter))
+            .map(|(_, factor)| *factor)
+            .ok_or(EXPECTED)?,
+        _ => return Err(EXPECTED.to_owned()),
+    };
+    multiply(number, factor, EXPECTED)
+}
+
+/// Writes a size in the largest unit that needs no fraction.
+pub(super) fn show_size(bytes: u64) -> String {
+    match SIZE_UNITS
+        .iter()
+        .find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor))
+    {
+        Some((unit, factor)) => format!("{}{unit}", bytes / factor),
+        None => bytes.to_string(),
+    }
+}
+
+/// Reads a duration; `500`, `500ms`, `10s`, `5m`, `1h`.
+pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str =
+        "is not a duration; write milliseconds, or a whole number with ms, s, m or h such as 10s";
+    let (number, unit) = split_unit(text);
+    let factor = match unit {
+        "" => 1,
+        unit => DURATION_UNITS
+            .iter()
+            .find(|(name, _)| *name == unit)
+            .map(|(_, factor)| *factor)
+            .ok_or(EXPECTED)?,
+    };
+    multiply(number, factor, EXPECTED).map(Duration::from_millis)
+}
+
+/// Writes a duration in the largest unit that needs no fraction.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    match DURATION_UNITS
+        .iter()
+        .find(|(_, factor)| ms != 0 && ms.is_multiple_of(*factor))
+    {
+        Some((unit, factor)) => format!("{}{unit}", ms / factor),
+        None => format!("{ms}ms"),
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let digits = text
+        .find(|character: char| !character.is_ascii_digit())
+        .unwrap_or(text.len());
+    text.split_at(digits)
+}
+
+fn multiply(number: &str, factor: u64, expected: &str) -> Result<u64, String> {
+    if number.is_empty() {
+        return Err(expected.to_owned());
+    }
+    number
+        .parse::<u64>()
+        .ok()
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(|| "is more than 64 bits can hold".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sizes_take_k_m_and_g_of_either_case() {
+        assert_eq!(read_size("0"), Ok(0));
+        assert_eq!(read_size("4096"), Ok(4096));
+        assert_eq!(read_size("64K"), Ok(64 << 10));
+        assert_eq!(read_size("384M"), Ok(384 << 20));
+        assert_eq!(read_size("2g"), Ok(2 << 30));
+    }
+
+    #[test]
+    fn what_is_not_a_size_is_refused() {
+        for text in [
+            "", "M", "-1", "+1", "1.5G", "4MB", "4 M", "4T", "0x10", "４", "é",
+        ] {
+            assert!(read_size(text).is_err(), "{text:?}");
+        }
+        for text in ["99999999999999999999", "99999999999G"] {
+            assert_eq!(
+                read_size(text),
+                Err("is more than 64 bits can hold".to_owned())
+            );
+        }
+    }
+
+    #[test]
+    fn a_bare_duration_counts_milliseconds() {
+        assert_eq!(read_duration("5000"), Ok(Duration::from_secs(5)));
+        assert_eq!(read_duration("0"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn durations_take_units() {
+        assert_eq!(read_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(read_duration("10s"), Ok(Duration::from_secs(10)));
+        assert_eq!(read_duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(read_duration("1h"), Ok(Duration::from_secs(3600)));
+    }
+
+    #[test]
+    fn what_is_not_a_duration_is_refused() {
+        for text in ["", "s", "-5", "1.5s", "10 s", "10S", "10d", "10us", "ten"] {
+            assert!(read_duration(text).is_err(), "{text:?}");
+        }
+        assert!(read_duration("99999999999999999999h").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_size_reads_back_as_it_was_shown(bytes: u64) {
+            prop_assert_eq!(read_size(&show_size(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn a_duration_reads_back_as_it_was_shown(ms: u64) {
+            let duration = Duration::from_millis(ms);
+            prop_assert_eq!(read_duration(&show_duration(duration)), Ok(duration));
+        }
+
+        #[test]
+        fn no_text_makes_a_reader_panic(text: String) {
+            let _ = read_size(&text);
+            let _ = read_duration(&text);
+        }
+    }
+}

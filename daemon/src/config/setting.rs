@@ -1,0 +1,426 @@
+//! The table of settings: each stands here once, with its name, its help, and how its value is read
+//! and shown. Flags, variables, keys, help text and defaults are all made from it.
+//!
+//! `read` is given text of any origin and answers with the second half of a sentence that begins
+//! with the value. What `show` writes, `read` takes.
+
+use std::net::IpAddr;
+
+use nexusd_core::io::listener::UnixAddress;
+use nexusd_wire::control::OverflowPolicy;
+
+use super::quantity::{read_duration, read_size, show_duration, show_size};
+use super::{Config, IoEngine, LogFormat, LogLevel, UnixSocket};
+
+/// One thing that can be set.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// The flag without its dashes; the key of the file.
+    pub(super) name: &'static str,
+    /// The heading it stands under in the help.
+    pub(super) heading: &'static str,
+    /// What stands for the value in the help.
+    pub(super) value: &'static str,
+    /// One or more sentences for the operator.
+    pub(super) help: &'static str,
+    /// Takes a value.
+    pub(super) read: fn(&mut Config, &str) -> Result<(), String>,
+    /// Writes the value.
+    pub(super) show: fn(&Config) -> String,
+}
+
+const NODE: &str = "Node";
+const ADDRESSES: &str = "Addresses";
+const LIMITS: &str = "Limits";
+const SLOW_SUBSCRIBERS: &str = "Slow subscribers";
+const THREADS: &str = "Threads";
+const LOGS: &str = "Logs";
+
+/// Longest payload an operator may allow, in bytes.
+const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+/// Longest cluster name, in bytes.
+const CLUSTER_BYTES_MAX: usize = 64;
+/// Longest path or abstract name of a unix socket, in bytes: the kernel's `sun_path` less a NUL.
+const UNIX_NAME_BYTES_MAX: usize = 107;
+
+/// Every setting, in the order of the help.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "cluster",
+        heading: NODE,
+        value: "NAME",
+        help: "Name of the cluster this node belongs to. Nodes of different clusters ignore each \
+               other.",
+        read: |config, text| {
+            let fits = (1..=CLUSTER_BYTES_MAX).contains(&text.len());
+            if !fits || text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                return Err("is not a cluster name; it has 1 to 64 bytes and no spaces".to_owned());
+            }
+            text.clone_into(&mut config.cluster);
+            Ok(())
+        },
+        show: |config| config.cluster.clone(),
+    },
+    Setting {
+        name: "drain-timeout",
+        heading: NODE,
+        value: "DURATION",
+        help: "Time that SIGTERM leaves to send what is queued for subscribers. What is left then \
+               is counted in the log.",
+        read: |config, text| {
+            config.drain_timeout = read_duration(text)?;
+            within(config.drain_timeout.as_secs(), 0, 3_600, "1h")
+        },
+        show: |config| show_duration(config.drain_timeout),
+    },
+    Setting {
+        name: "bind",
+        heading: ADDRESSES,
+        value: "ADDRESS,…",
+        help: "Addresses to listen on, IPv4 or IPv6, separated by commas. `0.0.0.0,::` is every \
+               address of the host, 127.0.0.1 this host alone.",
+        read: |config, text| {
+            config.bind = read_addresses(text)?;
+            Ok(())
+        },
+        show: |config| {
+            let addresses: Vec<_> = config.bind.iter().map(ToString::to_string).collect();
+            addresses.join(",")
+        },
+    },
+    Setting {
+        name: "app-port",
+        heading: ADDRESSES,
+        value: "PORT",
+        help: "TCP port for applications. 0 takes a free port and names it in the ready line.",
+        read: |config, text| {
+            config.app_port = digits(text)
+                .and_then(|number| u16::try_from(number).ok())
+                .ok_or("is not a port; it is a number from 0 to 65535")?;
+            Ok(())
+        },
+        show: |config| config.app_port.to_string(),
+    },
+    Setting {
+        name: "unix-socket",
+        heading: ADDRESSES,
+        value: "auto|none|PATH",
+        help: "Unix socket for applications on this host, which costs about a third less per call \
+               than TCP. `auto` is the abstract name @nexusd/<app-port>, where clients look first; \
+               @NAME is another abstract name.",
+        read: |config, text| {
+            config.unix_socket = read_unix_socket(text)?;
+            Ok(())
+        },
+        show: |config| match &config.unix_socket {
+            UnixSocket::Auto => "auto".to_owned(),
+            UnixSocket::None => "none".to_owned(),
+            UnixSocket::At(address) => address.to_string(),
+        },
+    },
+    Setting {
+        name: "memory-limit",
+        heading: LIMITS,
+        value: "SIZE",
+        help: "Memory for messages: the log and all that is queued. When it is used up, the oldest \
+               messages go, and their subscribers are told.",
+        read: |config, text| {
+            let bytes = read_size(text)?;
+            within(bytes, 1 << 20, 1 << 50, "1048576G")?;
+            config.limits.memory_bytes = usize::try_from(bytes)
+                .map_err(|_| "is more than this machine can address".to_owned())?;
+            Ok(())
+        },
+        show: |config| show_size(config.limits.memory_bytes as u64),
+    },
+    Setting {
+        name: "max-payload",
+        heading: LIMITS,
+        value: "SIZE",
+        help: "Longest payload of a message, at most 64M. Longer ones are refused with an error.",
+        read: |config, text| {
+            let bytes = read_size(text)?;
+            within(bytes, 1, PAYLOAD_BYTES_MAX, "64M")?;
+            config.limits.payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            Ok(())
+        },
+        show: |config| show_size(u64::from(config.limits.payload_bytes)),
+    },
+    Setting {
+        name: "max-connections",
+        heading: LIMITS,
+        value: "COUNT",
+        help: "Connections of applications at a time. Further ones are refused with an error. Each \
+               takes a file descriptor; the limit on those (`ulimit -n`) must be higher.",
+        read: |config, text| {
+            config.limits.connections = read_count(text, 1, 1_000_000)?;
+            Ok(())
+        },
+        show: |config| config.limits.connections.to_string(),
+    },
+    Setting {
+        name: "max-topics",
+        heading: LIMITS,
+        value: "COUNT",
+        help: "Topics at a time. Publishing to a new one beyond that is refused with an error. \
+               Topics nobody uses are forgotten after 60 s.",
+        read: |config, text| {
+            config.limits.topics = read_count(text, 1, 1_000_000_000)?;
+            Ok(())
+        },
+        show: |config| config.limits.topics.to_string(),
+    },
+    Setting {
+        name: "subscriber-queue-limit",
+        heading: SLOW_SUBSCRIBERS,
+        value: "COUNT",
+        help: "Messages queued for one subscription before the policy below takes effect. 0 leaves \
+               it to the bytes alone.",
+        read: |config, text| {
+            config.limits.queue_messages = read_count(text, 0, 1_000_000_000)? as u64;
+            Ok(())
+        },
+        show: |config| config.limits.queue_messages.to_string(),
+    },
+    Setting {
+        name: "subscriber-queue-bytes",
+        heading: SLOW_SUBSCRIBERS,
+        value: "SIZE",
+        help: "Bytes queued for one subscription before the policy below takes effect.",
+        read: |config, text| {
+            let bytes = read_size(text)?;
+            within(bytes, 1 << 10, 1 << 50, "1048576G")?;
+            config.limits.queue_bytes = bytes;
+            Ok(())
+        },
+        show: |config| show_size(config.limits.queue_bytes),
+    },
+    Setting {
+        name: "backpressure-policy",
+        heading: SLOW_SUBSCRIBERS,
+        value: "drop-oldest|block",
+        help: "What happens when a queue is full. `drop-oldest` drops the oldest messages and tells \
+               the subscriber which; `block` holds publishers back first.",
+        read: |config, text| {
+            config.limits.policy = match text {
+                "drop-oldest" => OverflowPolicy::DropOldest,
+                "block" => OverflowPolicy::Block,
+                "drop-newest" | "disconnect" => {
+                    return Err(
+                        "comes with a later version; this one has drop-oldest and block".to_owned(),
+                    );
+                }
+                _ => return Err("is not a policy; choose drop-oldest or block".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            match config.limits.policy {
+                OverflowPolicy::Block => "block",
+                _ => "drop-oldest",
+            }
+            .to_owned()
+        },
+    },
+    Setting {
+        name: "block-timeout-ms",
+        heading: SLOW_SUBSCRIBERS,
+        value: "DURATION",
+        help: "Longest time that `block` holds publishers back; after that the queue drops its \
+               oldest messages.",
+        read: |config, text| {
+            let timeout = read_duration(text)?;
+            within(timeout.as_secs(), 0, 3_600, "1h")?;
+            config.limits.block_timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+            Ok(())
+        },
+        show: |config| {
+            show_duration(std::time::Duration::from_micros(
+                config.limits.block_timeout_us,
+            ))
+        },
+    },
+    Setting {
+        name: "shards",
+        heading: THREADS,
+        value: "auto|COUNT",
+        help: "Threads that share the topics. This version runs one, which is also what auto means.",
+        read: |config, text| {
+            config.shards = match text {
+                "auto" | "1" => 1,
+                _ if digits(text).is_some_and(|count| count > 1) => {
+                    return Err("comes with a later version; this one runs one shard".to_owned());
+                }
+                _ => return Err("is not a number of shards; choose auto or 1".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| config.shards.to_string(),
+    },
+    Setting {
+        name: "pin",
+        heading: THREADS,
+        value: "none|CPU",
+        help: "CPU that the shard stays on, by its number. `none` lets the kernel move it.",
+        read: |config, text| {
+            config.pin = match text {
+                "none" => None,
+                _ => Some(
+                    digits(text)
+                        .and_then(|cpu| usize::try_from(cpu).ok())
+                        .ok_or("is not a CPU; choose none or the number of one")?,
+                ),
+            };
+            Ok(())
+        },
+        show: |config| {
+            config
+                .pin
+                .map_or_else(|| "none".to_owned(), |cpu| cpu.to_string())
+        },
+    },
+    Setting {
+        name: "spin-us",
+        heading: THREADS,
+        value: "MICROSECONDS",
+        help: "Time a shard looks for work before it sleeps, at most 1000000. Spinning saves the \
+               cost of waking up, some 50 µs on virtual machines, and keeps a CPU busy.",
+        read: |config, text| {
+            let spin = read_count(text, 0, 1_000_000)?;
+            config.spin_us = u32::try_from(spin).unwrap_or(u32::MAX);
+            Ok(())
+        },
+        show: |config| config.spin_us.to_string(),
+    },
+    Setting {
+        name: "io",
+        heading: THREADS,
+        value: "auto|uring",
+        help: "How shards talk to the kernel. This version has io_uring, which needs Linux 6.1.",
+        read: |config, text| {
+            config.io = match text {
+                "auto" => IoEngine::Auto,
+                "uring" => IoEngine::Uring,
+                "epoll" => {
+                    return Err("comes with a later version; this one has uring".to_owned());
+                }
+                _ => {
+                    return Err("is not a way of input and output; choose auto or uring".to_owned());
+                }
+            };
+            Ok(())
+        },
+        show: |config| {
+            match config.io {
+                IoEngine::Auto => "auto",
+                IoEngine::Uring => "uring",
+            }
+            .to_owned()
+        },
+    },
+    Setting {
+        name: "log-level",
+        heading: LOGS,
+        value: "LEVEL",
+        help: "Least important events that are logged: off, error, warn, info, debug or trace. Logs \
+               go to stderr; the ready line goes to stdout whatever the level.",
+        read: |config, text| {
+            config.log_level = match text {
+                "off" => LogLevel::Off,
+                "error" => LogLevel::Error,
+                "warn" => LogLevel::Warn,
+                "info" => LogLevel::Info,
+                "debug" => LogLevel::Debug,
+                "trace" => LogLevel::Trace,
+                _ => {
+                    return Err(
+                        "is not a level; choose off, error, warn, info, debug or trace".to_owned(),
+                    );
+                }
+            };
+            Ok(())
+        },
+        show: |config| config.log_level.to_string(),
+    },
+    Setting {
+        name: "log-format",
+        heading: LOGS,
+        value: "text|json",
+        help: "Form of the log: lines for people, or one JSON object per line.",
+        read: |config, text| {
+            config.log_format = match text {
+                "text" => LogFormat::Text,
+                "json" => LogFormat::Json,
+                _ => return Err("is not a format; choose text or json".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| {
+            match config.log_format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            }
+            .to_owned()
+        },
+    },
+];
+
+/// The setting of that name.
+pub(super) fn named(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+fn digits(text: &str) -> Option<u64> {
+    let only_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    only_digits.then(|| text.parse().ok()).flatten()
+}
+
+fn read_count(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    digits(text)
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|count| (min..=max).contains(count))
+        .ok_or_else(|| format!("is not a whole number from {min} to {max}"))
+}
+
+/// Checks a quantity; `shown_max` is `max` as the operator would write it.
+fn within(quantity: u64, min: u64, max: u64, shown_max: &str) -> Result<(), String> {
+    if quantity < min {
+        Err(format!("is too small; the least is {}", show_size(min)))
+    } else if quantity > max {
+        Err(format!("is too large; the most is {shown_max}"))
+    } else {
+        Ok(())
+    }
+}
+
+fn read_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
+    let mut addresses = Vec::new();
+    for part in text.split(',') {
+        let address: IpAddr = part.trim().parse().map_err(|_| {
+            "is not a list of IPv4 and IPv6 addresses, such as 127.0.0.1 or 0.0.0.0,::".to_owned()
+        })?;
+        if addresses.contains(&address) {
+            return Err(format!("names {address} twice"));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn read_unix_socket(text: &str) -> Result<UnixSocket, String> {
+    let name = text.strip_prefix('@').unwrap_or(text);
+    if name.is_empty() || name.contains('\0') {
+        return Err("is not a unix socket; choose auto, none, a path or @NAME".to_owned());
+    }
+    if name.len() > UNIX_NAME_BYTES_MAX {
+        return Err(format!(
+            "is too long for a unix socket; the most is {UNIX_NAME_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(match text {
+        "auto" => UnixSocket::Auto,
+        "none" => UnixSocket::None,
+        _ if text.starts_with('@') => UnixSocket::At(UnixAddress::Abstract(name.to_owned())),
+        path => UnixSocket::At(UnixAddress::Path(path.into())),
+    })
+}

@@ -1,0 +1,503 @@
+//! How the sources together become a configuration, and how every fault reads.
+
+use std::cell::Cell;
+
+use proptest::prelude::*;
+
+use super::environment::variable;
+use super::setting::SETTINGS;
+use super::*;
+
+fn os(texts: &[&str]) -> Vec<OsString> {
+    std::iter::once("nexusd")
+        .chain(texts.iter().copied())
+        .map(OsString::from)
+        .collect()
+}
+
+fn pairs(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+    variables
+        .iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+/// Flags, variables, and the text of the file if any of the two names one.
+fn invoke(
+    args: &[&str],
+    variables: &[(&str, &str)],
+    file: &str,
+) -> Result<Invocation, ConfigError> {
+    Config::from_sources(os(args), pairs(variables), |_| Ok(file.to_owned()))
+}
+
+fn configure(args: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
+    match invoke(args, variables, file)? {
+        Invocation::Run(config) => Ok(*config),
+        Invocation::Print(text) => panic!("a configuration, not {text:?}"),
+    }
+}
+
+fn fault(args: &[&str], variables: &[(&str, &str)], file: &str) -> String {
+    let sentence = configure(args, variables, file)
+        .expect_err("a fault")
+        .to_string();
+    assert!(!sentence.contains('\n'), "one line: {sentence:?}");
+    sentence
+}
+
+/// A TOML string; JSON escapes the same characters the same way.
+fn quoted(value: &str) -> String {
+    serde_json::Value::from(value).to_string()
+}
+
+fn help() -> String {
+    match invoke(&["--help"], &[], "") {
+        Ok(Invocation::Print(text)) => text,
+        other => panic!("the help, not {other:?}"),
+    }
+}
+
+#[test]
+fn without_sources_the_documented_defaults_hold() {
+    let config = configure(&[], &[], "").expect("the defaults");
+    assert_eq!(config, Config::default());
+    let shown: Vec<_> = config.settings().collect();
+    for (name, value) in [
+        ("cluster", "default"),
+        ("bind", "0.0.0.0"),
+        ("app-port", "5672"),
+        ("unix-socket", "auto"),
+        ("memory-limit", "384M"),
+        ("max-payload", "4M"),
+        ("max-connections", "10000"),
+        ("max-topics", "2000000"),
+        ("subscriber-queue-limit", "10000"),
+        ("subscriber-queue-bytes", "16M"),
+        ("backpressure-policy", "drop-oldest"),
+        ("block-timeout-ms", "5s"),
+        ("drain-timeout", "10s"),
+        ("spin-us", "0"),
+        ("io", "auto"),
+        ("log-level", "info"),
+        ("log-format", "text"),
+    ] {
+        assert!(
+            shown.contains(&(name, value.to_owned())),
+            "{name}: {shown:?}"
+        );
+    }
+}
+
+#[test]
+fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
+    let file = "app-port = 1003\nmax-topics = 1003\ncluster = 'file'";
+    let variables = [("NEXUSD_APP_PORT", "1002"), ("NEXUSD_MAX_TOPICS", "1002")];
+    let args = ["--config", "nexusd.toml", "--app-port", "1001"];
+    let config = configure(&args, &variables, file).expect("three sources");
+    assert_eq!(config.app_port, 1001);
+    assert_eq!(config.limits.topics, 1002);
+    assert_eq!(config.cluster, "file");
+    assert_eq!(config.limits.connections, 10_000);
+}
+
+#[test]
+fn every_setting_can_come_from_each_source() {
+    let other = Config {
+        cluster: "other".to_owned(),
+        bind: vec![
+            "::1".parse().expect("an address"),
+            "127.0.0.1".parse().expect("an address"),
+        ],
+        app_port: 7000,
+        unix_socket: UnixSocket::At(UnixAddress::Path("/run/nexusd.sock".into())),
+        limits: Limits {
+            memory_bytes: 1 << 30,
+            payload_bytes: 1 << 20,
+            connections: 7,
+            topics: 8,
+            queue_messages: 0,
+            queue_bytes: 3 << 20,
+            policy: nexusd_wire::control::OverflowPolicy::Block,
+            block_timeout_us: 1_500_000,
+        },
+        io: IoEngine::Uring,
+        shards: 1,
+        pin: Some(1),
+        spin_us: 50,
+        drain_timeout: Duration::from_millis(2_500),
+        log_level: LogLevel::Trace,
+        log_format: LogFormat::Json,
+    };
+    let settings: Vec<_> = other.settings().collect();
+
+    let args: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| format!("--{name}={value}"))
+        .collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    assert_eq!(configure(&args, &[], "").as_ref(), Ok(&other));
+
+    let variables: Vec<_> = settings
+        .iter()
+        .map(|(name, value)| (variable(name), value.clone()))
+        .collect();
+    let variables: Vec<_> = variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(configure(&[], &variables, "").as_ref(), Ok(&other));
+
+    let file: String = settings
+        .iter()
+        .map(|(name, value)| format!("{name} = '{value}'\n"))
+        .collect();
+    assert_eq!(configure(&["--config=x"], &[], &file).as_ref(), Ok(&other));
+}
+
+#[test]
+fn the_file_takes_numbers_and_lists() {
+    let file = "bind = ['127.0.0.1', '::1']\napp-port = 0\nmemory-limit = 0x10000000";
+    let config = configure(&[], &[("NEXUSD_CONFIG", "x")], file).expect("a file");
+    assert_eq!(config.bind.len(), 2);
+    assert_eq!(config.app_port, 0);
+    assert_eq!(config.limits.memory_bytes, 256 << 20);
+}
+
+#[test]
+fn the_flag_names_the_file_before_the_variable_does() {
+    let seen = Cell::new(None);
+    let sources = Config::from_sources(
+        os(&["--config", "flag.toml"]),
+        pairs(&[("NEXUSD_CONFIG", "variable.toml")]),
+        |path| {
+            seen.set(Some(path.to_owned()));
+            Ok(String::new())
+        },
+    );
+    assert!(sources.is_ok());
+    assert_eq!(seen.take(), Some(PathBuf::from("flag.toml")));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_fault_of_who_named_it() {
+    let refused = |_: &Path| Err(io::Error::from(io::ErrorKind::NotFound));
+    let sentence = Config::from_sources(os(&["--config", "gone.toml"]), [], refused)
+        .expect_err("no file")
+        .to_string();
+    assert!(
+        sentence.starts_with("flag --config: cannot read \"gone.toml\": "),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn the_help_teaches_every_flag_with_its_default() {
+    let help = help();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    let defaults = Config::default();
+    for setting in SETTINGS {
+        assert!(
+            help.contains(&format!("--{} <", setting.name)),
+            "{}",
+            setting.name
+        );
+        let default = format!("[default: {}]", (setting.show)(&defaults));
+        assert!(words.contains(&default), "{}: {default}", setting.name);
+        assert!(help.contains(setting.heading), "{}", setting.heading);
+    }
+    for text in [
+        "--config",
+        "NEXUSD_APP_PORT",
+        "384M",
+        "10s",
+        "exit code 2",
+        "SIGTERM",
+    ] {
+        assert!(words.contains(text), "{text}");
+    }
+}
+
+#[test]
+fn the_version_is_the_packages() {
+    assert_eq!(
+        invoke(&["--version"], &[], ""),
+        Ok(Invocation::Print(format!(
+            "nexusd {}\n",
+            env!("CARGO_PKG_VERSION")
+        )))
+    );
+}
+
+#[test]
+fn every_bad_value_is_refused_by_name_whatever_the_source() {
+    for (name, bad) in [
+        ("cluster", &["", "two words", "a\u{7}b"][..]),
+        (
+            "bind",
+            &[
+                "",
+                "localhost",
+                "127.0.0.1:80",
+                "127.0.0.1,",
+                "::,::",
+                "[::1]",
+            ],
+        ),
+        ("app-port", &["", "-1", "65536", "http", "5672.0", "+1"]),
+        ("unix-socket", &["", "@"]),
+        (
+            "memory-limit",
+            &[
+                "",
+                "0",
+                "512K",
+                "-1",
+                "384MB",
+                "1.5G",
+                "99999999999999999999",
+            ],
+        ),
+        ("max-payload", &["", "0", "65M", "4 M"]),
+        ("max-connections", &["", "0", "-1", "many", "1000001"]),
+        ("max-topics", &["", "0", "1e6"]),
+        ("subscriber-queue-limit", &["", "-1", "all"]),
+        ("subscriber-queue-bytes", &["", "0", "1", "x"]),
+        (
+            "backpressure-policy",
+            &["", "drop", "Block", "drop-newest", "disconnect"],
+        ),
+        ("block-timeout-ms", &["", "-1", "5 s", "soon", "2h"]),
+        ("drain-timeout", &["", "10d", "1.5s", "61m"]),
+        ("shards", &["", "0", "2", "64", "all"]),
+        ("pin", &["", "-1", "cpu0", "auto"]),
+        ("spin-us", &["", "-1", "10us", "1000001"]),
+        ("io", &["", "epoll", "URING", "kqueue"]),
+        ("log-level", &["", "verbose", "INFO", "3"]),
+        ("log-format", &["", "xml", "JSON"]),
+    ] {
+        for value in bad {
+            let flag = fault(&[&format!("--{name}={value}")], &[], "");
+            assert!(flag.starts_with(&format!("flag --{name}: ")), "{flag}");
+            let named = variable(name);
+            let in_environment = fault(&[], &[(&named, value)], "");
+            assert!(
+                in_environment.starts_with(&format!("environment variable {named}: ")),
+                "{in_environment}"
+            );
+            let key = fault(
+                &["--config=n.toml"],
+                &[],
+                &format!("\n{name} = {}", quoted(value)),
+            );
+            assert!(
+                key.starts_with(&format!("n.toml line 2: key \"{name}\": ")),
+                "{key}"
+            );
+            for sentence in [flag, in_environment, key] {
+                assert!(
+                    sentence.contains(&format!("\"{}\" ", value.escape_debug())),
+                    "{sentence}"
+                );
+            }
+        }
+    }
+    let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(
+        listed.len(),
+        19,
+        "new settings need bad values here: {listed:?}"
+    );
+}
+
+#[test]
+fn what_comes_later_is_refused_as_such() {
+    for arg in [
+        "--shards=4",
+        "--io=epoll",
+        "--backpressure-policy=drop-newest",
+        "--backpressure-policy=disconnect",
+    ] {
+        let sentence = fault(&[arg], &[], "");
+        assert!(
+            sentence.contains("comes with a later version; this one "),
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn an_overridden_bad_value_is_still_a_fault() {
+    let sentence = fault(&["--app-port=1"], &[("NEXUSD_APP_PORT", "x")], "");
+    assert!(
+        sentence.starts_with("environment variable NEXUSD_APP_PORT: \"x\" "),
+        "{sentence}"
+    );
+}
+
+#[test]
+fn unknown_names_are_refused_with_what_was_probably_meant() {
+    assert_eq!(
+        fault(&["--app-prot", "1"], &[], ""),
+        "flag --app-prot is unknown; did you mean --app-port?"
+    );
+    let sentence = fault(&[], &[("NEXUSD_MEMORY_LIMT", "1G")], "");
+    assert!(
+        sentence.starts_with(
+            "environment variable NEXUSD_MEMORY_LIMT is unknown; did you mean NEXUSD_MEMORY_LIMIT?"
+        ),
+        "{sentence}"
+    );
+    let sentence = fault(&["--config=n.toml"], &[], "cluster = 'a'\n\napp_port = 1");
+    assert!(
+        sentence.starts_with("n.toml line 3: key \"app_port\" is unknown; did you mean app-port?"),
+        "{sentence}"
+    );
+    let sentence = fault(&[], &[("NEXUSD_ZZZ", "1")], "");
+    assert!(!sentence.contains("did you mean"), "{sentence}");
+}
+
+#[test]
+fn a_table_in_the_file_is_refused() {
+    assert!(fault(&["--config=n.toml"], &[], "[limits]\nmax-topics = 1").contains("\"limits\""));
+    let sentence = fault(&["--config=n.toml"], &[], "[bind]\nx = 1");
+    assert!(sentence.contains("is a table"), "{sentence}");
+}
+
+#[test]
+fn values_of_other_kinds_in_the_file_are_refused() {
+    for value in ["true", "1.5", "1979-05-27", "[['a']]", "{ a = 1 }"] {
+        let sentence = fault(&["--config=n.toml"], &[], &format!("app-port = {value}"));
+        assert!(
+            sentence.starts_with("n.toml line 1: key \"app-port\": "),
+            "{sentence}"
+        );
+        assert!(
+            sentence.ends_with("write a string or a whole number"),
+            "{sentence}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_not_toml_is_refused_with_its_line() {
+    let sentence = fault(&["--config=n.toml"], &[], "cluster = 'a'\napp-port 1\n");
+    assert!(sentence.starts_with("n.toml line 2: "), "{sentence}");
+    let sentence = fault(&["--config=n.toml"], &[], "app-port = 1\napp-port = 2\n");
+    assert!(sentence.starts_with("n.toml line 2: "), "{sentence}");
+}
+
+#[test]
+fn a_command_line_that_is_not_made_of_flags_is_refused() {
+    for (args, sentence) in [
+        (
+            &["start"][..],
+            "command line: \"start\" is not a flag; flags begin with two dashes",
+        ),
+        (
+            &["--app-port"],
+            "command line: flag --app-port needs a value",
+        ),
+        (
+            &["--app-port=1", "--app-port=2"],
+            "command line: flag --app-port is given twice",
+        ),
+        (
+            &["-p", "1"],
+            "flag -p is unknown; `nexusd --help` lists what can be set",
+        ),
+    ] {
+        assert_eq!(fault(args, &[], ""), sentence);
+    }
+}
+
+#[test]
+fn settings_that_do_not_suit_each_other_are_refused() {
+    assert_eq!(
+        fault(&["--memory-limit=8M", "--max-payload=16M"], &[], ""),
+        "--memory-limit 8M is too small for --max-payload 16M: it must be at least twice as large"
+    );
+    let config = Config {
+        bind: Vec::new(),
+        ..Config::default()
+    };
+    assert!(config.check().is_err());
+}
+
+#[test]
+fn variables_of_others_are_left_alone() {
+    let variables = [
+        ("PATH", "/bin"),
+        ("NEXUS_APP_PORT", "x"),
+        ("nexusd_app_port", "x"),
+    ];
+    assert_eq!(configure(&[], &variables, ""), Ok(Config::default()));
+}
+
+#[test]
+fn long_and_odd_values_are_shown_in_one_short_line() {
+    let long = format!("--cluster={}\n\u{1b}[31m", "a ".repeat(10_000));
+    let sentence = fault(&[&long], &[], "");
+    assert!(sentence.len() < 250, "{}", sentence.len());
+    assert!(!fault(&["--cluster=\u{1b}[31m"], &[], "").contains('\u{1b}'));
+}
+
+proptest! {
+    #[test]
+    fn no_sources_make_the_parser_panic(
+        args in prop::collection::vec(any_argument(), 0..4),
+        variables in prop::collection::vec(any_variable(), 0..4),
+        file in any_file(),
+    ) {
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        if let Err(error) = invoke(&args, &variables, &file) {
+            prop_assert!(!error.to_string().contains('\n'), "{error}");
+        }
+    }
+}
+
+fn any_name() -> impl Strategy<Value = String> {
+    let names: Vec<_> = SETTINGS
+        .iter()
+        .map(|setting| setting.name.to_owned())
+        .collect();
+    prop_oneof![prop::sample::select(names), "[a-z-]{0,12}"]
+}
+
+fn any_value() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[0-9]{0,22}[KMGmsh]{0,2}",
+        "[a-z:.,@/-]{0,12}",
+        any::<String>()
+    ]
+}
+
+fn any_argument() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (any_name(), any_value()).prop_map(|(name, value)| format!("--{name}={value}")),
+        any_name().prop_map(|name| format!("--{name}")),
+        Just("--config=x".to_owned()),
+        any::<String>(),
+    ]
+}
+
+fn any_variable() -> impl Strategy<Value = (String, String)> {
+    (
+        prop_oneof![any_name().prop_map(|name| variable(&name)), any::<String>()],
+        any_value(),
+    )
+}
+
+fn any_file() -> impl Strategy<Value = String> {
+    prop_oneof![
+        prop::collection::vec((any_name(), any_value()), 0..5).prop_map(|pairs| {
+            pairs
+                .iter()
+                .map(|(name, value)| format!("{name} = {}\n", quoted(value)))
+                .collect()
+        }),
+        any::<String>(),
+    ]
+}

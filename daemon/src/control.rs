@@ -1,0 +1,126 @@
+//! The control thread: a glommio executor for everything that has to do with time and not with a
+//! message. It asks the shard for its counters once a second and publishes them as statistics.
+//!
+//! It reaches the shard through the mailbox alone, never waits for it, and is never on the path of a
+//! message. It ends when the channel of samples is closed.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use async_channel::{Receiver, Sender};
+use glommio::timer::Timer;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use nexusd_core::io::mailbox::CommandSender;
+use nexusd_core::{Command, Metrics};
+use tracing::debug;
+
+use crate::error::{StartError, StopError};
+use crate::panic_hook;
+use crate::statistics::{Sample, Statistics};
+
+const NAME: &str = "control";
+/// Time between two statistics.
+const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
+/// Memory glommio registers for files, in bytes; its least. This thread has none.
+const IO_MEMORY_BYTES: usize = 64 << 10;
+/// Entries of each of glommio's three rings. Timers need few.
+const RING_DEPTH: usize = 8;
+/// Samples on their way from the shard; one a second comes.
+const SAMPLES_MAX: usize = 4;
+
+/// What the control thread is made from.
+#[derive(Debug)]
+pub(crate) struct ControlConfig {
+    pub(crate) statistics: Statistics,
+    pub(crate) commands: CommandSender,
+    /// Set once the node drains: nothing is sampled from then on.
+    pub(crate) draining: Arc<AtomicBool>,
+}
+
+/// A running control thread.
+#[derive(Debug)]
+pub(crate) struct ControlThread {
+    samples: Sender<Metrics>,
+    thread: JoinHandle<()>,
+}
+
+impl ControlThread {
+    /// Starts the thread and waits until its executor runs.
+    pub(crate) fn start(config: ControlConfig) -> Result<Self, StartError> {
+        let (samples, incoming) = async_channel::bounded(SAMPLES_MAX);
+        let (started, is_started) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new()
+            .name(NAME.to_owned())
+            .spawn(move || match executor() {
+                Ok(executor) => {
+                    drop(started.send(Ok(())));
+                    executor.run(publish_statistics(config, incoming));
+                }
+                Err(error) => drop(started.send(Err(error))),
+            })
+            .map_err(StartError::system("a thread"))?;
+        // A thread that ends without an answer has panicked; its end will say so.
+        is_started.recv().unwrap_or(Ok(()))?;
+        Ok(Self { samples, thread })
+    }
+
+    /// Where the shard's counters go to. A full channel may be ignored.
+    pub(crate) fn samples(&self) -> Sender<Metrics> {
+        self.samples.clone()
+    }
+
+    /// Ends the thread and waits for that.
+    pub(crate) fn stop(self) -> Result<(), StopError> {
+        self.samples.close();
+        self.thread.join().map_err(|panic| StopError::Panicked {
+            thread: NAME.to_owned(),
+            reason: panic_hook::reason(&*panic),
+        })
+    }
+}
+
+fn executor() -> Result<LocalExecutor, StartError> {
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .name(NAME)
+        .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_DEPTH)
+        .make()
+        .map_err(|error| StartError::Control {
+            reason: error.to_string(),
+        })
+}
+
+async fn publish_statistics(config: ControlConfig, samples: Receiver<Metrics>) {
+    let ControlConfig {
+        mut statistics,
+        commands,
+        draining,
+    } = config;
+    let topic: Box<str> = statistics.topic().into();
+    let commands = Rc::new(commands);
+    let sampler = glommio::spawn_local(sample(Rc::clone(&commands), draining));
+    while let Ok(metrics) = samples.recv().await {
+        let document = statistics.document(Sample::now(metrics));
+        let publish = Command::Publish {
+            topic: topic.clone(),
+            payload: document.to_string().into_bytes().into(),
+        };
+        if commands.send(publish).is_err() {
+            debug!("the shard's mailbox is full; statistics of this second are not published");
+        }
+    }
+    sampler.cancel().await;
+}
+
+/// Asks for the shard's counters at each interval. The answers come through the channel.
+async fn sample(commands: Rc<CommandSender>, draining: Arc<AtomicBool>) {
+    while !draining.load(Ordering::Acquire) {
+        Timer::new(STATISTICS_INTERVAL).await;
+        // A mailbox without room is one the shard has not looked into for long; it is asked again.
+        let _ = commands.send(Command::Sample);
+    }
+}

@@ -1,0 +1,72 @@
+//! Why a node does not start, or does not go on. Each text is one sentence for the operator.
+
+use std::io;
+
+use nexusd_core::io::listener::ListenError;
+use nexusd_core::io::setup_error::SetupError;
+
+use crate::config::ConfigError;
+
+/// Why a node does not start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Settings that do not suit each other.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The kernel refuses what the shards need.
+    #[error(transparent)]
+    Io(#[from] SetupError),
+    /// The control thread cannot be set up.
+    #[error(
+        "the control thread cannot be set up: {reason}; it needs io_uring and 512 KiB of lockable \
+         memory (`ulimit -l`, LimitMEMLOCK= in systemd, `--ulimit memlock` in Docker)"
+    )]
+    Control {
+        /// What glommio says.
+        reason: String,
+    },
+    /// The CPU of `--pin` cannot be had.
+    #[error("--pin {cpu}: this process may not run on that CPU")]
+    Pin {
+        /// The CPU asked for.
+        cpu: usize,
+    },
+    /// The system refuses a thread, an eventfd or random numbers.
+    #[error("cannot get {what} from the system: {source}")]
+    System {
+        /// What was asked for.
+        what: &'static str,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    pub(crate) fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { what, source }
+    }
+}
+
+/// Why a node ended without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// The kernel refuses to go on with the ring of this thread.
+    #[error("{thread} cannot go on: {source}")]
+    Failed {
+        /// The thread.
+        thread: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A fault in the program itself. Report it with the reason.
+    #[error("{thread} panicked: {reason}")]
+    Panicked {
+        /// The thread.
+        thread: String,
+        /// What it said.
+        reason: String,
+    },
+}

@@ -1,0 +1,29 @@
+//! The NexusD daemon: a library that runs a node, and the binary around it.
+//!
+//! [`Config`] says what to run, [`Node`] runs it: a shard thread (`shard_thread.rs`) that owns all
+//! sockets of applications, and a control thread (`control.rs`) for timers and statistics, which
+//! reaches the shard only through its mailbox. Several nodes may run in one process.
+//!
+//! What belongs to the process and not to a node is left to the binary: signals, logs
+//! ([`logging`]), and that a panic ends everything ([`panic_hook`]). The node only raises the limit
+//! on open files.
+
+pub mod config;
+pub mod logging;
+pub mod node;
+pub mod panic_hook;
+
+mod control;
+mod error;
+mod listeners;
+mod process;
+mod shard_thread;
+mod statistics;
+
+pub use config::{Config, ConfigError, Invocation};
+pub use error::{StartError, StopError};
+pub use nexusd_wire::NodeId;
+pub use node::{Drainer, Node, Stopped};
+
+/// Name and version, as told to clients.
+pub const SOFTWARE: &str = concat!("nexusd/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,105 @@
+//! The binary `nexusd`: one node, and what belongs to a process around it.
+//!
+//! Exit codes: 0 ended as asked, 1 could not start or go on, 2 bad settings, 70 a fault in the
+//! program itself.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use nexusd::{Config, Drainer, Invocation, Node, logging, panic_hook};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+use tracing::{info, warn};
+
+const BAD_SETTINGS: u8 = 2;
+/// What shells add to a signal's number in the exit code of what it ended.
+const ENDED_BY_SIGNAL: i32 = 128;
+
+fn main() -> ExitCode {
+    let sources = Config::from_sources(std::env::args_os(), std::env::vars_os(), |path| {
+        std::fs::read_to_string(path)
+    });
+    let config = match sources {
+        Ok(Invocation::Run(config)) => *config,
+        Ok(Invocation::Print(text)) => {
+            // A reader that has gone away has read enough.
+            let _ = io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(fault) => {
+            complain(&fault);
+            return ExitCode::from(BAD_SETTINGS);
+        }
+    };
+    logging::start(config.log_level, config.log_format);
+    panic_hook::end_process_on_panic();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            complain(&*fault);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    // Before the node, so that a signal that comes while it starts is not lost.
+    let signals = catch_signals()?;
+    let node = Node::start(config)?;
+    drain_on_signal(signals, node.drainer())?;
+    announce(&node);
+    let stopped = node.wait()?;
+    if stopped.unflushed_messages > 0 {
+        warn!(
+            messages = stopped.unflushed_messages,
+            "subscribers did not take everything in time"
+        );
+    }
+    info!(
+        messages_in = stopped.metrics.messages_in,
+        messages_out = stopped.metrics.messages_out,
+        "NexusD has ended"
+    );
+    Ok(())
+}
+
+/// The line goes to stdout whatever is logged, for scripts that start a daemon and wait for it.
+fn announce(node: &Node) {
+    let line = node.ready_line().to_string();
+    info!("{line}");
+    // Whoever closed stdout does not want to know.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// The first signal is left to [`drain_on_signal`]; the second ends the process where it stands,
+/// even if that is stuck.
+fn catch_signals() -> io::Result<Signals> {
+    let caught = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        let exit_code = ENDED_BY_SIGNAL + signal;
+        flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&caught))?;
+        flag::register(signal, Arc::clone(&caught))?;
+    }
+    Signals::new([SIGTERM, SIGINT])
+}
+
+fn drain_on_signal(mut signals: Signals, drainer: Drainer) -> io::Result<()> {
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for _ in &mut signals {
+                drainer.drain();
+            }
+        })?;
+    Ok(())
+}
+
+/// One sentence on stderr, whatever the log level, and in the log for those who collect it.
+fn complain(fault: &(impl Display + ?Sized)) {
+    let _ = writeln!(io::stderr(), "nexusd: {fault}");
+}

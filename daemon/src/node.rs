@@ -1,0 +1,274 @@
+//! One node of the mesh: its listeners and threads, from start to end.
+//!
+//! Start binds, then starts the control thread, then the shard; whatever fails takes the rest with
+//! it. The end goes the other way round: the shard flushes and finishes, then the control thread is
+//! stopped.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{fmt, thread};
+
+use nexusd_core::io::clock;
+use nexusd_core::io::mailbox::{CommandSender, mailbox};
+use nexusd_core::io::ring::UringOptions;
+use nexusd_core::{Command, Metrics, ShardConfig};
+use nexusd_wire::NodeId;
+use tracing::{debug, info, warn};
+
+use crate::config::Config;
+use crate::control::{ControlConfig, ControlThread};
+use crate::error::{StartError, StopError};
+use crate::listeners::Listeners;
+use crate::shard_thread::{ShardThread, ShardThreadConfig};
+use crate::statistics::Statistics;
+use crate::{SOFTWARE, process};
+
+/// Commands that wait for the shard. A handful per second come.
+const MAILBOX_COMMANDS: usize = 1_024;
+/// File descriptors a node needs beside those of connections.
+const FILES_RESERVED: u64 = 64;
+/// Attempts to put a command into a full mailbox, and the time between them.
+const SEND_ATTEMPTS: (u32, Duration) = (1_000, Duration::from_millis(1));
+
+/// A running node. Dropping it ends it without flushing.
+#[derive(Debug)]
+pub struct Node {
+    id: NodeId,
+    config: Config,
+    tcp: Vec<SocketAddr>,
+    unix: Option<String>,
+    drainer: Drainer,
+    /// What the shard counted when it was last asked.
+    sampled: Arc<Mutex<Metrics>>,
+    /// Both are there until the end.
+    shard: Option<ShardThread>,
+    control: Option<ControlThread>,
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stopped {
+    /// Messages that were still queued for subscribers when their connections were closed.
+    pub unflushed_messages: u64,
+    /// Everything it counted.
+    pub metrics: Metrics,
+}
+
+impl Node {
+    /// Starts a node. When this returns it accepts connections.
+    ///
+    /// Raises the process's limit on open files as far as this user may.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let started = Instant::now();
+        if let Some(cpu) = config.pin
+            && !process::may_run_on(cpu)
+        {
+            return Err(StartError::Pin { cpu });
+        }
+        check_file_limit(config.limits.connections);
+        let random = || process::random().map_err(StartError::system("random numbers"));
+        let id = NodeId(random()?);
+        let seed = random()? as u64;
+        let listeners = Listeners::bind(&config)?;
+        let (commands, receiver) =
+            mailbox(MAILBOX_COMMANDS).map_err(StartError::system("an eventfd"))?;
+        let drainer = Drainer {
+            commands: commands.clone(),
+            timeout: config.drain_timeout,
+            draining: Arc::new(AtomicBool::new(false)),
+        };
+        let control = ControlThread::start(ControlConfig {
+            statistics: Statistics::new(id, &config.cluster, started),
+            commands,
+            draining: Arc::clone(&drainer.draining),
+        })?;
+        let sampled = Arc::new(Mutex::new(Metrics::default()));
+        let shard = ShardThread::start(ShardThreadConfig {
+            name: "shard-0".to_owned(),
+            shard: ShardConfig {
+                node: id,
+                cluster: config.cluster.clone(),
+                software: SOFTWARE.to_owned(),
+                seed,
+                limits: config.limits.clone(),
+            },
+            options: UringOptions {
+                spin_us: config.spin_us,
+                connections_max: config.limits.connections,
+                ..UringOptions::default()
+            },
+            pin: config.pin,
+            listeners: listeners.all,
+            commands: receiver,
+            on_metrics: on_metrics(&control, &sampled),
+        });
+        let shard = match shard {
+            Ok(shard) => shard,
+            Err(error) => {
+                // What counts is why the start failed.
+                let _ = control.stop();
+                return Err(error);
+            }
+        };
+        debug!(settings = ?config.settings().collect::<Vec<_>>(), "node {id} runs");
+        Ok(Self {
+            id,
+            tcp: listeners.tcp,
+            unix: listeners.unix,
+            config,
+            drainer,
+            sampled,
+            shard: Some(shard),
+            control: Some(control),
+        })
+    }
+
+    /// Where applications connect over TCP, in the order of [`Config::bind`].
+    pub fn tcp_addresses(&self) -> &[SocketAddr] {
+        &self.tcp
+    }
+
+    /// Where applications on this host connect: a path, or `@` and an abstract name.
+    pub fn unix_name(&self) -> Option<&str> {
+        self.unix.as_deref()
+    }
+
+    /// The id of this node, new at each start.
+    pub fn node_id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The line that tells people and scripts where the node is: `NexusD is ready`, and
+    /// `name=value` separated by spaces.
+    pub fn ready_line(&self) -> impl fmt::Display + '_ {
+        fmt::from_fn(|f| {
+            f.write_str("NexusD is ready tcp=")?;
+            for (index, address) in self.tcp.iter().enumerate() {
+                let comma = if index == 0 { "" } else { "," };
+                write!(f, "{comma}{address}")?;
+            }
+            write!(
+                f,
+                " unix={} node={} cluster={} version={} shards={} io=uring",
+                self.unix_name().unwrap_or("none"),
+                self.id,
+                self.config.cluster,
+                env!("CARGO_PKG_VERSION"),
+                self.config.shards,
+            )
+        })
+    }
+
+    /// What can end this node from another thread.
+    pub fn drainer(&self) -> Drainer {
+        self.drainer.clone()
+    }
+
+    /// Begins to end the node, and returns at once; see [`Drainer::drain`].
+    pub fn drain(&self) {
+        self.drainer.drain();
+    }
+
+    /// Waits until the node has ended, which it does when drained.
+    pub fn wait(mut self) -> Result<Stopped, StopError> {
+        self.join()
+    }
+
+    fn join(&mut self) -> Result<Stopped, StopError> {
+        let shard = self.shard.take().map(ShardThread::join);
+        let control = self.control.take().map(ControlThread::stop);
+        let metrics = shard.transpose()?.unwrap_or_default();
+        control.transpose()?;
+        let before = *self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Stopped {
+            unflushed_messages: metrics
+                .dropped_disconnect
+                .saturating_sub(before.dropped_disconnect),
+            metrics,
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if self
+            .shard
+            .as_ref()
+            .is_some_and(|shard| !shard.is_finished())
+        {
+            self.drainer.drain_until(clock::now().mono_us);
+        }
+        // Whoever wants to know how it ended waits for it.
+        let _ = self.join();
+    }
+}
+
+/// Ends a node; see [`Node::drainer`].
+#[derive(Clone, Debug)]
+pub struct Drainer {
+    commands: CommandSender,
+    timeout: Duration,
+    draining: Arc<AtomicBool>,
+}
+
+impl Drainer {
+    /// Begins to end the node, and returns at once: nothing more is accepted, publishers are told
+    /// goodbye, and subscribers get what is queued for them, for [`Config::drain_timeout`] at most.
+    /// Later calls change nothing.
+    pub fn drain(&self) {
+        if !self.draining.swap(true, Ordering::AcqRel) {
+            info!(timeout = ?self.timeout, "draining");
+            let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+            self.drain_until(clock::now().mono_us.saturating_add(timeout_us));
+        }
+    }
+
+    fn drain_until(&self, deadline_us: u64) {
+        self.draining.store(true, Ordering::Release);
+        // The sample tells what was dropped before, so that the end can tell what was not flushed.
+        self.send(Command::Sample);
+        self.send(Command::Drain { deadline_us });
+    }
+
+    fn send(&self, mut command: Command) {
+        let (attempts, pause) = SEND_ATTEMPTS;
+        for _ in 0..attempts {
+            match self.commands.send(command) {
+                Ok(()) => return,
+                Err(back) => command = back,
+            }
+            thread::sleep(pause);
+        }
+        warn!("the shard takes no commands");
+    }
+}
+
+/// Remembers what the shard counted, and passes it on to the control thread.
+fn on_metrics(
+    control: &ControlThread,
+    sampled: &Arc<Mutex<Metrics>>,
+) -> Box<dyn FnMut(Metrics) + Send> {
+    let samples = control.samples();
+    let sampled = Arc::clone(sampled);
+    Box::new(move |metrics| {
+        *sampled.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+        // The control thread is behind; the next sample says it all.
+        let _ = samples.try_send(metrics);
+    })
+}
+
+fn check_file_limit(connections: usize) {
+    let needed = connections as u64 + FILES_RESERVED;
+    if let Some(limit) = process::raise_file_limit()
+        && limit < needed
+    {
+        warn!(
+            "at most {} of --max-connections {connections} can be had: this process may open \
+             {limit} files; raise the limit (`ulimit -n`, LimitNOFILE= in systemd)",
+            limit.saturating_sub(FILES_RESERVED)
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! What the node asks of, or tells about, its process: limits, memory, CPU time, random numbers.
+
+use std::time::Duration;
+use std::{fs, io};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::rand::{GetRandomFlags, getrandom};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+
+/// Raises the limit on open files as far as this user may, and returns it; `None` is no limit.
+pub(crate) fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return limit.current;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // A refusal leaves the limit as it was, and the caller looks at what it is.
+    let _ = setrlimit(Resource::Nofile, raised);
+    getrlimit(Resource::Nofile).current
+}
+
+/// Memory of the process in RAM, in KiB.
+pub(crate) fn rss_kb() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// CPU time of all threads so far, of the program and of the kernel for it.
+pub(crate) fn cpu_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or(0),
+        u32::try_from(time.tv_nsec).unwrap_or(0),
+    )
+}
+
+/// 128 bits nobody can guess.
+pub(crate) fn random() -> io::Result<u128> {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(u128::from_ne_bytes(bytes))
+}
+
+/// Whether this process may run on that CPU.
+pub(crate) fn may_run_on(cpu: usize) -> bool {
+    cpu < CpuSet::MAX_CPU && sched_getaffinity(None).is_ok_and(|set| set.is_set(cpu))
+}
+
+/// Keeps the calling thread on that CPU.
+pub(crate) fn stay_on(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_has_memory_and_used_time() {
+        assert!(rss_kb().is_some_and(|kb| kb > 100));
+        assert!(cpu_time() > Duration::ZERO);
+    }
+
+    #[test]
+    fn the_file_limit_ends_at_its_maximum() {
+        assert_eq!(raise_file_limit(), getrlimit(Resource::Nofile).maximum);
+    }
+
+    #[test]
+    fn a_cpu_that_does_not_exist_cannot_be_run_on() {
+        assert!(!may_run_on(1_023));
+        assert!(!may_run_on(usize::MAX));
+    }
+
+    #[test]
+    fn two_random_numbers_differ() {
+        assert_ne!(random().expect("a number"), random().expect("a number"));
+    }
+}

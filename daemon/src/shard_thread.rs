@@ -1,0 +1,113 @@
+//! The thread of a shard: a driver, the shard, and the loop that joins them.
+//!
+//! The driver has to be made on the thread that runs it; how that went comes back before
+//! [`ShardThread::start`] returns, so that a refused io_uring is an error of the start.
+
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use nexusd_core::io::clock;
+use nexusd_core::io::listener::Listener;
+use nexusd_core::io::mailbox::CommandReceiver;
+use nexusd_core::io::ring::{UringDriver, UringOptions};
+use nexusd_core::{Command, Event, Metrics, Output, Service, Shard, ShardConfig};
+
+use crate::error::{StartError, StopError};
+use crate::{panic_hook, process};
+
+/// What a shard thread is made from.
+pub(crate) struct ShardThreadConfig {
+    pub(crate) name: String,
+    pub(crate) shard: ShardConfig,
+    pub(crate) options: UringOptions,
+    /// The CPU to stay on.
+    pub(crate) pin: Option<usize>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) commands: CommandReceiver,
+    /// Gets what the shard counts whenever it was asked for.
+    pub(crate) on_metrics: Box<dyn FnMut(Metrics) + Send>,
+}
+
+/// A running shard.
+#[derive(Debug)]
+pub(crate) struct ShardThread {
+    name: String,
+    thread: JoinHandle<std::io::Result<Metrics>>,
+}
+
+impl ShardThread {
+    /// Starts the thread and waits until it serves.
+    pub(crate) fn start(config: ShardThreadConfig) -> Result<Self, StartError> {
+        let name = config.name.clone();
+        let (started, is_started) = mpsc::sync_channel(1);
+        let thread = thread::Builder::new()
+            .name(name.clone())
+            .spawn(move || run(config, &started))
+            .map_err(StartError::system("a thread"))?;
+        // A thread that ends without an answer has panicked; its end will say so.
+        is_started.recv().unwrap_or(Ok(()))?;
+        Ok(Self { name, thread })
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Waits for the end, and returns what was counted by then.
+    pub(crate) fn join(self) -> Result<Metrics, StopError> {
+        let Self { name, thread } = self;
+        match thread.join() {
+            Ok(Ok(metrics)) => Ok(metrics),
+            Ok(Err(source)) => Err(StopError::Failed {
+                thread: name,
+                source,
+            }),
+            Err(panic) => Err(StopError::Panicked {
+                thread: name,
+                reason: panic_hook::reason(&*panic),
+            }),
+        }
+    }
+}
+
+fn run(
+    config: ShardThreadConfig,
+    started: &mpsc::SyncSender<Result<(), StartError>>,
+) -> std::io::Result<Metrics> {
+    // The receiver waits for exactly one answer, so it is there.
+    let answer = |answer| drop(started.send(answer));
+    if let Some(cpu) = config.pin
+        && process::stay_on(cpu).is_err()
+    {
+        answer(Err(StartError::Pin { cpu }));
+        return Ok(Metrics::default());
+    }
+    let driver = UringDriver::new(
+        &config.options,
+        config.listeners,
+        config.commands,
+        config.on_metrics,
+    );
+    let mut driver = match driver {
+        Ok(driver) => driver,
+        Err(error) => {
+            answer(Err(error.into()));
+            return Ok(Metrics::default());
+        }
+    };
+    let mut shard = Shard::new(config.shard);
+    answer(Ok(()));
+    nexusd_core::run(&mut driver, &mut shard)?;
+    Ok(last_sample(&mut shard))
+}
+
+/// What a shard counted until its end, when no loop turns any more to ask it.
+fn last_sample(shard: &mut impl Service) -> Metrics {
+    shard.on_event(clock::now(), Event::Command(Command::Sample));
+    while let Some(output) = shard.poll_output() {
+        if let Output::Metrics(metrics) = output {
+            return *metrics;
+        }
+    }
+    Metrics::default()
+}

@@ -1,0 +1,179 @@
+//! The life of a daemon process, from the ready line to the exit code.
+#![allow(dead_code, reason = "each test file uses its part of the harness")]
+
+mod running;
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::UnixStream;
+
+use running::{Daemon, run};
+use rustix::process::Signal;
+
+#[test]
+fn the_ready_line_says_where_everything_is() {
+    let mut daemon = Daemon::start(&["--cluster", "blue"]);
+    let line = daemon.ready_line.clone();
+    let address: SocketAddr = daemon.told("tcp").parse().expect("an address");
+    assert_ne!(address.port(), 0);
+    assert_eq!(daemon.told("unix"), format!("@nexusd/{}", address.port()));
+    assert_eq!(daemon.told("node").len(), 32);
+    assert_eq!(
+        line,
+        format!(
+            "NexusD is ready tcp={address} unix=@nexusd/{} node={} cluster=blue version={} \
+             shards=1 io=uring",
+            address.port(),
+            daemon.told("node"),
+            env!("CARGO_PKG_VERSION"),
+        )
+    );
+    TcpStream::connect(address).expect("a listener");
+    let name = format!("nexusd/{}", address.port());
+    let name = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");
+    UnixStream::connect_addr(&name).expect("a listener");
+    let (_, log) = daemon.terminate();
+    assert!(log.contains(&line), "the log has it too: {log}");
+}
+
+#[test]
+fn every_address_of_bind_is_listened_on() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(
+        file,
+        "bind = ['127.0.0.2', '::1']\napp-port = 0\nunix-socket = 'none'"
+    )
+    .expect("space");
+    let daemon = Daemon::start_with(&["--config", &file.path().to_string_lossy()]);
+    assert_eq!(daemon.told("unix"), "none");
+    let addresses: Vec<SocketAddr> = daemon
+        .told("tcp")
+        .split(',')
+        .map(|address| address.parse().expect("an address"))
+        .collect();
+    assert_eq!(addresses.len(), 2);
+    for address in addresses {
+        TcpStream::connect(address).expect("a listener");
+    }
+}
+
+#[test]
+fn sigterm_ends_it_with_success() {
+    let mut daemon = Daemon::start(&[]);
+    let (status, log) = daemon.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.contains("NexusD has ended"), "{log}");
+}
+
+#[test]
+fn sigint_ends_it_with_success() {
+    let mut daemon = Daemon::start(&[]);
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.end().0.code(), Some(0));
+}
+
+#[test]
+fn a_second_daemon_on_the_same_port_is_refused_with_exit_code_1() {
+    let mut first = Daemon::start(&["--unix-socket", "none"]);
+    let address: SocketAddr = first.told("tcp").parse().expect("an address");
+    let port = address.port().to_string();
+    let second = run(&[
+        "--bind",
+        "127.0.0.1",
+        "--app-port",
+        &port,
+        "--log-level",
+        "warn",
+    ]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(second.stdout.is_empty());
+    let stderr = String::from_utf8_lossy(&second.stderr);
+    assert!(
+        stderr.starts_with(&format!("nexusd: cannot listen on {address}: ")),
+        "{stderr}"
+    );
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert_eq!(
+        first.terminate().0.code(),
+        Some(0),
+        "the first one lives on"
+    );
+}
+
+#[test]
+fn the_port_is_free_again_after_the_end() {
+    let mut first = Daemon::start(&[]);
+    let address = first.told("tcp").to_owned();
+    // A connection that the daemon closes first would hold the port without SO_REUSEADDR.
+    let _client = TcpStream::connect(&*address).expect("a listener");
+    assert_eq!(first.terminate().0.code(), Some(0));
+    let port = address.rsplit(':').next().expect("a port");
+    let second = Daemon::start_with(&["--bind", "127.0.0.1", "--app-port", port]);
+    assert_eq!(second.told("tcp"), address);
+}
+
+#[test]
+fn a_socket_file_is_listened_on_and_removed_in_the_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nexusd.sock");
+    let mut daemon = Daemon::start(&["--unix-socket", &path.to_string_lossy()]);
+    assert_eq!(daemon.told("unix"), path.to_string_lossy());
+    UnixStream::connect(&path).expect("a listener");
+    assert_eq!(daemon.terminate().0.code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn the_ready_line_appears_even_when_nothing_is_logged() {
+    let mut daemon = Daemon::start(&["--log-level", "off"]);
+    assert!(
+        daemon
+            .ready_line
+            .starts_with("NexusD is ready tcp=127.0.0.1:")
+    );
+    let (status, log) = daemon.terminate();
+    assert_eq!((status.code(), &*log), (Some(0), ""));
+}
+
+#[test]
+fn json_logs_are_an_object_per_line() {
+    let mut daemon = Daemon::start(&["--log-format", "json", "--log-level", "debug"]);
+    let ready_line = daemon.ready_line.clone();
+    let (_, log) = daemon.terminate();
+    let events: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("JSON: {line}")))
+        .collect();
+    assert!(
+        events.iter().any(|event| event["message"] == *ready_line),
+        "{log}"
+    );
+    for event in &events {
+        assert!(
+            event["timestamp"].is_string() && event["level"].is_string(),
+            "{event}"
+        );
+    }
+}
+
+#[test]
+fn connections_leave_no_trace_in_the_log_at_info() {
+    let mut daemon = Daemon::start(&["--log-level", "info"]);
+    for _ in 0..50 {
+        TcpStream::connect(daemon.told("tcp")).expect("a listener");
+    }
+    let (_, log) = daemon.terminate();
+    assert!(log.lines().count() < 10, "{log}");
+}
+
+#[test]
+fn a_limit_on_files_below_max_connections_is_warned_about_once() {
+    let mut daemon = Daemon::start(&["--max-connections", "1000000"]);
+    let (_, log) = daemon.terminate();
+    let warnings = log
+        .lines()
+        .filter(|line| line.contains("--max-connections 1000000"))
+        .count();
+    assert_eq!(warnings, 1, "{log}");
+}
