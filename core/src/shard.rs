@@ -95,13 +95,13 @@ impl Service for Shard {
             Event::Writable { connection } => self.on_writable(connection),
             Event::Closed { connection, reason } => self.on_closed(connection, reason),
             Event::Command(Command::Publish { topic, payload }) => {
-                self.on_own_message(&topic, &payload, now)
+                self.on_own_message(&topic, &payload, now);
             }
             Event::Command(Command::Sample) => {
                 let metrics = Box::new(self.metrics());
                 self.outputs.push_back(Output::Metrics(metrics));
             }
-            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
+            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us),
             Event::Tick => self.on_tick(now),
         }
         self.settle_queues(now);
@@ -237,7 +237,7 @@ impl Shard {
         match connection.session.state {
             SessionState::Closing | SessionState::Draining => {}
             _ if connection.inbound.is_paused => {
-                connection.inbound.backlog.extend_from_slice(bytes)
+                connection.inbound.backlog.extend_from_slice(bytes);
             }
             _ => self.read(id, bytes, now),
         }

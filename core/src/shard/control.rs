@@ -43,9 +43,11 @@ impl Shard {
             return Ok(());
         };
         connection.session.state = SessionState::Open;
+        #[expect(clippy::unnecessary_min_or_max, reason = "the rule stands also while our minor is 0")]
+        let minor = hello.minor().min(PROTOCOL_MINOR);
         self.encoder.welcome(
             &mut connection.outbound.control,
-            hello.minor().min(PROTOCOL_MINOR),
+            minor,
             self.config.node,
             &self.config.software,
             &self.config.cluster,

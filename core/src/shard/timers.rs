@@ -193,7 +193,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_drain(&mut self, deadline_us: u64, now: Now) {
+    pub(super) fn on_drain(&mut self, deadline_us: u64) {
         if self.drain_deadline_us.is_some() {
             return;
         }
