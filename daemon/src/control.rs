@@ -39,6 +39,13 @@ pub(crate) struct ControlConfig {
     pub(crate) commands: CommandSender,
     /// Set once the node drains: nothing is sampled from then on.
     pub(crate) draining: Arc<AtomicBool>,
+    /// The way of the shard's counters to this thread, made by [`samples`].
+    pub(crate) samples: (Sender<Metrics>, Receiver<Metrics>),
+}
+
+/// A channel for the shard's counters. If it is full they may be thrown away: younger ones follow.
+pub(crate) fn samples() -> (Sender<Metrics>, Receiver<Metrics>) {
+    async_channel::bounded(SAMPLES_MAX)
 }
 
 /// A running control thread.
@@ -51,14 +58,14 @@ pub(crate) struct ControlThread {
 impl ControlThread {
     /// Starts the thread and waits until its executor runs.
     pub(crate) fn start(config: ControlConfig) -> Result<Self, StartError> {
-        let (samples, incoming) = async_channel::bounded(SAMPLES_MAX);
+        let samples = config.samples.0.clone();
         let (started, is_started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
             .spawn(move || match executor() {
                 Ok(executor) => {
                     drop(started.send(Ok(())));
-                    executor.run(publish_statistics(config, incoming));
+                    executor.run(publish_statistics(config));
                 }
                 Err(error) => drop(started.send(Err(error))),
             })
@@ -66,11 +73,6 @@ impl ControlThread {
         // A thread that ends without an answer has panicked; its end will say so.
         is_started.recv().unwrap_or(Ok(()))?;
         Ok(Self { samples, thread })
-    }
-
-    /// Where the shard's counters go to. A full channel may be ignored.
-    pub(crate) fn samples(&self) -> Sender<Metrics> {
-        self.samples.clone()
     }
 
     /// Ends the thread and waits for that.
@@ -94,11 +96,12 @@ fn executor() -> Result<LocalExecutor, StartError> {
         })
 }
 
-async fn publish_statistics(config: ControlConfig, samples: Receiver<Metrics>) {
+async fn publish_statistics(config: ControlConfig) {
     let ControlConfig {
         mut statistics,
         commands,
         draining,
+        samples: (_, samples),
     } = config;
     let topic: Box<str> = statistics.topic().into();
     let commands = Rc::new(commands);

@@ -1,8 +1,7 @@
 //! One node of the mesh: its listeners and threads, from start to end.
 //!
-//! Start binds, then starts the control thread, then the shard; whatever fails takes the rest with
-//! it. The end goes the other way round: the shard flushes and finishes, then the control thread is
-//! stopped.
+//! Start binds, then starts the shard, then the control thread; whatever fails takes the rest with
+//! it. At the end the shard flushes and finishes, then the control thread is stopped.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
+use async_channel::Sender;
 use nexusd_core::io::clock;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
 use nexusd_core::io::ring::UringOptions;
@@ -18,7 +18,7 @@ use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::control::{ControlConfig, ControlThread};
+use crate::control::{self, ControlConfig, ControlThread};
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
@@ -32,7 +32,7 @@ const FILES_RESERVED: u64 = 64;
 /// Attempts to put a command into a full mailbox, and the time between them.
 const SEND_ATTEMPTS: (u32, Duration) = (1_000, Duration::from_millis(1));
 
-/// A running node. Dropping it ends it without flushing.
+/// A running node. Dropping it ends it, without flushing unless it drains already.
 #[derive(Debug)]
 pub struct Node {
     id: NodeId,
@@ -80,12 +80,9 @@ impl Node {
             timeout: config.drain_timeout,
             draining: Arc::new(AtomicBool::new(false)),
         };
-        let control = ControlThread::start(ControlConfig {
-            statistics: Statistics::new(id, &config.cluster, started),
-            commands,
-            draining: Arc::clone(&drainer.draining),
-        })?;
+        let samples = control::samples();
         let sampled = Arc::new(Mutex::new(Metrics::default()));
+        // The shard first: of a kernel that refuses io_uring to both it gives the better account.
         let shard = ShardThread::start(ShardThreadConfig {
             name: "shard-0".to_owned(),
             shard: ShardConfig {
@@ -103,13 +100,20 @@ impl Node {
             pin: config.pin,
             listeners: listeners.all,
             commands: receiver,
-            on_metrics: on_metrics(&control, &sampled),
+            on_metrics: on_metrics(samples.0.clone(), Arc::clone(&sampled)),
+        })?;
+        let control = ControlThread::start(ControlConfig {
+            statistics: Statistics::new(id, &config.cluster, started),
+            commands,
+            draining: Arc::clone(&drainer.draining),
+            samples,
         });
-        let shard = match shard {
-            Ok(shard) => shard,
+        let control = match control {
+            Ok(control) => control,
             Err(error) => {
+                drainer.drain_until(clock::now().mono_us);
                 // What counts is why the start failed.
-                let _ = control.stop();
+                let _ = shard.join();
                 return Err(error);
             }
         };
@@ -248,14 +252,12 @@ impl Drainer {
 
 /// Remembers what the shard counted, and passes it on to the control thread.
 fn on_metrics(
-    control: &ControlThread,
-    sampled: &Arc<Mutex<Metrics>>,
+    samples: Sender<Metrics>,
+    sampled: Arc<Mutex<Metrics>>,
 ) -> Box<dyn FnMut(Metrics) + Send> {
-    let samples = control.samples();
-    let sampled = Arc::clone(sampled);
     Box::new(move |metrics| {
         *sampled.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
-        // The control thread is behind; the next sample says it all.
+        // A control thread that is behind learns as much from the next sample.
         let _ = samples.try_send(metrics);
     })
 }

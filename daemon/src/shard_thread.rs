@@ -111,3 +111,38 @@ fn last_sample(shard: &mut impl Service) -> Metrics {
     }
     Metrics::default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_panicked_is_reported_with_its_name_and_reason() {
+        let shard = ShardThread {
+            name: "shard-0".to_owned(),
+            thread: thread::spawn(|| panic!("the log lost segment {}", 7)),
+        };
+        let error = shard.join().expect_err("a panic");
+        assert_eq!(
+            error.to_string(),
+            "shard-0 panicked: the log lost segment 7"
+        );
+    }
+
+    #[test]
+    fn counters_are_had_from_a_shard_that_no_loop_drives() {
+        let mut shard = Shard::new(ShardConfig {
+            node: nexusd_wire::NodeId(1),
+            cluster: "default".to_owned(),
+            software: "test".to_owned(),
+            seed: 1,
+            limits: nexusd_core::Limits::default(),
+        });
+        let publish = Command::Publish {
+            topic: "$SYS/x".into(),
+            payload: Box::from(*b"1"),
+        };
+        shard.on_event(clock::now(), Event::Command(publish));
+        assert_eq!(last_sample(&mut shard).messages_in, 1);
+    }
+}
