@@ -42,9 +42,8 @@ fn filter_match(c: &mut Criterion) {
     }
     let mut found = Vec::new();
     let mut at = 0u32;
-    let topics: Vec<String> = (0..1000)
-        .map(|site| format!("site/{site}/sensor/{}", (site * 7) % 100))
-        .collect();
+    let topics: Vec<String> =
+        (0..1000).map(|site| format!("site/{site}/sensor/{}", (site * 7) % 100)).collect();
     c.bench_function("filter match, 100 k filters, half with a wildcard", |b| {
         b.iter(|| {
             at = (at + 1) % 1000;
@@ -74,9 +73,7 @@ fn fan_out(c: &mut Criterion) {
     for subscribers in [1, 16, 1000] {
         let mut traffic = Traffic::new(Workload::FanOut(subscribers));
         group.throughput(Throughput::Elements(8_000 * subscribers as u64));
-        group.bench_function(format!("to {subscribers}"), |b| {
-            b.iter(|| traffic.run(8_000))
-        });
+        group.bench_function(format!("to {subscribers}"), |b| b.iter(|| traffic.run(8_000)));
     }
     group.finish();
 }

@@ -32,10 +32,7 @@ impl BenchShard {
         Self {
             shard: Shard::new(config),
             encoder: FrameEncoder::new(),
-            now: Now {
-                mono_us: 1,
-                wall_us: 1_700_000_000_000_000,
-            },
+            now: Now { mono_us: 1, wall_us: 1_700_000_000_000_000 },
             stalled: Vec::new(),
             sent_bytes: 0,
         }
@@ -43,18 +40,11 @@ impl BenchShard {
 
     /// Opens a connection and says Hello.
     pub fn connect(&mut self) -> ConnectionId {
-        let connection = ConnectionId {
-            index: self.stalled.len() as u32,
-            generation: 0,
-        };
+        let connection = ConnectionId { index: self.stalled.len() as u32, generation: 0 };
         self.stalled.push(false);
-        self.event(Event::Opened {
-            connection,
-            peer: PeerAddress::Unix,
-        });
+        self.event(Event::Opened { connection, peer: PeerAddress::Unix });
         let mut bytes = Vec::new();
-        self.encoder
-            .hello(&mut bytes, 0, Role::Client, "bench", "bench");
+        self.encoder.hello(&mut bytes, 0, Role::Client, "bench", "bench");
         self.receive(connection, &bytes);
         connection
     }
@@ -62,11 +52,8 @@ impl BenchShard {
     /// Subscribes a connection to one filter.
     pub fn subscribe(&mut self, connection: ConnectionId, filter: &str) {
         let mut bytes = Vec::new();
-        let request = SubscribeRequest {
-            request: 1,
-            filters: &[filter],
-            ..SubscribeRequest::default()
-        };
+        let request =
+            SubscribeRequest { request: 1, filters: &[filter], ..SubscribeRequest::default() };
         self.encoder.subscribe(&mut bytes, &request);
         self.receive(connection, &bytes);
     }
@@ -95,19 +82,11 @@ impl BenchShard {
                 continue;
             };
             let mut gathered = 0;
-            self.shard
-                .gather(connection, &mut |slice| gathered += slice.len());
+            self.shard.gather(connection, &mut |slice| gathered += slice.len());
             let blocked = self.stalled[connection.index as usize];
             let bytes = if blocked { 0 } else { gathered };
             self.sent_bytes += bytes as u64;
-            self.shard.on_event(
-                self.now,
-                Event::Sent {
-                    connection,
-                    bytes,
-                    blocked,
-                },
-            );
+            self.shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
         }
     }
 }

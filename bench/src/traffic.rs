@@ -61,12 +61,7 @@ impl Traffic {
             }
             messages_per_chunk += 1;
         }
-        let mut traffic = Self {
-            shard,
-            publisher,
-            chunk,
-            messages_per_chunk,
-        };
+        let mut traffic = Self { shard, publisher, chunk, messages_per_chunk };
         traffic.run(40_000);
         traffic
     }

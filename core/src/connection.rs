@@ -17,12 +17,7 @@ use crate::subscriber_queue::QueueId;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Landing {
     /// It goes to the log.
-    Segment {
-        segment: SegmentId,
-        filled: usize,
-        stride: usize,
-        topic: TopicId,
-    },
+    Segment { segment: SegmentId, filled: usize, stride: usize, topic: TopicId },
     /// It was refused; its rest is thrown away.
     Discard { remaining: usize },
 }
@@ -33,25 +28,11 @@ pub(crate) enum Piece {
     /// Bytes of `sending`.
     Control { bytes: u32 },
     /// The Deliver frame that makes `queue` the current run, in `inline`.
-    Deliver {
-        queue: QueueId,
-        start: u32,
-        bytes: u32,
-    },
+    Deliver { queue: QueueId, start: u32, bytes: u32 },
     /// A bind or gap from the front of `queue`, in `inline`.
-    Marker {
-        queue: QueueId,
-        start: u32,
-        bytes: u32,
-    },
+    Marker { queue: QueueId, start: u32, bytes: u32 },
     /// Messages from the front of `queue`.
-    Extent {
-        queue: QueueId,
-        segment: SegmentId,
-        start: u32,
-        bytes: u32,
-        messages: u32,
-    },
+    Extent { queue: QueueId, segment: SegmentId, start: u32, bytes: u32, messages: u32 },
 }
 
 impl Piece {
@@ -131,12 +112,7 @@ impl Connection {
         Self {
             id,
             session: Session::new(now_us),
-            inbound: Inbound {
-                cutter,
-                backlog: Vec::new(),
-                landing: None,
-                is_paused: false,
-            },
+            inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false },
             outbound: Outbound {
                 control: Vec::new(),
                 sending: Vec::new(),

@@ -16,12 +16,7 @@ pub(crate) struct Gap {
 
 impl Gap {
     pub(crate) fn new(reason: GapReason) -> Self {
-        Self {
-            reason,
-            missed: 0,
-            entries: Vec::new(),
-            rest: 0,
-        }
+        Self { reason, missed: 0, entries: Vec::new(), rest: 0 }
     }
 
     pub(crate) fn reason(&self) -> GapReason {

@@ -405,26 +405,16 @@ impl Log {
 
     /// Checks what must hold between calls. For tests and the simulator.
     pub(crate) fn assert_invariants(&self) {
-        let held: usize = self
-            .segments
-            .iter()
-            .map(|segment| segment.memory.len())
-            .sum();
+        let held: usize = self.segments.iter().map(|segment| segment.memory.len()).sum();
         let spare: usize = self.spare.iter().map(|memory| memory.len()).sum();
         assert_eq!(held + spare, self.used_bytes, "memory is accounted");
-        assert!(
-            self.used_bytes <= self.budget_bytes,
-            "memory stays inside its budget"
-        );
+        assert!(self.used_bytes <= self.budget_bytes, "memory stays inside its budget");
         let mut at = self.oldest;
         let mut serial = None;
         while at != SegmentId::NONE {
             let segment = &self.segments[at.0 as usize];
             assert!(serial < Some(segment.serial), "segments stand in age order");
-            assert!(
-                !segment.memory.is_empty(),
-                "freed segments leave the age order"
-            );
+            assert!(!segment.memory.is_empty(), "freed segments leave the age order");
             serial = Some(segment.serial);
             at = segment.younger;
         }

@@ -63,10 +63,7 @@ fn drop_oldest(
             }
             Some(Item::Gap(_)) => {
                 if gap.missed() > 0 {
-                    kept.push(Item::Gap(std::mem::replace(
-                        &mut gap,
-                        Box::new(Gap::new(reason)),
-                    )));
+                    kept.push(Item::Gap(std::mem::replace(&mut gap, Box::new(Gap::new(reason)))));
                 }
                 kept.extend(queue.items.pop_front());
             }

@@ -78,10 +78,7 @@ impl Session {
     /// The client's topic `id`, or `None` if it never bound it.
     #[inline]
     pub(crate) fn binding(&self, id: TopicId) -> Option<Binding> {
-        self.bindings
-            .get(id.0 as usize)
-            .copied()
-            .filter(|binding| *binding != Binding::Free)
+        self.bindings.get(id.0 as usize).copied().filter(|binding| *binding != Binding::Free)
     }
 
     /// Whether a full queue holds it back and its allowance is used up.

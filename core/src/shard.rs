@@ -87,11 +87,9 @@ impl Service for Shard {
             Event::Opened { connection, .. } => self.on_opened(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
-            Event::Sent {
-                connection,
-                bytes,
-                blocked,
-            } => self.on_sent(connection, bytes, blocked, now),
+            Event::Sent { connection, bytes, blocked } => {
+                self.on_sent(connection, bytes, blocked, now)
+            }
             Event::Writable { connection } => self.on_writable(connection),
             Event::Closed { connection, reason } => self.on_closed(connection, reason),
             Event::Command(Command::Publish { topic, payload }) => {
@@ -133,12 +131,9 @@ impl Service for Shard {
     fn landing_zone(&mut self, id: ConnectionId) -> Option<&mut [u8]> {
         let connection = open_connection(&mut self.connections, id)?;
         match connection.inbound.landing {
-            Some(Landing::Segment {
-                segment,
-                filled,
-                stride,
-                ..
-            }) if connection.session.state == SessionState::Open => {
+            Some(Landing::Segment { segment, filled, stride, .. })
+                if connection.session.state == SessionState::Open =>
+            {
                 Some(&mut self.plane.log.landing_memory(segment)[filled..stride])
             }
             _ => None,
@@ -146,10 +141,7 @@ impl Service for Shard {
     }
 
     fn wake_at(&self) -> Option<u64> {
-        [self.next_scan_us, self.block_due_us, self.drain_deadline_us]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.next_scan_us, self.block_due_us, self.drain_deadline_us].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {
@@ -196,18 +188,12 @@ impl Shard {
             self.connections.resize_with(slot + 1, || None);
             self.plane.open_generations.resize(slot + 1, 0);
         }
-        debug_assert!(
-            self.connections[slot].is_none(),
-            "a slot is reused only after Closed"
-        );
+        debug_assert!(self.connections[slot].is_none(), "a slot is reused only after Closed");
         let message_bytes_max = HEADER_BYTES
             + aligned(METADATA_BYTES_MAX as usize)
             + self.config.limits.payload_bytes as usize;
-        let cutter = FrameCutter::new(
-            message_bytes_max as u32,
-            CONTROL_BYTES_MAX,
-            LARGE_FRAME_BYTES,
-        );
+        let cutter =
+            FrameCutter::new(message_bytes_max as u32, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES);
         self.connections[slot] = Some(Box::new(Connection::new(id, cutter, now.mono_us)));
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
@@ -288,15 +274,9 @@ impl Shard {
                 }
                 continue;
             }
-            let Connection {
-                session, outbound, ..
-            } = connection;
+            let Connection { session, outbound, .. } = connection;
             let is_open = session.state == SessionState::Open;
-            let mut publisher = Publisher {
-                id,
-                session,
-                control: &mut outbound.control,
-            };
+            let mut publisher = Publisher { id, session, control: &mut outbound.control };
             // The hot loop of the daemon: messages, until something else turns up.
             let (at, cut) = loop {
                 let (at, before) = (cutter.position(), input.len());
@@ -359,24 +339,15 @@ impl Shard {
             | FrameKind::Nack
             | FrameKind::Request
             | FrameKind::Reply => self.on_unsupported(id, frame),
-            _ => Err(violation_at(
-                frame,
-                "clients do not send this kind of frame",
-            )),
+            _ => Err(violation_at(frame, "clients do not send this kind of frame")),
         }
     }
 
     /// Closes what dealing with one connection's bytes left open: the run, and acks owed.
     fn end_of_bytes(&mut self, id: ConnectionId, now: Now) {
         if let Some(connection) = open_connection(&mut self.connections, id) {
-            let Connection {
-                session, outbound, ..
-            } = connection;
-            let mut publisher = Publisher {
-                id,
-                session,
-                control: &mut outbound.control,
-            };
+            let Connection { session, outbound, .. } = connection;
+            let mut publisher = Publisher { id, session, control: &mut outbound.control };
             self.plane.flush_run(Some(&mut publisher), now);
             self.send_acks(id);
             self.schedule(id);
@@ -389,12 +360,9 @@ impl Shard {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
-        let Connection {
-            session, outbound, ..
-        } = connection;
+        let Connection { session, outbound, .. } = connection;
         if !session.acks.is_empty() {
-            self.encoder
-                .publish_ack(&mut outbound.control, &session.acks);
+            self.encoder.publish_ack(&mut outbound.control, &session.acks);
             session.acks.clear();
         }
     }
@@ -413,23 +381,13 @@ impl Shard {
         let limit = self.config.limits.payload_bytes;
         let (status, code, message) = match refusal {
             Refusal::NotBound(topic) => {
-                let message = format!(
-                    "message for topic id {}, which no TopicBind named before",
-                    topic.0
-                );
-                return Err(Violation {
-                    code: ErrorCode::NotBound,
-                    message,
-                    at: fault,
-                });
+                let message =
+                    format!("message for topic id {}, which no TopicBind named before", topic.0);
+                return Err(Violation { code: ErrorCode::NotBound, message, at: fault });
             }
             Refusal::Metadata(error) => {
                 let message = format!("metadata of the message at byte {at}: {error}");
-                return Err(Violation {
-                    code: ErrorCode::Malformed,
-                    message,
-                    at: fault,
-                });
+                return Err(Violation { code: ErrorCode::Malformed, message, at: fault });
             }
             Refusal::RefusedTopic => (PublishStatus::Rejected, None, String::new()),
             Refusal::PayloadTooLarge(bytes) => (
@@ -461,16 +419,9 @@ impl Shard {
             connection.session.acks.push(entry);
         } else if let Some(code) = code {
             let kind = FrameKind::Message.0;
-            let report = ErrorReport {
-                code,
-                message: &message,
-                fatal: false,
-                request: 0,
-                offset: at,
-                kind,
-            };
-            self.encoder
-                .error(&mut connection.outbound.control, &report);
+            let report =
+                ErrorReport { code, message: &message, fatal: false, request: 0, offset: at, kind };
+            self.encoder.error(&mut connection.outbound.control, &report);
         }
         Ok(())
     }
@@ -493,12 +444,7 @@ impl Shard {
             Ok(topic) if self.plane.make_room_for_large(stride) => {
                 let segment = self.plane.log.open_landing(stride);
                 self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
-                let landing = Landing::Segment {
-                    segment,
-                    filled: head.len(),
-                    stride,
-                    topic,
-                };
+                let landing = Landing::Segment { segment, filled: head.len(), stride, topic };
                 connection.inbound.landing = Some(landing);
                 if head.len() < stride {
                     self.outputs.push_back(Output::ReceiveInPlace(id));
@@ -508,9 +454,7 @@ impl Shard {
             Ok(_) => Refusal::NoMemory,
             Err(refusal) => refusal,
         };
-        connection.inbound.landing = Some(Landing::Discard {
-            remaining: stride - head.len(),
-        });
+        connection.inbound.landing = Some(Landing::Discard { remaining: stride - head.len() });
         self.refuse(id, &header, at, refusal)
     }
 
@@ -520,12 +464,7 @@ impl Shard {
             return 0;
         };
         match &mut connection.inbound.landing {
-            Some(Landing::Segment {
-                segment,
-                filled,
-                stride,
-                ..
-            }) => {
+            Some(Landing::Segment { segment, filled, stride, .. }) => {
                 let taken = input.len().min(*stride - *filled);
                 let memory = self.plane.log.landing_memory(*segment);
                 memory[*filled..*filled + taken].copy_from_slice(&input[..taken]);
@@ -550,10 +489,7 @@ impl Shard {
         let Some(Landing::Segment { filled, stride, .. }) = &mut connection.inbound.landing else {
             return;
         };
-        debug_assert!(
-            *filled + bytes <= *stride,
-            "the landing zone ends with the frame"
-        );
+        debug_assert!(*filled + bytes <= *stride, "the landing zone ends with the frame");
         *filled = (*filled + bytes).min(*stride);
         connection.inbound.cutter.skipped(bytes);
         let position = connection.inbound.cutter.position();
@@ -577,30 +513,14 @@ impl Shard {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(false);
         };
-        let Connection {
-            inbound,
-            session,
-            outbound,
-            ..
-        } = connection;
+        let Connection { inbound, session, outbound, .. } = connection;
         match inbound.landing {
-            Some(Landing::Segment {
-                segment,
-                filled,
-                stride,
-                topic,
-            }) if filled == stride => {
+            Some(Landing::Segment { segment, filled, stride, topic }) if filled == stride => {
                 inbound.landing = None;
                 session.held_allowance = session.held_allowance.saturating_sub(stride);
                 let header = Header::peek(self.plane.log.landing_memory(segment)).copied();
-                let mut publisher = Publisher {
-                    id,
-                    session,
-                    control: &mut outbound.control,
-                };
-                let result = self
-                    .plane
-                    .publish_landed(&mut publisher, segment, topic, now);
+                let mut publisher = Publisher { id, session, control: &mut outbound.control };
+                let result = self.plane.publish_landed(&mut publisher, segment, topic, now);
                 self.plane.log.release(segment);
                 if let (Err(refusal), Some(header)) = (result, header) {
                     self.refuse(id, &header, position - stride as u64, refusal)?;
@@ -634,12 +554,7 @@ impl Shard {
             connection.outbound.blocked_since_us = None;
         }
         let mut touched = std::mem::take(&mut self.scratch_queues);
-        flush::settle(
-            &mut connection.outbound,
-            &mut self.plane,
-            bytes,
-            &mut touched,
-        );
+        flush::settle(&mut connection.outbound, &mut self.plane, bytes, &mut touched);
         for &queue in &touched {
             self.look_after(id, queue);
         }
@@ -750,10 +665,7 @@ impl Shard {
             let Some(connection) = open_connection(&mut self.connections, id) else {
                 continue;
             };
-            connection
-                .session
-                .held_by
-                .retain(|held_by| *held_by != queue);
+            connection.session.held_by.retain(|held_by| *held_by != queue);
             if connection.session.held_by.is_empty() {
                 let resume = Header::new(FrameKind::PublishResume, 0, 0);
                 FrameEncoder::bare(&mut connection.outbound.control, &resume);
@@ -824,10 +736,7 @@ impl Shard {
         for connection in self.connections.iter().flatten() {
             let outbound = &connection.outbound;
             for id in &outbound.ready {
-                assert!(
-                    self.plane.queues[id.0 as usize].is_ready,
-                    "queues in turn know it"
-                );
+                assert!(self.plane.queues[id.0 as usize].is_ready, "queues in turn know it");
             }
             assert!(
                 outbound.in_flight || outbound.plan.is_empty(),
@@ -858,40 +767,22 @@ const BEFORE_HELLO: &str = "the first frame must be Hello";
 
 impl Violation {
     fn protocol(message: &str) -> Self {
-        Self {
-            code: ErrorCode::Protocol,
-            message: message.to_string(),
-            at: None,
-        }
+        Self { code: ErrorCode::Protocol, message: message.to_string(), at: None }
     }
 }
 
 impl From<DecodeError> for Violation {
     fn from(error: DecodeError) -> Self {
-        Self {
-            code: ErrorCode::Malformed,
-            message: error.to_string(),
-            at: None,
-        }
+        Self { code: ErrorCode::Malformed, message: error.to_string(), at: None }
     }
 }
 
 fn violation_at(frame: &Frame<'_>, message: &str) -> Violation {
-    Violation {
-        at: Some((frame.at(), frame.kind())),
-        ..Violation::protocol(message)
-    }
+    Violation { at: Some((frame.at(), frame.kind())), ..Violation::protocol(message) }
 }
 
 fn fatal(code: ErrorCode, message: &str) -> ErrorReport<'_> {
-    ErrorReport {
-        code,
-        message,
-        fatal: true,
-        request: 0,
-        offset: 0,
-        kind: 0,
-    }
+    ErrorReport { code, message, fatal: true, request: 0, offset: 0, kind: 0 }
 }
 
 fn must_pause(connection: &Connection) -> bool {

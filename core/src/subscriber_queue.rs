@@ -223,11 +223,7 @@ impl SubscriberQueue {
             return None;
         };
         let stride = log.header(front.segment, front.start).stride() as u32;
-        let partial = Extent {
-            len: stride,
-            messages: 1,
-            ..*front
-        };
+        let partial = Extent { len: stride, messages: 1, ..*front };
         front.start += stride;
         front.len -= stride;
         front.messages -= 1;
@@ -242,9 +238,7 @@ impl SubscriberQueue {
     /// Bytes of the queue's extents in `segment`. Extents in log segments stand in age order, so the
     /// walk ends at the first younger one; blocks and large frames may stand between.
     pub(crate) fn bytes_in(&self, segment: SegmentId, log: &Log) -> u64 {
-        self.extents_in(segment, log)
-            .map(|extent| u64::from(extent.len))
-            .sum()
+        self.extents_in(segment, log).map(|extent| u64::from(extent.len)).sum()
     }
 
     fn extents_in<'a>(
@@ -303,34 +297,20 @@ impl SubscriberQueue {
                 frames += 1;
             }
             assert_eq!(at, extent.end(), "extents end where a frame ends");
-            assert_eq!(
-                frames, extent.messages,
-                "extents know how many frames they hold"
-            );
+            assert_eq!(frames, extent.messages, "extents know how many frames they hold");
         }
-        assert_eq!(
-            (messages, bytes),
-            (self.messages, self.bytes),
-            "sums are the extents'"
-        );
+        assert_eq!((messages, bytes), (self.messages, self.bytes), "sums are the extents'");
         if !self.in_flight && self.limits.policy != OverflowPolicy::Block {
             assert!(
                 !self.is_over_limit() || (self.messages <= 1 && self.front_sent > 0),
                 "a queue is never left beyond its bounds"
             );
         }
-        assert!(
-            self.in_flight || !self.overflow_due,
-            "overflow waits only for a running send"
-        );
+        assert!(self.in_flight || !self.overflow_due, "overflow waits only for a running send");
     }
 }
 
 /// `eighths` of `limit`, without overflow for unbounded limits.
 pub(crate) fn share(limit: u64, eighths: u64) -> u64 {
-    if limit == u64::MAX {
-        limit
-    } else {
-        limit.saturating_mul(eighths) / 8
-    }
+    if limit == u64::MAX { limit } else { limit.saturating_mul(eighths) / 8 }
 }

@@ -90,11 +90,7 @@ impl SubscriptionIndex {
             node = self.child_or_insert(node, level);
         }
         let node = &mut self.nodes[node as usize];
-        let queues = if is_rest {
-            &mut node.rest
-        } else {
-            &mut node.exact
-        };
+        let queues = if is_rest { &mut node.rest } else { &mut node.exact };
         queues.push(QueueId(queue));
     }
 
@@ -110,11 +106,7 @@ impl SubscriptionIndex {
             node = child;
         }
         let found = &mut self.nodes[node as usize];
-        let queues = if is_rest {
-            &mut found.rest
-        } else {
-            &mut found.exact
-        };
+        let queues = if is_rest { &mut found.rest } else { &mut found.exact };
         if let Some(at) = queues.iter().position(|held| held.0 == queue) {
             queues.swap_remove(at);
         }
@@ -167,20 +159,14 @@ impl SubscriptionIndex {
             let node = &self.nodes[child as usize];
             node.parent == parent && *node.level == *level
         };
-        self.children
-            .find(hash(self.hash, parent, level), is_child)
-            .copied()
+        self.children.find(hash(self.hash, parent, level), is_child).copied()
     }
 
     fn child_or_insert(&mut self, parent: u32, level: &str) -> u32 {
         if let Some(child) = self.child(parent, level) {
             return child;
         }
-        let node = Node {
-            parent,
-            level: level.into(),
-            ..Node::default()
-        };
+        let node = Node { parent, level: level.into(), ..Node::default() };
         let child = match self.vacant.pop() {
             Some(slot) => {
                 self.nodes[slot as usize] = node;
@@ -200,8 +186,7 @@ impl SubscriptionIndex {
                 let node = &nodes[child as usize];
                 hash(key, node.parent, &node.level)
             };
-            self.children
-                .insert_unique(hash(key, parent, level), child, rehash);
+            self.children.insert_unique(hash(key, parent, level), child, rehash);
         }
         child
     }
@@ -213,9 +198,8 @@ impl SubscriptionIndex {
             self.nodes[parent as usize].children -= 1;
             if &*level == "+" {
                 self.nodes[parent as usize].plus = 0;
-            } else if let Ok(entry) = self
-                .children
-                .find_entry(hash(self.hash, parent, &level), |&child| child == node)
+            } else if let Ok(entry) =
+                self.children.find_entry(hash(self.hash, parent, &level), |&child| child == node)
             {
                 entry.remove();
             }
@@ -266,11 +250,8 @@ mod tests {
                 }
             }
         }
-        let topics: Vec<_> = filters
-            .iter()
-            .filter(|name| nexusd_wire::check_topic(name).is_ok())
-            .cloned()
-            .collect();
+        let topics: Vec<_> =
+            filters.iter().filter(|name| nexusd_wire::check_topic(name).is_ok()).cloned().collect();
         filters.retain(|filter| nexusd_wire::check_filter(filter).is_ok());
         let mut index = SubscriptionIndex::new(7);
         for (queue, filter) in filters.iter().enumerate() {
@@ -294,11 +275,7 @@ mod tests {
                 index.remove(filter, queue as u32);
             }
         }
-        assert_eq!(
-            index.nodes.len(),
-            index.vacant.len() + 1,
-            "all nodes are given back"
-        );
+        assert_eq!(index.nodes.len(), index.vacant.len() + 1, "all nodes are given back");
     }
 
     #[test]

@@ -86,10 +86,7 @@ impl Topics {
     ) -> Option<TopicId> {
         let hash = self.hash.hash_one(name);
         let slots = &self.slots;
-        if let Some(&slot) = self
-            .by_name
-            .find(hash, |&slot| &*slots[slot as usize].name == name)
-        {
+        if let Some(&slot) = self.by_name.find(hash, |&slot| &*slots[slot as usize].name == name) {
             return Some(TopicId(slot));
         }
         if self.slots.len() >= limit {
@@ -105,9 +102,7 @@ impl Topics {
             used_at_us: now_us,
         }) as u32;
         let (slots, key) = (&self.slots, self.hash);
-        self.by_name.insert_unique(hash, slot, |&slot| {
-            key.hash_one(&*slots[slot as usize].name)
-        });
+        self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*slots[slot as usize].name));
         Some(TopicId(slot))
     }
 
@@ -133,11 +128,7 @@ impl Topics {
         queues: &Slab<SubscriberQueue>,
     ) {
         index.matches(&topic.name, found);
-        let Topic {
-            matches: old,
-            generation,
-            ..
-        } = topic;
+        let Topic { matches: old, generation, .. } = topic;
         let was_bound = |slot: u32| {
             // Slots are reused: only a queue made before the old list was is the one it names.
             queues[slot as usize].created_at <= *generation
@@ -147,10 +138,7 @@ impl Topics {
         };
         topic.matches = found
             .iter()
-            .map(|&slot| Match {
-                queue: QueueId(slot),
-                bound: was_bound(slot),
-            })
+            .map(|&slot| Match { queue: QueueId(slot), bound: was_bound(slot) })
             .collect();
         topic.generation = index.generation();
     }
@@ -175,11 +163,7 @@ impl Topics {
         let mut forgotten = Vec::new();
         for _ in 0..count.min(self.slots.capacity()) {
             let slot = self.idle_cursor;
-            self.idle_cursor = if slot + 1 >= self.slots.capacity() {
-                0
-            } else {
-                slot + 1
-            };
+            self.idle_cursor = if slot + 1 >= self.slots.capacity() { 0 } else { slot + 1 };
             let Some(topic) = self.slots.get(slot) else {
                 continue;
             };

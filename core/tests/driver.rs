@@ -77,10 +77,7 @@ fn one_loop_serves_all_its_listeners() {
 
 #[test]
 fn spinning_before_sleeping_changes_nothing_but_the_waiting() {
-    let options = UringOptions {
-        spin_us: 200,
-        ..UringOptions::default()
-    };
+    let options = UringOptions { spin_us: 200, ..UringOptions::default() };
     let echo = Echo::with(|echo| echo.tick_us = Some(5_000));
     let gauges = Arc::clone(&echo.gauges);
     let rig = Rig::start(options, vec![loopback()], echo);
@@ -157,9 +154,7 @@ fn a_paused_connection_is_not_read_until_it_is_resumed() {
 
 fn upload(client: &TcpStream, body: &[u8]) {
     let mut writer = client;
-    writer
-        .write_all(&(body.len() as u64).to_le_bytes())
-        .expect("a write");
+    writer.write_all(&(body.len() as u64).to_le_bytes()).expect("a write");
     writer.write_all(body).expect("a write");
     let mut answer = [0; 8];
     (&*client).read_exact(&mut answer).expect("an answer");
@@ -189,9 +184,9 @@ fn a_large_frame_lands_in_the_memory_of_the_service() {
 fn frames_of_every_size_around_the_threshold_arrive_whole() {
     let rig = Rig::on_loopback(Upload::default());
     let client = rig.connect();
-    for len in [
-        0, 1, 4_096, 65_528, 65_535, 65_536, 65_544, 131_072, 200_000, 262_144, 262_145, 1_000_003,
-    ] {
+    for len in
+        [0, 1, 4_096, 65_528, 65_535, 65_536, 65_544, 131_072, 200_000, 262_144, 262_145, 1_000_003]
+    {
         upload(&client, &pattern(len as u64, len));
     }
     rig.stop();
@@ -212,9 +207,7 @@ fn a_peer_that_vanishes_in_the_middle_of_a_large_frame_frees_the_landing_zone() 
     let rig = Rig::on_loopback(Upload::default());
     for _ in 0..20 {
         let mut client = rig.connect();
-        client
-            .write_all(&(4 * MIB as u64).to_le_bytes())
-            .expect("a write");
+        client.write_all(&(4 * MIB as u64).to_le_bytes()).expect("a write");
         client.write_all(&pattern(9, 300_000)).expect("a write");
         drop(client);
     }
@@ -227,11 +220,7 @@ fn every_subscriber_gets_the_whole_stream_out_of_the_shared_log() {
     let rig = Rig::on_loopback(FanOut::default());
     let known = |count: u64| {
         rig.commands.send(Command::Sample).expect("room");
-        rig.metrics
-            .recv_timeout(PATIENCE)
-            .expect("a sample")
-            .connections
-            == count
+        rig.metrics.recv_timeout(PATIENCE).expect("a sample").connections == count
     };
     let publisher = rig.connect();
     eventually("the publisher is known", || known(1));
@@ -273,11 +262,7 @@ fn five_hundred_connections_come_and_go_and_each_is_opened_and_closed_once() {
     assert_eq!(gauges.opened.value(), 500);
     let (echo, counters) = rig.stop();
     assert_eq!(counters.accepted, 500);
-    assert!(
-        echo.reasons
-            .iter()
-            .all(|reason| *reason == CloseReason::EndOfStream)
-    );
+    assert!(echo.reasons.iter().all(|reason| *reason == CloseReason::EndOfStream));
 }
 
 #[test]
@@ -289,22 +274,16 @@ fn a_peer_that_resets_while_it_is_sent_to_is_closed_once_and_hurts_nobody() {
     for round in 1..=10 {
         let rude = rig.connect();
         let blocked = gauges.blocked.value();
-        (&rude)
-            .write_all(&pattern(8, 12 * MIB))
-            .expect("the echo reads on");
+        (&rude).write_all(&pattern(8, 12 * MIB)).expect("the echo reads on");
         eventually("the rude one blocks", || gauges.blocked.value() > blocked);
-        SockRef::from(&rude)
-            .set_linger(Some(Duration::ZERO))
-            .expect("the option");
+        SockRef::from(&rude).set_linger(Some(Duration::ZERO)).expect("the option");
         drop(rude);
         eventually("it is closed", || gauges.closed.value() == round);
         ping(&mut healthy);
     }
     let (echo, _) = rig.stop();
     assert!(
-        echo.reasons
-            .iter()
-            .all(|reason| matches!(reason, CloseReason::Failed(_))),
+        echo.reasons.iter().all(|reason| matches!(reason, CloseReason::Failed(_))),
         "{:?}",
         echo.reasons
     );
@@ -332,11 +311,8 @@ fn the_last_words_before_a_close_arrive_although_the_peer_keeps_talking() {
 
 #[test]
 fn many_senders_share_a_pool_of_two_small_buffers() {
-    let options = UringOptions {
-        receive_buffers: 2,
-        receive_buffer_bytes: 4_096,
-        ..UringOptions::default()
-    };
+    let options =
+        UringOptions { receive_buffers: 2, receive_buffer_bytes: 4_096, ..UringOptions::default() };
     let rig = Rig::start(options, vec![loopback()], Echo::default());
     let address = rig.tcp();
     thread::scope(|scope| {
@@ -354,10 +330,7 @@ fn many_senders_share_a_pool_of_two_small_buffers() {
 
 #[test]
 fn connections_beyond_the_limit_are_closed_at_once_and_counted() {
-    let options = UringOptions {
-        connections_max: 4,
-        ..UringOptions::default()
-    };
+    let options = UringOptions { connections_max: 4, ..UringOptions::default() };
     let rig = Rig::start(options, vec![loopback()], Echo::default());
     let slack = nexusd_core::limits::REFUSALS_AT_A_TIME;
     let mut served: Vec<_> = (0..4 + slack).map(|_| rig.connect()).collect();
@@ -415,11 +388,7 @@ fn ticks_come_when_they_are_due() {
     eventually("ten ticks", || gauges.ticks.value() >= 10);
     assert!(begun.elapsed() >= Duration::from_millis(90));
     let (_, counters) = rig.stop();
-    assert!(
-        counters.enters < 1_000,
-        "sleeps between ticks: {} enters",
-        counters.enters
-    );
+    assert!(counters.enters < 1_000, "sleeps between ticks: {} enters", counters.enters);
 }
 
 #[test]

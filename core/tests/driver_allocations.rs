@@ -47,9 +47,7 @@ impl Service for Teller {
                 self.total += bytes.len();
                 self.flush(connection);
             }
-            Event::Sent {
-                connection, bytes, ..
-            } => {
+            Event::Sent { connection, bytes, .. } => {
                 let index = connection.index as usize;
                 self.told[index] += bytes;
                 self.sending[index] = false;
@@ -60,10 +58,7 @@ impl Service for Teller {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        self.wants
-            .iter_mut()
-            .find_map(Option::take)
-            .map(Output::Send)
+        self.wants.iter_mut().find_map(Option::take).map(Output::Send)
     }
 
     fn gather(&mut self, connection: ConnectionId, take: &mut dyn FnMut(&[u8])) {
@@ -112,13 +107,9 @@ fn a_hundred_megabytes_go_through_without_an_allocation() {
     let clients = [thread::spawn(client), thread::spawn(client)];
 
     let (_commands, receiver) = mailbox(8).expect("a mailbox");
-    let mut driver = UringDriver::new(
-        &UringOptions::default(),
-        vec![listener],
-        receiver,
-        Box::new(|_| {}),
-    )
-    .expect("a driver");
+    let mut driver =
+        UringDriver::new(&UringOptions::default(), vec![listener], receiver, Box::new(|_| {}))
+            .expect("a driver");
     let mut teller = Teller::default();
     let mut run_until = |total: usize| {
         let mut park = Park::Until(None);
@@ -134,10 +125,7 @@ fn a_hundred_megabytes_go_through_without_an_allocation() {
     // Let the clients finish; the loop would otherwise sleep once they are done.
     while clients.iter().any(|client| !client.is_finished()) {
         driver
-            .wait(
-                &mut teller,
-                Park::Until(Some(nexusd_core::io::clock::now().mono_us + 1_000)),
-            )
+            .wait(&mut teller, Park::Until(Some(nexusd_core::io::clock::now().mono_us + 1_000)))
             .expect("a turn");
         while drain_outputs(&mut driver, &mut teller) == Park::Never {}
     }

@@ -16,10 +16,7 @@ use nexusd_core::limits::ACCEPT_RETRY_US;
 
 fn accepts_failed(rig: &Rig<Echo>) -> u64 {
     rig.commands.send(Command::Sample).expect("room");
-    rig.metrics
-        .recv_timeout(PATIENCE)
-        .expect("a sample")
-        .accepts_failed
+    rig.metrics.recv_timeout(PATIENCE).expect("a sample").accepts_failed
 }
 
 #[test]

@@ -79,11 +79,8 @@ impl FrameEncoder {
     /// limits, which are far lower, first.
     pub fn message(out: &mut Vec<u8>, header: &Header, metadata: &[u8], payload: &[u8]) {
         let metadata_len = u16::try_from(metadata.len()).expect("metadata within its limit");
-        let sized = header.with_lengths_of(&Header::new(
-            FrameKind::Message,
-            metadata_len,
-            payload.len(),
-        ));
+        let sized =
+            header.with_lengths_of(&Header::new(FrameKind::Message, metadata_len, payload.len()));
         out.extend_from_slice(sized.as_bytes());
         out.extend_from_slice(metadata);
         pad(out, metadata.len());
@@ -103,10 +100,7 @@ impl FrameEncoder {
 
     /// Appends a TopicUnbind.
     pub fn topic_unbind(out: &mut Vec<u8>, topic: TopicId) {
-        Self::bare(
-            out,
-            &Header::new(FrameKind::TopicUnbind, 0, 0).with_topic(topic),
-        );
+        Self::bare(out, &Header::new(FrameKind::TopicUnbind, 0, 0).with_topic(topic));
     }
 
     /// Appends the Hello that opens a connection.
@@ -114,13 +108,7 @@ impl FrameEncoder {
         let b = &mut self.builder;
         let name = Some(b.create_string(name));
         let software = Some(b.create_string(software));
-        let args = control::HelloArgs {
-            major: PROTOCOL_MAJOR,
-            minor,
-            role,
-            name,
-            software,
-        };
+        let args = control::HelloArgs { major: PROTOCOL_MAJOR, minor, role, name, software };
         let root = control::Hello::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Hello, 0, 0));
@@ -163,13 +151,7 @@ impl FrameEncoder {
     pub fn goodbye(&mut self, out: &mut Vec<u8>, reason: &str, last_accepted: u64) {
         let b = &mut self.builder;
         let reason = Some(b.create_string(reason));
-        let root = control::Goodbye::create(
-            b,
-            &control::GoodbyeArgs {
-                reason,
-                last_accepted,
-            },
-        );
+        let root = control::Goodbye::create(b, &control::GoodbyeArgs { reason, last_accepted });
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Goodbye, 0, 0));
     }
@@ -196,10 +178,7 @@ impl FrameEncoder {
         let name = Some(b.create_string(name));
         let root = control::TopicBind::create(b, &control::TopicBindArgs { name });
         b.finish_minimal(root);
-        self.finish(
-            out,
-            Header::new(FrameKind::TopicBind, 0, 0).with_topic(topic),
-        );
+        self.finish(out, Header::new(FrameKind::TopicBind, 0, 0).with_topic(topic));
     }
 
     /// Appends a NodeBind.
@@ -208,10 +187,7 @@ impl FrameEncoder {
         let node = control::NodeId::from(node);
         let root = control::NodeBind::create(b, &control::NodeBindArgs { node: Some(&node) });
         b.finish_minimal(root);
-        self.finish(
-            out,
-            Header::new(FrameKind::NodeBind, 0, 0).with_origin(handle),
-        );
+        self.finish(out, Header::new(FrameKind::NodeBind, 0, 0).with_origin(handle));
     }
 
     /// Appends a PublishAck.
@@ -226,11 +202,8 @@ impl FrameEncoder {
     /// Appends a Subscribe.
     pub fn subscribe(&mut self, out: &mut Vec<u8>, subscribe: &SubscribeRequest<'_>) {
         let b = &mut self.builder;
-        let filters: Vec<_> = subscribe
-            .filters
-            .iter()
-            .map(|filter| b.create_string(filter))
-            .collect();
+        let filters: Vec<_> =
+            subscribe.filters.iter().map(|filter| b.create_string(filter)).collect();
         let args = control::SubscribeArgs {
             request: subscribe.request,
             filters: Some(b.create_vector(&filters)),
@@ -273,11 +246,7 @@ impl FrameEncoder {
     ) {
         let b = &mut self.builder;
         let subscription = control::SubscriptionId::from(subscription);
-        let args = control::UnsubscribeArgs {
-            request,
-            subscription: Some(&subscription),
-            pause,
-        };
+        let args = control::UnsubscribeArgs { request, subscription: Some(&subscription), pause };
         let root = control::Unsubscribe::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Unsubscribe, 0, 0));
@@ -302,10 +271,7 @@ impl FrameEncoder {
     pub fn deliver_live(&mut self, out: &mut Vec<u8>, subscription: SubscriptionId) {
         let b = &mut self.builder;
         let subscription = control::SubscriptionId::from(subscription);
-        let args = control::DeliverArgs {
-            subscription: Some(&subscription),
-            ..Default::default()
-        };
+        let args = control::DeliverArgs { subscription: Some(&subscription), ..Default::default() };
         let root = control::Deliver::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Deliver, 0, 0));

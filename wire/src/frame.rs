@@ -46,17 +46,13 @@ impl<'a> Frame<'a> {
     /// The payload of a message, the body of a control frame.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
-        self.bytes
-            .get(self.header.payload_start()..self.header.total())
-            .unwrap_or_default()
+        self.bytes.get(self.header.payload_start()..self.header.total()).unwrap_or_default()
     }
 
     /// The raw metadata table; empty if there is none.
     #[inline]
     pub fn metadata_bytes(&self) -> &'a [u8] {
-        self.bytes
-            .get(HEADER_BYTES..HEADER_BYTES + self.header.metadata_len())
-            .unwrap_or_default()
+        self.bytes.get(HEADER_BYTES..HEADER_BYTES + self.header.metadata_len()).unwrap_or_default()
     }
 
     /// Verifies and views the metadata. `Ok(None)` if there is none.
@@ -141,11 +137,7 @@ impl FrameCutter {
         }
         let bytes: &'i [u8] = input;
         if let Some(header) = Header::peek(bytes) {
-            header.check(
-                self.position,
-                self.message_bytes_max,
-                self.control_bytes_max,
-            )?;
+            header.check(self.position, self.message_bytes_max, self.control_bytes_max)?;
             let stride = header.stride();
             if stride > self.large_bytes && header.kind() == Some(FrameKind::Message) {
                 let (head, rest) = bytes.split_at(stride.min(bytes.len()));
@@ -158,7 +150,7 @@ impl FrameCutter {
                 *input = rest;
                 let at = self.position;
                 self.position += stride as u64;
-                return Ok(Frame::new(frame, at).map_or(Cut::Incomplete, Cut::Frame));
+                return Ok(Cut::Frame(Frame { header, bytes: frame, at }));
             }
         }
         self.stash.extend_from_slice(bytes);
@@ -173,19 +165,12 @@ impl FrameCutter {
         let Some(header) = Header::peek(&self.stash) else {
             return Ok(Cut::Incomplete);
         };
-        header.check(
-            self.position,
-            self.message_bytes_max,
-            self.control_bytes_max,
-        )?;
+        header.check(self.position, self.message_bytes_max, self.control_bytes_max)?;
         let stride = header.stride();
         if stride > self.large_bytes && header.kind() == Some(FrameKind::Message) {
             self.position += self.stash.len() as u64;
             self.stash_is_lent = true;
-            return Ok(Cut::Large {
-                head: &self.stash,
-                stride,
-            });
+            return Ok(Cut::Large { head: &self.stash, stride });
         }
         if !self.fill_stash(stride, input) {
             return Ok(Cut::Incomplete);
@@ -213,11 +198,7 @@ impl FrameCutter {
 
     /// Bytes of a partial frame held back.
     pub fn stashed(&self) -> usize {
-        if self.stash_is_lent {
-            0
-        } else {
-            self.stash.len()
-        }
+        if self.stash_is_lent { 0 } else { self.stash.len() }
     }
 
     /// Stream position of the next frame.

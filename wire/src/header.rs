@@ -112,11 +112,7 @@ impl Header {
         let total = self.total.get();
         let start = HEADER_BYTES + aligned(self.metadata_len.get() as usize);
         let is_message = self.kind == FrameKind::Message.0;
-        let limit = if is_message {
-            message_bytes_max
-        } else {
-            control_bytes_max
-        };
+        let limit = if is_message { message_bytes_max } else { control_bytes_max };
         if is_message
             && (total as usize) >= start
             && total <= limit
@@ -141,10 +137,7 @@ impl Header {
             return Err(DecodeError::TooShort { at, total });
         }
         if self.kind().is_none() {
-            return Err(DecodeError::UnknownKind {
-                at,
-                kind: self.kind,
-            });
+            return Err(DecodeError::UnknownKind { at, kind: self.kind });
         }
         if total > limit {
             return Err(DecodeError::TooLong { at, total, limit });

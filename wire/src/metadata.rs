@@ -44,11 +44,7 @@ impl<'a> Metadata<'a> {
 
     /// The user's headers, in the order they were given; keys may repeat.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
-        self.0
-            .headers()
-            .into_iter()
-            .flatten()
-            .map(|entry| (entry.key(), entry.value().bytes()))
+        self.0.headers().into_iter().flatten().map(|entry| (entry.key(), entry.value().bytes()))
     }
 }
 
@@ -82,12 +78,7 @@ impl MetadataBuilder {
         let headers = (!entries.is_empty()).then(|| builder.create_vector(entries));
         let root = table::Metadata::create(
             builder,
-            &table::MetadataArgs {
-                content_type,
-                correlation_id,
-                headers,
-                ..Default::default()
-            },
+            &table::MetadataArgs { content_type, correlation_id, headers, ..Default::default() },
         );
         builder.finish_minimal(root);
         builder.finished_data()

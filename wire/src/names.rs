@@ -63,10 +63,7 @@ fn check_characters(name: &str) -> Result<(), NameError> {
     if name.len() > TOPIC_BYTES_MAX {
         return Err(NameError::TooLong(name.len()));
     }
-    match name
-        .char_indices()
-        .find(|(_, character)| character.is_control())
-    {
+    match name.char_indices().find(|(_, character)| character.is_control()) {
         Some((at, _)) => Err(NameError::ControlCharacter(at)),
         None => Ok(()),
     }

@@ -12,9 +12,8 @@ const MESSAGES: u64 = 1_000;
 
 fn messages() -> Vec<u8> {
     let mut metadata = MetadataBuilder::default();
-    let metadata = metadata
-        .encode(Some("text/plain"), None, [("unit", b"celsius".as_slice())])
-        .to_vec();
+    let metadata =
+        metadata.encode(Some("text/plain"), None, [("unit", b"celsius".as_slice())]).to_vec();
     let mut stream = Vec::new();
     for number in 1..=MESSAGES {
         let header = Header::new(FrameKind::Message, 0, 0)
@@ -33,11 +32,7 @@ fn cutting_whole_frames_takes_no_memory() {
     let taken = measure(|| {
         let mut input = &stream[..];
         while let Ok(Cut::Frame(frame)) = cutter.next(&mut input) {
-            black_box((
-                frame.header().sequence(),
-                frame.payload(),
-                frame.metadata_bytes(),
-            ));
+            black_box((frame.header().sequence(), frame.payload(), frame.metadata_bytes()));
             found += 1;
         }
     });

@@ -14,11 +14,8 @@ use std::process::{Command, ExitCode};
 use nexusd_bench::{Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 3] = [
-    ("t1", Workload::T1),
-    ("f16", Workload::FanOut(16)),
-    ("stalled", Workload::Stalled),
-];
+const WORKLOADS: [(&str, Workload); 3] =
+    [("t1", Workload::T1), ("f16", Workload::FanOut(16)), ("stalled", Workload::Stalled)];
 const FEW: u64 = 20_000;
 const MANY: u64 = 120_000;
 
@@ -33,12 +30,7 @@ struct Gate {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments
-        .iter()
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .as_slice()
-    {
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["run", name, messages] => run(name, messages),
         [] => check(false),
         ["--update"] => check(true),
@@ -78,18 +70,11 @@ fn measure_and_compare(update: bool) -> Result<bool, String> {
         std::fs::read_to_string(&path).map_err(|cause| format!("{}: {cause}", path.display()))?;
     let mut gate: Gate =
         toml::from_str(&text).map_err(|cause| format!("{}: {cause}", path.display()))?;
-    println!(
-        "{:<10} {:>12} {:>12} {:>8}",
-        "workload", "committed", "now", "drift"
-    );
+    println!("{:<10} {:>12} {:>12} {:>8}", "workload", "committed", "now", "drift");
     let mut passed = true;
     for (name, _) in WORKLOADS {
         let now = instructions_per_message(name)?;
-        let committed = gate
-            .instructions_per_message
-            .get(name)
-            .copied()
-            .unwrap_or(f64::NAN);
+        let committed = gate.instructions_per_message.get(name).copied().unwrap_or(f64::NAN);
         let drift = (now / committed - 1.0) * 100.0;
         let verdict = if drift.abs() <= gate.drift_percent {
             ""
@@ -101,8 +86,7 @@ fn measure_and_compare(update: bool) -> Result<bool, String> {
         println!("{name:<10} {committed:>12.2} {now:>12.2} {drift:>7.2}%{verdict}");
         passed &= drift <= gate.drift_percent;
         if update {
-            gate.instructions_per_message
-                .insert(String::from(name), (now * 100.0).round() / 100.0);
+            gate.instructions_per_message.insert(String::from(name), (now * 100.0).round() / 100.0);
         }
     }
     if update {

@@ -132,10 +132,7 @@ impl Drop for BufferRing {
         unsafe { dealloc(self.entries.as_ptr().cast(), entries_layout(self.count)) };
         // SAFETY: as above.
         unsafe {
-            dealloc(
-                self.memory.as_ptr(),
-                memory_layout(self.count, self.buffer_bytes),
-            );
+            dealloc(self.memory.as_ptr(), memory_layout(self.count, self.buffer_bytes));
         }
     }
 }

@@ -20,10 +20,7 @@ pub(super) fn mono_us() -> u64 {
 }
 
 fn microseconds(clock: libc::clockid_t) -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec to write to for the length of the call. The call cannot
     // fail for these two clocks; if it did, `time` would stay zero.
     unsafe { libc::clock_gettime(clock, &raw mut time) };

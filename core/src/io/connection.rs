@@ -132,10 +132,7 @@ impl ConnectionTable {
         } else {
             let index = self.slots.len() as u32;
             self.slots.push(Connection::new(socket, 0));
-            ConnectionId {
-                index,
-                generation: 0,
-            }
+            ConnectionId { index, generation: 0 }
         }
     }
 

@@ -57,11 +57,7 @@ impl KernelRing {
         if features.is_feature_no_iowait() {
             enter_flags |= EnterFlags::NO_IOWAIT;
         }
-        Ok(Self {
-            enter_flags: enter_flags.bits(),
-            backlog: VecDeque::new(),
-            uring,
-        })
+        Ok(Self { enter_flags: enter_flags.bits(), backlog: VecDeque::new(), uring })
     }
 
     /// For registering buffers.
@@ -107,9 +103,7 @@ impl KernelRing {
     /// Queues a multishot receive into the buffers of `group`.
     #[inline]
     pub(super) fn push_receive(&mut self, socket: i32, group: u16, user_data: u64) {
-        let entry = opcode::RecvMulti::new(Fd(socket), group)
-            .build()
-            .user_data(user_data);
+        let entry = opcode::RecvMulti::new(Fd(socket), group).build().user_data(user_data);
         // SAFETY: the entry itself lends no memory; the group's buffers are lent by `BufferRing`.
         unsafe { self.push(&entry) };
     }
@@ -117,9 +111,8 @@ impl KernelRing {
     /// Queues a poll that ends once, when the socket takes bytes or is broken.
     #[inline]
     pub(super) fn push_poll_writable(&mut self, socket: i32, user_data: u64) {
-        let entry = opcode::PollAdd::new(Fd(socket), libc::POLLOUT as u32)
-            .build()
-            .user_data(user_data);
+        let entry =
+            opcode::PollAdd::new(Fd(socket), libc::POLLOUT as u32).build().user_data(user_data);
         // SAFETY: the entry lends no memory.
         unsafe { self.push(&entry) };
     }
@@ -166,19 +159,14 @@ impl KernelRing {
         if let Some(us) = wait
             && us != u64::MAX
         {
-            timeout = Timespec::new()
-                .sec(us / 1_000_000)
-                .nsec((us % 1_000_000) as u32 * 1_000);
+            timeout = Timespec::new().sec(us / 1_000_000).nsec((us % 1_000_000) as u32 * 1_000);
             args = args.timespec(&timeout);
         }
         let wanted = u32::from(wait.is_some());
         // SAFETY: `args` is what EXT_ARG promises, and lives, with the timeout it points to, until
         // the call returns. The submissions' own memory is vouched for by `push`.
-        let entered = unsafe {
-            self.uring
-                .submitter()
-                .enter(pending, wanted, self.enter_flags, Some(&args))
-        };
+        let entered =
+            unsafe { self.uring.submitter().enter(pending, wanted, self.enter_flags, Some(&args)) };
         match entered {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {

@@ -86,11 +86,7 @@ impl Drop for Listener {
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -221,12 +217,7 @@ mod tests {
         assert_ne!(address.port(), 0);
         let error = Listener::tcp(address).expect_err("the port is taken");
         assert!(matches!(error, ListenError::InUse { .. }), "{error:?}");
-        assert!(
-            error
-                .to_string()
-                .starts_with(&format!("cannot listen on {address}: ")),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with(&format!("cannot listen on {address}: ")), "{error}");
     }
 
     #[test]
@@ -244,10 +235,7 @@ mod tests {
         };
         let six = SocketAddr::new("::".parse().expect("an address"), address.port());
         let six = Listener::tcp(six).expect("the same port over IPv6");
-        assert_eq!(
-            six.local_address().to_string(),
-            format!("[::]:{}", address.port())
-        );
+        assert_eq!(six.local_address().to_string(), format!("[::]:{}", address.port()));
     }
 
     #[test]
@@ -266,14 +254,8 @@ mod tests {
     fn an_abstract_name_is_printed_with_an_at_sign_and_free_after_drop() {
         let address = UnixAddress::Abstract(unique("abstract"));
         let listener = Listener::unix(address.clone()).expect("the name");
-        assert_eq!(
-            listener.local_address().to_string(),
-            format!("@{}", unique("abstract"))
-        );
-        assert!(matches!(
-            Listener::unix(address.clone()),
-            Err(ListenError::InUse { .. })
-        ));
+        assert_eq!(listener.local_address().to_string(), format!("@{}", unique("abstract")));
+        assert!(matches!(Listener::unix(address.clone()), Err(ListenError::InUse { .. })));
         drop(listener);
         Listener::unix(address).expect("the name again");
     }
@@ -285,10 +267,7 @@ mod tests {
         drop(UnixListener::bind(&path).expect("a socket file"));
         let address = UnixAddress::Path(path.clone());
         let listener = Listener::unix(address.clone()).expect("the stale file replaced");
-        assert!(matches!(
-            Listener::unix(address),
-            Err(ListenError::InUse { .. })
-        ));
+        assert!(matches!(Listener::unix(address), Err(ListenError::InUse { .. })));
         drop(listener);
         assert!(!path.exists());
     }

@@ -21,12 +21,7 @@ pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> 
         doorbell: Doorbell::new()?,
         gone: AtomicBool::new(false),
     });
-    Ok((
-        CommandSender {
-            shared: Arc::clone(&shared),
-        },
-        CommandReceiver { shared },
-    ))
+    Ok((CommandSender { shared: Arc::clone(&shared) }, CommandReceiver { shared }))
 }
 
 #[derive(Debug)]
@@ -91,9 +86,7 @@ mod tests {
     #[test]
     fn commands_arrive_in_order_and_a_full_mailbox_hands_them_back() {
         let (sender, receiver) = mailbox(2).expect("an eventfd");
-        sender
-            .send(Command::Drain { deadline_us: 1 })
-            .expect("room");
+        sender.send(Command::Drain { deadline_us: 1 }).expect("room");
         sender.send(Command::Sample).expect("room");
         assert_eq!(sender.send(Command::Sample), Err(Command::Sample));
         assert_eq!(receiver.pop(), Some(Command::Drain { deadline_us: 1 }));

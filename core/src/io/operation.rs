@@ -39,10 +39,7 @@ impl Operation {
     /// The user data of this operation on something that has only a number.
     #[inline]
     pub(super) fn numbered(self, index: u32) -> u64 {
-        self.on(ConnectionId {
-            index,
-            generation: 0,
-        })
+        self.on(ConnectionId { index, generation: 0 })
     }
 }
 

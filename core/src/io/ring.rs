@@ -159,8 +159,7 @@ impl UringDriver {
 
     fn watch_doorbell(&mut self) {
         let descriptor = self.commands.descriptor();
-        self.ring
-            .push_poll_doorbell(descriptor, Operation::Doorbell.numbered(0));
+        self.ring.push_poll_doorbell(descriptor, Operation::Doorbell.numbered(0));
         self.in_flight += 1;
     }
 
@@ -174,17 +173,9 @@ impl UringDriver {
 
     /// The earliest time, of the service's and our own, at which something is to be done.
     fn deadline(&self, wake_at: Option<u64>) -> u64 {
-        let retry_at = self
-            .listeners
-            .iter()
-            .filter_map(ListenerSlot::retry_at)
-            .min();
+        let retry_at = self.listeners.iter().filter_map(ListenerSlot::retry_at).min();
         let linger_until = self.lingering.front().map(|(until, _)| *until);
-        [wake_at, retry_at, linger_until]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(u64::MAX)
+        [wake_at, retry_at, linger_until].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.

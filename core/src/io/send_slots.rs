@@ -49,12 +49,7 @@ pub(super) struct GatheredSend {
 impl SendSlots {
     /// Slots for the sends of an ordinary turn; more are made when needed, and kept.
     pub(super) fn new() -> Self {
-        Self {
-            slots: (0..SENDS_PER_TURN)
-                .map(|_| Box::new(SendSlot::new()))
-                .collect(),
-            used: 0,
-        }
+        Self { slots: (0..SENDS_PER_TURN).map(|_| Box::new(SendSlot::new())).collect(), used: 0 }
     }
 
     /// Gathers what `connection` sends next; `None` if that is nothing.
@@ -71,16 +66,12 @@ impl SendSlots {
         let bytes = slot.gather(service, connection);
         let entry = match slot.iovecs.as_mut_slice() {
             [] => return None,
-            [one] => opcode::Send::new(Fd(socket), one.iov_base.cast(), bytes)
-                .flags(FLAGS)
-                .build(),
+            [one] => opcode::Send::new(Fd(socket), one.iov_base.cast(), bytes).flags(FLAGS).build(),
             many => {
                 slot.header.msg_iov = many.as_mut_ptr();
                 slot.header.msg_iovlen = many.len() as _;
                 self.used += 1;
-                opcode::SendMsg::new(Fd(socket), &raw const slot.header)
-                    .flags(FLAGS as u32)
-                    .build()
+                opcode::SendMsg::new(Fd(socket), &raw const slot.header).flags(FLAGS as u32).build()
             }
         };
         Some(GatheredSend { entry, bytes })

@@ -93,9 +93,7 @@ impl SetupError {
 
     /// The error for a kernel that set up the ring but lacks a feature.
     pub(super) fn too_old() -> Self {
-        Self::KernelTooOld {
-            running: Host::read().kernel,
-        }
+        Self::KernelTooOld { running: Host::read().kernel }
     }
 
     fn on_host(what: &'static str, errno: i32, host: &Host) -> Self {
@@ -107,10 +105,7 @@ impl SetupError {
             },
             libc::ENOSYS => Self::NotThere { running },
             libc::EINVAL if host.is_too_old() => Self::KernelTooOld { running },
-            libc::ENOMEM => Self::NoMemory {
-                what,
-                memlock: host.memlock.clone(),
-            },
+            libc::ENOMEM => Self::NoMemory { what, memlock: host.memlock.clone() },
             libc::EMFILE | libc::ENFILE => Self::NoDescriptors,
             _ => Self::Refused {
                 running,
@@ -136,15 +131,8 @@ impl Host {
         let text = |path| fs::read_to_string(path).unwrap_or_default();
         let kernel = text("/proc/sys/kernel/osrelease").trim().to_owned();
         Self {
-            kernel: if kernel.is_empty() {
-                "of unknown version".to_owned()
-            } else {
-                kernel
-            },
-            io_uring_disabled: text("/proc/sys/kernel/io_uring_disabled")
-                .trim()
-                .parse()
-                .ok(),
+            kernel: if kernel.is_empty() { "of unknown version".to_owned() } else { kernel },
+            io_uring_disabled: text("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             memlock: memlock(&text("/proc/self/limits")),
         }
     }
@@ -176,11 +164,7 @@ mod tests {
     use super::*;
 
     fn host(kernel: &str, io_uring_disabled: Option<u32>) -> Host {
-        Host {
-            kernel: kernel.to_owned(),
-            io_uring_disabled,
-            memlock: "64 KiB".to_owned(),
-        }
+        Host { kernel: kernel.to_owned(), io_uring_disabled, memlock: "64 KiB".to_owned() }
     }
 
     fn sentence(errno: i32, host: &Host) -> String {
@@ -216,14 +200,8 @@ mod tests {
     #[test]
     fn the_switch_is_named_with_its_value_and_the_command_that_opens_it() {
         let everybody = sentence(libc::EPERM, &host("6.6.0", Some(2)));
-        assert!(
-            everybody.contains("kernel.io_uring_disabled is 2"),
-            "{everybody}"
-        );
-        assert!(
-            everybody.contains("sysctl -w kernel.io_uring_disabled=0"),
-            "{everybody}"
-        );
+        assert!(everybody.contains("kernel.io_uring_disabled is 2"), "{everybody}");
+        assert!(everybody.contains("sysctl -w kernel.io_uring_disabled=0"), "{everybody}");
         let group = sentence(libc::EPERM, &host("6.6.0", Some(1)));
         assert!(group.contains("kernel.io_uring_group"), "{group}");
     }

@@ -43,7 +43,10 @@ impl Shard {
             return Ok(());
         };
         connection.session.state = SessionState::Open;
-        #[expect(clippy::unnecessary_min_or_max, reason = "the rule stands also while our minor is 0")]
+        #[expect(
+            clippy::unnecessary_min_or_max,
+            reason = "the rule stands also while our minor is 0"
+        )]
         let minor = hello.minor().min(PROTOCOL_MINOR);
         self.encoder.welcome(
             &mut connection.outbound.control,
@@ -95,19 +98,14 @@ impl Shard {
         }
         let topic = match check_topic(name) {
             Err(cause) => Err((ErrorCode::InvalidTopic, invalid_name(name, cause))),
-            Ok(()) if name.starts_with("$SYS/") || name == "$SYS" => Err((
-                ErrorCode::Rejected,
-                format!("topic '{name}' belongs to the daemon"),
-            )),
-            Ok(()) => self
-                .plane
-                .topics
-                .find_or_insert(name, limit, now.mono_us)
-                .ok_or_else(|| {
-                    let text =
-                        format!("the daemon has {limit} topics, which is its limit (--max-topics)");
-                    (ErrorCode::LimitReached, text)
-                }),
+            Ok(()) if name.starts_with("$SYS/") || name == "$SYS" => {
+                Err((ErrorCode::Rejected, format!("topic '{name}' belongs to the daemon")))
+            }
+            Ok(()) => self.plane.topics.find_or_insert(name, limit, now.mono_us).ok_or_else(|| {
+                let text =
+                    format!("the daemon has {limit} topics, which is its limit (--max-topics)");
+                (ErrorCode::LimitReached, text)
+            }),
         };
         let binding = match topic {
             Ok(topic) => {
@@ -166,10 +164,7 @@ impl Shard {
         filters.dedup();
         let defaults = &self.config.limits;
         let limits = QueueLimits {
-            messages: match subscribe
-                .queue_messages()
-                .map_or(defaults.queue_messages, u64::from)
-            {
+            messages: match subscribe.queue_messages().map_or(defaults.queue_messages, u64::from) {
                 0 => u64::MAX,
                 messages => messages,
             },
@@ -201,8 +196,7 @@ impl Shard {
             .session
             .subscriptions
             .push((subscription, crate::subscriber_queue::QueueId(slot)));
-        self.encoder
-            .subscription_info(&mut connection.outbound.control, request, subscription);
+        self.encoder.subscription_info(&mut connection.outbound.control, request, subscription);
         Ok(())
     }
 
@@ -267,13 +261,10 @@ impl Shard {
             return Ok(());
         };
         let held = &mut connection.session.subscriptions;
-        let found = held
-            .iter()
-            .position(|(subscription, _)| *subscription == wanted);
+        let found = held.iter().position(|(subscription, _)| *subscription == wanted);
         let queue = found.map(|at| held.swap_remove(at).1);
         let refusal = found.is_none().then_some("Subscription not found");
-        self.encoder
-            .unsubscribe_result(&mut connection.outbound.control, request, refusal);
+        self.encoder.unsubscribe_result(&mut connection.outbound.control, request, refusal);
         if let Some(queue) = queue {
             self.remove_queue(id, queue);
         }
@@ -304,16 +295,8 @@ impl Shard {
             return;
         };
         let (offset, kind) = (frame.at(), frame.kind().0);
-        let report = ErrorReport {
-            code,
-            message,
-            fatal: false,
-            request,
-            offset,
-            kind,
-        };
-        self.encoder
-            .error(&mut connection.outbound.control, &report);
+        let report = ErrorReport { code, message, fatal: false, request, offset, kind };
+        self.encoder.error(&mut connection.outbound.control, &report);
     }
 
     /// Ends a connection that broke the protocol.
@@ -321,14 +304,7 @@ impl Shard {
         self.plane.metrics.protocol_errors += 1;
         let (offset, kind) = violation.at.map_or((0, 0), |(at, kind)| (at, kind.0));
         let Violation { code, message, .. } = violation;
-        let report = ErrorReport {
-            code: *code,
-            message,
-            fatal: true,
-            request: 0,
-            offset,
-            kind,
-        };
+        let report = ErrorReport { code: *code, message, fatal: true, request: 0, offset, kind };
         self.fail(id, &report, now);
     }
 
@@ -376,10 +352,7 @@ impl Shard {
         {
             return;
         }
-        if matches!(
-            connection.session.state,
-            SessionState::Closing | SessionState::Draining
-        ) {
+        if matches!(connection.session.state, SessionState::Closing | SessionState::Draining) {
             self.close_now(id);
         }
     }
@@ -406,11 +379,7 @@ impl Shard {
             return;
         };
         let last = Sequence(connection.session.last_accepted);
-        self.encoder.goodbye(
-            &mut connection.outbound.control,
-            "the daemon is stopping",
-            last.0,
-        );
+        self.encoder.goodbye(&mut connection.outbound.control, "the daemon is stopping", last.0);
         connection.session.state = SessionState::Draining;
         if !std::mem::replace(&mut connection.inbound.is_paused, true) {
             self.outputs.push_back(Output::PauseReceive(id));

@@ -93,19 +93,11 @@ fn plan_queue(
         match item {
             Item::Bind(topic) => {
                 encoder.topic_bind(inline, *topic, plane.topics.name(*topic));
-                plan.push(Piece::Marker {
-                    queue: id,
-                    start,
-                    bytes: inline.len() as u32 - start,
-                });
+                plan.push(Piece::Marker { queue: id, start, bytes: inline.len() as u32 - start });
             }
             Item::Gap(gap) => {
                 encoder.gap(inline, &gap.report(queue.subscription));
-                plan.push(Piece::Marker {
-                    queue: id,
-                    start,
-                    bytes: inline.len() as u32 - start,
-                });
+                plan.push(Piece::Marker { queue: id, start, bytes: inline.len() as u32 - start });
             }
             Item::Extent(extent) => {
                 let mut extent = *extent;
@@ -148,12 +140,9 @@ pub(crate) fn lend(outbound: &Outbound, plane: &Plane, take: &mut dyn FnMut(&[u8
             Piece::Deliver { start, bytes, .. } | Piece::Marker { start, bytes, .. } => {
                 take(&outbound.inline[start as usize..(start + bytes) as usize]);
             }
-            Piece::Extent {
-                segment,
-                start,
-                bytes,
-                ..
-            } => take(plane.log.bytes(segment, start, bytes)),
+            Piece::Extent { segment, start, bytes, .. } => {
+                take(plane.log.bytes(segment, start, bytes))
+            }
         }
     }
 }
@@ -195,11 +184,7 @@ pub(crate) fn settle(
                 plane.queues[queue.0 as usize].pop_marker();
                 keep_rest_of_inline(outbound, start + sent, bytes - sent);
             }
-            Piece::Extent {
-                queue: id,
-                messages,
-                ..
-            } => {
+            Piece::Extent { queue: id, messages, .. } => {
                 let queue = &mut plane.queues[id.0 as usize];
                 let before = queue.bytes;
                 let whole = u64::from(queue.consume(sent, bytes, messages, &mut plane.log));

@@ -54,15 +54,10 @@ impl Plane {
     fn recycle(&mut self, segment: SegmentId) -> bool {
         let holders = self.log.take_holders(segment);
         let holds = |plane: &Self, id: &QueueId| {
-            plane
-                .queues
-                .get(id.0 as usize)
-                .map_or(0, |queue| queue.bytes_in(segment, &plane.log))
+            plane.queues.get(id.0 as usize).map_or(0, |queue| queue.bytes_in(segment, &plane.log))
         };
         let is_busy = holders.iter().any(|id| {
-            self.queues
-                .get(id.0 as usize)
-                .is_some_and(|queue| queue.in_flight)
+            self.queues.get(id.0 as usize).is_some_and(|queue| queue.in_flight)
                 && holds(self, id) > 0
         });
         if is_busy {

@@ -136,10 +136,7 @@ impl Plane {
             return Err(Refusal::NoMemory);
         };
         let sequence = self.topics.number(topic);
-        self.log.append(
-            &accepted_header(header, topic, sequence, now),
-            frame.bytes(),
-        );
+        self.log.append(&accepted_header(header, topic, sequence, now), frame.bytes());
         run.extent.len += stride as u32;
         run.extent.messages += 1;
         publisher.session.last_accepted = header.sequence().0;
@@ -183,12 +180,7 @@ impl Plane {
         let (segment, start) = self.log.room(stride).ok_or(Refusal::NoMemory)?;
         self.open_run(
             topic,
-            Extent {
-                segment,
-                start,
-                len: 0,
-                messages: 0,
-            },
+            Extent { segment, start, len: 0, messages: 0 },
             publisher.session.acks.len(),
         );
         Ok(())
@@ -196,11 +188,7 @@ impl Plane {
 
     fn open_run(&mut self, topic: TopicId, extent: Extent, first_ack: usize) {
         self.log.retain(extent.segment, 1);
-        self.run = Some(Run {
-            topic,
-            extent,
-            first_ack,
-        });
+        self.run = Some(Run { topic, extent, first_ack });
     }
 
     /// Accepts a large frame that has been received into a segment of its own.
@@ -225,12 +213,7 @@ impl Plane {
         let accepted = accepted_header(&header, topic, sequence, now);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
-        let extent = Extent {
-            segment,
-            start: 0,
-            len: stride as u32,
-            messages: 1,
-        };
+        let extent = Extent { segment, start: 0, len: stride as u32, messages: 1 };
         self.open_run(topic, extent, publisher.session.acks.len());
         publisher.session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
@@ -249,21 +232,13 @@ impl Plane {
         frame: &mut Vec<u8>,
         now: Now,
     ) {
-        let Some(topic) = self
-            .topics
-            .find_or_insert(name, self.limits.topics, now.mono_us)
-        else {
+        let Some(topic) = self.topics.find_or_insert(name, self.limits.topics, now.mono_us) else {
             return;
         };
         let sequence = self.topics.number(topic);
         frame.clear();
         let header = Header::new(FrameKind::Message, 0, payload.len());
-        FrameEncoder::message(
-            frame,
-            &accepted_header(&header, topic, sequence, now),
-            &[],
-            payload,
-        );
+        FrameEncoder::message(frame, &accepted_header(&header, topic, sequence, now), &[], payload);
         let stride = frame.len();
         if self.log.room(stride).is_none() && !self.renew_tail() {
             return;
@@ -274,16 +249,7 @@ impl Plane {
         let Some(header) = Header::peek(frame).copied() else {
             return;
         };
-        self.open_run(
-            topic,
-            Extent {
-                segment,
-                start,
-                len: stride as u32,
-                messages: 1,
-            },
-            0,
-        );
+        self.open_run(topic, Extent { segment, start, len: stride as u32, messages: 1 }, 0);
         self.log.append(&header, frame);
         self.flush_run(None, now);
     }
@@ -310,17 +276,8 @@ impl Plane {
     /// Hands the open run, if there is one, to its topic's queues.
     pub(crate) fn flush_run(&mut self, mut publisher: Option<&mut Publisher<'_>>, now: Now) {
         let Some(run) = self.run.take() else { return };
-        self.topics
-            .refresh_matches(run.topic, &self.index, &self.queues);
-        let Self {
-            log,
-            topics,
-            queues,
-            metrics,
-            newly_ready,
-            open_generations,
-            ..
-        } = self;
+        self.topics.refresh_matches(run.topic, &self.index, &self.queues);
+        let Self { log, topics, queues, metrics, newly_ready, open_generations, .. } = self;
         let topic = topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
         let messages = u64::from(run.extent.messages);
@@ -336,9 +293,7 @@ impl Plane {
             if !topic.matches[at].bound {
                 topic.matches[at].bound = true;
                 queue.push_bind(run.topic);
-                note_bound(topic, queue.connection, |told| {
-                    is_open(open_generations, told)
-                });
+                note_bound(topic, queue.connection, |told| is_open(open_generations, told));
             }
             queue.push(id, run.extent, log);
             metrics.queued_messages += messages;
@@ -348,14 +303,8 @@ impl Plane {
                 newly_ready.push(id);
             }
             if queue.is_over_limit() {
-                let held = hold_back(
-                    queue,
-                    id,
-                    publisher.as_deref_mut(),
-                    &mut self.blocked,
-                    metrics,
-                    now,
-                );
+                let held =
+                    hold_back(queue, id, publisher.as_deref_mut(), &mut self.blocked, metrics, now);
                 blocked += u32::from(held);
                 if !held {
                     cut(queue, log, metrics);
@@ -388,8 +337,7 @@ impl Plane {
         let queue = &mut self.queues[id.0 as usize];
         if queue.blocked_since_us.take().is_some() {
             self.blocked.retain(|blocked| *blocked != id);
-            self.released
-                .extend(queue.waiting.drain(..).map(|publisher| (publisher, id)));
+            self.released.extend(queue.waiting.drain(..).map(|publisher| (publisher, id)));
         }
     }
 
@@ -505,10 +453,7 @@ fn hold_back(
         if held_by.is_empty() {
             publisher.session.held_allowance = BLOCKED_READ_BYTES;
             metrics.publisher_pauses += 1;
-            FrameEncoder::bare(
-                publisher.control,
-                &Header::new(FrameKind::PublishPause, 0, 0),
-            );
+            FrameEncoder::bare(publisher.control, &Header::new(FrameKind::PublishPause, 0, 0));
         }
         held_by.push(id);
         queue.waiting.push(publisher.id);
@@ -527,10 +472,7 @@ impl Plane {
     /// Checks what must hold between events. For tests and the simulator.
     pub(crate) fn assert_invariants(&self) {
         assert!(self.run.is_none(), "runs end with the bytes they came in");
-        assert!(
-            self.newly_ready.is_empty() && self.released.is_empty(),
-            "connections were told"
-        );
+        assert!(self.newly_ready.is_empty() && self.released.is_empty(), "connections were told");
         self.log.assert_invariants();
         let mut references = std::collections::BTreeMap::new();
         let (mut messages, mut bytes) = (0, 0);
@@ -543,15 +485,9 @@ impl Plane {
                     *references.entry(extent.segment).or_insert(0) += 1;
                 }
             }
-            assert!(
-                queue.is_ready || queue.items.is_empty(),
-                "what waits has its turn"
-            );
+            assert!(queue.is_ready || queue.items.is_empty(), "what waits has its turn");
         }
-        assert_eq!(
-            messages, self.metrics.queued_messages,
-            "queued messages are counted"
-        );
+        assert_eq!(messages, self.metrics.queued_messages, "queued messages are counted");
         assert_eq!(bytes, self.metrics.queued_bytes, "queued bytes are counted");
         for (segment, held) in self.log.references() {
             if self.log.kind(segment) != SegmentKind::Landing {

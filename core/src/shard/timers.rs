@@ -83,10 +83,7 @@ impl Shard {
         if connection.close_asked {
             return Due::Nothing;
         }
-        if connection
-            .outbound
-            .blocked_since_us
-            .is_some_and(|since| passed(since, WRITE_TIMEOUT_US))
+        if connection.outbound.blocked_since_us.is_some_and(|since| passed(since, WRITE_TIMEOUT_US))
         {
             return Due::Close;
         }
@@ -95,9 +92,7 @@ impl Shard {
                 Due::Fail("no Hello came within 5 s")
             }
             SessionState::Closing
-                if session
-                    .close_deadline_us
-                    .is_some_and(|due| due <= now.mono_us) =>
+                if session.close_deadline_us.is_some_and(|due| due <= now.mono_us) =>
             {
                 Due::Close
             }
@@ -136,15 +131,8 @@ impl Shard {
                 Some(heartbeat.map_or(ping, |heartbeat| ping.min(heartbeat)))
             }
         };
-        let write = connection
-            .outbound
-            .blocked_since_us
-            .map(|since| since + WRITE_TIMEOUT_US);
-        if connection.close_asked {
-            None
-        } else {
-            [by_state, write].into_iter().flatten().min()
-        }
+        let write = connection.outbound.blocked_since_us.map(|since| since + WRITE_TIMEOUT_US);
+        if connection.close_asked { None } else { [by_state, write].into_iter().flatten().min() }
     }
 
     fn ping(&mut self, id: ConnectionId, now: Now) {
@@ -152,11 +140,7 @@ impl Shard {
             return;
         };
         connection.session.pinged_at_us = Some(now.mono_us);
-        FrameEncoder::ping_or_pong(
-            &mut connection.outbound.control,
-            FrameKind::Ping,
-            now.mono_us,
-        );
+        FrameEncoder::ping_or_pong(&mut connection.outbound.control, FrameKind::Ping, now.mono_us);
         self.schedule(id);
     }
 
@@ -175,9 +159,7 @@ impl Shard {
     fn forget_topics(&mut self, now: Now) {
         let plane = &mut self.plane;
         let forgotten =
-            plane
-                .topics
-                .forget_idle(TOPICS_PER_SCAN, now.mono_us, &plane.index, &plane.queues);
+            plane.topics.forget_idle(TOPICS_PER_SCAN, now.mono_us, &plane.index, &plane.queues);
         for (topic, mut told) in forgotten {
             told.sort_unstable();
             told.dedup();

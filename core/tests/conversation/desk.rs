@@ -12,40 +12,15 @@ use nexusd_wire::{
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
-    Bind {
-        topic: u32,
-        name: String,
-    },
-    Deliver {
-        subscription: SubscriptionId,
-    },
-    Message {
-        topic: u32,
-        sequence: u64,
-        payload: Vec<u8>,
-    },
-    Gap {
-        entries: Vec<(u32, u64, u64)>,
-        missed: u64,
-    },
-    Ack {
-        publisher_sequence: u64,
-        sequence: u64,
-        delivered: u32,
-    },
-    Unsubscribed {
-        success: bool,
-    },
-    Subscribed {
-        subscription: SubscriptionId,
-    },
-    Error {
-        code: ErrorCode,
-        fatal: bool,
-    },
-    Goodbye {
-        last_accepted: u64,
-    },
+    Bind { topic: u32, name: String },
+    Deliver { subscription: SubscriptionId },
+    Message { topic: u32, sequence: u64, payload: Vec<u8> },
+    Gap { entries: Vec<(u32, u64, u64)>, missed: u64 },
+    Ack { publisher_sequence: u64, sequence: u64, delivered: u32 },
+    Unsubscribed { success: bool },
+    Subscribed { subscription: SubscriptionId },
+    Error { code: ErrorCode, fatal: bool },
+    Goodbye { last_accepted: u64 },
     Welcome,
     Pause,
     Resume,
@@ -75,41 +50,23 @@ impl Desk {
             cluster: "test".into(),
             software: "test".into(),
             seed: 7,
-            limits: Limits {
-                memory_bytes: 8 << 20,
-                ..Limits::default()
-            },
+            limits: Limits { memory_bytes: 8 << 20, ..Limits::default() },
         };
-        let now = Now {
-            mono_us: 1,
-            wall_us: 1_700_000_000_000_000,
-        };
-        Self {
-            shard: Shard::new(config),
-            encoder: FrameEncoder::new(),
-            seats: Vec::new(),
-            now,
-        }
+        let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
+        Self { shard: Shard::new(config), encoder: FrameEncoder::new(), seats: Vec::new(), now }
     }
 
     pub fn open(&mut self) -> ConnectionId {
-        let connection = ConnectionId {
-            index: self.seats.len() as u32,
-            generation: 5,
-        };
+        let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
         self.seats.push(Seat::default());
-        self.event(Event::Opened {
-            connection,
-            peer: PeerAddress::Unix,
-        });
+        self.event(Event::Opened { connection, peer: PeerAddress::Unix });
         connection
     }
 
     pub fn greet(&mut self) -> ConnectionId {
         let id = self.open();
         let mut bytes = Vec::new();
-        self.encoder
-            .hello(&mut bytes, 0, Role::Client, "tester", "test");
+        self.encoder.hello(&mut bytes, 0, Role::Client, "tester", "test");
         self.say(id, &bytes);
         assert_eq!(self.heard(id), [Heard::Welcome]);
         id
@@ -118,11 +75,7 @@ impl Desk {
     pub fn subscribe(&mut self, id: ConnectionId, filters: &[&str]) -> SubscriptionId {
         self.subscribe_as(
             id,
-            &SubscribeRequest {
-                request: 1,
-                filters,
-                ..SubscribeRequest::default()
-            },
+            &SubscribeRequest { request: 1, filters, ..SubscribeRequest::default() },
         )
     }
 
@@ -188,9 +141,7 @@ impl Desk {
     }
 
     pub fn drain(&mut self) {
-        self.event(Event::Command(Command::Drain {
-            deadline_us: self.now.mono_us + 1_000_000,
-        }));
+        self.event(Event::Command(Command::Drain { deadline_us: self.now.mono_us + 1_000_000 }));
     }
 
     pub fn stall(&mut self, id: ConnectionId) {
@@ -226,9 +177,8 @@ impl Desk {
         let mut input = received.as_slice();
         let mut cutter = FrameCutter::new(u32::MAX, u32::MAX, usize::MAX);
         let mut heard = Vec::new();
-        while let Cut::Frame(frame) = cutter
-            .next(&mut input)
-            .expect("the shard speaks the protocol")
+        while let Cut::Frame(frame) =
+            cutter.next(&mut input).expect("the shard speaks the protocol")
         {
             understand(&frame, &mut heard);
         }
@@ -255,20 +205,13 @@ impl Desk {
                             seat.received.extend_from_slice(slice);
                         }
                     });
-                    self.shard.on_event(
-                        self.now,
-                        Event::Sent {
-                            connection,
-                            bytes,
-                            blocked: stalled,
-                        },
-                    );
+                    self.shard
+                        .on_event(self.now, Event::Sent { connection, bytes, blocked: stalled });
                 }
                 Output::Close(connection) => {
                     self.seats[connection.index as usize].closed = true;
                     let reason = nexusd_core::CloseReason::Asked;
-                    self.shard
-                        .on_event(self.now, Event::Closed { connection, reason });
+                    self.shard.on_event(self.now, Event::Closed { connection, reason });
                 }
                 _ => {}
             }
@@ -283,16 +226,11 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
     heard.push(match frame.kind() {
         FrameKind::TopicBind => {
             let body = frame.body::<control::TopicBind<'_>>().expect("a body");
-            Heard::Bind {
-                topic,
-                name: body.name().into(),
-            }
+            Heard::Bind { topic, name: body.name().into() }
         }
         FrameKind::Deliver => {
             let body = frame.body::<control::Deliver<'_>>().expect("a body");
-            Heard::Deliver {
-                subscription: body.subscription().into(),
-            }
+            Heard::Deliver { subscription: body.subscription().into() }
         }
         FrameKind::Message => Heard::Message {
             topic,
@@ -302,13 +240,9 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         FrameKind::Gap => {
             let body = frame.body::<control::Gap<'_>>().expect("a body");
             let entries = body.entries().into_iter().flatten();
-            let entries = entries
-                .map(|entry| (entry.topic(), entry.first(), entry.last()))
-                .collect();
-            Heard::Gap {
-                entries,
-                missed: body.missed(),
-            }
+            let entries =
+                entries.map(|entry| (entry.topic(), entry.first(), entry.last())).collect();
+            Heard::Gap { entries, missed: body.missed() }
         }
         FrameKind::PublishAck => {
             let body = frame.body::<control::PublishAck<'_>>().expect("a body");
@@ -320,33 +254,20 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
             return;
         }
         FrameKind::UnsubscribeResult => {
-            let body = frame
-                .body::<control::UnsubscribeResult<'_>>()
-                .expect("a body");
-            Heard::Unsubscribed {
-                success: body.success(),
-            }
+            let body = frame.body::<control::UnsubscribeResult<'_>>().expect("a body");
+            Heard::Unsubscribed { success: body.success() }
         }
         FrameKind::SubscriptionInfo => {
-            let body = frame
-                .body::<control::SubscriptionInfo<'_>>()
-                .expect("a body");
-            Heard::Subscribed {
-                subscription: body.subscription().into(),
-            }
+            let body = frame.body::<control::SubscriptionInfo<'_>>().expect("a body");
+            Heard::Subscribed { subscription: body.subscription().into() }
         }
         FrameKind::Error => {
             let body = frame.body::<control::Error<'_>>().expect("a body");
-            Heard::Error {
-                code: body.code(),
-                fatal: body.fatal(),
-            }
+            Heard::Error { code: body.code(), fatal: body.fatal() }
         }
         FrameKind::Goodbye => {
             let body = frame.body::<control::Goodbye<'_>>().expect("a body");
-            Heard::Goodbye {
-                last_accepted: body.last_accepted(),
-            }
+            Heard::Goodbye { last_accepted: body.last_accepted() }
         }
         FrameKind::Welcome => Heard::Welcome,
         FrameKind::PublishPause => Heard::Pause,

@@ -19,21 +19,10 @@ fn a_published_message_reaches_its_subscriber_with_its_name_and_number() {
     assert_eq!(
         desk.heard(subscriber),
         [
-            Heard::Bind {
-                topic: 0,
-                name: "news/today".into()
-            },
+            Heard::Bind { topic: 0, name: "news/today".into() },
             Heard::Deliver { subscription },
-            Heard::Message {
-                topic: 0,
-                sequence: 1,
-                payload: b"one".to_vec()
-            },
-            Heard::Message {
-                topic: 0,
-                sequence: 2,
-                payload: b"two".to_vec()
-            },
+            Heard::Message { topic: 0, sequence: 1, payload: b"one".to_vec() },
+            Heard::Message { topic: 0, sequence: 2, payload: b"two".to_vec() },
         ]
     );
 }
@@ -49,20 +38,10 @@ fn an_acknowledged_publish_is_answered_with_its_number_and_count() {
     desk.publish(client, 0, b"x", MessageFlags::ACK);
     let heard = desk.heard(client);
     assert!(
-        heard.contains(&Heard::Ack {
-            publisher_sequence: 1,
-            sequence: 1,
-            delivered: 2
-        }),
+        heard.contains(&Heard::Ack { publisher_sequence: 1, sequence: 1, delivered: 2 }),
         "{heard:?}"
     );
-    assert_eq!(
-        heard
-            .iter()
-            .filter(|heard| matches!(heard, Heard::Message { .. }))
-            .count(),
-        2
-    );
+    assert_eq!(heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count(), 2);
 }
 
 #[test]
@@ -83,10 +62,7 @@ fn slow_subscriber_drops_oldest_and_learns_the_gap() {
     let mut missed = 0;
     for heard in &heard {
         match heard {
-            Heard::Gap {
-                entries,
-                missed: count,
-            } => {
+            Heard::Gap { entries, missed: count } => {
                 for (_, first, last) in entries {
                     assert_eq!(*first, expected);
                     expected = last + 1;
@@ -118,11 +94,8 @@ fn a_full_block_queue_pauses_the_publisher_until_it_is_drained() {
     }
     assert_eq!(desk.heard(publisher), [Heard::Pause]);
     desk.go_on(subscriber);
-    let messages = desk
-        .heard(subscriber)
-        .iter()
-        .filter(|h| matches!(h, Heard::Message { .. }))
-        .count();
+    let messages =
+        desk.heard(subscriber).iter().filter(|h| matches!(h, Heard::Message { .. })).count();
     assert_eq!(messages, 20, "nothing is lost");
     assert_eq!(desk.heard(publisher), [Heard::Resume]);
 }
@@ -144,12 +117,7 @@ fn a_stalled_block_queue_drops_after_the_timeout() {
     assert_eq!(desk.heard(publisher), [Heard::Resume]);
     desk.go_on(subscriber);
     let heard = desk.heard(subscriber);
-    assert!(
-        heard
-            .iter()
-            .any(|h| matches!(h, Heard::Gap { missed: 13, .. })),
-        "{heard:?}"
-    );
+    assert!(heard.iter().any(|h| matches!(h, Heard::Gap { missed: 13, .. })), "{heard:?}");
 }
 
 #[test]
@@ -163,10 +131,7 @@ fn unsubscribing_ends_delivery_and_a_second_time_is_not_found() {
     desk.publish(client, 0, b"late", MessageFlags::default());
     assert_eq!(
         desk.heard(client),
-        [
-            Heard::Unsubscribed { success: true },
-            Heard::Unsubscribed { success: false }
-        ]
+        [Heard::Unsubscribed { success: true }, Heard::Unsubscribed { success: false }]
     );
 }
 
@@ -175,13 +140,7 @@ fn a_message_to_an_unbound_topic_ends_the_connection_with_a_reason() {
     let mut desk = Desk::new();
     let client = desk.greet();
     desk.publish(client, 3, b"x", MessageFlags::default());
-    assert_eq!(
-        desk.heard(client),
-        [Heard::Error {
-            code: ErrorCode::NotBound,
-            fatal: true
-        }]
-    );
+    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::NotBound, fatal: true }]);
     assert!(desk.is_closed(client));
 }
 
@@ -193,13 +152,7 @@ fn system_topics_are_refused_to_clients_but_not_to_the_daemon() {
     desk.heard(client);
     desk.bind(client, 0, "$SYS/x");
     desk.publish(client, 0, b"forged", MessageFlags::default());
-    assert_eq!(
-        desk.heard(client),
-        [Heard::Error {
-            code: ErrorCode::Rejected,
-            fatal: false
-        }]
-    );
+    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::Rejected, fatal: false }]);
     desk.publish_own("$SYS/x", b"true");
     assert!(
         desk.heard(client)
@@ -219,9 +172,7 @@ fn a_large_message_lands_in_place_and_is_delivered_whole() {
     desk.publish(client, 0, &payload, MessageFlags::default());
     let heard = desk.heard(client);
     assert!(
-        heard
-            .iter()
-            .any(|h| matches!(h, Heard::Message { payload: got, .. } if *got == payload))
+        heard.iter().any(|h| matches!(h, Heard::Message { payload: got, .. } if *got == payload))
     );
 }
 
@@ -241,13 +192,7 @@ fn silence_after_connecting_is_ended_after_five_seconds() {
     let mut desk = Desk::new();
     let client = desk.open();
     desk.pass(5_300_000);
-    assert_eq!(
-        desk.heard(client),
-        [Heard::Error {
-            code: ErrorCode::Timeout,
-            fatal: true
-        }]
-    );
+    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::Timeout, fatal: true }]);
 }
 
 #[test]
@@ -257,11 +202,5 @@ fn an_idle_client_is_pinged_and_dropped_when_it_does_not_answer() {
     desk.pass(30_500_000);
     assert_eq!(desk.heard(client), [Heard::Ping]);
     desk.pass(10_500_000);
-    assert_eq!(
-        desk.heard(client),
-        [Heard::Error {
-            code: ErrorCode::Timeout,
-            fatal: true
-        }]
-    );
+    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::Timeout, fatal: true }]);
 }

@@ -116,10 +116,7 @@ impl Service for Echo {
                 self.peers.push(peer);
                 self.gauges.opened.add(1);
                 if self.start_paused {
-                    self.sessions
-                        .get_mut(&connection)
-                        .expect("a session")
-                        .paused = true;
+                    self.sessions.get_mut(&connection).expect("a session").paused = true;
                     self.outputs.push_back(Output::PauseReceive(connection));
                 }
             }
@@ -138,11 +135,7 @@ impl Service for Echo {
                 self.flush(connection);
             }
             Event::Landed { .. } => panic!("no landing zone was lent"),
-            Event::Sent {
-                connection,
-                bytes,
-                blocked,
-            } => {
+            Event::Sent { connection, bytes, blocked } => {
                 let session = self.sessions.get_mut(&connection).expect("a session");
                 assert!(session.sending, "sent without a send");
                 session.sending = false;

@@ -55,11 +55,7 @@ impl Service for FanOut {
                     self.flush(connection);
                 }
             }
-            Event::Sent {
-                connection,
-                mut bytes,
-                blocked,
-            } => {
+            Event::Sent { connection, mut bytes, blocked } => {
                 let cursor = self.subscribers.get_mut(&connection).expect("a cursor");
                 cursor.sending = false;
                 cursor.blocked = blocked;
@@ -76,10 +72,7 @@ impl Service for FanOut {
                 self.flush(connection);
             }
             Event::Writable { connection } => {
-                self.subscribers
-                    .get_mut(&connection)
-                    .expect("a cursor")
-                    .blocked = false;
+                self.subscribers.get_mut(&connection).expect("a cursor").blocked = false;
                 self.flush(connection);
             }
             Event::Closed { connection, .. } => {

@@ -50,12 +50,7 @@ impl<S: Service + Send + 'static> Rig<S> {
             let counters = driver.counters();
             (service, counters)
         });
-        Self {
-            addresses,
-            commands,
-            metrics,
-            thread,
-        }
+        Self { addresses, commands, metrics, thread }
     }
 
     /// A rig that listens on a free port of 127.0.0.1.
@@ -79,9 +74,7 @@ impl<S: Service + Send + 'static> Rig<S> {
 
     /// Ends the loop and hands back the service.
     pub fn stop(self) -> (S, DriverCounters) {
-        self.commands
-            .send(Command::Drain { deadline_us: 0 })
-            .expect("room in the mailbox");
+        self.commands.send(Command::Drain { deadline_us: 0 }).expect("room in the mailbox");
         self.thread.join().expect("a loop that ended well")
     }
 }

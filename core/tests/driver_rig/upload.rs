@@ -57,9 +57,7 @@ impl Upload {
             return;
         }
         self.gauges.uploads.add(1);
-        session
-            .answers
-            .extend_from_slice(&checksum(&session.body).to_le_bytes());
+        session.answers.extend_from_slice(&checksum(&session.body).to_le_bytes());
         session.length.clear();
         session.body.clear();
         session.filled = 0;
@@ -83,10 +81,7 @@ impl Service for Upload {
             Event::Opened { connection, .. } => {
                 self.sessions.insert(connection, Session::default());
             }
-            Event::Received {
-                connection,
-                mut bytes,
-            } => {
+            Event::Received { connection, mut bytes } => {
                 self.gauges.received.add(bytes.len());
                 while !bytes.is_empty() {
                     let session = self.sessions.get_mut(&connection).expect("a session");
@@ -116,18 +111,11 @@ impl Service for Upload {
             Event::Landed { connection, bytes } => {
                 assert!(bytes > 0);
                 self.gauges.landed.add(bytes);
-                self.sessions
-                    .get_mut(&connection)
-                    .expect("a session")
-                    .filled += bytes;
+                self.sessions.get_mut(&connection).expect("a session").filled += bytes;
                 self.finish_if_full(connection);
                 self.fidget(connection);
             }
-            Event::Sent {
-                connection,
-                bytes,
-                blocked,
-            } => {
+            Event::Sent { connection, bytes, blocked } => {
                 assert!(!blocked, "answers are short");
                 let session = self.sessions.get_mut(&connection).expect("a session");
                 assert_eq!(bytes, session.lent.len());

@@ -272,12 +272,8 @@ pub mod nexusd {
 
             pub const ENUM_MIN: u8 = 0;
             pub const ENUM_MAX: u8 = 3;
-            pub const ENUM_VALUES: &'static [Self] = &[
-                Self::DropOldest,
-                Self::DropNewest,
-                Self::Block,
-                Self::Disconnect,
-            ];
+            pub const ENUM_VALUES: &'static [Self] =
+                &[Self::DropOldest, Self::DropNewest, Self::Block, Self::Disconnect];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
                 match self {
@@ -472,12 +468,8 @@ pub mod nexusd {
 
             pub const ENUM_MIN: u8 = 0;
             pub const ENUM_MAX: u8 = 3;
-            pub const ENUM_VALUES: &'static [Self] = &[
-                Self::SlowConsumer,
-                Self::ReplayWindow,
-                Self::LinkLost,
-                Self::Memory,
-            ];
+            pub const ENUM_VALUES: &'static [Self] =
+                &[Self::SlowConsumer, Self::ReplayWindow, Self::LinkLost, Self::Memory];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
                 match self {
@@ -1712,9 +1704,7 @@ pub mod nexusd {
             type Inner = Hello<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -1771,11 +1761,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<Role>(Hello::VT_ROLE, Some(Role::Client))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<Role>(Hello::VT_ROLE, Some(Role::Client)).unwrap() }
             }
             #[inline]
             pub fn name(&self) -> Option<&'a str> {
@@ -1783,8 +1769,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_NAME, None)
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_NAME, None)
                 }
             }
             #[inline]
@@ -1793,8 +1778,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_SOFTWARE, None)
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_SOFTWARE, None)
                 }
             }
         }
@@ -1833,13 +1817,7 @@ pub mod nexusd {
         impl<'a> Default for HelloArgs<'a> {
             #[inline]
             fn default() -> Self {
-                HelloArgs {
-                    major: 0,
-                    minor: 0,
-                    role: Role::Client,
-                    name: None,
-                    software: None,
-                }
+                HelloArgs { major: 0, minor: 0, role: Role::Client, name: None, software: None }
             }
         }
 
@@ -1858,13 +1836,11 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_role(&mut self, role: Role) {
-                self.fbb_
-                    .push_slot::<Role>(Hello::VT_ROLE, role, Role::Client);
+                self.fbb_.push_slot::<Role>(Hello::VT_ROLE, role, Role::Client);
             }
             #[inline]
             pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b str>) {
-                self.fbb_
-                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_NAME, name);
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_NAME, name);
             }
             #[inline]
             pub fn add_software(&mut self, software: ::flatbuffers::WIPOffset<&'b str>) {
@@ -1876,10 +1852,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> HelloBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                HelloBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                HelloBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Hello<'a>> {
@@ -1910,9 +1883,7 @@ pub mod nexusd {
             type Inner = Welcome<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -1992,22 +1963,14 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u32>(Welcome::VT_MAX_PAYLOAD, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u32>(Welcome::VT_MAX_PAYLOAD, Some(0)).unwrap() }
             }
             #[inline]
             pub fn max_metadata(&self) -> u32 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u32>(Welcome::VT_MAX_METADATA, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u32>(Welcome::VT_MAX_METADATA, Some(0)).unwrap() }
             }
             #[inline]
             pub fn cluster(&self) -> Option<&'a str> {
@@ -2015,8 +1978,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Welcome::VT_CLUSTER, None)
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Welcome::VT_CLUSTER, None)
                 }
             }
         }
@@ -2086,8 +2048,7 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_node(&mut self, node: &NodeId) {
-                self.fbb_
-                    .push_slot_always::<&NodeId>(Welcome::VT_NODE, node);
+                self.fbb_.push_slot_always::<&NodeId>(Welcome::VT_NODE, node);
             }
             #[inline]
             pub fn add_software(&mut self, software: ::flatbuffers::WIPOffset<&'b str>) {
@@ -2098,13 +2059,11 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_max_payload(&mut self, max_payload: u32) {
-                self.fbb_
-                    .push_slot::<u32>(Welcome::VT_MAX_PAYLOAD, max_payload, 0);
+                self.fbb_.push_slot::<u32>(Welcome::VT_MAX_PAYLOAD, max_payload, 0);
             }
             #[inline]
             pub fn add_max_metadata(&mut self, max_metadata: u32) {
-                self.fbb_
-                    .push_slot::<u32>(Welcome::VT_MAX_METADATA, max_metadata, 0);
+                self.fbb_.push_slot::<u32>(Welcome::VT_MAX_METADATA, max_metadata, 0);
             }
             #[inline]
             pub fn add_cluster(&mut self, cluster: ::flatbuffers::WIPOffset<&'b str>) {
@@ -2116,10 +2075,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> WelcomeBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                WelcomeBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                WelcomeBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Welcome<'a>> {
@@ -2153,9 +2109,7 @@ pub mod nexusd {
             type Inner = Goodbye<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -2191,8 +2145,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Goodbye::VT_REASON, None)
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Goodbye::VT_REASON, None)
                 }
             }
             #[inline]
@@ -2200,11 +2153,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(Goodbye::VT_LAST_ACCEPTED, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(Goodbye::VT_LAST_ACCEPTED, Some(0)).unwrap() }
             }
         }
 
@@ -2232,10 +2181,7 @@ pub mod nexusd {
         impl<'a> Default for GoodbyeArgs<'a> {
             #[inline]
             fn default() -> Self {
-                GoodbyeArgs {
-                    reason: None,
-                    last_accepted: 0,
-                }
+                GoodbyeArgs { reason: None, last_accepted: 0 }
             }
         }
 
@@ -2251,18 +2197,14 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_last_accepted(&mut self, last_accepted: u64) {
-                self.fbb_
-                    .push_slot::<u64>(Goodbye::VT_LAST_ACCEPTED, last_accepted, 0);
+                self.fbb_.push_slot::<u64>(Goodbye::VT_LAST_ACCEPTED, last_accepted, 0);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> GoodbyeBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                GoodbyeBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                GoodbyeBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Goodbye<'a>> {
@@ -2290,9 +2232,7 @@ pub mod nexusd {
             type Inner = Error<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -2336,9 +2276,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<ErrorCode>(Error::VT_CODE, Some(ErrorCode::Internal))
-                        .unwrap()
+                    self._tab.get::<ErrorCode>(Error::VT_CODE, Some(ErrorCode::Internal)).unwrap()
                 }
             }
             #[inline]
@@ -2347,8 +2285,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Error::VT_MESSAGE, None)
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Error::VT_MESSAGE, None)
                 }
             }
             #[inline]
@@ -2431,8 +2368,7 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ErrorBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_code(&mut self, code: ErrorCode) {
-                self.fbb_
-                    .push_slot::<ErrorCode>(Error::VT_CODE, code, ErrorCode::Internal);
+                self.fbb_.push_slot::<ErrorCode>(Error::VT_CODE, code, ErrorCode::Internal);
             }
             #[inline]
             pub fn add_message(&mut self, message: ::flatbuffers::WIPOffset<&'b str>) {
@@ -2460,10 +2396,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> ErrorBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                ErrorBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                ErrorBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Error<'a>> {
@@ -2495,9 +2428,7 @@ pub mod nexusd {
             type Inner = TopicBind<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -2573,18 +2504,14 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> TopicBindBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b str>) {
-                self.fbb_
-                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(TopicBind::VT_NAME, name);
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(TopicBind::VT_NAME, name);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> TopicBindBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                TopicBindBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                TopicBindBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<TopicBind<'a>> {
@@ -2612,9 +2539,7 @@ pub mod nexusd {
             type Inner = NodeBind<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -2657,9 +2582,7 @@ pub mod nexusd {
                 v: &mut ::flatbuffers::Verifier,
                 pos: usize,
             ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
-                v.visit_table(pos)?
-                    .visit_field::<NodeId>("node", Self::VT_NODE, true)?
-                    .finish();
+                v.visit_table(pos)?.visit_field::<NodeId>("node", Self::VT_NODE, true)?.finish();
                 Ok(())
             }
         }
@@ -2682,18 +2605,14 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NodeBindBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_node(&mut self, node: &NodeId) {
-                self.fbb_
-                    .push_slot_always::<&NodeId>(NodeBind::VT_NODE, node);
+                self.fbb_.push_slot_always::<&NodeId>(NodeBind::VT_NODE, node);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> NodeBindBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                NodeBindBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                NodeBindBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<NodeBind<'a>> {
@@ -2721,9 +2640,7 @@ pub mod nexusd {
             type Inner = PublishAck<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -2807,10 +2724,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> PublishAckBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                PublishAckBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                PublishAckBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<PublishAck<'a>> {
@@ -2838,9 +2752,7 @@ pub mod nexusd {
             type Inner = Subscribe<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -2889,11 +2801,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(Subscribe::VT_REQUEST, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(Subscribe::VT_REQUEST, Some(0)).unwrap() }
             }
             #[inline]
             pub fn filters(
@@ -2937,9 +2845,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<bool>(Subscribe::VT_RECEIVE_RETAINED, Some(false))
-                        .unwrap()
+                    self._tab.get::<bool>(Subscribe::VT_RECEIVE_RETAINED, Some(false)).unwrap()
                 }
             }
         }
@@ -2996,8 +2902,7 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscribeBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_request(&mut self, request: u64) {
-                self.fbb_
-                    .push_slot::<u64>(Subscribe::VT_REQUEST, request, 0);
+                self.fbb_.push_slot::<u64>(Subscribe::VT_REQUEST, request, 0);
             }
             #[inline]
             pub fn add_filters(
@@ -3013,18 +2918,15 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_policy(&mut self, policy: OverflowPolicy) {
-                self.fbb_
-                    .push_slot_always::<OverflowPolicy>(Subscribe::VT_POLICY, policy);
+                self.fbb_.push_slot_always::<OverflowPolicy>(Subscribe::VT_POLICY, policy);
             }
             #[inline]
             pub fn add_queue_messages(&mut self, queue_messages: u32) {
-                self.fbb_
-                    .push_slot_always::<u32>(Subscribe::VT_QUEUE_MESSAGES, queue_messages);
+                self.fbb_.push_slot_always::<u32>(Subscribe::VT_QUEUE_MESSAGES, queue_messages);
             }
             #[inline]
             pub fn add_queue_bytes(&mut self, queue_bytes: u64) {
-                self.fbb_
-                    .push_slot_always::<u64>(Subscribe::VT_QUEUE_BYTES, queue_bytes);
+                self.fbb_.push_slot_always::<u64>(Subscribe::VT_QUEUE_BYTES, queue_bytes);
             }
             #[inline]
             pub fn add_receive_retained(&mut self, receive_retained: bool) {
@@ -3039,10 +2941,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> SubscribeBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                SubscribeBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                SubscribeBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Subscribe<'a>> {
@@ -3075,9 +2974,7 @@ pub mod nexusd {
             type Inner = SubscriptionInfo<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -3118,11 +3015,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(SubscriptionInfo::VT_REQUEST, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(SubscriptionInfo::VT_REQUEST, Some(0)).unwrap() }
             }
             #[inline]
             pub fn subscription(&self) -> &'a SubscriptionId {
@@ -3141,9 +3034,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<bool>(SubscriptionInfo::VT_GAP_DETECTED, Some(false))
-                        .unwrap()
+                    self._tab.get::<bool>(SubscriptionInfo::VT_GAP_DETECTED, Some(false)).unwrap()
                 }
             }
             #[inline]
@@ -3151,11 +3042,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<i64>(SubscriptionInfo::VT_MISSED_COUNT, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<i64>(SubscriptionInfo::VT_MISSED_COUNT, Some(0)).unwrap() }
             }
             #[inline]
             pub fn replay_started(&self) -> bool {
@@ -3163,9 +3050,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<bool>(SubscriptionInfo::VT_REPLAY_STARTED, Some(false))
-                        .unwrap()
+                    self._tab.get::<bool>(SubscriptionInfo::VT_REPLAY_STARTED, Some(false)).unwrap()
                 }
             }
         }
@@ -3213,8 +3098,7 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SubscriptionInfoBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_request(&mut self, request: u64) {
-                self.fbb_
-                    .push_slot::<u64>(SubscriptionInfo::VT_REQUEST, request, 0);
+                self.fbb_.push_slot::<u64>(SubscriptionInfo::VT_REQUEST, request, 0);
             }
             #[inline]
             pub fn add_subscription(&mut self, subscription: &SubscriptionId) {
@@ -3225,13 +3109,11 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_gap_detected(&mut self, gap_detected: bool) {
-                self.fbb_
-                    .push_slot::<bool>(SubscriptionInfo::VT_GAP_DETECTED, gap_detected, false);
+                self.fbb_.push_slot::<bool>(SubscriptionInfo::VT_GAP_DETECTED, gap_detected, false);
             }
             #[inline]
             pub fn add_missed_count(&mut self, missed_count: i64) {
-                self.fbb_
-                    .push_slot::<i64>(SubscriptionInfo::VT_MISSED_COUNT, missed_count, 0);
+                self.fbb_.push_slot::<i64>(SubscriptionInfo::VT_MISSED_COUNT, missed_count, 0);
             }
             #[inline]
             pub fn add_replay_started(&mut self, replay_started: bool) {
@@ -3246,16 +3128,12 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> SubscriptionInfoBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                SubscriptionInfoBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                SubscriptionInfoBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<SubscriptionInfo<'a>> {
                 let o = self.fbb_.end_table(self.start_);
-                self.fbb_
-                    .required(o, SubscriptionInfo::VT_SUBSCRIPTION, "subscription");
+                self.fbb_.required(o, SubscriptionInfo::VT_SUBSCRIPTION, "subscription");
                 ::flatbuffers::WIPOffset::new(o.value())
             }
         }
@@ -3282,9 +3160,7 @@ pub mod nexusd {
             type Inner = Unsubscribe<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -3321,11 +3197,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(Unsubscribe::VT_REQUEST, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(Unsubscribe::VT_REQUEST, Some(0)).unwrap() }
             }
             #[inline]
             pub fn subscription(&self) -> &'a SubscriptionId {
@@ -3333,9 +3205,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(Unsubscribe::VT_SUBSCRIPTION, None)
-                        .unwrap()
+                    self._tab.get::<SubscriptionId>(Unsubscribe::VT_SUBSCRIPTION, None).unwrap()
                 }
             }
             #[inline]
@@ -3343,11 +3213,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<bool>(Unsubscribe::VT_PAUSE, Some(false))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<bool>(Unsubscribe::VT_PAUSE, Some(false)).unwrap() }
             }
         }
 
@@ -3388,8 +3254,7 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UnsubscribeBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_request(&mut self, request: u64) {
-                self.fbb_
-                    .push_slot::<u64>(Unsubscribe::VT_REQUEST, request, 0);
+                self.fbb_.push_slot::<u64>(Unsubscribe::VT_REQUEST, request, 0);
             }
             #[inline]
             pub fn add_subscription(&mut self, subscription: &SubscriptionId) {
@@ -3400,24 +3265,19 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_pause(&mut self, pause: bool) {
-                self.fbb_
-                    .push_slot::<bool>(Unsubscribe::VT_PAUSE, pause, false);
+                self.fbb_.push_slot::<bool>(Unsubscribe::VT_PAUSE, pause, false);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> UnsubscribeBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                UnsubscribeBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                UnsubscribeBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Unsubscribe<'a>> {
                 let o = self.fbb_.end_table(self.start_);
-                self.fbb_
-                    .required(o, Unsubscribe::VT_SUBSCRIPTION, "subscription");
+                self.fbb_.required(o, Unsubscribe::VT_SUBSCRIPTION, "subscription");
                 ::flatbuffers::WIPOffset::new(o.value())
             }
         }
@@ -3442,9 +3302,7 @@ pub mod nexusd {
             type Inner = UnsubscribeResult<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -3483,11 +3341,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(UnsubscribeResult::VT_REQUEST, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(UnsubscribeResult::VT_REQUEST, Some(0)).unwrap() }
             }
             #[inline]
             pub fn success(&self) -> bool {
@@ -3495,9 +3349,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<bool>(UnsubscribeResult::VT_SUCCESS, Some(false))
-                        .unwrap()
+                    self._tab.get::<bool>(UnsubscribeResult::VT_SUCCESS, Some(false)).unwrap()
                 }
             }
             #[inline]
@@ -3518,9 +3370,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<u64>(UnsubscribeResult::VT_PAUSE_TTL_MS, Some(0))
-                        .unwrap()
+                    self._tab.get::<u64>(UnsubscribeResult::VT_PAUSE_TTL_MS, Some(0)).unwrap()
                 }
             }
         }
@@ -3553,12 +3403,7 @@ pub mod nexusd {
         impl<'a> Default for UnsubscribeResultArgs<'a> {
             #[inline]
             fn default() -> Self {
-                UnsubscribeResultArgs {
-                    request: 0,
-                    success: false,
-                    message: None,
-                    pause_ttl_ms: 0,
-                }
+                UnsubscribeResultArgs { request: 0, success: false, message: None, pause_ttl_ms: 0 }
             }
         }
 
@@ -3569,13 +3414,11 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UnsubscribeResultBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_request(&mut self, request: u64) {
-                self.fbb_
-                    .push_slot::<u64>(UnsubscribeResult::VT_REQUEST, request, 0);
+                self.fbb_.push_slot::<u64>(UnsubscribeResult::VT_REQUEST, request, 0);
             }
             #[inline]
             pub fn add_success(&mut self, success: bool) {
-                self.fbb_
-                    .push_slot::<bool>(UnsubscribeResult::VT_SUCCESS, success, false);
+                self.fbb_.push_slot::<bool>(UnsubscribeResult::VT_SUCCESS, success, false);
             }
             #[inline]
             pub fn add_message(&mut self, message: ::flatbuffers::WIPOffset<&'b str>) {
@@ -3586,18 +3429,14 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_pause_ttl_ms(&mut self, pause_ttl_ms: u64) {
-                self.fbb_
-                    .push_slot::<u64>(UnsubscribeResult::VT_PAUSE_TTL_MS, pause_ttl_ms, 0);
+                self.fbb_.push_slot::<u64>(UnsubscribeResult::VT_PAUSE_TTL_MS, pause_ttl_ms, 0);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> UnsubscribeResultBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                UnsubscribeResultBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                UnsubscribeResultBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<UnsubscribeResult<'a>> {
@@ -3627,9 +3466,7 @@ pub mod nexusd {
             type Inner = Resume<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -3675,22 +3512,14 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(Resume::VT_SUBSCRIPTION, None)
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<SubscriptionId>(Resume::VT_SUBSCRIPTION, None).unwrap() }
             }
             #[inline]
             pub fn received_count(&self) -> u64 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(Resume::VT_RECEIVED_COUNT, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(Resume::VT_RECEIVED_COUNT, Some(0)).unwrap() }
             }
             #[inline]
             pub fn gap_mode(&self) -> GapMode {
@@ -3698,9 +3527,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<GapMode>(Resume::VT_GAP_MODE, Some(GapMode::None))
-                        .unwrap()
+                    self._tab.get::<GapMode>(Resume::VT_GAP_MODE, Some(GapMode::None)).unwrap()
                 }
             }
         }
@@ -3754,29 +3581,23 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_received_count(&mut self, received_count: u64) {
-                self.fbb_
-                    .push_slot::<u64>(Resume::VT_RECEIVED_COUNT, received_count, 0);
+                self.fbb_.push_slot::<u64>(Resume::VT_RECEIVED_COUNT, received_count, 0);
             }
             #[inline]
             pub fn add_gap_mode(&mut self, gap_mode: GapMode) {
-                self.fbb_
-                    .push_slot::<GapMode>(Resume::VT_GAP_MODE, gap_mode, GapMode::None);
+                self.fbb_.push_slot::<GapMode>(Resume::VT_GAP_MODE, gap_mode, GapMode::None);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> ResumeBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                ResumeBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                ResumeBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Resume<'a>> {
                 let o = self.fbb_.end_table(self.start_);
-                self.fbb_
-                    .required(o, Resume::VT_SUBSCRIPTION, "subscription");
+                self.fbb_.required(o, Resume::VT_SUBSCRIPTION, "subscription");
                 ::flatbuffers::WIPOffset::new(o.value())
             }
         }
@@ -3802,9 +3623,7 @@ pub mod nexusd {
             type Inner = ReplayComplete<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -3842,9 +3661,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(ReplayComplete::VT_SUBSCRIPTION, None)
-                        .unwrap()
+                    self._tab.get::<SubscriptionId>(ReplayComplete::VT_SUBSCRIPTION, None).unwrap()
                 }
             }
             #[inline]
@@ -3852,11 +3669,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(ReplayComplete::VT_REPLAYED_COUNT, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(ReplayComplete::VT_REPLAYED_COUNT, Some(0)).unwrap() }
             }
             #[inline]
             pub fn latest_sequence(&self) -> u64 {
@@ -3864,9 +3677,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<u64>(ReplayComplete::VT_LATEST_SEQUENCE, Some(0))
-                        .unwrap()
+                    self._tab.get::<u64>(ReplayComplete::VT_LATEST_SEQUENCE, Some(0)).unwrap()
                 }
             }
         }
@@ -3915,29 +3726,23 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_replayed_count(&mut self, replayed_count: u64) {
-                self.fbb_
-                    .push_slot::<u64>(ReplayComplete::VT_REPLAYED_COUNT, replayed_count, 0);
+                self.fbb_.push_slot::<u64>(ReplayComplete::VT_REPLAYED_COUNT, replayed_count, 0);
             }
             #[inline]
             pub fn add_latest_sequence(&mut self, latest_sequence: u64) {
-                self.fbb_
-                    .push_slot::<u64>(ReplayComplete::VT_LATEST_SEQUENCE, latest_sequence, 0);
+                self.fbb_.push_slot::<u64>(ReplayComplete::VT_LATEST_SEQUENCE, latest_sequence, 0);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> ReplayCompleteBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                ReplayCompleteBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                ReplayCompleteBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<ReplayComplete<'a>> {
                 let o = self.fbb_.end_table(self.start_);
-                self.fbb_
-                    .required(o, ReplayComplete::VT_SUBSCRIPTION, "subscription");
+                self.fbb_.required(o, ReplayComplete::VT_SUBSCRIPTION, "subscription");
                 ::flatbuffers::WIPOffset::new(o.value())
             }
         }
@@ -3962,9 +3767,7 @@ pub mod nexusd {
             type Inner = Deliver<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -4001,11 +3804,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(Deliver::VT_SUBSCRIPTION, None)
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<SubscriptionId>(Deliver::VT_SUBSCRIPTION, None).unwrap() }
             }
             #[inline]
             pub fn mode(&self) -> DeliveryMode {
@@ -4023,11 +3822,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u32>(Deliver::VT_DELIVERY_COUNT, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u32>(Deliver::VT_DELIVERY_COUNT, Some(0)).unwrap() }
             }
         }
 
@@ -4073,29 +3868,23 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_mode(&mut self, mode: DeliveryMode) {
-                self.fbb_
-                    .push_slot::<DeliveryMode>(Deliver::VT_MODE, mode, DeliveryMode::Live);
+                self.fbb_.push_slot::<DeliveryMode>(Deliver::VT_MODE, mode, DeliveryMode::Live);
             }
             #[inline]
             pub fn add_delivery_count(&mut self, delivery_count: u32) {
-                self.fbb_
-                    .push_slot::<u32>(Deliver::VT_DELIVERY_COUNT, delivery_count, 0);
+                self.fbb_.push_slot::<u32>(Deliver::VT_DELIVERY_COUNT, delivery_count, 0);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> DeliverBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                DeliverBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                DeliverBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Deliver<'a>> {
                 let o = self.fbb_.end_table(self.start_);
-                self.fbb_
-                    .required(o, Deliver::VT_SUBSCRIPTION, "subscription");
+                self.fbb_.required(o, Deliver::VT_SUBSCRIPTION, "subscription");
                 ::flatbuffers::WIPOffset::new(o.value())
             }
         }
@@ -4120,9 +3909,7 @@ pub mod nexusd {
             type Inner = Gap<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -4165,11 +3952,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(Gap::VT_SUBSCRIPTION, None)
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<SubscriptionId>(Gap::VT_SUBSCRIPTION, None).unwrap() }
             }
             #[inline]
             pub fn reason(&self) -> GapReason {
@@ -4254,13 +4037,11 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> GapBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_subscription(&mut self, subscription: &SubscriptionId) {
-                self.fbb_
-                    .push_slot_always::<&SubscriptionId>(Gap::VT_SUBSCRIPTION, subscription);
+                self.fbb_.push_slot_always::<&SubscriptionId>(Gap::VT_SUBSCRIPTION, subscription);
             }
             #[inline]
             pub fn add_reason(&mut self, reason: GapReason) {
-                self.fbb_
-                    .push_slot::<GapReason>(Gap::VT_REASON, reason, GapReason::SlowConsumer);
+                self.fbb_.push_slot::<GapReason>(Gap::VT_REASON, reason, GapReason::SlowConsumer);
             }
             #[inline]
             pub fn add_missed(&mut self, missed: u64) {
@@ -4271,8 +4052,7 @@ pub mod nexusd {
                 &mut self,
                 entries: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, GapEntry>>,
             ) {
-                self.fbb_
-                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(Gap::VT_ENTRIES, entries);
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Gap::VT_ENTRIES, entries);
             }
             #[inline]
             pub fn add_rest(&mut self, rest: u64) {
@@ -4283,10 +4063,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> GapBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                GapBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                GapBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Gap<'a>> {
@@ -4318,9 +4095,7 @@ pub mod nexusd {
             type Inner = BackpressureWarning<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -4376,33 +4151,21 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(BackpressureWarning::VT_DROPPED, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(BackpressureWarning::VT_DROPPED, Some(0)).unwrap() }
             }
             #[inline]
             pub fn depth(&self) -> u64 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(BackpressureWarning::VT_DEPTH, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(BackpressureWarning::VT_DEPTH, Some(0)).unwrap() }
             }
             #[inline]
             pub fn limit(&self) -> u64 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(BackpressureWarning::VT_LIMIT, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(BackpressureWarning::VT_LIMIT, Some(0)).unwrap() }
             }
             #[inline]
             pub fn reason(&self) -> GapReason {
@@ -4423,11 +4186,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(BackpressureWarning::VT_EXPIRED, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(BackpressureWarning::VT_EXPIRED, Some(0)).unwrap() }
             }
             #[inline]
             pub fn oldest_age_ms(&self) -> u64 {
@@ -4435,9 +4194,7 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<u64>(BackpressureWarning::VT_OLDEST_AGE_MS, Some(0))
-                        .unwrap()
+                    self._tab.get::<u64>(BackpressureWarning::VT_OLDEST_AGE_MS, Some(0)).unwrap()
                 }
             }
         }
@@ -4498,18 +4255,15 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_dropped(&mut self, dropped: u64) {
-                self.fbb_
-                    .push_slot::<u64>(BackpressureWarning::VT_DROPPED, dropped, 0);
+                self.fbb_.push_slot::<u64>(BackpressureWarning::VT_DROPPED, dropped, 0);
             }
             #[inline]
             pub fn add_depth(&mut self, depth: u64) {
-                self.fbb_
-                    .push_slot::<u64>(BackpressureWarning::VT_DEPTH, depth, 0);
+                self.fbb_.push_slot::<u64>(BackpressureWarning::VT_DEPTH, depth, 0);
             }
             #[inline]
             pub fn add_limit(&mut self, limit: u64) {
-                self.fbb_
-                    .push_slot::<u64>(BackpressureWarning::VT_LIMIT, limit, 0);
+                self.fbb_.push_slot::<u64>(BackpressureWarning::VT_LIMIT, limit, 0);
             }
             #[inline]
             pub fn add_reason(&mut self, reason: GapReason) {
@@ -4521,29 +4275,23 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_expired(&mut self, expired: u64) {
-                self.fbb_
-                    .push_slot::<u64>(BackpressureWarning::VT_EXPIRED, expired, 0);
+                self.fbb_.push_slot::<u64>(BackpressureWarning::VT_EXPIRED, expired, 0);
             }
             #[inline]
             pub fn add_oldest_age_ms(&mut self, oldest_age_ms: u64) {
-                self.fbb_
-                    .push_slot::<u64>(BackpressureWarning::VT_OLDEST_AGE_MS, oldest_age_ms, 0);
+                self.fbb_.push_slot::<u64>(BackpressureWarning::VT_OLDEST_AGE_MS, oldest_age_ms, 0);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> BackpressureWarningBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                BackpressureWarningBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                BackpressureWarningBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<BackpressureWarning<'a>> {
                 let o = self.fbb_.end_table(self.start_);
-                self.fbb_
-                    .required(o, BackpressureWarning::VT_SUBSCRIPTION, "subscription");
+                self.fbb_.required(o, BackpressureWarning::VT_SUBSCRIPTION, "subscription");
                 ::flatbuffers::WIPOffset::new(o.value())
             }
         }
@@ -4572,9 +4320,7 @@ pub mod nexusd {
             type Inner = StreamAck<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -4658,10 +4404,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> StreamAckBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                StreamAckBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                StreamAckBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<StreamAck<'a>> {
@@ -4689,9 +4432,7 @@ pub mod nexusd {
             type Inner = Ack<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -4730,22 +4471,14 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(Ack::VT_SUBSCRIPTION, None)
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<SubscriptionId>(Ack::VT_SUBSCRIPTION, None).unwrap() }
             }
             #[inline]
             pub fn cumulative(&self) -> bool {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<bool>(Ack::VT_CUMULATIVE, Some(false))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<bool>(Ack::VT_CUMULATIVE, Some(false)).unwrap() }
             }
             #[inline]
             pub fn messages(&self) -> ::flatbuffers::Vector<'a, MessageRef> {
@@ -4795,13 +4528,11 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AckBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_subscription(&mut self, subscription: &SubscriptionId) {
-                self.fbb_
-                    .push_slot_always::<&SubscriptionId>(Ack::VT_SUBSCRIPTION, subscription);
+                self.fbb_.push_slot_always::<&SubscriptionId>(Ack::VT_SUBSCRIPTION, subscription);
             }
             #[inline]
             pub fn add_cumulative(&mut self, cumulative: bool) {
-                self.fbb_
-                    .push_slot::<bool>(Ack::VT_CUMULATIVE, cumulative, false);
+                self.fbb_.push_slot::<bool>(Ack::VT_CUMULATIVE, cumulative, false);
             }
             #[inline]
             pub fn add_messages(
@@ -4816,10 +4547,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> AckBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                AckBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                AckBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Ack<'a>> {
@@ -4850,9 +4578,7 @@ pub mod nexusd {
             type Inner = Nack<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -4891,11 +4617,7 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<SubscriptionId>(Nack::VT_SUBSCRIPTION, None)
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<SubscriptionId>(Nack::VT_SUBSCRIPTION, None).unwrap() }
             }
             #[inline]
             pub fn messages(&self) -> ::flatbuffers::Vector<'a, MessageRef> {
@@ -4952,8 +4674,7 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NackBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_subscription(&mut self, subscription: &SubscriptionId) {
-                self.fbb_
-                    .push_slot_always::<&SubscriptionId>(Nack::VT_SUBSCRIPTION, subscription);
+                self.fbb_.push_slot_always::<&SubscriptionId>(Nack::VT_SUBSCRIPTION, subscription);
             }
             #[inline]
             pub fn add_messages(
@@ -4972,10 +4693,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> NackBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                NackBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                NackBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Nack<'a>> {

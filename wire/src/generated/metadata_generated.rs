@@ -23,9 +23,7 @@ pub mod nexusd {
             type Inner = HeaderEntry<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -122,8 +120,7 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HeaderEntryBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_key(&mut self, key: ::flatbuffers::WIPOffset<&'b str>) {
-                self.fbb_
-                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(HeaderEntry::VT_KEY, key);
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(HeaderEntry::VT_KEY, key);
             }
             #[inline]
             pub fn add_value(
@@ -138,10 +135,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> HeaderEntryBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                HeaderEntryBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                HeaderEntryBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<HeaderEntry<'a>> {
@@ -171,9 +165,7 @@ pub mod nexusd {
             type Inner = ReplyAddress<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -210,44 +202,28 @@ pub mod nexusd {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(ReplyAddress::VT_NODE_HIGH, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(ReplyAddress::VT_NODE_HIGH, Some(0)).unwrap() }
             }
             #[inline]
             pub fn node_low(&self) -> u64 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(ReplyAddress::VT_NODE_LOW, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(ReplyAddress::VT_NODE_LOW, Some(0)).unwrap() }
             }
             #[inline]
             pub fn session(&self) -> u64 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(ReplyAddress::VT_SESSION, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(ReplyAddress::VT_SESSION, Some(0)).unwrap() }
             }
             #[inline]
             pub fn request(&self) -> u64 {
                 // Safety:
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
-                unsafe {
-                    self._tab
-                        .get::<u64>(ReplyAddress::VT_REQUEST, Some(0))
-                        .unwrap()
-                }
+                unsafe { self._tab.get::<u64>(ReplyAddress::VT_REQUEST, Some(0)).unwrap() }
             }
         }
 
@@ -275,12 +251,7 @@ pub mod nexusd {
         impl<'a> Default for ReplyAddressArgs {
             #[inline]
             fn default() -> Self {
-                ReplyAddressArgs {
-                    node_high: 0,
-                    node_low: 0,
-                    session: 0,
-                    request: 0,
-                }
+                ReplyAddressArgs { node_high: 0, node_low: 0, session: 0, request: 0 }
             }
         }
 
@@ -291,33 +262,26 @@ pub mod nexusd {
         impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplyAddressBuilder<'a, 'b, A> {
             #[inline]
             pub fn add_node_high(&mut self, node_high: u64) {
-                self.fbb_
-                    .push_slot::<u64>(ReplyAddress::VT_NODE_HIGH, node_high, 0);
+                self.fbb_.push_slot::<u64>(ReplyAddress::VT_NODE_HIGH, node_high, 0);
             }
             #[inline]
             pub fn add_node_low(&mut self, node_low: u64) {
-                self.fbb_
-                    .push_slot::<u64>(ReplyAddress::VT_NODE_LOW, node_low, 0);
+                self.fbb_.push_slot::<u64>(ReplyAddress::VT_NODE_LOW, node_low, 0);
             }
             #[inline]
             pub fn add_session(&mut self, session: u64) {
-                self.fbb_
-                    .push_slot::<u64>(ReplyAddress::VT_SESSION, session, 0);
+                self.fbb_.push_slot::<u64>(ReplyAddress::VT_SESSION, session, 0);
             }
             #[inline]
             pub fn add_request(&mut self, request: u64) {
-                self.fbb_
-                    .push_slot::<u64>(ReplyAddress::VT_REQUEST, request, 0);
+                self.fbb_.push_slot::<u64>(ReplyAddress::VT_REQUEST, request, 0);
             }
             #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> ReplyAddressBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                ReplyAddressBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                ReplyAddressBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<ReplyAddress<'a>> {
@@ -347,9 +311,7 @@ pub mod nexusd {
             type Inner = Metadata<'a>;
             #[inline]
             unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
-                Self {
-                    _tab: unsafe { ::flatbuffers::Table::new(buf, loc) },
-                }
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
             }
         }
 
@@ -427,11 +389,10 @@ pub mod nexusd {
                 // Created from valid Table for this object
                 // which contains a valid value in this slot
                 unsafe {
-                    self._tab
-                        .get::<::flatbuffers::ForwardsUOffset<ReplyAddress>>(
-                            Metadata::VT_REPLY_TO,
-                            None,
-                        )
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<ReplyAddress>>(
+                        Metadata::VT_REPLY_TO,
+                        None,
+                    )
                 }
             }
             #[inline]
@@ -561,11 +522,10 @@ pub mod nexusd {
             }
             #[inline]
             pub fn add_reply_to(&mut self, reply_to: ::flatbuffers::WIPOffset<ReplyAddress<'b>>) {
-                self.fbb_
-                    .push_slot_always::<::flatbuffers::WIPOffset<ReplyAddress>>(
-                        Metadata::VT_REPLY_TO,
-                        reply_to,
-                    );
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<ReplyAddress>>(
+                    Metadata::VT_REPLY_TO,
+                    reply_to,
+                );
             }
             #[inline]
             pub fn add_headers(
@@ -596,10 +556,7 @@ pub mod nexusd {
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> MetadataBuilder<'a, 'b, A> {
                 let start = _fbb.start_table();
-                MetadataBuilder {
-                    fbb_: _fbb,
-                    start_: start,
-                }
+                MetadataBuilder { fbb_: _fbb, start_: start }
             }
             #[inline]
             pub fn finish(self) -> ::flatbuffers::WIPOffset<Metadata<'a>> {

@@ -34,10 +34,7 @@ fn frame_around(kind: FrameKind, body: &[u8]) -> Vec<u8> {
 fn carries_body(sample: &Sample) -> bool {
     with_frame(&sample.bytes(), |frame| {
         !frame.payload().is_empty()
-            && !matches!(
-                sample.kind(),
-                FrameKind::Message | FrameKind::Request | FrameKind::Reply
-            )
+            && !matches!(sample.kind(), FrameKind::Message | FrameKind::Request | FrameKind::Reply)
     })
 }
 
@@ -152,20 +149,13 @@ fn a_small_body_cannot_make_its_reader_work_for_gigabytes() {
     let filters = Some(builder.create_vector(&vec![shared; 15_000]));
     let root = control::Subscribe::create(
         &mut builder,
-        &control::SubscribeArgs {
-            request: 1,
-            filters,
-            ..Default::default()
-        },
+        &control::SubscribeArgs { request: 1, filters, ..Default::default() },
     );
     builder.finish_minimal(root);
     let body = builder.finished_data();
     assert!(body.len() < 256 << 10);
     with_frame(&frame_around(FrameKind::Subscribe, body), |frame| {
-        assert!(matches!(
-            frame.body::<control::Subscribe<'_>>(),
-            Err(DecodeError::Body { .. })
-        ));
+        assert!(matches!(frame.body::<control::Subscribe<'_>>(), Err(DecodeError::Body { .. })));
     });
 }
 

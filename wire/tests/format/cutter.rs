@@ -96,10 +96,7 @@ fn refusal(hostile: &[u8]) -> Option<DecodeError> {
     assert_eq!(error, trickled_error);
     if let Some(error) = &error {
         assert_eq!(error.at(), position);
-        assert!(
-            trickled.stashed() <= HEADER_BYTES,
-            "a refused frame is not collected"
-        );
+        assert!(trickled.stashed() <= HEADER_BYTES, "a refused frame is not collected");
     }
     error
 }
@@ -238,17 +235,11 @@ fn a_total_shorter_than_a_header_is_refused() {
 fn a_total_beyond_the_limit_of_its_kind_is_refused() {
     for total in [4_097, 1 << 20, u32::MAX - 7, u32::MAX] {
         let refused = refusal(&header(total, FrameKind::Message.0, 0, 0));
-        assert!(matches!(
-            refused,
-            Some(DecodeError::TooLong { limit: 4_096, .. })
-        ));
+        assert!(matches!(refused, Some(DecodeError::TooLong { limit: 4_096, .. })));
     }
     for total in [1_025, 4_096, u32::MAX] {
         let refused = refusal(&header(total, FrameKind::Subscribe.0, 0, 0));
-        assert!(matches!(
-            refused,
-            Some(DecodeError::TooLong { limit: 1_024, .. })
-        ));
+        assert!(matches!(refused, Some(DecodeError::TooLong { limit: 1_024, .. })));
     }
     assert_eq!(refusal(&header(4_096, FrameKind::Message.0, 0, 0)), None);
     assert_eq!(refusal(&header(1_024, FrameKind::Subscribe.0, 0, 0)), None);
@@ -309,10 +300,7 @@ fn a_refused_stream_stays_refused() {
     let mut cutter = FrameCutter::new(4_096, 1_024, usize::MAX);
     let hostile = header(47, FrameKind::Ping.0, 0, 0);
     for byte in &hostile[..47] {
-        assert!(matches!(
-            cutter.next(&mut &[*byte][..]),
-            Ok(Cut::Incomplete)
-        ));
+        assert!(matches!(cutter.next(&mut &[*byte][..]), Ok(Cut::Incomplete)));
     }
     for _ in 0..3 {
         assert!(cutter.next(&mut &hostile[47..]).is_err());

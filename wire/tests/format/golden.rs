@@ -40,12 +40,7 @@ fn assert_file(path: &Path, wanted: &str) {
     }
     let found = fs::read_to_string(path)
         .unwrap_or_else(|error| panic!("{}: {error}; NEXUSD_BLESS=1 writes it", path.display()));
-    assert_eq!(
-        found,
-        wanted,
-        "{} is not current; NEXUSD_BLESS=1 writes it anew",
-        path.display()
-    );
+    assert_eq!(found, wanted, "{} is not current; NEXUSD_BLESS=1 writes it anew", path.display());
 }
 
 /// The bytes in an annotated file: of every line what stands before `#`.
@@ -54,12 +49,7 @@ fn bytes_of(file: &str) -> Vec<u8> {
     let text = fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{}: {error}; NEXUSD_BLESS=1 writes it", path.display()));
     text.lines()
-        .flat_map(|line| {
-            line.split('#')
-                .next()
-                .unwrap_or_default()
-                .split_whitespace()
-        })
+        .flat_map(|line| line.split('#').next().unwrap_or_default().split_whitespace())
         .map(|digits| u8::from_str_radix(digits, 16).expect("hexadecimal bytes"))
         .collect()
 }
@@ -76,9 +66,7 @@ fn read_plainly(
     let header = reading.structure("Header", 0, "");
     for note in &mut reading.notes {
         match note.start {
-            0 => note
-                .text
-                .push_str(", exact; the next frame starts at the next multiple of 8"),
+            0 => note.text.push_str(", exact; the next frame starts at the next multiple of 8"),
             4 => note.text.push_str(&format!(" ({name})")),
             _ => {}
         }
@@ -130,10 +118,7 @@ fn read_metadata_plainly(schema: &Schema, bytes: &[u8]) -> (String, Value, BTree
 
 #[test]
 fn every_frame_kind_has_a_vector() {
-    let shown: BTreeSet<u8> = vectors()
-        .iter()
-        .map(|vector| vector.sample.kind().0)
-        .collect();
+    let shown: BTreeSet<u8> = vectors().iter().map(|vector| vector.sample.kind().0).collect();
     for kind in FrameKind::ENUM_VALUES {
         assert!(shown.contains(&kind.0), "no vector of {kind:?}");
     }
@@ -156,17 +141,9 @@ fn the_encoder_writes_the_golden_bytes() {
         return;
     }
     for vector in vectors() {
-        assert_eq!(
-            hex(&vector.sample.bytes()),
-            hex(&bytes_of(vector.file)),
-            "{}",
-            vector.file
-        );
+        assert_eq!(hex(&vector.sample.bytes()), hex(&bytes_of(vector.file)), "{}", vector.file);
     }
-    assert_eq!(
-        hex(&metadata_vector().bytes()),
-        hex(&bytes_of(METADATA_FILE))
-    );
+    assert_eq!(hex(&metadata_vector().bytes()), hex(&bytes_of(METADATA_FILE)));
 }
 
 #[test]
@@ -204,11 +181,7 @@ fn files_say_what_a_reader_with_nothing_but_the_schemas_finds() {
         let (annotation, entry, _) = read_plainly(&schema, &vector, &vector.sample.bytes());
         assert_file(&golden(vector.file), &annotation);
         frames.push(entry);
-        assert!(
-            files.insert(vector.file.to_owned()),
-            "{} twice",
-            vector.file
-        );
+        assert!(files.insert(vector.file.to_owned()), "{} twice", vector.file);
     }
     let (annotation, entry, _) = read_metadata_plainly(&schema, &metadata_vector().bytes());
     assert_file(&golden(METADATA_FILE), &annotation);
@@ -219,13 +192,7 @@ fn files_say_what_a_reader_with_nothing_but_the_schemas_finds() {
 
     let found: BTreeSet<String> = fs::read_dir(golden(""))
         .expect("tests/golden")
-        .map(|entry| {
-            entry
-                .expect("an entry")
-                .file_name()
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     assert_eq!(found, files);
 }
@@ -244,10 +211,7 @@ fn the_protocol_document_shows_the_golden_files() {
     while let Some(line) = lines.next() {
         current.push_str(line);
         current.push('\n');
-        let Some(file) = line
-            .strip_prefix(MARK)
-            .and_then(|rest| rest.strip_suffix(" -->"))
-        else {
+        let Some(file) = line.strip_prefix(MARK).and_then(|rest| rest.strip_suffix(" -->")) else {
             continue;
         };
         let vectors = vectors();
@@ -255,10 +219,7 @@ fn the_protocol_document_shows_the_golden_files() {
         let vector = vector.unwrap_or_else(|| panic!("{file} is not a vector"));
         let (annotation, ..) = read_plainly(&schema, vector, &vector.sample.bytes());
         assert_eq!(lines.next(), Some("```text"), "behind {line}");
-        lines
-            .by_ref()
-            .find(|line| *line == FENCE)
-            .expect("the end of the block");
+        lines.by_ref().find(|line| *line == FENCE).expect("the end of the block");
         current.push_str(&format!("```text\n{annotation}{FENCE}\n"));
         shown.insert(file);
     }
@@ -293,9 +254,9 @@ fn the_protocol_document_names_every_kind_field_and_number() {
     for (table, lines) in schema.table_lines() {
         // Tables of metadata have no heading of their own.
         let heading = format!("\n#### {table} (");
-        let section = text.split_once(&heading).map_or(&text[..], |(_, behind)| {
-            behind.split("\n#").next().unwrap_or_default()
-        });
+        let section = text
+            .split_once(&heading)
+            .map_or(&text[..], |(_, behind)| behind.split("\n#").next().unwrap_or_default());
         for line in lines {
             assert!(section.contains(&line), "{table}: no line {line:?}");
         }

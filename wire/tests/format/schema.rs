@@ -44,11 +44,8 @@ pub(crate) struct Schema {
 
 impl Schema {
     pub(crate) fn read() -> Self {
-        let mut schema = Self {
-            enums: BTreeMap::new(),
-            structs: BTreeMap::new(),
-            tables: BTreeMap::new(),
-        };
+        let mut schema =
+            Self { enums: BTreeMap::new(), structs: BTreeMap::new(), tables: BTreeMap::new() };
         for text in SCHEMAS {
             let plain: String = text
                 .lines()
@@ -59,12 +56,8 @@ impl Schema {
                 let Some((head, inside)) = block.split_once('{') else {
                     continue;
                 };
-                let words: Vec<&str> = head
-                    .rsplit(';')
-                    .next()
-                    .unwrap_or_default()
-                    .split_whitespace()
-                    .collect();
+                let words: Vec<&str> =
+                    head.rsplit(';').next().unwrap_or_default().split_whitespace().collect();
                 match words[..] {
                     ["enum", name, ":", kind] => {
                         let values = inside
@@ -117,9 +110,7 @@ impl Schema {
         self.tables
             .iter()
             .flat_map(|(table, fields)| {
-                fields
-                    .iter()
-                    .map(move |field| format!("{table}.{}", field.name))
+                fields.iter().map(move |field| format!("{table}.{}", field.name))
             })
             .collect()
     }
@@ -174,11 +165,7 @@ fn fields(inside: &str) -> Vec<Field> {
             name: name.trim().to_owned(),
             declared: {
                 let kind = rest.split_whitespace().next().unwrap_or_default();
-                let required = if rest.contains("(required)") {
-                    ", required"
-                } else {
-                    ""
-                };
+                let required = if rest.contains("(required)") { ", required" } else { "" };
                 format!("{kind}{required}")
             },
             kind: kind_of(rest.split_whitespace().next().unwrap_or_default()),
@@ -206,20 +193,11 @@ pub(crate) struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     pub(crate) fn new(schema: &'a Schema, bytes: &'a [u8]) -> Self {
-        Self {
-            schema,
-            bytes,
-            notes: Vec::new(),
-            seen: BTreeSet::new(),
-        }
+        Self { schema, bytes, notes: Vec::new(), seen: BTreeSet::new() }
     }
 
     pub(crate) fn note(&mut self, start: usize, bytes: usize, text: impl Into<String>) {
-        self.notes.push(Note {
-            start,
-            end: start + bytes,
-            text: text.into(),
-        });
+        self.notes.push(Note { start, end: start + bytes, text: text.into() });
     }
 
     fn integer(&self, at: usize, bytes: usize) -> u64 {
@@ -236,11 +214,7 @@ impl<'a> Reading<'a> {
             && low.name == "low"
         {
             let id = (u128::from(self.integer(at, 8)) << 64) | u128::from(self.integer(at + 8, 8));
-            self.note(
-                at,
-                8,
-                format!("{prefix}.high = {:#018x}", (id >> 64) as u64),
-            );
+            self.note(at, 8, format!("{prefix}.high = {:#018x}", (id >> 64) as u64));
             self.note(at + 8, 8, format!("{prefix}.low = {:#018x}", id as u64));
             return json!(format!("{id:032x}"));
         }
@@ -253,10 +227,7 @@ impl<'a> Reading<'a> {
                 "" => field.name.clone(),
                 prefix => format!("{prefix}.{}", field.name),
             };
-            found.insert(
-                field.name.clone(),
-                self.value(&field.kind, position, &label),
-            );
+            found.insert(field.name.clone(), self.value(&field.kind, position, &label));
             position += size;
         }
         Value::Object(found)
@@ -336,11 +307,7 @@ impl<'a> Reading<'a> {
                 let length = self.integer(start, 4) as usize;
                 let text = std::str::from_utf8(&self.bytes[start + 4..start + 4 + length])
                     .expect("texts are UTF-8");
-                assert_eq!(
-                    self.bytes[start + 4 + length],
-                    0,
-                    "texts end with a zero byte"
-                );
+                assert_eq!(self.bytes[start + 4 + length], 0, "texts end with a zero byte");
                 self.note(start, 4, format!("{label}: {length} bytes"));
                 self.note(start + 4, length + 1, format!("{text:?} and a zero byte"));
                 json!(text)

@@ -38,10 +38,7 @@ enum State {
 
 impl ListenerSlot {
     pub(super) fn new(listener: Listener) -> Self {
-        Self {
-            listener: Some(listener),
-            state: State::Closed,
-        }
+        Self { listener: Some(listener), state: State::Closed }
     }
 
     /// When to accept again.
@@ -75,10 +72,7 @@ impl UringDriver {
             return;
         };
         slot.state = State::Accepting;
-        self.ring.push_accept(
-            listener.descriptor(),
-            Operation::Accept.numbered(index as u32),
-        );
+        self.ring.push_accept(listener.descriptor(), Operation::Accept.numbered(index as u32));
         self.in_flight += 1;
     }
 
@@ -116,9 +110,8 @@ impl UringDriver {
             }
             Some(_) => {
                 self.counters.accepts_failed += 1;
-                self.listeners[index].state = State::Resting {
-                    until: self.now.mono_us + ACCEPT_RETRY_US,
-                };
+                self.listeners[index].state =
+                    State::Resting { until: self.now.mono_us + ACCEPT_RETRY_US };
             }
         }
     }
@@ -147,10 +140,7 @@ impl UringDriver {
     /// Accepts again where the time has come.
     pub(super) fn retry_accepts(&mut self) {
         for index in 0..self.listeners.len() {
-            if self.listeners[index]
-                .retry_at()
-                .is_some_and(|at| at <= self.now.mono_us)
-            {
+            if self.listeners[index].retry_at().is_some_and(|at| at <= self.now.mono_us) {
                 self.arm_accept(index);
             }
         }
@@ -171,8 +161,7 @@ impl UringDriver {
             match slot.state {
                 State::Accepting => {
                     slot.state = State::Stopping;
-                    self.ring
-                        .push_cancel(Operation::Accept.numbered(index as u32));
+                    self.ring.push_cancel(Operation::Accept.numbered(index as u32));
                 }
                 State::Resting { .. } => slot.close(),
                 State::Stopping | State::Closed => {}

@@ -95,10 +95,7 @@ impl UringDriver {
         };
         if !connection.told_closed && connection.receive != Receive::InPlace {
             connection.told_closed = true;
-            let closed = Event::Closed {
-                connection: id,
-                reason: connection.reason,
-            };
+            let closed = Event::Closed { connection: id, reason: connection.reason };
             service.on_event(self.now, closed);
         }
         if connection.phase == Phase::Ending && !connection.is_in_flight() {
@@ -110,10 +107,8 @@ impl UringDriver {
     /// Ends connections whose time to linger is over, and forgets those that ended before.
     pub(super) fn end_lingering(&mut self, service: &mut impl Service) {
         while let Some((until, id)) = self.lingering.front().copied() {
-            let lingers = self
-                .connections
-                .find(id)
-                .filter(|connection| connection.phase == Phase::Lingering);
+            let lingers =
+                self.connections.find(id).filter(|connection| connection.phase == Phase::Lingering);
             if let Some(connection) = lingers {
                 if until > self.now.mono_us {
                     break;

@@ -90,8 +90,7 @@ impl UringDriver {
         }
         connection.receive = Receive::Shared;
         connection.fed = false;
-        self.ring
-            .push_receive(socket, BufferRing::GROUP, Operation::Receive.on(id));
+        self.ring.push_receive(socket, BufferRing::GROUP, Operation::Receive.on(id));
         self.in_flight += 1;
     }
 
@@ -135,8 +134,7 @@ impl UringDriver {
                     connection.discarded = connection.discarded.saturating_add(bytes as u32);
                 }
             }
-            self.buffers
-                .release(buffer, bytes, completion.buffer_more());
+            self.buffers.release(buffer, bytes, completion.buffer_more());
         }
         if !completion.more() {
             self.end_receive(service, id, completion.result);
@@ -154,10 +152,7 @@ impl UringDriver {
         let bytes = usize::try_from(result).unwrap_or(0);
         if let Some(connection) = self.connections.find(id) {
             if bytes > 0 && connection.is_open() {
-                let landed = Event::Landed {
-                    connection: id,
-                    bytes,
-                };
+                let landed = Event::Landed { connection: id, bytes };
                 // Until here the zone was the kernel's.
                 connection.receive = Receive::Idle;
                 service.on_event(self.now, landed);
@@ -249,9 +244,8 @@ impl UringDriver {
         if !connection.is_open() || connection.receive == Receive::InPlace {
             return;
         }
-        let worthwhile = service
-            .landing_zone(id)
-            .is_some_and(|zone| zone.len() >= RECEIVE_IN_PLACE_BYTES_MIN);
+        let worthwhile =
+            service.landing_zone(id).is_some_and(|zone| zone.len() >= RECEIVE_IN_PLACE_BYTES_MIN);
         if worthwhile {
             connection.in_place = true;
             self.cancel_receive(id);

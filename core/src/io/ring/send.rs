@@ -15,19 +15,12 @@ impl UringDriver {
             return;
         };
         if !connection.is_open() || connection.sending {
-            debug_assert!(
-                !connection.sending,
-                "a second send before the first one's Sent"
-            );
+            debug_assert!(!connection.sending, "a second send before the first one's Sent");
             return;
         }
         let socket = connection.descriptor();
         let Some(send) = self.send_slots.gather(service, id, socket) else {
-            let sent = Event::Sent {
-                connection: id,
-                bytes: 0,
-                blocked: false,
-            };
+            let sent = Event::Sent { connection: id, bytes: 0, blocked: false };
             service.on_event(self.now, sent);
             return;
         };
@@ -67,15 +60,10 @@ impl UringDriver {
         if open && blocked && !connection.polling_writable {
             connection.polling_writable = true;
             let socket = connection.descriptor();
-            self.ring
-                .push_poll_writable(socket, Operation::Writable.on(id));
+            self.ring.push_poll_writable(socket, Operation::Writable.on(id));
             self.in_flight += 1;
         }
-        let sent = Event::Sent {
-            connection: id,
-            bytes,
-            blocked,
-        };
+        let sent = Event::Sent { connection: id, bytes, blocked };
         service.on_event(self.now, sent);
         if !open {
             self.advance_close(service, id);

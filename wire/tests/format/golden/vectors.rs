@@ -60,10 +60,7 @@ fn publish() -> MessageSample {
 fn publish_with_everything() -> MessageSample {
     MessageSample {
         sequence: 2,
-        flags: MessageFlags::ACK
-            .with(MessageFlags::RETAIN)
-            .with(MessageFlags::KEYED)
-            .0,
+        flags: MessageFlags::ACK.with(MessageFlags::RETAIN).with(MessageFlags::KEYED).0,
         ttl_ms: 60_000,
         key_hash: 0x1234_5678,
         metadata: Some(metadata_vector()),
@@ -102,12 +99,7 @@ fn delivery_with_metadata() -> MessageSample {
 pub(crate) fn vectors() -> Vec<Vector> {
     let mut all = Vec::new();
     let mut add = |file, sender, says, sample| {
-        all.push(Vector {
-            file,
-            sender,
-            says,
-            sample,
-        });
+        all.push(Vector { file, sender, says, sample });
     };
     add(
         "hello.hex",
@@ -124,12 +116,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "hello_node.hex",
         "daemon that dials another one",
         "opens a mesh link",
-        Sample::Hello {
-            minor: 3,
-            role: Role::Node,
-            name: String::new(),
-            software: String::new(),
-        },
+        Sample::Hello { minor: 3, role: Role::Node, name: String::new(), software: String::new() },
     );
     add(
         "welcome.hex",
@@ -163,20 +150,12 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "asks for a Pong; the token stands in `sequence`",
         Sample::Ping { token: 77 },
     );
-    add(
-        "pong.hex",
-        EITHER,
-        "answers a Ping with its token",
-        Sample::Pong { token: 77 },
-    );
+    add("pong.hex", EITHER, "answers a Ping with its token", Sample::Pong { token: 77 });
     add(
         "goodbye.hex",
         DAEMON,
         "ends the connection in order and says what was accepted",
-        Sample::Goodbye {
-            reason: "the daemon is stopping".into(),
-            last_accepted: 2,
-        },
+        Sample::Goodbye { reason: "the daemon is stopping".into(), last_accepted: 2 },
     );
     add(
         "error.hex",
@@ -208,43 +187,27 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "topic_bind.hex",
         DAEMON,
         "names a topic id before the first message that carries it",
-        Sample::TopicBind {
-            topic: DELIVERED_TOPIC,
-            name: TOPIC.into(),
-        },
+        Sample::TopicBind { topic: DELIVERED_TOPIC, name: TOPIC.into() },
     );
     add(
         "topic_bind_publisher.hex",
         CLIENT,
         "binds the publisher's own id, the first being 0, to a topic",
-        Sample::TopicBind {
-            topic: 0,
-            name: TOPIC.into(),
-        },
+        Sample::TopicBind { topic: 0, name: TOPIC.into() },
     );
     add(
         "topic_unbind.hex",
         EITHER,
         "releases a topic id",
-        Sample::TopicUnbind {
-            topic: DELIVERED_TOPIC,
-        },
+        Sample::TopicUnbind { topic: DELIVERED_TOPIC },
     );
     add(
         "node_bind.hex",
         DAEMON,
         "names the handle of a node, found in `origin` of messages from there",
-        Sample::NodeBind {
-            handle: 1,
-            node: OTHER_NODE,
-        },
+        Sample::NodeBind { handle: 1, node: OTHER_NODE },
     );
-    add(
-        "message.hex",
-        DAEMON,
-        "a delivered message",
-        Sample::Message(delivery()),
-    );
+    add("message.hex", DAEMON, "a delivered message", Sample::Message(delivery()));
     add(
         "message_metadata.hex",
         DAEMON,
@@ -267,12 +230,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "message_empty.hex",
         CLIENT,
         "a publish with neither metadata nor payload",
-        Sample::Message(MessageSample {
-            payload: Vec::new(),
-            flags: 0,
-            sequence: 3,
-            ..publish()
-        }),
+        Sample::Message(MessageSample { payload: Vec::new(), flags: 0, sequence: 3, ..publish() }),
     );
     add(
         "publish_ack.hex",
@@ -305,12 +263,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "asks the publisher to hold its messages",
         Sample::PublishPause,
     );
-    add(
-        "publish_resume.hex",
-        DAEMON,
-        "lets the publisher go on",
-        Sample::PublishResume,
-    );
+    add("publish_resume.hex", DAEMON, "lets the publisher go on", Sample::PublishResume);
     add(
         "subscribe.hex",
         CLIENT,
@@ -365,32 +318,19 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "unsubscribe.hex",
         CLIENT,
         "ends a subscription",
-        Sample::Unsubscribe {
-            request: 3,
-            subscription: SUBSCRIPTION,
-            pause: false,
-        },
+        Sample::Unsubscribe { request: 3, subscription: SUBSCRIPTION, pause: false },
     );
     add(
         "unsubscribe_pause.hex",
         CLIENT,
         "parks a subscription",
-        Sample::Unsubscribe {
-            request: 3,
-            subscription: SUBSCRIPTION,
-            pause: true,
-        },
+        Sample::Unsubscribe { request: 3, subscription: SUBSCRIPTION, pause: true },
     );
     add(
         "unsubscribe_result.hex",
         DAEMON,
         "confirms an Unsubscribe",
-        Sample::UnsubscribeResult {
-            request: 3,
-            success: true,
-            message: None,
-            pause_ttl_ms: 0,
-        },
+        Sample::UnsubscribeResult { request: 3, success: true, message: None, pause_ttl_ms: 0 },
     );
     add(
         "unsubscribe_result_unknown.hex",
@@ -440,11 +380,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "deliver.hex",
         DAEMON,
         "opens a run of live messages of one subscription",
-        Sample::Deliver {
-            subscription: SUBSCRIPTION,
-            mode: DeliveryMode::Live,
-            delivery_count: 0,
-        },
+        Sample::Deliver { subscription: SUBSCRIPTION, mode: DeliveryMode::Live, delivery_count: 0 },
     );
     add(
         "deliver_redelivery.hex",
@@ -464,11 +400,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             subscription: SUBSCRIPTION,
             reason: GapReason::Memory,
             missed: 17,
-            entries: vec![
-                (DELIVERED_TOPIC, 10, 19),
-                (DELIVERED_TOPIC, 30, 30),
-                (8, 3, 3),
-            ],
+            entries: vec![(DELIVERED_TOPIC, 10, 19), (DELIVERED_TOPIC, 30, 30), (8, 3, 3)],
             rest: 5,
         },
     );
@@ -490,17 +422,13 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "heartbeat.hex",
         DAEMON,
         "shows that a silent connection lives",
-        Sample::Heartbeat {
-            timestamp_us: TIMESTAMP_US,
-        },
+        Sample::Heartbeat { timestamp_us: TIMESTAMP_US },
     );
     add(
         "stream_ack.hex",
         CLIENT,
         "tells how many messages of each subscription have arrived",
-        Sample::StreamAck {
-            entries: vec![(SUBSCRIPTION, 1_000), (SubscriptionId(1), 2)],
-        },
+        Sample::StreamAck { entries: vec![(SUBSCRIPTION, 1_000), (SubscriptionId(1), 2)] },
     );
     add(
         "ack.hex",

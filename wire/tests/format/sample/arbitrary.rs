@@ -21,71 +21,39 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
     let message = move || message(bytes_max, text().boxed());
     Union::new(vec![
         (any::<u8>(), one_of(Role::ENUM_VALUES), text(), text())
-            .prop_map(|(minor, role, name, software)| Sample::Hello {
-                minor,
-                role,
-                name,
-                software,
-            })
+            .prop_map(|(minor, role, name, software)| Sample::Hello { minor, role, name, software })
             .boxed(),
-        (
-            any::<u8>(),
-            any::<u128>(),
-            text(),
-            text(),
-            any::<u32>(),
-            any::<u32>(),
-        )
-            .prop_map(
-                |(minor, node, software, cluster, max_payload, max_metadata)| Sample::Welcome {
+        (any::<u8>(), any::<u128>(), text(), text(), any::<u32>(), any::<u32>())
+            .prop_map(|(minor, node, software, cluster, max_payload, max_metadata)| {
+                Sample::Welcome {
                     minor,
                     node: NodeId(node),
                     software,
                     cluster,
                     max_payload,
                     max_metadata,
-                },
-            )
+                }
+            })
             .boxed(),
-        any::<u64>()
-            .prop_map(|token| Sample::Ping { token })
-            .boxed(),
-        any::<u64>()
-            .prop_map(|token| Sample::Pong { token })
-            .boxed(),
+        any::<u64>().prop_map(|token| Sample::Ping { token }).boxed(),
+        any::<u64>().prop_map(|token| Sample::Pong { token }).boxed(),
         (text(), any::<u64>())
-            .prop_map(|(reason, last_accepted)| Sample::Goodbye {
-                reason,
-                last_accepted,
+            .prop_map(|(reason, last_accepted)| Sample::Goodbye { reason, last_accepted })
+            .boxed(),
+        (one_of(ErrorCode::ENUM_VALUES), text(), any::<(bool, u64, u64, u8)>())
+            .prop_map(|(code, message, (fatal, request, offset, kind))| Sample::Error {
+                code,
+                message,
+                fatal,
+                request,
+                offset,
+                kind,
             })
             .boxed(),
-        (
-            one_of(ErrorCode::ENUM_VALUES),
-            text(),
-            any::<(bool, u64, u64, u8)>(),
-        )
-            .prop_map(
-                |(code, message, (fatal, request, offset, kind))| Sample::Error {
-                    code,
-                    message,
-                    fatal,
-                    request,
-                    offset,
-                    kind,
-                },
-            )
-            .boxed(),
-        (any::<u32>(), text())
-            .prop_map(|(topic, name)| Sample::TopicBind { topic, name })
-            .boxed(),
-        any::<u32>()
-            .prop_map(|topic| Sample::TopicUnbind { topic })
-            .boxed(),
+        (any::<u32>(), text()).prop_map(|(topic, name)| Sample::TopicBind { topic, name }).boxed(),
+        any::<u32>().prop_map(|topic| Sample::TopicUnbind { topic }).boxed(),
         any::<(u32, u128)>()
-            .prop_map(|(handle, node)| Sample::NodeBind {
-                handle,
-                node: NodeId(node),
-            })
+            .prop_map(|(handle, node)| Sample::NodeBind { handle, node: NodeId(node) })
             .boxed(),
         message().prop_map(Sample::Message).boxed(),
         message().prop_map(Sample::Request).boxed(),
@@ -114,17 +82,15 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             )
             .boxed(),
         any::<(u64, u128, bool, i64, bool)>()
-            .prop_map(
-                |(request, id, gap_detected, missed_count, replay_started)| {
-                    Sample::SubscriptionInfo {
-                        request,
-                        subscription: SubscriptionId(id),
-                        gap_detected,
-                        missed_count,
-                        replay_started,
-                    }
-                },
-            )
+            .prop_map(|(request, id, gap_detected, missed_count, replay_started)| {
+                Sample::SubscriptionInfo {
+                    request,
+                    subscription: SubscriptionId(id),
+                    gap_detected,
+                    missed_count,
+                    replay_started,
+                }
+            })
             .boxed(),
         any::<(u64, u128)>()
             .prop_map(|(request, id)| Sample::SubscriptionInfo {
@@ -143,14 +109,12 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             })
             .boxed(),
         (any::<(u64, bool, u64)>(), option::of(text()))
-            .prop_map(
-                |((request, success, pause_ttl_ms), message)| Sample::UnsubscribeResult {
-                    request,
-                    success,
-                    message,
-                    pause_ttl_ms,
-                },
-            )
+            .prop_map(|((request, success, pause_ttl_ms), message)| Sample::UnsubscribeResult {
+                request,
+                success,
+                message,
+                pause_ttl_ms,
+            })
             .boxed(),
         (any::<u64>(), option::of(text()))
             .prop_map(|(request, message)| Sample::UnsubscribeResult {
@@ -169,14 +133,12 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             })
             .boxed(),
         any::<(u32, u128, u64, u64)>()
-            .prop_map(
-                |(topic, id, replayed_count, latest_sequence)| Sample::ReplayComplete {
-                    topic,
-                    subscription: SubscriptionId(id),
-                    replayed_count,
-                    latest_sequence,
-                },
-            )
+            .prop_map(|(topic, id, replayed_count, latest_sequence)| Sample::ReplayComplete {
+                topic,
+                subscription: SubscriptionId(id),
+                replayed_count,
+                latest_sequence,
+            })
             .boxed(),
         (any::<(u128, u32)>(), one_of(DeliveryMode::ENUM_VALUES))
             .prop_map(|((id, delivery_count), mode)| Sample::Deliver {
@@ -205,27 +167,20 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                 rest,
             })
             .boxed(),
-        (
-            any::<(u128, u64, u64, u64, u64, u64)>(),
-            one_of(GapReason::ENUM_VALUES),
-        )
-            .prop_map(
-                |((id, dropped, depth, limit, expired, oldest_age_ms), reason)| {
-                    Sample::BackpressureWarning {
-                        subscription: SubscriptionId(id),
-                        dropped,
-                        depth,
-                        limit,
-                        reason,
-                        expired,
-                        oldest_age_ms,
-                    }
-                },
-            )
+        (any::<(u128, u64, u64, u64, u64, u64)>(), one_of(GapReason::ENUM_VALUES))
+            .prop_map(|((id, dropped, depth, limit, expired, oldest_age_ms), reason)| {
+                Sample::BackpressureWarning {
+                    subscription: SubscriptionId(id),
+                    dropped,
+                    depth,
+                    limit,
+                    reason,
+                    expired,
+                    oldest_age_ms,
+                }
+            })
             .boxed(),
-        any::<u64>()
-            .prop_map(|timestamp_us| Sample::Heartbeat { timestamp_us })
-            .boxed(),
+        any::<u64>().prop_map(|timestamp_us| Sample::Heartbeat { timestamp_us }).boxed(),
         vec(any::<(u128, u64)>(), 0..=bytes_max / 24)
             .prop_map(|entries| Sample::StreamAck {
                 entries: entries
@@ -234,20 +189,14 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                     .collect(),
             })
             .boxed(),
-        (
-            any::<(u128, bool)>(),
-            vec(any::<(u32, u64)>(), 0..=bytes_max / 16),
-        )
+        (any::<(u128, bool)>(), vec(any::<(u32, u64)>(), 0..=bytes_max / 16))
             .prop_map(|((id, cumulative), messages)| Sample::Ack {
                 subscription: SubscriptionId(id),
                 cumulative,
                 messages,
             })
             .boxed(),
-        (
-            any::<(u128, u32)>(),
-            vec(any::<(u32, u64)>(), 0..=bytes_max / 16),
-        )
+        (any::<(u128, u32)>(), vec(any::<(u32, u64)>(), 0..=bytes_max / 16))
             .prop_map(|((id, delay_ms), messages)| Sample::Nack {
                 subscription: SubscriptionId(id),
                 messages,
@@ -272,20 +221,16 @@ fn one_of<T: Copy + std::fmt::Debug + 'static>(values: &'static [T]) -> impl Str
 }
 
 fn ack_entry() -> impl Strategy<Value = AckSample> {
-    (
-        any::<(u64, u64, u32, u32, u32)>(),
-        one_of(PublishStatus::ENUM_VALUES),
+    (any::<(u64, u64, u32, u32, u32)>(), one_of(PublishStatus::ENUM_VALUES)).prop_map(
+        |((publisher_sequence, sequence, delivered, dropped, blocked), status)| AckSample {
+            publisher_sequence,
+            sequence,
+            delivered,
+            dropped,
+            blocked,
+            status,
+        },
     )
-        .prop_map(
-            |((publisher_sequence, sequence, delivered, dropped, blocked), status)| AckSample {
-                publisher_sequence,
-                sequence,
-                delivered,
-                dropped,
-                blocked,
-                status,
-            },
-        )
 }
 
 fn message(bytes_max: usize, text: BoxedStrategy<String>) -> impl Strategy<Value = MessageSample> {

@@ -32,18 +32,11 @@ impl Sample {
                     max_metadata: body.max_metadata(),
                 }
             }
-            FrameKind::Ping => Self::Ping {
-                token: header.sequence().0,
-            },
-            FrameKind::Pong => Self::Pong {
-                token: header.sequence().0,
-            },
+            FrameKind::Ping => Self::Ping { token: header.sequence().0 },
+            FrameKind::Pong => Self::Pong { token: header.sequence().0 },
             FrameKind::Goodbye => {
                 let body = frame.body::<control::Goodbye<'_>>()?;
-                Self::Goodbye {
-                    reason: text(body.reason()),
-                    last_accepted: body.last_accepted(),
-                }
+                Self::Goodbye { reason: text(body.reason()), last_accepted: body.last_accepted() }
             }
             FrameKind::Error => {
                 let body = frame.body::<control::Error<'_>>()?;
@@ -60,9 +53,7 @@ impl Sample {
                 topic: header.topic().0,
                 name: frame.body::<control::TopicBind<'_>>()?.name().to_owned(),
             },
-            FrameKind::TopicUnbind => Self::TopicUnbind {
-                topic: header.topic().0,
-            },
+            FrameKind::TopicUnbind => Self::TopicUnbind { topic: header.topic().0 },
             FrameKind::NodeBind => Self::NodeBind {
                 handle: header.origin(),
                 node: frame.body::<control::NodeBind<'_>>()?.node().into(),
@@ -178,9 +169,7 @@ impl Sample {
                     oldest_age_ms: body.oldest_age_ms(),
                 }
             }
-            FrameKind::Heartbeat => Self::Heartbeat {
-                timestamp_us: header.timestamp_us(),
-            },
+            FrameKind::Heartbeat => Self::Heartbeat { timestamp_us: header.timestamp_us() },
             FrameKind::StreamAck => Self::StreamAck {
                 entries: frame
                     .body::<control::StreamAck<'_>>()?
@@ -216,9 +205,7 @@ fn text(value: Option<&str>) -> String {
 }
 
 fn message_refs(refs: flatbuffers::Vector<'_, control::MessageRef>) -> Vec<(u32, u64)> {
-    refs.iter()
-        .map(|message| (message.topic(), message.sequence()))
-        .collect()
+    refs.iter().map(|message| (message.topic(), message.sequence())).collect()
 }
 
 impl MessageSample {
@@ -248,11 +235,7 @@ impl MetadataSample {
     pub(crate) fn decode(view: &Metadata<'_>, bytes: &[u8]) -> Result<Self, DecodeError> {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let table = flatbuffers::root::<metadata_table::Metadata<'_>>(bytes).map_err(|cause| {
-            DecodeError::Body {
-                at: 0,
-                what: "metadata",
-                cause: cause.to_string(),
-            }
+            DecodeError::Body { at: 0, what: "metadata", cause: cause.to_string() }
         })?;
         Ok(Self {
             content_type: owned(view.content_type()),
@@ -265,10 +248,7 @@ impl MetadataSample {
                     address.request(),
                 )
             }),
-            headers: view
-                .headers()
-                .map(|(key, value)| (key.to_owned(), value.to_vec()))
-                .collect(),
+            headers: view.headers().map(|(key, value)| (key.to_owned(), value.to_vec())).collect(),
             trace_parent: owned(view.trace_parent()),
             trace_state: owned(view.trace_state()),
         })

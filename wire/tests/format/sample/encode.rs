@@ -13,43 +13,17 @@ impl Sample {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut encoder = FrameEncoder::new();
         match self {
-            Self::Hello {
-                minor,
-                role,
-                name,
-                software,
-            } => encoder.hello(out, *minor, *role, name, software),
-            Self::Welcome {
-                minor,
-                node,
-                software,
-                cluster,
-                max_payload,
-                max_metadata,
-            } => encoder.welcome(
-                out,
-                *minor,
-                *node,
-                software,
-                cluster,
-                *max_payload,
-                *max_metadata,
-            ),
+            Self::Hello { minor, role, name, software } => {
+                encoder.hello(out, *minor, *role, name, software)
+            }
+            Self::Welcome { minor, node, software, cluster, max_payload, max_metadata } => {
+                encoder.welcome(out, *minor, *node, software, cluster, *max_payload, *max_metadata)
+            }
             Self::Ping { token } | Self::Pong { token } => {
                 FrameEncoder::ping_or_pong(out, self.kind(), *token);
             }
-            Self::Goodbye {
-                reason,
-                last_accepted,
-            } => encoder.goodbye(out, reason, *last_accepted),
-            Self::Error {
-                code,
-                message,
-                fatal,
-                request,
-                offset,
-                kind,
-            } => encoder.error(
+            Self::Goodbye { reason, last_accepted } => encoder.goodbye(out, reason, *last_accepted),
+            Self::Error { code, message, fatal, request, offset, kind } => encoder.error(
                 out,
                 &ErrorReport {
                     code: *code,
@@ -117,17 +91,12 @@ impl Sample {
                 missed_count: 0,
                 replay_started: false,
             } => encoder.subscription_info(out, *request, *subscription),
-            Self::Unsubscribe {
-                request,
-                subscription,
-                pause,
-            } => encoder.unsubscribe(out, *request, *subscription, *pause),
-            Self::UnsubscribeResult {
-                request,
-                success,
-                message,
-                pause_ttl_ms: 0,
-            } if *success == message.is_none() => {
+            Self::Unsubscribe { request, subscription, pause } => {
+                encoder.unsubscribe(out, *request, *subscription, *pause)
+            }
+            Self::UnsubscribeResult { request, success, message, pause_ttl_ms: 0 }
+                if *success == message.is_none() =>
+            {
                 encoder.unsubscribe_result(out, *request, message.as_deref());
             }
             Self::Deliver {
@@ -135,13 +104,7 @@ impl Sample {
                 mode: control::DeliveryMode::Live,
                 delivery_count: 0,
             } => encoder.deliver_live(out, *subscription),
-            Self::Gap {
-                subscription,
-                reason,
-                missed,
-                entries,
-                rest,
-            } => {
+            Self::Gap { subscription, reason, missed, entries, rest } => {
                 let entries: Vec<_> = entries
                     .iter()
                     .map(|&(topic, first, last)| (TopicId(topic), Sequence(first), Sequence(last)))
@@ -182,12 +145,7 @@ impl Sample {
                 },
             )
             .as_union_value(),
-            Self::UnsubscribeResult {
-                request,
-                success,
-                message,
-                pause_ttl_ms,
-            } => {
+            Self::UnsubscribeResult { request, success, message, pause_ttl_ms } => {
                 let message = message.as_deref().map(|text| b.create_string(text));
                 control::UnsubscribeResult::create(
                     b,
@@ -200,21 +158,18 @@ impl Sample {
                 )
                 .as_union_value()
             }
-            Self::Resume {
-                request,
-                subscription,
-                received_count,
-                gap_mode,
-            } => control::Resume::create(
-                b,
-                &control::ResumeArgs {
-                    request: *request,
-                    subscription: Some(&(*subscription).into()),
-                    received_count: *received_count,
-                    gap_mode: *gap_mode,
-                },
-            )
-            .as_union_value(),
+            Self::Resume { request, subscription, received_count, gap_mode } => {
+                control::Resume::create(
+                    b,
+                    &control::ResumeArgs {
+                        request: *request,
+                        subscription: Some(&(*subscription).into()),
+                        received_count: *received_count,
+                        gap_mode: *gap_mode,
+                    },
+                )
+                .as_union_value()
+            }
             Self::ReplayComplete {
                 topic: replayed,
                 subscription,
@@ -232,11 +187,7 @@ impl Sample {
                 )
                 .as_union_value()
             }
-            Self::Deliver {
-                subscription,
-                mode,
-                delivery_count,
-            } => control::Deliver::create(
+            Self::Deliver { subscription, mode, delivery_count } => control::Deliver::create(
                 b,
                 &control::DeliverArgs {
                     subscription: Some(&(*subscription).into()),
@@ -274,11 +225,7 @@ impl Sample {
                 let entries = Some(b.create_vector(&entries));
                 control::StreamAck::create(b, &control::StreamAckArgs { entries }).as_union_value()
             }
-            Self::Ack {
-                subscription,
-                cumulative,
-                messages,
-            } => {
+            Self::Ack { subscription, cumulative, messages } => {
                 let messages = Some(b.create_vector(&message_refs(messages)));
                 control::Ack::create(
                     b,
@@ -290,11 +237,7 @@ impl Sample {
                 )
                 .as_union_value()
             }
-            Self::Nack {
-                subscription,
-                messages,
-                delay_ms,
-            } => {
+            Self::Nack { subscription, messages, delay_ms } => {
                 let messages = Some(b.create_vector(&message_refs(messages)));
                 control::Nack::create(
                     b,
@@ -317,10 +260,7 @@ impl Sample {
 }
 
 fn message_refs(messages: &[(u32, u64)]) -> Vec<control::MessageRef> {
-    messages
-        .iter()
-        .map(|&(topic, sequence)| control::MessageRef::new(topic, sequence))
-        .collect()
+    messages.iter().map(|&(topic, sequence)| control::MessageRef::new(topic, sequence)).collect()
 }
 
 /// The bytes of the table that `build` makes.
@@ -333,10 +273,7 @@ fn finished<T>(build: impl FnOnce(&mut FlatBufferBuilder<'static>) -> WIPOffset<
 
 impl MessageSample {
     fn encode(&self, kind: FrameKind, out: &mut Vec<u8>) {
-        let metadata = self
-            .metadata
-            .as_ref()
-            .map_or_else(Vec::new, MetadataSample::bytes);
+        let metadata = self.metadata.as_ref().map_or_else(Vec::new, MetadataSample::bytes);
         let header = Header::new(kind, 0, 0)
             .with_flags(MessageFlags(self.flags))
             .with_topic(TopicId(self.topic))
@@ -360,9 +297,7 @@ impl MetadataSample {
                 .encode(
                     self.content_type.as_deref(),
                     self.correlation_id.as_deref(),
-                    self.headers
-                        .iter()
-                        .map(|(key, value)| (key.as_str(), value.as_slice())),
+                    self.headers.iter().map(|(key, value)| (key.as_str(), value.as_slice())),
                 )
                 .to_vec();
         }
