@@ -35,6 +35,10 @@ pub const LINGER_BYTES_MAX: u32 = 1 << 20;
 
 /// Bytes of one log segment. A few fit the second-level cache together with the receive buffers.
 pub const SEGMENT_BYTES: usize = 256 << 10;
+/// Memory that one extent in a queue is counted with.
+pub const EXTENT_BYTES: usize = 32;
+/// Room for items that a drained queue keeps; more is given back.
+pub const ITEMS_KEPT: usize = 1024;
 /// Message frames with a longer stride get a segment of their own and are received in place.
 pub const LARGE_FRAME_BYTES: usize = SEGMENT_BYTES / 4;
 /// A segment is evacuated when less than this share (one part in …) of it is live.
@@ -76,7 +80,7 @@ pub const CLOSE_LINGER_US: u64 = 2_000_000;
 /// Shortest time between two looks at all connections, microseconds.
 pub const SCAN_INTERVAL_US: u64 = 250_000;
 /// Topics looked at for idleness per scan.
-pub const TOPICS_PER_SCAN: usize = 50_000;
+pub const TOPICS_PER_SCAN: usize = 5_000;
 /// Idle time after which a topic is forgotten, microseconds.
 pub const TOPIC_IDLE_US: u64 = 60_000_000;
 

@@ -12,7 +12,7 @@
 
 use nexusd_wire::{HEADER_BYTES, Header};
 
-use crate::limits::{EVACUATION_SHARE, FREE_SEGMENTS_KEPT, SEGMENT_BYTES};
+use crate::limits::{EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, SEGMENT_BYTES};
 use crate::subscriber_queue::QueueId;
 
 /// A segment's slot in the log.
@@ -83,6 +83,8 @@ pub(crate) struct Log {
     next_serial: u64,
     used_bytes: usize,
     block_bytes: usize,
+    /// References to all segments together; each is an extent somewhere that takes memory too.
+    references: usize,
     budget_bytes: usize,
 }
 
@@ -99,6 +101,7 @@ impl Log {
             next_serial: 0,
             used_bytes: 0,
             block_bytes: 0,
+            references: 0,
             budget_bytes: budget_bytes.max(3 * SEGMENT_BYTES),
         }
     }
@@ -124,7 +127,7 @@ impl Log {
 
     /// Whether `bytes` more may be taken from the system; gives spare segments back if that helps.
     pub(crate) fn may_allocate(&mut self, bytes: usize) -> bool {
-        while self.used_bytes - self.block_bytes + bytes > self.budget_bytes - self.block_budget() {
+        while self.shared_bytes() + bytes > self.budget_bytes - self.block_budget() {
             let Some(memory) = self.spare.pop() else {
                 return false;
             };
@@ -165,7 +168,7 @@ impl Log {
     pub(crate) fn open_landing(&mut self, stride: usize) -> SegmentId {
         self.used_bytes += stride;
         let segment = self.insert(vec![0; stride].into_boxed_slice(), SegmentKind::Landing);
-        self.segments[segment.0 as usize].references = 1;
+        self.retain(segment, 1);
         segment
     }
 
@@ -195,6 +198,17 @@ impl Log {
         self.block_bytes + bytes <= self.block_budget()
     }
 
+    /// What counts against the budget but for the blocks' share: segments, and the queues' extents.
+    fn shared_bytes(&self) -> usize {
+        self.used_bytes - self.block_bytes + self.references * EXTENT_BYTES
+    }
+
+    /// Whether queues' extents have grown beyond what the budget leaves for them.
+    #[inline]
+    pub(crate) fn is_over_budget(&self) -> bool {
+        self.shared_bytes() > self.budget_bytes - self.block_budget()
+    }
+
     fn block_budget(&self) -> usize {
         self.budget_bytes / EVACUATION_SHARE
     }
@@ -215,6 +229,7 @@ impl Log {
     #[inline]
     pub(crate) fn retain(&mut self, segment: SegmentId, references: u32) {
         self.segments[segment.0 as usize].references += references;
+        self.references += references as usize;
     }
 
     /// Gives a reference back; the last one frees the segment.
@@ -223,6 +238,7 @@ impl Log {
         let slot = &mut self.segments[segment.0 as usize];
         debug_assert!(slot.references > 0, "a reference was given back twice");
         slot.references -= 1;
+        self.references -= 1;
         if slot.references == 0 {
             self.free_if_unused(segment);
         }
@@ -308,9 +324,9 @@ impl Log {
         Header::peek(bytes).expect("extents start at frames, which are longer than a header")
     }
 
-    /// Memory held now, in bytes.
+    /// Memory held now, that of the queues' extents included, in bytes.
     pub(crate) fn used_bytes(&self) -> usize {
-        self.used_bytes
+        self.used_bytes + self.references * EXTENT_BYTES
     }
 
     /// Gives memory kept for reuse beyond [`FREE_SEGMENTS_KEPT`] back to the system.
@@ -409,6 +425,9 @@ impl Log {
         let spare: usize = self.spare.iter().map(|memory| memory.len()).sum();
         assert_eq!(held + spare, self.used_bytes, "memory is accounted");
         assert!(self.used_bytes <= self.budget_bytes, "memory stays inside its budget");
+        let references: usize =
+            self.segments.iter().map(|segment| segment.references as usize).sum();
+        assert_eq!(references, self.references, "references are counted");
         let mut at = self.oldest;
         let mut serial = None;
         while at != SegmentId::NONE {

@@ -652,25 +652,19 @@ impl Shard {
     }
 
     /// Tells connections that their queues have something to send, and publishers that they may go
-    /// on.
+    /// on; those may publish at once, so it goes round until nothing is left.
     fn settle_queues(&mut self, now: Now) {
-        while let Some(queue) = self.plane.newly_ready.pop() {
-            let id = self.plane.queues[queue.0 as usize].connection;
-            if let Some(connection) = open_connection(&mut self.connections, id) {
-                connection.outbound.ready.push_back(queue);
-                self.schedule(id);
-            }
-        }
-        while let Some((id, queue)) = self.plane.released.pop() {
-            let Some(connection) = open_connection(&mut self.connections, id) else {
-                continue;
-            };
-            connection.session.held_by.retain(|held_by| *held_by != queue);
-            if connection.session.held_by.is_empty() {
-                let resume = Header::new(FrameKind::PublishResume, 0, 0);
-                FrameEncoder::bare(&mut connection.outbound.control, &resume);
-                self.schedule(id);
-                self.resume_if_possible(id, now);
+        loop {
+            if let Some(queue) = self.plane.newly_ready.pop() {
+                let id = self.plane.queues[queue.0 as usize].connection;
+                if let Some(connection) = open_connection(&mut self.connections, id) {
+                    connection.outbound.ready.push_back(queue);
+                    self.schedule(id);
+                }
+            } else if let Some((id, queue)) = self.plane.released.pop() {
+                self.release_publisher(id, queue, now);
+            } else {
+                break;
             }
         }
         if self.block_due_us.is_none()
@@ -678,6 +672,18 @@ impl Shard {
             && let Some(since) = self.plane.queues[first.0 as usize].blocked_since_us
         {
             self.block_due_us = Some(since + self.config.limits.block_timeout_us);
+        }
+    }
+
+    /// A queue holds this publisher back no longer; if it was the last one, the publisher goes on.
+    fn release_publisher(&mut self, id: ConnectionId, queue: QueueId, now: Now) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        connection.session.held_by.retain(|held_by| *held_by != queue);
+        if connection.session.held_by.is_empty() {
+            let resume = Header::new(FrameKind::PublishResume, 0, 0);
+            FrameEncoder::bare(&mut connection.outbound.control, &resume);
+            self.schedule(id);
+            self.resume_if_possible(id, now);
         }
     }
 

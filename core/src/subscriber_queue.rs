@@ -15,6 +15,7 @@ use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, TopicId};
 
 use crate::gap::Gap;
+use crate::limits::ITEMS_KEPT;
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::shard::event::ConnectionId;
 
@@ -187,6 +188,9 @@ impl SubscriberQueue {
             let segment = front.segment;
             self.items.pop_front();
             log.release(segment);
+            if self.items.is_empty() && self.items.capacity() > ITEMS_KEPT {
+                self.items = VecDeque::new();
+            }
         }
         taken_messages
     }

@@ -39,6 +39,14 @@ impl Plane {
         true
     }
 
+    /// Recycles until the queues' extents are inside the budget again: many queues with many short
+    /// extents can outgrow the log they refer to.
+    #[cold]
+    pub(crate) fn shrink_to_budget(&mut self) {
+        self.log.close_tail();
+        while self.log.is_over_budget() && self.recycle_one() {}
+    }
+
     /// Frees the oldest segment that can be freed; `false` if none can.
     fn recycle_one(&mut self) -> bool {
         let mut candidate = None;
@@ -70,7 +78,7 @@ impl Plane {
             && self.log.may_keep_block(live as usize);
         // Holders are kept alive by a reference of our own while they are dealt with.
         self.log.retain(segment, 1);
-        if is_sparse {
+        if is_sparse && live > 0 {
             self.metrics.segments_evacuated += 1;
         }
         for id in &holders {

@@ -319,6 +319,9 @@ impl Plane {
             }
         }
         log.release(run.extent.segment);
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
+        }
     }
 
     /// Lets publishers go on if the queue has been drained to its low-water mark.

@@ -170,8 +170,10 @@ impl Shard {
                 }
             }
         }
-        if self.plane.topics.len() > 0 {
-            self.scan_by(now.mono_us + 4 * SCAN_INTERVAL_US);
+        match self.plane.topics.len() {
+            0 => {}
+            1..TOPICS_PER_SCAN => self.scan_by(now.mono_us + 4 * SCAN_INTERVAL_US),
+            _ => self.scan_by(now.mono_us + SCAN_INTERVAL_US),
         }
     }
 
