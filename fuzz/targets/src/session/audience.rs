@@ -1,0 +1,124 @@
+//! One client's ears: understands everything the shard sends and knows when it makes no sense.
+
+use std::collections::{HashMap, HashSet};
+
+use nexusd_wire::control;
+use nexusd_wire::{Cut, Frame, FrameCutter, FrameKind, SubscriptionId};
+
+use crate::bodies::read_body;
+
+/// What a client has been told so far.
+pub(crate) struct Audience {
+    cutter: FrameCutter,
+    topics: HashSet<u32>,
+    subscriptions: Vec<SubscriptionId>,
+    /// The subscription whose run is open.
+    run: Option<SubscriptionId>,
+    /// Newest number heard or told lost, by subscription and topic.
+    newest: HashMap<(SubscriptionId, u32), u64>,
+    /// A last word was said: nothing may follow.
+    has_ended: bool,
+}
+
+impl Default for Audience {
+    fn default() -> Self {
+        Self {
+            cutter: FrameCutter::new(u32::MAX, u32::MAX, usize::MAX),
+            topics: HashSet::new(),
+            subscriptions: Vec::new(),
+            run: None,
+            newest: HashMap::new(),
+            has_ended: false,
+        }
+    }
+}
+
+impl Audience {
+    /// Subscriptions that were confirmed and not ended.
+    pub(crate) fn subscriptions(&self) -> &[SubscriptionId] {
+        &self.subscriptions
+    }
+
+    /// Takes the next bytes.
+    pub(crate) fn hear(&mut self, bytes: &[u8]) {
+        let mut input = bytes;
+        let mut cutter = std::mem::replace(&mut self.cutter, FrameCutter::new(0, 0, 0));
+        loop {
+            match cutter.next(&mut input) {
+                Ok(Cut::Frame(frame)) => self.understand(&frame),
+                Ok(Cut::Incomplete) => break,
+                other => panic!("the shard sends frames, not {other:?}"),
+            }
+        }
+        self.cutter = cutter;
+    }
+
+    fn understand(&mut self, frame: &Frame<'_>) {
+        read_body(frame).expect("what the shard sends verifies");
+        assert!(!self.has_ended, "{:?} behind a fatal Error", frame.kind());
+        let topic = frame.header().topic().0;
+        match frame.kind() {
+            FrameKind::TopicBind => {
+                self.topics.insert(topic);
+            }
+            FrameKind::TopicUnbind => {
+                self.topics.remove(&topic);
+            }
+            FrameKind::SubscriptionInfo => {
+                let body = frame.body::<control::SubscriptionInfo<'_>>();
+                let id = body.expect("verified").subscription().into();
+                assert!(!self.subscriptions.contains(&id), "ids are never the same");
+                self.subscriptions.push(id);
+            }
+            FrameKind::Deliver => {
+                let body = frame.body::<control::Deliver<'_>>();
+                let id = body.expect("verified").subscription().into();
+                assert!(self.subscriptions.contains(&id), "{id} was not confirmed");
+                self.run = Some(id);
+            }
+            FrameKind::Gap => self.understand_gap(frame),
+            FrameKind::Message => {
+                let run = self.run.expect("a Deliver before the first message");
+                assert!(self.topics.contains(&topic), "topic {topic} has no name");
+                self.advance(run, topic, frame.header().sequence().0);
+                assert_eq!(frame.header().origin(), 0);
+            }
+            FrameKind::Error => {
+                let body = frame.body::<control::Error<'_>>().expect("verified");
+                self.has_ended = body.fatal();
+            }
+            FrameKind::Welcome
+            | FrameKind::Ping
+            | FrameKind::Pong
+            | FrameKind::Goodbye
+            | FrameKind::PublishAck
+            | FrameKind::PublishPause
+            | FrameKind::PublishResume
+            | FrameKind::UnsubscribeResult
+            | FrameKind::Heartbeat => {}
+            other => panic!("daemons do not send {other:?} to clients"),
+        }
+    }
+
+    fn understand_gap(&mut self, frame: &Frame<'_>) {
+        let body = frame.body::<control::Gap<'_>>().expect("verified");
+        let subscription = body.subscription().into();
+        assert!(self.subscriptions.contains(&subscription));
+        let mut told = body.rest();
+        for entry in body.entries().into_iter().flatten() {
+            assert!(entry.first() <= entry.last());
+            assert!(self.topics.contains(&entry.topic()), "a topic without a name");
+            told += entry.last() - entry.first() + 1;
+            self.advance(subscription, entry.topic(), entry.first());
+            self.newest.insert((subscription, entry.topic()), entry.last());
+        }
+        assert_eq!(told, body.missed(), "a gap adds up");
+    }
+
+    /// Numbers of a topic only go up.
+    fn advance(&mut self, subscription: SubscriptionId, topic: u32, sequence: u64) {
+        let newest = self.newest.entry((subscription, topic)).or_default();
+        assert!(sequence > *newest, "topic {topic}: {sequence} behind {newest}");
+        *newest = sequence;
+    }
+}
