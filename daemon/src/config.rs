@@ -187,9 +187,7 @@ impl Config {
 
     /// All settings by their flags' names, as they could be given in a source.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
-        setting::SETTINGS
-            .iter()
-            .map(|setting| (setting.name, (setting.show)(self)))
+        setting::SETTINGS.iter().map(|setting| (setting.name, (setting.show)(self)))
     }
 
     fn apply(&mut self, values: Vec<Given>) -> Result<(), ConfigError> {

@@ -91,18 +91,11 @@ fn executor() -> Result<LocalExecutor, StartError> {
         .io_memory(IO_MEMORY_BYTES)
         .ring_depth(RING_DEPTH)
         .make()
-        .map_err(|error| StartError::Control {
-            reason: error.to_string(),
-        })
+        .map_err(|error| StartError::Control { reason: error.to_string() })
 }
 
 async fn publish_statistics(config: ControlConfig) {
-    let ControlConfig {
-        mut statistics,
-        commands,
-        draining,
-        samples: (_, samples),
-    } = config;
+    let ControlConfig { mut statistics, commands, draining, samples: (_, samples) } = config;
     let topic: Box<str> = statistics.topic().into();
     let commands = Rc::new(commands);
     let sampler = glommio::spawn_local(sample(Rc::clone(&commands), draining));

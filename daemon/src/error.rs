@@ -21,8 +21,9 @@ pub enum StartError {
     Io(#[from] SetupError),
     /// The control thread cannot be set up.
     #[error(
-        "the control thread cannot be set up: {reason}; it needs io_uring and 512 KiB of lockable \
-         memory (`ulimit -l`, LimitMEMLOCK= in systemd, `--ulimit memlock` in Docker)"
+        "the control thread cannot be set up: {reason}; it needs io_uring, and a limit on locked \
+         memory of at least 512 KiB (`ulimit -l`, LimitMEMLOCK= in systemd, `--ulimit memlock` in \
+         Docker)"
     )]
     Control {
         /// What glommio says.
@@ -33,6 +34,17 @@ pub enum StartError {
     Pin {
         /// The CPU asked for.
         cpu: usize,
+    },
+    /// This process may open too few files.
+    #[error(
+        "this process may open {limit} files, and needs {needed} for itself and --max-connections; \
+         raise the limit (`ulimit -n`, LimitNOFILE= in systemd)"
+    )]
+    Files {
+        /// Files it may open.
+        limit: u64,
+        /// Files it needs.
+        needed: u64,
     },
     /// The system refuses a thread, an eventfd or random numbers.
     #[error("cannot get {what} from the system: {source}")]

@@ -34,11 +34,7 @@ impl Listeners {
         let unix = unix.map(Listener::unix).transpose()?;
         let unix_name = unix.as_ref().map(|unix| unix.local_address().to_string());
         all.extend(unix);
-        Ok(Self {
-            all,
-            tcp,
-            unix: unix_name,
-        })
+        Ok(Self { all, tcp, unix: unix_name })
     }
 }
 
@@ -102,21 +98,16 @@ mod tests {
     fn a_taken_unix_socket_frees_the_ports_again() {
         let taken = Listeners::bind(&config()).expect("free addresses");
         let name = taken.unix.as_deref().unwrap_or_default().replace('@', "");
-        let unlucky = Config {
-            unix_socket: UnixSocket::At(UnixAddress::Abstract(name)),
-            ..config()
-        };
+        let unlucky =
+            Config { unix_socket: UnixSocket::At(UnixAddress::Abstract(name)), ..config() };
         let error = Listeners::bind(&unlucky).expect_err("the name is taken");
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");
     }
 
     #[test]
     fn without_a_unix_socket_there_is_tcp_alone() {
-        let listeners = Listeners::bind(&Config {
-            unix_socket: UnixSocket::None,
-            ..config()
-        })
-        .expect("free addresses");
+        let listeners = Listeners::bind(&Config { unix_socket: UnixSocket::None, ..config() })
+            .expect("free addresses");
         assert_eq!((listeners.unix, listeners.all.len()), (None, 2));
     }
 }

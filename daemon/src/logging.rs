@@ -32,9 +32,7 @@ pub fn start(level: LogLevel, format: LogFormat) {
             .boxed(),
     };
     // An error means that somebody receives events already.
-    let _ = tracing_subscriber::registry()
-        .with(stderr.with_filter(filter(level)))
-        .try_init();
+    let _ = tracing_subscriber::registry().with(stderr.with_filter(filter(level))).try_init();
 }
 
 fn filter(level: LogLevel) -> Targets {
@@ -46,9 +44,7 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::WARN),
         LogLevel::Trace => (LevelFilter::TRACE, LevelFilter::TRACE),
     };
-    Targets::new()
-        .with_default(libraries)
-        .with_target("nexusd", own)
+    Targets::new().with_default(libraries).with_target("nexusd", own)
 }
 
 #[cfg(test)]

@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use nexusd::config::LogFormat;
 use nexusd::{Config, Drainer, Invocation, Node, logging, panic_hook};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
-use tracing::{info, warn};
+use tracing::{Level, enabled, error, info, warn};
 
 const BAD_SETTINGS: u8 = 2;
 /// What shells add to a signal's number in the exit code of what it ended.
@@ -38,8 +39,14 @@ fn main() -> ExitCode {
     };
     logging::start(config.log_level, config.log_format);
     panic_hook::end_process_on_panic();
+    let log_format = config.log_format;
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        // Programs that read the log want to read the fault there.
+        Err(fault) if log_format == LogFormat::Json && enabled!(Level::ERROR) => {
+            error!("{fault}");
+            ExitCode::FAILURE
+        }
         Err(fault) => {
             complain(&*fault);
             ExitCode::FAILURE
@@ -49,16 +56,13 @@ fn main() -> ExitCode {
 
 fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     // Before the node, so that a signal that comes while it starts is not lost.
-    let signals = catch_signals()?;
+    let signals = catch_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let node = Node::start(config)?;
     drain_on_signal(signals, node.drainer())?;
     announce(&node);
     let stopped = node.wait()?;
     if stopped.unflushed_messages > 0 {
-        warn!(
-            messages = stopped.unflushed_messages,
-            "subscribers did not take everything in time"
-        );
+        warn!(messages = stopped.unflushed_messages, "subscribers did not take everything in time");
     }
     info!(
         messages_in = stopped.metrics.messages_in,
@@ -89,17 +93,15 @@ fn catch_signals() -> io::Result<Signals> {
 }
 
 fn drain_on_signal(mut signals: Signals, drainer: Drainer) -> io::Result<()> {
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            for _ in &mut signals {
-                drainer.drain();
-            }
-        })?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in &mut signals {
+            drainer.drain();
+        }
+    })?;
     Ok(())
 }
 
-/// One sentence on stderr, whatever the log level, and in the log for those who collect it.
+/// One sentence on stderr, whatever the log level.
 fn complain(fault: &(impl Display + ?Sized)) {
     let _ = writeln!(io::stderr(), "nexusd: {fault}");
 }

@@ -68,7 +68,7 @@ impl Node {
         {
             return Err(StartError::Pin { cpu });
         }
-        check_file_limit(config.limits.connections);
+        check_file_limit(config.limits.connections)?;
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);
         let seed = random()? as u64;
@@ -198,11 +198,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if self
-            .shard
-            .as_ref()
-            .is_some_and(|shard| !shard.is_finished())
-        {
+        if self.shard.as_ref().is_some_and(|shard| !shard.is_finished()) {
             self.drainer.drain_until(clock::now().mono_us);
         }
         // Whoever wants to know how it ended waits for it.
@@ -262,15 +258,19 @@ fn on_metrics(
     })
 }
 
-fn check_file_limit(connections: usize) {
-    let needed = connections as u64 + FILES_RESERVED;
-    if let Some(limit) = process::raise_file_limit()
-        && limit < needed
-    {
+fn check_file_limit(connections: usize) -> Result<(), StartError> {
+    let Some(limit) = process::raise_file_limit() else {
+        return Ok(());
+    };
+    let left = limit.saturating_sub(FILES_RESERVED);
+    if left == 0 {
+        return Err(StartError::Files { limit, needed: FILES_RESERVED + connections as u64 });
+    }
+    if left < connections as u64 {
         warn!(
-            "at most {} of --max-connections {connections} can be had: this process may open \
-             {limit} files; raise the limit (`ulimit -n`, LimitNOFILE= in systemd)",
-            limit.saturating_sub(FILES_RESERVED)
+            "at most {left} of --max-connections {connections} can be had: this process may open \
+             {limit} files; raise the limit (`ulimit -n`, LimitNOFILE= in systemd)"
         );
     }
+    Ok(())
 }

@@ -28,10 +28,7 @@ fn report(info: &PanicHookInfo<'_>) {
         tracing::error!(place, %backtrace, "{thread} panicked: {reason}; the daemon ends");
     } else {
         // Whoever turned the log off still learns why the daemon is gone.
-        let _ = writeln!(
-            io::stderr(),
-            "nexusd: {thread} panicked at {place}: {reason}"
-        );
+        let _ = writeln!(io::stderr(), "nexusd: {thread} panicked at {place}: {reason}");
     }
 }
 

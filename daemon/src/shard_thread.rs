@@ -58,14 +58,10 @@ impl ShardThread {
         let Self { name, thread } = self;
         match thread.join() {
             Ok(Ok(metrics)) => Ok(metrics),
-            Ok(Err(source)) => Err(StopError::Failed {
-                thread: name,
-                source,
-            }),
-            Err(panic) => Err(StopError::Panicked {
-                thread: name,
-                reason: panic_hook::reason(&*panic),
-            }),
+            Ok(Err(source)) => Err(StopError::Failed { thread: name, source }),
+            Err(panic) => {
+                Err(StopError::Panicked { thread: name, reason: panic_hook::reason(&*panic) })
+            }
         }
     }
 }
@@ -82,12 +78,8 @@ fn run(
         answer(Err(StartError::Pin { cpu }));
         return Ok(Metrics::default());
     }
-    let driver = UringDriver::new(
-        &config.options,
-        config.listeners,
-        config.commands,
-        config.on_metrics,
-    );
+    let driver =
+        UringDriver::new(&config.options, config.listeners, config.commands, config.on_metrics);
     let mut driver = match driver {
         Ok(driver) => driver,
         Err(error) => {
@@ -123,10 +115,7 @@ mod tests {
             thread: thread::spawn(|| panic!("the log lost segment {}", 7)),
         };
         let error = shard.join().expect_err("a panic");
-        assert_eq!(
-            error.to_string(),
-            "shard-0 panicked: the log lost segment 7"
-        );
+        assert_eq!(error.to_string(), "shard-0 panicked: the log lost segment 7");
     }
 
     #[test]
@@ -138,10 +127,7 @@ mod tests {
             seed: 1,
             limits: nexusd_core::Limits::default(),
         });
-        let publish = Command::Publish {
-            topic: "$SYS/x".into(),
-            payload: Box::from(*b"1"),
-        };
+        let publish = Command::Publish { topic: "$SYS/x".into(), payload: Box::from(*b"1") };
         shard.on_event(clock::now(), Event::Command(publish));
         assert_eq!(last_sample(&mut shard).messages_in, 1);
     }

@@ -32,24 +32,14 @@ pub(crate) struct Sample {
 impl Sample {
     /// The process as it is now, and what the shard counted.
     pub(crate) fn now(metrics: Metrics) -> Self {
-        Self {
-            at: Instant::now(),
-            cpu: process::cpu_time(),
-            rss_kb: process::rss_kb(),
-            metrics,
-        }
+        Self { at: Instant::now(), cpu: process::cpu_time(), rss_kb: process::rss_kb(), metrics }
     }
 }
 
 impl Statistics {
     /// For a node that started at `started`.
     pub(crate) fn new(node: NodeId, cluster: &str, started: Instant) -> Self {
-        Self {
-            node: node.to_string(),
-            cluster: cluster.to_owned(),
-            started,
-            last: None,
-        }
+        Self { node: node.to_string(), cluster: cluster.to_owned(), started, last: None }
     }
 
     /// The topic the documents are published to.
@@ -74,10 +64,8 @@ impl Statistics {
                 }
             }
         }
-        let metrics: Map<_, _> = metrics
-            .into_iter()
-            .map(|(name, _, value)| (name.to_owned(), value.into()))
-            .collect();
+        let metrics: Map<_, _> =
+            metrics.into_iter().map(|(name, _, value)| (name.to_owned(), value.into())).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "node": self.node,
@@ -139,11 +127,7 @@ mod tests {
             at: started + Duration::from_millis(after_ms),
             cpu: Duration::from_millis(after_ms / 10),
             rss_kb: Some(9_000),
-            metrics: Metrics {
-                messages_in,
-                connections: 3,
-                ..Metrics::default()
-            },
+            metrics: Metrics { messages_in, connections: 3, ..Metrics::default() },
         }
     }
 
@@ -172,9 +156,6 @@ mod tests {
     #[test]
     fn the_topic_names_the_node() {
         let statistics = Statistics::new(NodeId(1), "default", Instant::now());
-        assert_eq!(
-            statistics.topic(),
-            "$SYS/00000000000000000000000000000001/stats"
-        );
+        assert_eq!(statistics.topic(), "$SYS/00000000000000000000000000000001/stats");
     }
 }

@@ -35,10 +35,7 @@ fn an_unknown_flag_is_one_sentence_and_exit_code_2() {
 
 #[test]
 fn a_bad_variable_is_one_sentence_and_exit_code_2() {
-    let output = nexusd()
-        .env("NEXUSD_LOG_LEVEL", "loud")
-        .output()
-        .expect("runs");
+    let output = nexusd().env("NEXUSD_LOG_LEVEL", "loud").output().expect("runs");
     let sentence = refusal(&output, 2);
     assert!(
         sentence.starts_with("nexusd: environment variable NEXUSD_LOG_LEVEL: \"loud\" "),
@@ -62,19 +59,14 @@ fn a_bad_file_is_one_sentence_with_its_line_and_exit_code_2() {
     let path = file.path().to_string_lossy();
     let sentence = refusal(&run(&["--config", &path]), 2);
     assert!(
-        sentence.starts_with(&format!(
-            "nexusd: {path} line 2: key \"max-payload\": \"1T\" "
-        )),
+        sentence.starts_with(&format!("nexusd: {path} line 2: key \"max-payload\": \"1T\" ")),
         "{sentence}"
     );
 }
 
 #[test]
 fn a_missing_file_is_one_sentence_and_exit_code_2() {
-    let output = nexusd()
-        .env("NEXUSD_CONFIG", "/nowhere/nexusd.toml")
-        .output()
-        .expect("runs");
+    let output = nexusd().env("NEXUSD_CONFIG", "/nowhere/nexusd.toml").output().expect("runs");
     let sentence = refusal(&output, 2);
     assert!(
         sentence.starts_with(
@@ -86,30 +78,15 @@ fn a_missing_file_is_one_sentence_and_exit_code_2() {
 
 #[test]
 fn an_address_of_another_host_is_one_sentence_and_exit_code_1() {
-    let sentence = refusal(
-        &run(&[
-            "--bind",
-            "192.0.2.1",
-            "--app-port",
-            "0",
-            "--log-level",
-            "warn",
-        ]),
-        1,
-    );
-    assert_eq!(
-        sentence,
-        "nexusd: cannot listen on 192.0.2.1:0: this host has no such address"
-    );
+    let sentence =
+        refusal(&run(&["--bind", "192.0.2.1", "--app-port", "0", "--log-level", "warn"]), 1);
+    assert_eq!(sentence, "nexusd: cannot listen on 192.0.2.1:0: this host has no such address");
 }
 
 #[test]
 fn a_cpu_that_is_not_there_is_one_sentence_and_exit_code_1() {
     let args = ["--pin", "1023", "--app-port", "0", "--log-level", "warn"];
-    assert_eq!(
-        refusal(&run(&args), 1),
-        "nexusd: --pin 1023: this process may not run on that CPU"
-    );
+    assert_eq!(refusal(&run(&args), 1), "nexusd: --pin 1023: this process may not run on that CPU");
 }
 
 #[test]
@@ -124,4 +101,29 @@ fn help_and_version_go_to_stdout_with_success() {
     assert!(help.status.success());
     assert!(String::from_utf8_lossy(&help.stdout).contains("--app-port <PORT>"));
     assert!(help.stderr.is_empty());
+}
+
+#[test]
+fn too_few_files_are_one_sentence_and_exit_code_1() {
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" --bind 127.0.0.1 --app-port 0"])
+        .arg(nexusd().get_program())
+        .output()
+        .expect("a shell");
+    assert_eq!(
+        refusal(&output, 1),
+        "nexusd: this process may open 40 files, and needs 10064 for itself and \
+         --max-connections; raise the limit (`ulimit -n`, LimitNOFILE= in systemd)"
+    );
+}
+
+#[test]
+fn too_little_lockable_memory_is_one_sentence_and_exit_code_1() {
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -l 64 && exec \"$0\" --bind 127.0.0.1 --app-port 0 --log-level warn"])
+        .arg(nexusd().get_program())
+        .output()
+        .expect("a shell");
+    let sentence = refusal(&output, 1);
+    assert!(sentence.contains("ulimit -l"), "{sentence}");
 }

@@ -13,11 +13,7 @@ use nexusd_wire::FrameKind;
 
 /// A node on a free port of the loopback address.
 fn loopback() -> Config {
-    Config {
-        bind: vec![Ipv4Addr::LOCALHOST.into()],
-        app_port: 0,
-        ..Config::default()
-    }
+    Config { bind: vec![Ipv4Addr::LOCALHOST.into()], app_port: 0, ..Config::default() }
 }
 
 fn address(node: &Node) -> SocketAddr {
@@ -42,10 +38,7 @@ fn statistics_are_published_once_a_second() {
     assert_eq!(second["node"], node.node_id().to_string());
     assert_eq!(second["metrics"]["connections"], 2);
     assert_eq!(second["metrics"]["subscriptions"], 1);
-    assert!(
-        second["metrics"]["messages_in"].as_u64() >= Some(10),
-        "{second}"
-    );
+    assert!(second["metrics"]["messages_in"].as_u64() >= Some(10), "{second}");
     assert!(second["rss_kb"].as_u64() > Some(0), "{second}");
     assert!(second["per_second"]["messages_in"].is_number(), "{second}");
     let uptime = |document: &serde_json::Value| document["uptime_s"].as_f64().expect("a number");
@@ -73,10 +66,7 @@ fn a_drain_flushes_what_is_queued_for_a_slow_subscriber() {
 
 #[test]
 fn a_drain_ends_at_its_timeout_and_counts_what_was_left() {
-    let config = Config {
-        drain_timeout: Duration::from_millis(300),
-        ..loopback()
-    };
+    let config = Config { drain_timeout: Duration::from_millis(300), ..loopback() };
     let node = Node::start(config).expect("a node");
     let mut stuck = Application::connect(address(&node));
     stuck.subscribe("log");
@@ -86,11 +76,7 @@ fn a_drain_ends_at_its_timeout_and_counts_what_was_left() {
     node.drain();
     let stopped = node.wait().expect("a clean end");
     assert!(begun.elapsed() >= Duration::from_millis(300));
-    assert!(
-        begun.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert!(
         (1..3_000).contains(&stopped.unflushed_messages),
         "the sockets hold some, not all: {stopped:?}"
@@ -105,10 +91,7 @@ fn two_nodes_live_in_one_process_and_a_dropped_one_frees_its_port() {
     let freed = address(&one);
     let _client = Application::connect(freed);
     drop(one);
-    let successor = Config {
-        app_port: freed.port(),
-        ..loopback()
-    };
+    let successor = Config { app_port: freed.port(), ..loopback() };
     let successor = Node::start(successor).expect("the port of the dropped node");
     assert_eq!(address(&successor), freed);
     Application::connect(address(&other));
@@ -118,21 +101,13 @@ fn two_nodes_live_in_one_process_and_a_dropped_one_frees_its_port() {
 fn a_port_in_use_is_an_error_of_the_start() {
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = taken.local_addr().expect("an address").port();
-    let error = Node::start(Config {
-        app_port: port,
-        unix_socket: UnixSocket::None,
-        ..loopback()
-    })
-    .expect_err("the port is taken");
+    let error = Node::start(Config { app_port: port, unix_socket: UnixSocket::None, ..loopback() })
+        .expect_err("the port is taken");
     assert!(matches!(error, StartError::Listen(_)), "{error}");
 }
 
 #[test]
 fn settings_made_in_code_are_checked() {
-    let error = Node::start(Config {
-        bind: Vec::new(),
-        ..loopback()
-    })
-    .expect_err("no address");
+    let error = Node::start(Config { bind: Vec::new(), ..loopback() }).expect_err("no address");
     assert!(matches!(error, StartError::Config(_)), "{error}");
 }

@@ -14,19 +14,12 @@ fn a_panic_in_a_shard_ends_the_process_and_the_log_says_which_and_why() {
         .output()
         .expect("it runs");
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(
-        output.status.code(),
-        Some(i32::from(panic_hook::EXIT_CODE)),
-        "{stderr}"
-    );
+    assert_eq!(output.status.code(), Some(i32::from(panic_hook::EXIT_CODE)), "{stderr}");
     let line = stderr
         .lines()
         .find(|line| line.contains("shard-0 panicked: the log lost a segment"))
         .unwrap_or_else(|| panic!("the reason in {stderr}"));
-    assert!(
-        line.contains("ERROR") && line.contains("tests/panic.rs"),
-        "{line}"
-    );
+    assert!(line.contains("ERROR") && line.contains("tests/panic.rs"), "{line}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The life of a daemon process, from the ready line to the exit code.
 #![allow(dead_code, reason = "each test file uses its part of the harness")]
 
+mod application;
 mod running;
 
 use std::io::Write;
@@ -8,6 +9,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 
+use application::Application;
+use nexusd_wire::FrameKind;
 use running::{Daemon, run};
 use rustix::process::Signal;
 
@@ -40,18 +43,12 @@ fn the_ready_line_says_where_everything_is() {
 #[test]
 fn every_address_of_bind_is_listened_on() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
-    writeln!(
-        file,
-        "bind = ['127.0.0.2', '::1']\napp-port = 0\nunix-socket = 'none'"
-    )
-    .expect("space");
+    writeln!(file, "bind = ['127.0.0.2', '::1']\napp-port = 0\nunix-socket = 'none'")
+        .expect("space");
     let daemon = Daemon::start_with(&["--config", &file.path().to_string_lossy()]);
     assert_eq!(daemon.told("unix"), "none");
-    let addresses: Vec<SocketAddr> = daemon
-        .told("tcp")
-        .split(',')
-        .map(|address| address.parse().expect("an address"))
-        .collect();
+    let addresses: Vec<SocketAddr> =
+        daemon.told("tcp").split(',').map(|address| address.parse().expect("an address")).collect();
     assert_eq!(addresses.len(), 2);
     for address in addresses {
         TcpStream::connect(address).expect("a listener");
@@ -78,27 +75,13 @@ fn a_second_daemon_on_the_same_port_is_refused_with_exit_code_1() {
     let mut first = Daemon::start(&["--unix-socket", "none"]);
     let address: SocketAddr = first.told("tcp").parse().expect("an address");
     let port = address.port().to_string();
-    let second = run(&[
-        "--bind",
-        "127.0.0.1",
-        "--app-port",
-        &port,
-        "--log-level",
-        "warn",
-    ]);
+    let second = run(&["--bind", "127.0.0.1", "--app-port", &port, "--log-level", "warn"]);
     assert_eq!(second.status.code(), Some(1));
     assert!(second.stdout.is_empty());
     let stderr = String::from_utf8_lossy(&second.stderr);
-    assert!(
-        stderr.starts_with(&format!("nexusd: cannot listen on {address}: ")),
-        "{stderr}"
-    );
+    assert!(stderr.starts_with(&format!("nexusd: cannot listen on {address}: ")), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    assert_eq!(
-        first.terminate().0.code(),
-        Some(0),
-        "the first one lives on"
-    );
+    assert_eq!(first.terminate().0.code(), Some(0), "the first one lives on");
 }
 
 #[test]
@@ -127,11 +110,7 @@ fn a_socket_file_is_listened_on_and_removed_in_the_end() {
 #[test]
 fn the_ready_line_appears_even_when_nothing_is_logged() {
     let mut daemon = Daemon::start(&["--log-level", "off"]);
-    assert!(
-        daemon
-            .ready_line
-            .starts_with("NexusD is ready tcp=127.0.0.1:")
-    );
+    assert!(daemon.ready_line.starts_with("NexusD is ready tcp=127.0.0.1:"));
     let (status, log) = daemon.terminate();
     assert_eq!((status.code(), &*log), (Some(0), ""));
 }
@@ -145,15 +124,9 @@ fn json_logs_are_an_object_per_line() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("JSON: {line}")))
         .collect();
-    assert!(
-        events.iter().any(|event| event["message"] == *ready_line),
-        "{log}"
-    );
+    assert!(events.iter().any(|event| event["message"] == *ready_line), "{log}");
     for event in &events {
-        assert!(
-            event["timestamp"].is_string() && event["level"].is_string(),
-            "{event}"
-        );
+        assert!(event["timestamp"].is_string() && event["level"].is_string(), "{event}");
     }
 }
 
@@ -171,9 +144,60 @@ fn connections_leave_no_trace_in_the_log_at_info() {
 fn a_limit_on_files_below_max_connections_is_warned_about_once() {
     let mut daemon = Daemon::start(&["--max-connections", "1000000"]);
     let (_, log) = daemon.terminate();
-    let warnings = log
-        .lines()
-        .filter(|line| line.contains("--max-connections 1000000"))
-        .count();
+    let warnings = log.lines().filter(|line| line.contains("--max-connections 1000000")).count();
     assert_eq!(warnings, 1, "{log}");
+}
+
+#[test]
+fn what_subscribers_did_not_take_in_time_is_logged() {
+    let mut daemon = Daemon::start(&["--drain-timeout", "200ms", "--subscriber-queue-limit", "0"]);
+    let address: SocketAddr = daemon.told("tcp").parse().expect("an address");
+    let mut stuck = Application::connect(address);
+    stuck.subscribe("log");
+    let mut publisher = Application::connect(address);
+    publisher.publish("log", &[7; 4_096], 3_000);
+    let (status, log) = daemon.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let line = log.lines().find(|line| line.contains("WARN"));
+    assert!(line.is_some_and(|line| line.contains("messages=")), "{log}");
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut daemon = Daemon::start(&["--drain-timeout", "1h", "--subscriber-queue-limit", "0"]);
+    let address: SocketAddr = daemon.told("tcp").parse().expect("an address");
+    let mut stuck = Application::connect(address);
+    stuck.subscribe("log");
+    let mut publisher = Application::connect(address);
+    publisher.publish("log", &[7; 4_096], 3_000);
+    daemon.signal(Signal::TERM);
+    publisher.until(FrameKind::Goodbye);
+    let (status, _) = daemon.terminate();
+    assert_eq!(status.code(), Some(128 + 15));
+}
+
+#[test]
+fn with_json_logs_a_fault_of_the_start_is_an_event() {
+    let args = ["--bind", "192.0.2.1", "--app-port", "0", "--log-format", "json"];
+    let output = run(&[&args[..], &["--log-level", "error"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let event: serde_json::Value = serde_json::from_slice(&output.stderr).expect("one JSON object");
+    assert_eq!(event["level"], "ERROR");
+    assert_eq!(event["message"], "cannot listen on 192.0.2.1:0: this host has no such address");
+}
+
+#[test]
+fn an_idle_daemon_takes_less_than_16_mib_and_1_percent_of_a_cpu() {
+    let daemon = Daemon::start(&[]);
+    let mut watcher = Application::connect(daemon.told("tcp").parse().expect("an address"));
+    watcher.subscribe("$SYS/+/stats");
+    let mut document = || -> serde_json::Value {
+        let message = watcher.until(FrameKind::Message);
+        serde_json::from_slice(&message.payload).expect("JSON")
+    };
+    // The first one looks back on the start.
+    document();
+    let idle = document();
+    assert!(idle["rss_kb"].as_u64().is_some_and(|kb| kb < 16 << 10), "{idle}");
+    assert!(idle["cpu_percent"].as_f64().is_some_and(|percent| percent < 1.0), "{idle}");
 }

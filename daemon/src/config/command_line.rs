@@ -73,16 +73,9 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             value: value.to_string_lossy().into_owned(),
             reason: "is not UTF-8".to_owned(),
         })?;
-        values.push(Given {
-            setting,
-            origin,
-            value,
-        });
+        values.push(Given { setting, origin, value });
     }
-    Ok(Parsed::Flags(Flags {
-        config_file,
-        values,
-    }))
+    Ok(Parsed::Flags(Flags { config_file, values }))
 }
 
 fn command() -> Command {
@@ -96,11 +89,7 @@ fn command() -> Command {
         Arg::new(setting.name)
             .long(setting.name)
             .value_name(setting.value)
-            .help(format!(
-                "{} [default: {}]",
-                setting.help,
-                (setting.show)(&defaults)
-            ))
+            .help(format!("{} [default: {}]", setting.help, (setting.show)(&defaults)))
             .help_heading(setting.heading)
     });
     Command::new("nexusd")
@@ -108,10 +97,11 @@ fn command() -> Command {
         .about(ABOUT)
         .after_help(AFTER_HELP)
         .max_term_width(100)
-        .args(std::iter::once(config).chain(settings).map(|arg| {
-            arg.action(ArgAction::Set)
-                .value_parser(value_parser!(OsString))
-        }))
+        .args(
+            std::iter::once(config)
+                .chain(settings)
+                .map(|arg| arg.action(ArgAction::Set).value_parser(value_parser!(OsString))),
+        )
 }
 
 /// The parser's complaint, which is several lines long, as one sentence.
@@ -133,16 +123,12 @@ fn refusal(error: &clap::Error) -> ConfigError {
             reason: format!("{argument:?} is not a flag; flags begin with two dashes"),
         },
         ErrorKind::InvalidValue | ErrorKind::TooFewValues | ErrorKind::WrongNumberOfValues => {
-            ConfigError::CommandLine {
-                reason: format!("flag {name} needs a value"),
-            }
+            ConfigError::CommandLine { reason: format!("flag {name} needs a value") }
         }
-        ErrorKind::ArgumentConflict => ConfigError::CommandLine {
-            reason: format!("flag {name} is given twice"),
-        },
-        _ => ConfigError::CommandLine {
-            reason: error.kind().to_string(),
-        },
+        ErrorKind::ArgumentConflict => {
+            ConfigError::CommandLine { reason: format!("flag {name} is given twice") }
+        }
+        _ => ConfigError::CommandLine { reason: error.kind().to_string() },
     }
 }
 

@@ -28,14 +28,9 @@ pub(super) fn variable(flag: &str) -> String {
 pub(super) fn parse(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Variables, ConfigError> {
-    let known: Vec<(String, &'static Setting)> = SETTINGS
-        .iter()
-        .map(|setting| (variable(setting.name), setting))
-        .collect();
-    let mut variables = Variables {
-        config_file: None,
-        values: Vec::new(),
-    };
+    let known: Vec<(String, &'static Setting)> =
+        SETTINGS.iter().map(|setting| (variable(setting.name), setting)).collect();
+    let mut variables = Variables { config_file: None, values: Vec::new() };
     for (name, value) in environment {
         let name = name.to_string_lossy();
         let Some(rest) = name.strip_prefix(PREFIX) else {
@@ -62,11 +57,7 @@ pub(super) fn parse(
             value: value.to_string_lossy().into_owned(),
             reason: "is not UTF-8".to_owned(),
         })?;
-        variables.values.push(Given {
-            setting,
-            origin,
-            value,
-        });
+        variables.values.push(Given { setting, origin, value });
     }
     Ok(variables)
 }
@@ -75,8 +66,7 @@ pub(super) fn parse(
 /// Kubernetes service environment variables and of Docker links.
 fn is_service_link(name: &str, value: &OsStr) -> bool {
     let ends_with = |end: &str| {
-        name.strip_suffix(end)
-            .is_some_and(|start| start.is_empty() || start.ends_with('_'))
+        name.strip_suffix(end).is_some_and(|start| start.is_empty() || start.ends_with('_'))
     };
     let is_url = value.to_string_lossy().contains("://");
     ends_with("SERVICE_HOST")

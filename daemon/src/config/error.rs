@@ -34,7 +34,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file is not TOML.
-    #[error("{path} line {line}: {reason}", path = .path.display())]
+    #[error("{path} line {line}: {reason}", path = plain(&.path.to_string_lossy()))]
     NotToml {
         /// The file.
         path: PathBuf,
@@ -85,7 +85,8 @@ impl fmt::Display for Origin {
             Self::Flag(name) => write!(f, "flag {}", plain(name)),
             Self::Variable(name) => write!(f, "environment variable {}", plain(name)),
             Self::Key { path, line, key } => {
-                write!(f, "{} line {line}: key {}", path.display(), quoted(key))
+                let path = plain(&path.to_string_lossy());
+                write!(f, "{path} line {line}: key {}", quoted(key))
             }
         }
     }

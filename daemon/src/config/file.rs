@@ -51,11 +51,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Given>, ConfigError> 
             value: text.get(value.span()).unwrap_or_default().to_owned(),
             reason: format!("is {kind}; write a string or a whole number"),
         })?;
-        values.push(Given {
-            setting,
-            origin,
-            value,
-        });
+        values.push(Given { setting, origin, value });
     }
     Ok(values)
 }

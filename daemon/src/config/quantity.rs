@@ -29,10 +29,7 @@ pub(super) fn read_size(text: &str) -> Result<u64, String> {
 
 /// Writes a size in the largest unit that needs no fraction.
 pub(super) fn show_size(bytes: u64) -> String {
-    match SIZE_UNITS
-        .iter()
-        .find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor))
-    {
+    match SIZE_UNITS.iter().find(|(_, factor)| bytes != 0 && bytes.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", bytes / factor),
         None => bytes.to_string(),
     }
@@ -57,19 +54,14 @@ pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
 /// Writes a duration in the largest unit that needs no fraction.
 pub(super) fn show_duration(duration: Duration) -> String {
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    match DURATION_UNITS
-        .iter()
-        .find(|(_, factor)| ms != 0 && ms.is_multiple_of(*factor))
-    {
+    match DURATION_UNITS.iter().find(|(_, factor)| ms != 0 && ms.is_multiple_of(*factor)) {
         Some((unit, factor)) => format!("{}{unit}", ms / factor),
         None => format!("{ms}ms"),
     }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    let digits = text
-        .find(|character: char| !character.is_ascii_digit())
-        .unwrap_or(text.len());
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(digits)
 }
 
@@ -100,16 +92,11 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused() {
-        for text in [
-            "", "M", "-1", "+1", "1.5G", "4MB", "4 M", "4T", "0x10", "４", "é",
-        ] {
+        for text in ["", "M", "-1", "+1", "1.5G", "4MB", "4 M", "4T", "0x10", "４", "é"] {
             assert!(read_size(text).is_err(), "{text:?}");
         }
         for text in ["99999999999999999999", "99999999999G"] {
-            assert_eq!(
-                read_size(text),
-                Err("is more than 64 bits can hold".to_owned())
-            );
+            assert_eq!(read_size(text), Err("is more than 64 bits can hold".to_owned()));
         }
     }
 

@@ -207,7 +207,7 @@ pub(super) const SETTINGS: &[Setting] = &[
                 "block" => OverflowPolicy::Block,
                 "drop-newest" | "disconnect" => {
                     return Err(
-                        "comes with a later version; this one has drop-oldest and block".to_owned(),
+                        "comes with a later version; this one has drop-oldest and block".to_owned()
                     );
                 }
                 _ => return Err("is not a policy; choose drop-oldest or block".to_owned()),
@@ -235,9 +235,7 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| {
-            show_duration(std::time::Duration::from_micros(
-                config.limits.block_timeout_us,
-            ))
+            show_duration(std::time::Duration::from_micros(config.limits.block_timeout_us))
         },
     },
     Setting {
@@ -273,11 +271,7 @@ pub(super) const SETTINGS: &[Setting] = &[
             };
             Ok(())
         },
-        show: |config| {
-            config
-                .pin
-                .map_or_else(|| "none".to_owned(), |cpu| cpu.to_string())
-        },
+        show: |config| config.pin.map_or_else(|| "none".to_owned(), |cpu| cpu.to_string()),
     },
     Setting {
         name: "spin-us",
@@ -334,7 +328,7 @@ pub(super) const SETTINGS: &[Setting] = &[
                 "trace" => LogLevel::Trace,
                 _ => {
                     return Err(
-                        "is not a level; choose off, error, warn, info, debug or trace".to_owned(),
+                        "is not a level; choose off, error, warn, info, debug or trace".to_owned()
                     );
                 }
             };

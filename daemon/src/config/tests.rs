@@ -9,17 +9,11 @@ use super::setting::SETTINGS;
 use super::*;
 
 fn os(texts: &[&str]) -> Vec<OsString> {
-    std::iter::once("nexusd")
-        .chain(texts.iter().copied())
-        .map(OsString::from)
-        .collect()
+    std::iter::once("nexusd").chain(texts.iter().copied()).map(OsString::from).collect()
 }
 
 fn pairs(variables: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
-    variables
-        .iter()
-        .map(|(name, value)| (name.into(), value.into()))
-        .collect()
+    variables.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
 /// Flags, variables, and the text of the file if any of the two names one.
@@ -39,9 +33,7 @@ fn configure(args: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Co
 }
 
 fn fault(args: &[&str], variables: &[(&str, &str)], file: &str) -> String {
-    let sentence = configure(args, variables, file)
-        .expect_err("a fault")
-        .to_string();
+    let sentence = configure(args, variables, file).expect_err("a fault").to_string();
     assert!(!sentence.contains('\n'), "one line: {sentence:?}");
     sentence
 }
@@ -82,10 +74,7 @@ fn without_sources_the_documented_defaults_hold() {
         ("log-level", "info"),
         ("log-format", "text"),
     ] {
-        assert!(
-            shown.contains(&(name, value.to_owned())),
-            "{name}: {shown:?}"
-        );
+        assert!(shown.contains(&(name, value.to_owned())), "{name}: {shown:?}");
     }
 }
 
@@ -105,10 +94,7 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 fn every_setting_can_come_from_each_source() {
     let other = Config {
         cluster: "other".to_owned(),
-        bind: vec![
-            "::1".parse().expect("an address"),
-            "127.0.0.1".parse().expect("an address"),
-        ],
+        bind: vec!["::1".parse().expect("an address"), "127.0.0.1".parse().expect("an address")],
         app_port: 7000,
         unix_socket: UnixSocket::At(UnixAddress::Path("/run/nexusd.sock".into())),
         limits: Limits {
@@ -131,27 +117,18 @@ fn every_setting_can_come_from_each_source() {
     };
     let settings: Vec<_> = other.settings().collect();
 
-    let args: Vec<_> = settings
-        .iter()
-        .map(|(name, value)| format!("--{name}={value}"))
-        .collect();
+    let args: Vec<_> = settings.iter().map(|(name, value)| format!("--{name}={value}")).collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     assert_eq!(configure(&args, &[], "").as_ref(), Ok(&other));
 
-    let variables: Vec<_> = settings
-        .iter()
-        .map(|(name, value)| (variable(name), value.clone()))
-        .collect();
-    let variables: Vec<_> = variables
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_str()))
-        .collect();
+    let variables: Vec<_> =
+        settings.iter().map(|(name, value)| (variable(name), value.clone())).collect();
+    let variables: Vec<_> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(configure(&[], &variables, "").as_ref(), Ok(&other));
 
-    let file: String = settings
-        .iter()
-        .map(|(name, value)| format!("{name} = '{value}'\n"))
-        .collect();
+    let file: String =
+        settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
     assert_eq!(configure(&["--config=x"], &[], &file).as_ref(), Ok(&other));
 }
 
@@ -185,10 +162,7 @@ fn a_file_that_cannot_be_read_is_a_fault_of_who_named_it() {
     let sentence = Config::from_sources(os(&["--config", "gone.toml"]), [], refused)
         .expect_err("no file")
         .to_string();
-    assert!(
-        sentence.starts_with("flag --config: cannot read \"gone.toml\": "),
-        "{sentence}"
-    );
+    assert!(sentence.starts_with("flag --config: cannot read \"gone.toml\": "), "{sentence}");
 }
 
 #[test]
@@ -197,23 +171,12 @@ fn the_help_teaches_every_flag_with_its_default() {
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     let defaults = Config::default();
     for setting in SETTINGS {
-        assert!(
-            help.contains(&format!("--{} <", setting.name)),
-            "{}",
-            setting.name
-        );
+        assert!(help.contains(&format!("--{} <", setting.name)), "{}", setting.name);
         let default = format!("[default: {}]", (setting.show)(&defaults));
         assert!(words.contains(&default), "{}: {default}", setting.name);
         assert!(help.contains(setting.heading), "{}", setting.heading);
     }
-    for text in [
-        "--config",
-        "NEXUSD_APP_PORT",
-        "384M",
-        "10s",
-        "exit code 2",
-        "SIGTERM",
-    ] {
+    for text in ["--config", "NEXUSD_APP_PORT", "384M", "10s", "exit code 2", "SIGTERM"] {
         assert!(words.contains(text), "{text}");
     }
 }
@@ -222,10 +185,7 @@ fn the_help_teaches_every_flag_with_its_default() {
 fn the_version_is_the_packages() {
     assert_eq!(
         invoke(&["--version"], &[], ""),
-        Ok(Invocation::Print(format!(
-            "nexusd {}\n",
-            env!("CARGO_PKG_VERSION")
-        )))
+        Ok(Invocation::Print(format!("nexusd {}\n", env!("CARGO_PKG_VERSION"))))
     );
 }
 
@@ -233,40 +193,16 @@ fn the_version_is_the_packages() {
 fn every_bad_value_is_refused_by_name_whatever_the_source() {
     for (name, bad) in [
         ("cluster", &["", "two words", "a\u{7}b"][..]),
-        (
-            "bind",
-            &[
-                "",
-                "localhost",
-                "127.0.0.1:80",
-                "127.0.0.1,",
-                "::,::",
-                "[::1]",
-            ],
-        ),
+        ("bind", &["", "localhost", "127.0.0.1:80", "127.0.0.1,", "::,::", "[::1]"]),
         ("app-port", &["", "-1", "65536", "http", "5672.0", "+1"]),
         ("unix-socket", &["", "@"]),
-        (
-            "memory-limit",
-            &[
-                "",
-                "0",
-                "512K",
-                "-1",
-                "384MB",
-                "1.5G",
-                "99999999999999999999",
-            ],
-        ),
+        ("memory-limit", &["", "0", "512K", "-1", "384MB", "1.5G", "99999999999999999999"]),
         ("max-payload", &["", "0", "65M", "4 M"]),
         ("max-connections", &["", "0", "-1", "many", "1000001"]),
         ("max-topics", &["", "0", "1e6"]),
         ("subscriber-queue-limit", &["", "-1", "all"]),
         ("subscriber-queue-bytes", &["", "0", "1", "x"]),
-        (
-            "backpressure-policy",
-            &["", "drop", "Block", "drop-newest", "disconnect"],
-        ),
+        ("backpressure-policy", &["", "drop", "Block", "drop-newest", "disconnect"]),
         ("block-timeout-ms", &["", "-1", "5 s", "soon", "2h"]),
         ("drain-timeout", &["", "10d", "1.5s", "61m"]),
         ("shards", &["", "0", "2", "64", "all"]),
@@ -285,29 +221,15 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
                 in_environment.starts_with(&format!("environment variable {named}: ")),
                 "{in_environment}"
             );
-            let key = fault(
-                &["--config=n.toml"],
-                &[],
-                &format!("\n{name} = {}", quoted(value)),
-            );
-            assert!(
-                key.starts_with(&format!("n.toml line 2: key \"{name}\": ")),
-                "{key}"
-            );
+            let key = fault(&["--config=n.toml"], &[], &format!("\n{name} = {}", quoted(value)));
+            assert!(key.starts_with(&format!("n.toml line 2: key \"{name}\": ")), "{key}");
             for sentence in [flag, in_environment, key] {
-                assert!(
-                    sentence.contains(&format!("\"{}\" ", value.escape_debug())),
-                    "{sentence}"
-                );
+                assert!(sentence.contains(&format!("\"{}\" ", value.escape_debug())), "{sentence}");
             }
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(
-        listed.len(),
-        19,
-        "new settings need bad values here: {listed:?}"
-    );
+    assert_eq!(listed.len(), 19, "new settings need bad values here: {listed:?}");
 }
 
 #[test]
@@ -319,20 +241,14 @@ fn what_comes_later_is_refused_as_such() {
         "--backpressure-policy=disconnect",
     ] {
         let sentence = fault(&[arg], &[], "");
-        assert!(
-            sentence.contains("comes with a later version; this one "),
-            "{sentence}"
-        );
+        assert!(sentence.contains("comes with a later version; this one "), "{sentence}");
     }
 }
 
 #[test]
 fn an_overridden_bad_value_is_still_a_fault() {
     let sentence = fault(&["--app-port=1"], &[("NEXUSD_APP_PORT", "x")], "");
-    assert!(
-        sentence.starts_with("environment variable NEXUSD_APP_PORT: \"x\" "),
-        "{sentence}"
-    );
+    assert!(sentence.starts_with("environment variable NEXUSD_APP_PORT: \"x\" "), "{sentence}");
 }
 
 #[test]
@@ -368,14 +284,8 @@ fn a_table_in_the_file_is_refused() {
 fn values_of_other_kinds_in_the_file_are_refused() {
     for value in ["true", "1.5", "1979-05-27", "[['a']]", "{ a = 1 }"] {
         let sentence = fault(&["--config=n.toml"], &[], &format!("app-port = {value}"));
-        assert!(
-            sentence.starts_with("n.toml line 1: key \"app-port\": "),
-            "{sentence}"
-        );
-        assert!(
-            sentence.ends_with("write a string or a whole number"),
-            "{sentence}"
-        );
+        assert!(sentence.starts_with("n.toml line 1: key \"app-port\": "), "{sentence}");
+        assert!(sentence.ends_with("write a string or a whole number"), "{sentence}");
     }
 }
 
@@ -390,22 +300,10 @@ fn a_file_that_is_not_toml_is_refused_with_its_line() {
 #[test]
 fn a_command_line_that_is_not_made_of_flags_is_refused() {
     for (args, sentence) in [
-        (
-            &["start"][..],
-            "command line: \"start\" is not a flag; flags begin with two dashes",
-        ),
-        (
-            &["--app-port"],
-            "command line: flag --app-port needs a value",
-        ),
-        (
-            &["--app-port=1", "--app-port=2"],
-            "command line: flag --app-port is given twice",
-        ),
-        (
-            &["-p", "1"],
-            "flag -p is unknown; `nexusd --help` lists what can be set",
-        ),
+        (&["start"][..], "command line: \"start\" is not a flag; flags begin with two dashes"),
+        (&["--app-port"], "command line: flag --app-port needs a value"),
+        (&["--app-port=1", "--app-port=2"], "command line: flag --app-port is given twice"),
+        (&["-p", "1"], "flag -p is unknown; `nexusd --help` lists what can be set"),
     ] {
         assert_eq!(fault(args, &[], ""), sentence);
     }
@@ -417,20 +315,13 @@ fn settings_that_do_not_suit_each_other_are_refused() {
         fault(&["--memory-limit=8M", "--max-payload=16M"], &[], ""),
         "--memory-limit 8M is too small for --max-payload 16M: it must be at least twice as large"
     );
-    let config = Config {
-        bind: Vec::new(),
-        ..Config::default()
-    };
+    let config = Config { bind: Vec::new(), ..Config::default() };
     assert!(config.check().is_err());
 }
 
 #[test]
 fn variables_of_others_are_left_alone() {
-    let variables = [
-        ("PATH", "/bin"),
-        ("NEXUS_APP_PORT", "x"),
-        ("nexusd_app_port", "x"),
-    ];
+    let variables = [("PATH", "/bin"), ("NEXUS_APP_PORT", "x"), ("nexusd_app_port", "x")];
     assert_eq!(configure(&[], &variables, ""), Ok(Config::default()));
 }
 
@@ -459,19 +350,12 @@ proptest! {
 }
 
 fn any_name() -> impl Strategy<Value = String> {
-    let names: Vec<_> = SETTINGS
-        .iter()
-        .map(|setting| setting.name.to_owned())
-        .collect();
+    let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
     prop_oneof![prop::sample::select(names), "[a-z-]{0,12}"]
 }
 
 fn any_value() -> impl Strategy<Value = String> {
-    prop_oneof![
-        "[0-9]{0,22}[KMGmsh]{0,2}",
-        "[a-z:.,@/-]{0,12}",
-        any::<String>()
-    ]
+    prop_oneof!["[0-9]{0,22}[KMGmsh]{0,2}", "[a-z:.,@/-]{0,12}", any::<String>()]
 }
 
 fn any_argument() -> impl Strategy<Value = String> {
@@ -484,19 +368,13 @@ fn any_argument() -> impl Strategy<Value = String> {
 }
 
 fn any_variable() -> impl Strategy<Value = (String, String)> {
-    (
-        prop_oneof![any_name().prop_map(|name| variable(&name)), any::<String>()],
-        any_value(),
-    )
+    (prop_oneof![any_name().prop_map(|name| variable(&name)), any::<String>()], any_value())
 }
 
 fn any_file() -> impl Strategy<Value = String> {
     prop_oneof![
         prop::collection::vec((any_name(), any_value()), 0..5).prop_map(|pairs| {
-            pairs
-                .iter()
-                .map(|(name, value)| format!("{name} = {}\n", quoted(value)))
-                .collect()
+            pairs.iter().map(|(name, value)| format!("{name} = {}\n", quoted(value))).collect()
         }),
         any::<String>(),
     ]

@@ -31,15 +31,9 @@ impl Application {
         let stream = TcpStream::connect(address).expect("a listener");
         stream.set_read_timeout(Some(SOON)).expect("a timeout");
         stream.set_write_timeout(Some(SOON)).expect("a timeout");
-        let mut application = Self {
-            stream,
-            encoder: FrameEncoder::new(),
-            published: 0,
-        };
+        let mut application = Self { stream, encoder: FrameEncoder::new(), published: 0 };
         let mut hello = Vec::new();
-        application
-            .encoder
-            .hello(&mut hello, 0, Role::Client, "test", "test");
+        application.encoder.hello(&mut hello, 0, Role::Client, "test", "test");
         application.send(&hello);
         application.until(FrameKind::Welcome);
         application
@@ -65,11 +59,7 @@ impl Application {
         self.encoder.topic_bind(&mut frames, TopicId(0), topic);
         for left in (0..count).rev() {
             self.published += 1;
-            let flags = if left == 0 {
-                MessageFlags::ACK
-            } else {
-                MessageFlags::default()
-            };
+            let flags = if left == 0 { MessageFlags::ACK } else { MessageFlags::default() };
             let header = Header::new(FrameKind::Message, 0, 0)
                 .with_topic(TopicId(0))
                 .with_sequence(Sequence(self.published))
@@ -99,10 +89,7 @@ impl Application {
         self.stream.read_exact(&mut rest).expect("a whole frame");
         let start = header.metadata_len();
         rest.truncate(start + header.payload_len());
-        Arrived {
-            kind: header.kind().expect("a known kind"),
-            payload: rest.split_off(start),
-        }
+        Arrived { kind: header.kind().expect("a known kind"), payload: rest.split_off(start) }
     }
 
     fn send(&mut self, bytes: &[u8]) {

@@ -53,11 +53,7 @@ impl Daemon {
         let lines = lines_of(BufReader::new(stdout));
         let stderr = child.stderr.take().map(read_to_end);
         let ready_line = lines.recv_timeout(SOON).expect("a ready line on stdout");
-        Self {
-            child,
-            ready_line,
-            stderr,
-        }
+        Self { child, ready_line, stderr }
     }
 
     /// What the ready line says about `name`.
@@ -86,10 +82,7 @@ impl Daemon {
             assert!(Instant::now() < deadline, "the daemon should have ended");
             thread::sleep(Duration::from_millis(5));
         };
-        let stderr = self
-            .stderr
-            .take()
-            .map(|reader| reader.join().expect("no panic"));
+        let stderr = self.stderr.take().map(|reader| reader.join().expect("no panic"));
         (status, stderr.unwrap_or_default())
     }
 
