@@ -1,0 +1,142 @@
+//! A daemon that a command starts for itself on free ports, and ends again whatever happens.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::invocation::Invocation;
+
+/// How long it may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to end after SIGTERM; longer than its own `--drain-timeout`.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A running daemon. Dropping it ends it.
+pub(crate) struct Daemon {
+    child: Child,
+    /// Where applications connect: `127.0.0.1:PORT`.
+    pub(crate) address: String,
+    /// What it said when it was ready.
+    pub(crate) ready_line: String,
+}
+
+impl Daemon {
+    /// Starts `program` on free ports of the loopback interface, on one core if that is given.
+    pub(crate) fn start(program: &Path, core: Option<usize>) -> Result<Self> {
+        let invocation = match core {
+            Some(core) => {
+                Invocation::new("taskset").args(["--cpu-list", &core.to_string()]).arg(program)
+            }
+            None => Invocation::new(program),
+        };
+        let invocation = invocation
+            .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "none"])
+            .args(["--log-level", "warn"]);
+        let line = invocation.line();
+        let mut child = invocation
+            .into_command()
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("`{line}` could not be started"))?;
+        let stdout = child.stdout.take().context("the daemon has a standard output")?;
+        let mut daemon = Self { child, address: String::new(), ready_line: String::new() };
+        daemon.ready_line = first_line(stdout).with_context(|| {
+            format!("`{line}` did not say that it is ready; its reason stands above")
+        })?;
+        daemon.address = tcp_address(&daemon.ready_line)
+            .with_context(|| format!("no address in the ready line `{}`", daemon.ready_line))?
+            .to_owned();
+        Ok(daemon)
+    }
+
+    /// Its process id. taskset becomes the daemon, so this is the daemon's own.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as an operator would, with SIGTERM, and fails when it does not end well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.terminate()?;
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        loop {
+            match self.child.try_wait().context("cannot ask after the daemon")? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => bail!("the daemon ended badly: {status}"),
+                None if Instant::now() > deadline => {
+                    bail!("the daemon did not end within {STOP_TIMEOUT:?} of SIGTERM")
+                }
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn terminate(&self) -> Result<()> {
+        // The shell's own `kill`: a minimal Debian has no program of that name.
+        let status = Command::new("sh")
+            .args(["-c", "kill -TERM \"$1\"", "sh", &self.pid().to_string()])
+            .status()
+            .context("cannot start sh")?;
+        if !status.success() {
+            bail!("the daemon is gone already");
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Only after a failure elsewhere; nothing more can be done if this fails, too.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn first_line(stdout: impl std::io::Read + Send + 'static) -> Result<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let mut reader = BufReader::new(stdout);
+        let result = reader.read_line(&mut line).map(|_| line);
+        // Nobody waits any more after the timeout.
+        let _ = sender.send(result);
+        // Read on, so that the daemon never writes to a closed pipe.
+        let _ = std::io::copy(&mut reader, &mut std::io::sink());
+    });
+    let line = receiver.recv_timeout(READY_TIMEOUT).context("nothing within 10 s")??;
+    if line.is_empty() {
+        bail!("it ended");
+    }
+    Ok(line.trim_end().to_owned())
+}
+
+/// The first address behind `tcp=`.
+fn tcp_address(ready_line: &str) -> Option<&str> {
+    let addresses = ready_line.split(' ').find_map(|word| word.strip_prefix("tcp="))?;
+    addresses.split(',').next().filter(|address| !address.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_stands_in_the_ready_line() {
+        let line = "NexusD is ready tcp=127.0.0.1:40123,[::1]:40123 unix=none node=7f";
+        assert_eq!(tcp_address(line), Some("127.0.0.1:40123"));
+        assert_eq!(tcp_address("NexusD is ready tcp= unix=none"), None);
+        assert_eq!(tcp_address("something else"), None);
+    }
+
+    #[test]
+    fn a_program_that_ends_without_a_ready_line_is_an_error() {
+        let error = Daemon::start(Path::new("/bin/false"), None).err().expect("no ready line");
+        assert!(format!("{error:#}").contains("did not say that it is ready"), "{error:#}");
+    }
+}

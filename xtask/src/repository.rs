@@ -1,0 +1,22 @@
+//! Where things lie in this repository, so that commands work from any folder below it.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the workspace's `Cargo.toml`.
+pub(crate) fn root() -> &'static Path {
+    // The manifest folder is fixed at build time, and cargo rebuilds xtask when the tree moves.
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where cargo puts what it builds; everything xtask writes goes below it as well.
+pub(crate) fn target() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(folder) => std::path::absolute(&folder).unwrap_or_else(|_| PathBuf::from(folder)),
+        None => root().join("target"),
+    }
+}
+
+/// A release binary of this workspace.
+pub(crate) fn release_binary(name: &str) -> PathBuf {
+    target().join("release").join(name)
+}

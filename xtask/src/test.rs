@@ -1,0 +1,254 @@
+//! `cargo xtask test`: the list of everything that continuous integration proves. A further proof is
+//! one more entry in `STEPS`.
+
+use anyhow::{Context as _, Result, bail};
+use lexopt::prelude::*;
+
+use crate::invocation::Invocation;
+use crate::step::{self, Mode, Step};
+use crate::{codegen, dependencies, repository, sim, tool};
+
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask test [--only STEP]… [--skip STEP]… [--fail-fast] [--list]
+
+Runs everything that continuous integration proves, step by step, and ends with a table and a line
+`N passed, N failed`. A step whose tool is missing is skipped with the command that installs it
+(as root on Debian it is installed); where the environment says CI=true that counts as failed.
+
+  --list        the steps and what each proves
+  --only STEP   this step alone; may be repeated
+  --skip STEP   all but this one; may be repeated
+  --fail-fast   end at the first failure
+
+While working:  cargo xtask test --only lints --only tests
+";
+
+pub(crate) const HELP_CI: &str = "\
+Usage: cargo xtask ci [--only STEP]… [--skip STEP]… [--fail-fast]
+
+`cargo xtask test` as continuous integration runs it: a step that cannot run because a tool is
+missing counts as failed.
+";
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        proves: "the code is formatted as rustfmt.toml says",
+        needs: &[],
+        run: format,
+    },
+    Step {
+        name: "dependencies",
+        proves: "the state machine builds without io-uring, glommio and tokio",
+        needs: &[],
+        run: dependencies::check,
+    },
+    Step {
+        name: "lints",
+        proves: "clippy has nothing to say, in tests and examples neither",
+        needs: &[],
+        run: lints,
+    },
+    Step { name: "tests", proves: "the behaviour of every crate", needs: &[], run: tests },
+    Step { name: "doctests", proves: "documented examples run", needs: &[], run: doctests },
+    Step {
+        name: "docs",
+        proves: "the documentation builds and its links lead somewhere",
+        needs: &[],
+        run: docs,
+    },
+    Step {
+        name: "simulation",
+        proves: "conversations with faults lose, repeat and reorder nothing unaccounted",
+        needs: &[],
+        run: sim::moderate,
+    },
+    Step {
+        name: "planted-bugs",
+        proves: "the simulator finds each deliberate mistake",
+        needs: &[],
+        run: sim::planted_bugs,
+    },
+    Step {
+        name: "instructions",
+        proves: "instructions per message stay within 3 % of bench/gate.toml",
+        needs: &[&tool::VALGRIND],
+        run: instructions,
+    },
+    Step {
+        name: "generated-code",
+        proves: "wire/src/generated is what wire/schema gives",
+        needs: &[&tool::CPLUSPLUS, &tool::CMAKE],
+        run: codegen::check,
+    },
+    Step {
+        name: "licences",
+        proves: "dependencies keep to deny.toml: licences, bans, sources",
+        needs: &[&tool::CARGO_DENY],
+        run: licences,
+    },
+];
+
+#[derive(Debug, Default, PartialEq)]
+struct Arguments {
+    only: Vec<String>,
+    skip: Vec<String>,
+    list: bool,
+    fail_fast: bool,
+}
+
+pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
+    // The convention of all continuous-integration services.
+    let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false");
+    run_steps(&parse(parser)?, in_ci)
+}
+
+pub(crate) fn run_ci(parser: lexopt::Parser) -> Result<()> {
+    run_steps(&parse(parser)?, true)
+}
+
+fn run_steps(arguments: &Arguments, strict: bool) -> Result<()> {
+    let steps = select(arguments)?;
+    if arguments.list {
+        for step in steps {
+            println!("{:<16}{}", step.name, step.proves);
+        }
+        return Ok(());
+    }
+    let mode = Mode { strict, fail_fast: arguments.fail_fast };
+    let reports = step::run_all(&steps, mode);
+    eprintln!();
+    print!("{}", step::summary(&reports, "cargo xtask test"));
+    if !step::all_passed(&reports) {
+        // The summary's counts are the last line; main would add an error behind it.
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
+    let mut arguments = Arguments::default();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("only") => arguments.only.push(parser.value()?.string()?),
+            Long("skip") => arguments.skip.push(parser.value()?.string()?),
+            Long("list") => arguments.list = true,
+            Long("fail-fast") => arguments.fail_fast = true,
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    Ok(arguments)
+}
+
+fn select(arguments: &Arguments) -> Result<Vec<&'static Step>> {
+    for name in arguments.only.iter().chain(&arguments.skip) {
+        if !STEPS.iter().any(|step| step.name == name) {
+            let names: Vec<&str> = STEPS.iter().map(|step| step.name).collect();
+            bail!("there is no step `{name}`; the steps are: {}", names.join(", "));
+        }
+    }
+    let chosen = |step: &&Step| {
+        let named = |names: &[String]| names.iter().any(|name| name == step.name);
+        (arguments.only.is_empty() || named(&arguments.only)) && !named(&arguments.skip)
+    };
+    Ok(STEPS.iter().filter(chosen).collect())
+}
+
+fn format() -> Result<()> {
+    Invocation::cargo()
+        .args(["fmt", "--all", "--check"])
+        .run()
+        .context("`cargo fmt --all` mends it")?;
+    // Packages outside the workspace, which `--all` does not see.
+    for manifest in ["xtask/codegen/Cargo.toml", "fuzz/Cargo.toml"] {
+        if repository::root().join(manifest).exists() {
+            Invocation::cargo()
+                .args(["fmt", "--check", "--manifest-path", manifest])
+                .run()
+                .with_context(|| format!("`cargo fmt --manifest-path {manifest}` mends it"))?;
+        }
+    }
+    Ok(())
+}
+
+fn lints() -> Result<()> {
+    Invocation::cargo()
+        .args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+        .run()
+}
+
+fn tests() -> Result<()> {
+    // nextest shows slow and failing tests better; cargo's own runner proves the same.
+    let runner = tool::CARGO_NEXTEST.find().map_or(vec!["test"], |_| vec!["nextest", "run"]);
+    let all_targets: &[&str] = match runner.len() {
+        1 => &["--lib", "--bins", "--tests"],
+        _ => &[],
+    };
+    Invocation::cargo()
+        .args(&runner)
+        .args(["--workspace", "--locked", "--no-fail-fast"])
+        .args(all_targets)
+        .run()
+}
+
+fn doctests() -> Result<()> {
+    Invocation::cargo().args(["test", "--workspace", "--locked", "--doc"]).run()
+}
+
+fn docs() -> Result<()> {
+    Invocation::cargo()
+        .env("RUSTDOCFLAGS", "-D warnings")
+        .args(["doc", "--workspace", "--locked", "--no-deps", "--document-private-items"])
+        .run()
+}
+
+fn instructions() -> Result<()> {
+    Invocation::cargo()
+        .args(["run", "--release", "--locked", "--package", "nexusd-bench", "--bin", "nexusd-gate"])
+        .run()
+}
+
+fn licences() -> Result<()> {
+    Invocation::new(tool::CARGO_DENY.require()?)
+        .args(["--locked", "--workspace", "check", "--hide-inclusion-graph"])
+        .args(["licenses", "bans", "sources"])
+        .run()
+}
+
+#[cfg(test)]
+mod tests_of_arguments {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Arguments {
+        parse(lexopt::Parser::from_args(arguments)).expect("valid")
+    }
+
+    fn names(arguments: &[&str]) -> Vec<&'static str> {
+        let chosen = select(&parsed(arguments)).expect("known steps");
+        chosen.into_iter().map(|step| step.name).collect()
+    }
+
+    #[test]
+    fn without_arguments_every_step_runs() {
+        assert_eq!(names(&[]).len(), STEPS.len());
+    }
+
+    #[test]
+    fn only_and_skip_choose_steps_in_the_order_of_the_list() {
+        assert_eq!(names(&["--only", "tests", "--only=format"]), ["format", "tests"]);
+        assert!(!names(&["--skip", "licences"]).contains(&"licences"));
+    }
+
+    #[test]
+    fn an_unknown_step_is_answered_with_the_known_ones() {
+        let error = select(&parsed(&["--only", "tset"])).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|text| text.contains("`tset`") && text.contains("format, ")));
+    }
+
+    #[test]
+    fn step_names_are_distinct() {
+        for (index, step) in STEPS.iter().enumerate() {
+            assert!(STEPS[index + 1..].iter().all(|other| other.name != step.name));
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The programs that some jobs need beside Rust, a C compiler and git: where each comes from, why
+//! it is needed, whether it is here, and how to get it.
+//!
+//! Debian packages are installed when we are root and apt-get exists. Cargo tools go to
+//! `target/tools`, so that nothing outside the repository changes. Whatever cannot be installed is
+//! answered with the exact command that would.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::invocation::Invocation;
+use crate::repository;
+
+/// A program that a job needs.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    /// What it does for us.
+    pub(crate) why: &'static str,
+    source: Source,
+}
+
+#[derive(Debug, PartialEq)]
+enum Source {
+    Debian { package: &'static str },
+    Cargo { version: &'static str, duration: &'static str },
+}
+
+pub(crate) const CPLUSPLUS: Tool = Tool {
+    program: "c++",
+    why: "compiles flatc and libFuzzer",
+    source: Source::Debian { package: "g++" },
+};
+pub(crate) const CMAKE: Tool = Tool {
+    program: "cmake",
+    why: "builds flatc, which turns wire/schema into Rust",
+    source: Source::Debian { package: "cmake" },
+};
+pub(crate) const VALGRIND: Tool = Tool {
+    program: "valgrind",
+    why: "counts the instructions per message, the same on every machine",
+    source: Source::Debian { package: "valgrind" },
+};
+pub(crate) const PYTHON: Tool = Tool {
+    program: "python3",
+    why: "runs the example subscriber that was written from docs/PROTOCOL.md alone",
+    source: Source::Debian { package: "python3-minimal" },
+};
+pub(crate) const PERF: Tool = Tool {
+    program: "perf",
+    why: "samples where a running daemon spends its cycles",
+    source: Source::Debian { package: "linux-perf" },
+};
+pub(crate) const CARGO_DENY: Tool = Tool {
+    program: "cargo-deny",
+    why: "checks licences, bans and sources of dependencies against deny.toml",
+    source: Source::Cargo { version: "0.20.2", duration: "two minutes" },
+};
+/// Used when it is there, never asked for.
+pub(crate) const CARGO_NEXTEST: Tool = Tool {
+    program: "cargo-nextest",
+    why: "runs tests side by side and shows the slow ones",
+    source: Source::Cargo { version: "0.9.143", duration: "four minutes" },
+};
+pub(crate) const CARGO_FUZZ: Tool = Tool {
+    program: "cargo-fuzz",
+    why: "builds and runs the fuzz targets",
+    source: Source::Cargo { version: "0.13.2", duration: "one minute" },
+};
+
+impl Tool {
+    /// The program's path, or `None` where it is not installed.
+    pub(crate) fn find(&self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path)
+            .chain([repository::root().join("target/tools/bin")])
+            .map(|folder| folder.join(self.program))
+            .find(|candidate| is_executable(candidate))
+    }
+
+    /// The program's path, or an error that says how to get it.
+    pub(crate) fn require(&self) -> Result<PathBuf> {
+        match self.find() {
+            Some(path) => Ok(path),
+            None => bail!("{} is missing; it {}. {}", self.program, self.why, remedy(&[self])),
+        }
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Installs the tools that are missing and can be installed here; prints what it does and why.
+/// Returns those that are missing still.
+pub(crate) fn install_missing<'a>(tools: &[&'a Tool]) -> Vec<&'a Tool> {
+    let missing: Vec<&Tool> = tools.iter().copied().filter(|tool| tool.find().is_none()).collect();
+    for tool in &missing {
+        eprintln!("{} is missing; it {}.", tool.program, tool.why);
+    }
+    let packages = debian_packages(&missing);
+    if !packages.is_empty() && may_use_apt() {
+        eprintln!("Installing from Debian: {}", packages.join(" "));
+        if let Err(error) = apt_install(&packages) {
+            eprintln!("warning: {error:#}");
+        }
+    }
+    for tool in &missing {
+        if let Source::Cargo { version, duration } = tool.source {
+            eprintln!(
+                "Building {} {version} into target/tools; about {duration}, once.",
+                tool.program
+            );
+            if let Err(error) = cargo_install(tool.program, version) {
+                eprintln!("warning: {error:#}");
+            }
+        }
+    }
+    missing.into_iter().filter(|tool| tool.find().is_none()).collect()
+}
+
+/// One sentence with the commands that bring these tools.
+pub(crate) fn remedy(missing: &[&Tool]) -> String {
+    let mut commands = Vec::new();
+    let packages = debian_packages(missing);
+    if !packages.is_empty() {
+        let sudo = if is_root() { "" } else { "sudo " };
+        commands.push(format!("{sudo}apt-get install --yes {}", packages.join(" ")));
+    }
+    for tool in missing {
+        if let Source::Cargo { version, .. } = tool.source {
+            commands.push(format!("cargo install {} --version {version} --locked", tool.program));
+        }
+    }
+    let commands: Vec<String> = commands.iter().map(|command| format!("`{command}`")).collect();
+    let elsewhere = if packages.is_empty() || apt_get_exists() {
+        ""
+    } else {
+        " (or the same packages with your distribution's own tool)"
+    };
+    format!("Install with {}{elsewhere}", commands.join(" and "))
+}
+
+fn debian_packages(tools: &[&Tool]) -> Vec<&'static str> {
+    tools
+        .iter()
+        .filter_map(|tool| match tool.source {
+            Source::Debian { package } => Some(package),
+            Source::Cargo { .. } => None,
+        })
+        .collect()
+}
+
+fn apt_install(packages: &[&str]) -> Result<()> {
+    let install = || {
+        Invocation::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "--yes", "--no-install-recommends"])
+            .args(packages)
+            .run()
+    };
+    // The package lists of a fresh container are empty; those of a desktop are usually good enough.
+    if install().is_ok() {
+        return Ok(());
+    }
+    eprintln!("The package lists may be old or absent; fetching them and trying once more.");
+    Invocation::new("apt-get").args(["update"]).run()?;
+    install()
+}
+
+fn cargo_install(package: &str, version: &str) -> Result<()> {
+    // Unoptimised: the tool runs for a second, its fat release build takes minutes.
+    Invocation::cargo()
+        .args(["install", package, "--version", version, "--locked", "--debug"])
+        .args(["--config", "profile.dev.debug=false"])
+        .arg("--root")
+        .arg(repository::root().join("target/tools"))
+        .arg("--target-dir")
+        .arg(repository::root().join("target/tools/build"))
+        .run()
+}
+
+fn may_use_apt() -> bool {
+    is_root() && apt_get_exists()
+}
+
+fn apt_get_exists() -> bool {
+    Path::new("/usr/bin/apt-get").exists()
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // The owner of our own entry in /proc is our effective user.
+    std::fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_names_debian_packages_and_cargo_tools_in_their_own_commands() {
+        let text = remedy(&[&CMAKE, &CARGO_DENY, &CPLUSPLUS]);
+        assert!(text.contains("apt-get install --yes cmake g++`"), "{text}");
+        assert!(text.contains("`cargo install cargo-deny --version 0.20.2 --locked`"), "{text}");
+    }
+
+    #[test]
+    fn a_tool_that_is_not_there_is_asked_for_with_its_reason() {
+        let tool = Tool {
+            program: "no-such-tool",
+            why: "does nothing",
+            source: Source::Debian { package: "no-such-package" },
+        };
+        let error = tool.require().expect_err("it does not exist").to_string();
+        assert!(error.contains("no-such-tool is missing; it does nothing."), "{error}");
+        assert!(error.contains("apt-get install --yes no-such-package"), "{error}");
+    }
+}
