@@ -17,6 +17,11 @@ macro_rules! plants {
             /// Every plant.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// The plant of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|plant| plant.name() == name)
+            }
+
             /// Its name on a command line.
             pub fn name(self) -> &'static str {
                 match self {

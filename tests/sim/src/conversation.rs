@@ -1,0 +1,414 @@
+//! One client connection as its client sees it: what it wrote, how much of that the shard was fed,
+//! what the daemon sent back, and what it still owes.
+//!
+//! Outgoing bytes wait in `outbox`; every frame in it is remembered with the place it ends at, so
+//! that being fed bytes means being fed frames. Incoming bytes are cut and checked when they are on
+//! the wire (`incoming.rs`), because what is on the wire cannot be taken back; what a client *does*
+//! about them ([`Reaction`]) waits until it reads that far.
+
+mod incoming;
+
+pub use incoming::{Identity, Witnesses};
+
+use std::collections::{BTreeMap, VecDeque};
+
+use nexusd_core::limits::METADATA_BYTES_MAX;
+use nexusd_wire::control::ErrorCode;
+use nexusd_wire::{FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, MessageFlags, SubscriptionId, aligned};
+
+use crate::coverage::Coverage;
+use crate::oracle::{Fate, Oracle};
+
+/// What a written frame was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sent {
+    /// Hello.
+    Hello,
+    /// A name for a topic id: the index of the [`Bind`].
+    Bind(usize),
+    /// A message: the index of the publication.
+    Publish(u32),
+    /// Subscribe: the index of the stream.
+    Subscribe(usize),
+    /// Unsubscribe of a stream.
+    Unsubscribe(usize),
+    /// Unsubscribe of an id that is not known.
+    UnsubscribeUnknown,
+    /// A ping with this token.
+    Ping(u64),
+    /// Goodbye.
+    Goodbye,
+    /// Something that must be answered with an Error: fatal or not.
+    Offence(Offended),
+    /// Anything that has no answer.
+    Other,
+}
+
+/// The Error that an offence must be answered with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offended {
+    /// Its code.
+    pub code: ErrorCode,
+    /// The connection ends with it.
+    pub fatal: bool,
+    /// The request it answers; 0 if none.
+    pub request: u64,
+    /// The shard counts it among the refused publishes.
+    pub is_rejected_publish: bool,
+}
+
+/// What became of a TopicBind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BindFate {
+    /// As far as is known it holds.
+    Held,
+    /// It was, or must be, refused.
+    Refused,
+}
+
+/// One TopicBind of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Bind {
+    /// The topic, as an index into the scenario's.
+    pub topic: usize,
+    /// What became of it.
+    pub fate: BindFate,
+}
+
+/// What a client does once it has read so far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reaction {
+    /// It may use its connection.
+    Welcomed,
+    /// It answers a ping.
+    Pong(u64),
+    /// It holds back, or goes on.
+    Pause(bool),
+    /// It knows the id of its stream.
+    Confirmed(usize),
+    /// The daemon is leaving or angry: it closes its end.
+    Leave,
+}
+
+/// Where the connection is, as the shard must see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Nothing was fed that ends it.
+    Going,
+    /// A fatal offence was fed: only its Error may still come.
+    Doomed,
+    /// The client's Goodbye was fed: control frames may still come.
+    Leaving,
+    /// The daemon drains: what is fed is thrown away.
+    Draining,
+}
+
+/// One connection's conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    /// Counts conversations of a run; the publisher's identity for the oracle.
+    pub number: u32,
+    outbox: Vec<u8>,
+    outbox_start: usize,
+    written: u64,
+    fed: u64,
+    /// Where the frame that is being fed starts.
+    frame_start: u64,
+    written_frames: VecDeque<(u64, Sent)>,
+    /// Fed, but the shard may not have dealt with them.
+    unsettled: Vec<Sent>,
+    /// Stream position of every publish and bind that was fed.
+    placed: Vec<(u64, Sent)>,
+
+    /// What the client may do.
+    pub is_welcome: bool,
+    /// The daemon asked it to hold back.
+    pub is_held_back: bool,
+    /// It has decided to close its end once everything is written.
+    pub closes_when_written: bool,
+    /// Its topic ids, dense from 0: indexes into `binds`; `None` if released.
+    pub topic_ids: Vec<Option<usize>>,
+    /// Every bind it ever made.
+    pub binds: Vec<Bind>,
+    /// The number of its next publish.
+    pub next_sequence: u64,
+    /// The number of its next request.
+    pub next_request: u64,
+    /// Its newest publication of each topic.
+    pub newest: BTreeMap<usize, u32>,
+    /// Its subscriptions.
+    pub streams: Vec<usize>,
+    /// Those of them whose id it knows and that it has not given up.
+    pub known_streams: Vec<usize>,
+
+    /// What the shard owes, in order.
+    acks_due: VecDeque<u32>,
+    pongs_due: VecDeque<u64>,
+    errors_due: VecDeque<Offended>,
+    unsubscribes_due: VecDeque<Option<usize>>,
+    /// The fatal Error that must come.
+    doom: Option<ErrorCode>,
+    /// Where the connection is.
+    pub stage: Stage,
+    /// Since when it is no longer going.
+    pub ending_since_us: Option<u64>,
+    /// The shard may have given it up for a timeout: little can be held against it.
+    pub is_doubtful: bool,
+    /// It was opened beyond the connection limit, or while draining.
+    pub must_be_refused: Option<ErrorCode>,
+    hello_written: bool,
+    hello_fed: bool,
+    last_sequence_settled: u64,
+    last_sequence_fed: u64,
+
+    cutter: FrameCutter,
+    names: BTreeMap<u32, usize>,
+    run: Option<usize>,
+    welcome_seen: bool,
+    is_held_on_wire: bool,
+    goodbye_seen: bool,
+    /// A fatal Error is on the wire.
+    pub fatal_error: Option<ErrorCode>,
+    /// Bytes the daemon has put on the wire.
+    pub on_wire: u64,
+    /// Bytes the client has read.
+    pub read: u64,
+    reactions: VecDeque<(u64, Reaction)>,
+}
+
+impl Conversation {
+    /// A connection that was just made.
+    pub fn new(number: u32, payload_bytes_max: u32) -> Self {
+        let message_bytes_max =
+            HEADER_BYTES + aligned(METADATA_BYTES_MAX as usize) + payload_bytes_max as usize;
+        Self {
+            number,
+            outbox: Vec::new(),
+            outbox_start: 0,
+            written: 0,
+            fed: 0,
+            frame_start: 0,
+            written_frames: VecDeque::new(),
+            unsettled: Vec::new(),
+            placed: Vec::new(),
+            is_welcome: false,
+            is_held_back: false,
+            closes_when_written: false,
+            topic_ids: Vec::new(),
+            binds: Vec::new(),
+            next_sequence: 1,
+            next_request: 1,
+            newest: BTreeMap::new(),
+            streams: Vec::new(),
+            known_streams: Vec::new(),
+            acks_due: VecDeque::new(),
+            pongs_due: VecDeque::new(),
+            errors_due: VecDeque::new(),
+            unsubscribes_due: VecDeque::new(),
+            doom: None,
+            stage: Stage::Going,
+            ending_since_us: None,
+            is_doubtful: false,
+            must_be_refused: None,
+            hello_written: false,
+            hello_fed: false,
+            last_sequence_settled: 0,
+            last_sequence_fed: 0,
+            cutter: FrameCutter::new(
+                message_bytes_max as u32,
+                nexusd_core::limits::CONTROL_BYTES_MAX,
+                usize::MAX,
+            ),
+            names: BTreeMap::new(),
+            run: None,
+            welcome_seen: false,
+            is_held_on_wire: false,
+            goodbye_seen: false,
+            fatal_error: None,
+            on_wire: 0,
+            read: 0,
+            reactions: VecDeque::new(),
+        }
+    }
+
+    /// Writes one frame.
+    pub fn write(&mut self, sent: Sent, coverage: &mut Coverage, encode: impl FnOnce(&mut Vec<u8>)) {
+        self.hello_written |= sent == Sent::Hello;
+        let before = self.outbox.len();
+        encode(&mut self.outbox);
+        if let Some(&kind) = self.outbox.get(before + 4) {
+            coverage.sent_to_daemon(FrameKind(kind));
+        }
+        self.written += (self.outbox.len() - before) as u64;
+        self.written_frames.push_back((self.written, sent));
+    }
+
+    /// Answers a ping.
+    pub fn write_pong(&mut self, token: u64, coverage: &mut Coverage) {
+        self.write(Sent::Other, coverage, |out| {
+            FrameEncoder::ping_or_pong(out, FrameKind::Pong, token);
+        });
+    }
+
+    /// The client has said Hello, if perhaps only to its own socket.
+    pub fn hello_was_written(&self) -> bool {
+        self.hello_written
+    }
+
+    /// The shard was fed a Hello.
+    pub fn hello_was_fed(&self) -> bool {
+        self.hello_fed
+    }
+
+    /// Bytes written and not yet fed to the shard.
+    pub fn outbox(&self) -> &[u8] {
+        &self.outbox[self.outbox_start..]
+    }
+
+    /// Everything written was fed.
+    pub fn is_written_out(&self) -> bool {
+        self.outbox_start == self.outbox.len()
+    }
+
+    /// The shard is being fed the next `bytes`: what they complete.
+    pub fn feed(&mut self, bytes: usize, oracle: &mut Oracle) {
+        self.outbox_start += bytes;
+        self.fed += bytes as u64;
+        if self.outbox_start == self.outbox.len() {
+            self.outbox.clear();
+            self.outbox_start = 0;
+        } else if self.outbox_start > 64 << 10 {
+            self.outbox.drain(..self.outbox_start);
+            self.outbox_start = 0;
+        }
+        while let Some(&(end, sent)) = self.written_frames.front() {
+            if end > self.fed {
+                break;
+            }
+            self.written_frames.pop_front();
+            let start = std::mem::replace(&mut self.frame_start, end);
+            if self.stage == Stage::Going && self.must_be_refused.is_none() {
+                self.frame_fed(sent, start, oracle);
+                self.unsettled.push(sent);
+            }
+        }
+    }
+
+    fn frame_fed(&mut self, sent: Sent, start: u64, oracle: &mut Oracle) {
+        match sent {
+            Sent::Hello => self.hello_fed = true,
+            Sent::Bind(_) => self.placed.push((start, sent)),
+            Sent::Publish(index) => {
+                self.placed.push((start, sent));
+                oracle.publish_fed(index);
+                let publication = oracle.publication(index);
+                if publication.header.flags().contains(MessageFlags::ACK) {
+                    self.acks_due.push_back(index);
+                }
+                if publication.fate != Fate::Refused {
+                    self.last_sequence_fed = publication.header.sequence().0;
+                }
+            }
+            Sent::Subscribe(stream) => oracle.subscribe_fed(stream),
+            Sent::Unsubscribe(stream) => {
+                oracle.unsubscribe_fed(stream);
+                self.unsubscribes_due.push_back(Some(stream));
+            }
+            Sent::UnsubscribeUnknown => self.unsubscribes_due.push_back(None),
+            Sent::Ping(token) => self.pongs_due.push_back(token),
+            Sent::Goodbye => self.ending(Stage::Leaving, oracle),
+            Sent::Offence(offended) if offended.fatal => {
+                self.doom = Some(offended.code);
+                self.ending(Stage::Doomed, oracle);
+            }
+            Sent::Offence(offended) => self.errors_due.push_back(offended),
+            Sent::Other => {}
+        }
+    }
+
+    /// The connection goes on no longer.
+    pub fn ending(&mut self, stage: Stage, oracle: &mut Oracle) {
+        self.stage = stage;
+        self.ending_since_us = Some(oracle.now_us());
+        if stage != Stage::Draining {
+            for &stream in &self.streams {
+                oracle.stream_may_end(stream);
+            }
+        }
+    }
+
+    /// Whether frames were fed that the shard may not have dealt with.
+    pub fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
+    }
+
+    /// The shard read this connection when its turn ended: it has dealt with all it was fed.
+    pub fn settle(&mut self, oracle: &mut Oracle) {
+        if self.is_doubtful {
+            return;
+        }
+        for sent in self.unsettled.drain(..) {
+            match sent {
+                Sent::Publish(index) => {
+                    oracle.publish_settled(index);
+                    let publication = oracle.publication(index);
+                    if publication.fate != Fate::Refused {
+                        self.last_sequence_settled = publication.header.sequence().0;
+                    }
+                }
+                Sent::Subscribe(stream) => oracle.subscribe_settled(stream),
+                Sent::Offence(Offended { is_rejected_publish: true, .. }) => oracle.offence_refused(),
+                _ => {}
+            }
+        }
+    }
+
+    /// From now on it cannot be known what the shard made of what it was fed.
+    pub fn doubt(&mut self, oracle: &mut Oracle) {
+        if std::mem::replace(&mut self.is_doubtful, true) {
+            return;
+        }
+        for &stream in &self.streams {
+            oracle.stream_doubted(stream);
+        }
+        self.unsettled.clear();
+    }
+
+    /// The connection is gone for the shard.
+    pub fn ended(&mut self, oracle: &mut Oracle) {
+        for sent in self.unsettled.drain(..) {
+            if let Sent::Publish(index) = sent {
+                oracle.publish_doubted(index);
+            }
+        }
+        if self.is_doubtful {
+            for &(_, sent) in &self.placed {
+                if let Sent::Publish(index) = sent {
+                    oracle.publish_doubted(index);
+                }
+            }
+        }
+        for &stream in &self.streams {
+            oracle.stream_ended(stream);
+        }
+    }
+
+    /// Lets the client read up to `bytes` more, and tells what it does about it.
+    pub fn read(&mut self, bytes: u64) -> Vec<Reaction> {
+        self.read = self.on_wire.min(self.read + bytes);
+        let mut reactions = Vec::new();
+        while let Some(&(at, reaction)) = self.reactions.front() {
+            if at > self.read {
+                break;
+            }
+            self.reactions.pop_front();
+            reactions.push(reaction);
+        }
+        reactions
+    }
+
+    /// The id of a stream, if the client knows it.
+    pub fn subscription_of(&self, stream: usize, oracle: &Oracle) -> Option<SubscriptionId> {
+        oracle.stream(stream).subscription.filter(|_| self.known_streams.contains(&stream))
+    }
+}

@@ -1,0 +1,373 @@
+//! What the daemon may say, and when: every frame that is put on the wire is checked here.
+
+use nexusd_core::Limits;
+use nexusd_core::limits::METADATA_BYTES_MAX;
+use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
+use nexusd_wire::{Cut, Frame, FrameCutter, FrameKind, SubscriptionId};
+
+use super::{BindFate, Conversation, Offended, Reaction, Sent, Stage};
+use crate::coverage::{Coverage, Mark};
+use crate::oracle::{Fate, Oracle};
+use crate::trace::{Trace, trace};
+use crate::violation::{Violation, ensure};
+
+/// What every Welcome must say.
+pub struct Identity {
+    /// The daemon.
+    pub node: nexusd_wire::NodeId,
+    /// Its cluster.
+    pub cluster: String,
+    /// Its software.
+    pub software: String,
+    /// Its bounds.
+    pub limits: Limits,
+}
+
+/// What checking a frame needs beside the conversation.
+pub struct Witnesses<'a> {
+    /// What must hold.
+    pub oracle: &'a mut Oracle,
+    /// What was exercised.
+    pub coverage: &'a mut Coverage,
+    /// What happened.
+    pub trace: &'a mut Trace,
+    /// What a Welcome must say.
+    pub identity: &'a Identity,
+}
+
+impl Conversation {
+    /// The daemon put these bytes on the wire.
+    pub fn put_on_wire(&mut self, bytes: &[u8], witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+        // The cutter lends frames from inside the conversation, so it stands beside it meanwhile.
+        let mut cutter = std::mem::replace(&mut self.cutter, FrameCutter::new(0, 0, 0));
+        let mut input = bytes;
+        let result = loop {
+            match cutter.next(&mut input) {
+                Ok(Cut::Frame(frame)) => {
+                    self.on_wire = frame.at() + frame.bytes().len() as u64;
+                    if let Err(violation) = self.on_frame(&frame, witnesses) {
+                        break Err(violation);
+                    }
+                }
+                Ok(Cut::Incomplete) => break Ok(()),
+                Ok(Cut::Large { .. }) => break Err(Violation("a frame beyond every bound".to_owned())),
+                Err(error) => break Err(Violation(format!("the daemon sent what is no frame: {error}"))),
+            }
+        };
+        self.on_wire = cutter.position() + cutter.stashed() as u64;
+        self.cutter = cutter;
+        result.map_err(|Violation(what)| Violation(format!("connection {}: {what}", self.number)))
+    }
+
+    /// Nothing of a frame is left half sent.
+    pub fn is_between_frames(&self) -> bool {
+        self.cutter.stashed() == 0
+    }
+
+    fn on_frame(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+        let kind = frame.kind();
+        witnesses.coverage.sent_to_client(kind);
+        trace!(
+            witnesses.trace,
+            "    {} <- {} topic {} sequence {} ({} bytes)",
+            self.number,
+            kind.variant_name().unwrap_or("?"),
+            frame.header().topic().0,
+            frame.header().sequence().0,
+            frame.header().total()
+        );
+        ensure!(self.fatal_error.is_none(), "{kind:?} behind a fatal Error");
+        ensure!(
+            self.welcome_seen || matches!(kind, FrameKind::Welcome | FrameKind::Error | FrameKind::Goodbye),
+            "{kind:?} before Welcome"
+        );
+        let oracle = &mut *witnesses.oracle;
+        match kind {
+            FrameKind::Message => self.on_message(frame, witnesses),
+            FrameKind::Welcome => self.on_welcome(frame, witnesses.identity),
+            FrameKind::Ping => {
+                self.react(Reaction::Pong(frame.header().sequence().0));
+                Ok(())
+            }
+            FrameKind::Pong => {
+                let due = self.pongs_due.pop_front();
+                let token = frame.header().sequence().0;
+                ensure!(due == Some(token), "a Pong with token {token}; due is {due:?}");
+                Ok(())
+            }
+            FrameKind::Goodbye => self.on_goodbye(frame),
+            FrameKind::Error => self.on_error(frame, witnesses),
+            FrameKind::TopicBind => {
+                let bind = frame.body::<control::TopicBind<'_>>().map_err(undecodable)?;
+                let topic = oracle.topic_named(bind.name());
+                let id = frame.header().topic().0;
+                let Some(topic) = topic else {
+                    return Err(Violation(format!("topic id {id} is bound to '{}'", bind.name())));
+                };
+                let known = self.names.insert(id, topic);
+                ensure!(
+                    known.is_none_or(|known| known == topic),
+                    "topic id {id} was bound to another name and not released"
+                );
+                Ok(())
+            }
+            FrameKind::TopicUnbind => {
+                self.names.remove(&frame.header().topic().0);
+                Ok(())
+            }
+            FrameKind::PublishAck => self.on_publish_ack(frame, oracle, witnesses.coverage),
+            FrameKind::PublishPause | FrameKind::PublishResume => {
+                let hold = kind == FrameKind::PublishPause;
+                ensure!(self.is_held_on_wire != hold, "{kind:?} twice");
+                self.is_held_on_wire = hold;
+                if hold {
+                    witnesses.coverage.mark(Mark::PublisherPaused);
+                }
+                self.react(Reaction::Pause(hold));
+                Ok(())
+            }
+            FrameKind::SubscriptionInfo => {
+                let info = frame.body::<control::SubscriptionInfo<'_>>().map_err(undecodable)?;
+                let asked = |stream: &&usize| oracle.stream(**stream).request == info.request();
+                let Some(&stream) = self.streams.iter().find(asked) else {
+                    return Err(Violation(format!("SubscriptionInfo for request {}", info.request())));
+                };
+                oracle.subscribe_confirmed(stream, SubscriptionId::from(info.subscription()))?;
+                self.react(Reaction::Confirmed(stream));
+                Ok(())
+            }
+            FrameKind::UnsubscribeResult => self.on_unsubscribe_result(frame, oracle),
+            FrameKind::Deliver => {
+                let deliver = frame.body::<control::Deliver<'_>>().map_err(undecodable)?;
+                ensure!(deliver.mode() == DeliveryMode::Live, "a run of {:?}", deliver.mode());
+                let id = SubscriptionId::from(deliver.subscription());
+                let stream = oracle.stream_for(self.number, id)?;
+                let state = oracle.stream(stream).state;
+                ensure!(
+                    state != crate::oracle::StreamState::Ended,
+                    "a run of a subscription that was ended"
+                );
+                self.run = Some(stream);
+                Ok(())
+            }
+            FrameKind::Gap => {
+                let gap = frame.body::<control::Gap<'_>>().map_err(undecodable)?;
+                let stream = oracle.stream_for(self.number, SubscriptionId::from(gap.subscription()))?;
+                oracle.on_gap(stream, &gap, |id| self.names.get(&id).copied())?;
+                let policy = oracle.stream(stream).policy;
+                witnesses.coverage.gap(policy, gap.reason());
+                if gap.rest() > 0 {
+                    witnesses.coverage.mark(Mark::ManyTopicsGap);
+                }
+                if policy == control::OverflowPolicy::Block && gap.reason() == control::GapReason::SlowConsumer {
+                    witnesses.coverage.mark(Mark::BlockTimeout);
+                }
+                if gap.reason() == control::GapReason::Memory {
+                    witnesses.coverage.mark(Mark::MemoryGap);
+                }
+                Ok(())
+            }
+            FrameKind::Heartbeat => {
+                ensure!(!self.streams.is_empty(), "a Heartbeat without a subscription");
+                Ok(())
+            }
+            kind => Err(Violation(format!("the daemon sent {kind:?}"))),
+        }
+    }
+
+    fn react(&mut self, reaction: Reaction) {
+        self.reactions.push_back((self.on_wire, reaction));
+    }
+
+    fn on_message(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+        let id = frame.header().topic().0;
+        let Some(stream) = self.run else {
+            return Err(Violation("a message before any Deliver".to_owned()));
+        };
+        let Some(&topic) = self.names.get(&id) else {
+            return Err(Violation(format!("a message of topic id {id}, which is not bound")));
+        };
+        if frame.bytes().len() > nexusd_core::limits::LARGE_FRAME_BYTES {
+            witnesses.coverage.mark(Mark::LargeFrame);
+        }
+        witnesses.oracle.on_message(stream, topic, frame)
+    }
+
+    fn on_welcome(&mut self, frame: &Frame<'_>, identity: &Identity) -> Result<(), Violation> {
+        let welcome = frame.body::<control::Welcome<'_>>().map_err(undecodable)?;
+        ensure!(self.hello_fed, "Welcome before Hello");
+        ensure!(!self.welcome_seen, "Welcome twice");
+        ensure!(
+            nexusd_wire::NodeId::from(welcome.node()) == identity.node
+                && welcome.cluster() == Some(identity.cluster.as_str())
+                && welcome.software() == Some(identity.software.as_str())
+                && welcome.max_payload() == identity.limits.payload_bytes
+                && welcome.max_metadata() == METADATA_BYTES_MAX
+                && (welcome.major(), welcome.minor())
+                    == (nexusd_wire::PROTOCOL_MAJOR, nexusd_wire::PROTOCOL_MINOR),
+            "a Welcome that does not tell the truth: {welcome:?}"
+        );
+        self.welcome_seen = true;
+        self.react(Reaction::Welcomed);
+        Ok(())
+    }
+
+    fn on_goodbye(&mut self, frame: &Frame<'_>) -> Result<(), Violation> {
+        let goodbye = frame.body::<control::Goodbye<'_>>().map_err(undecodable)?;
+        ensure!(self.stage == Stage::Draining, "a Goodbye, but nobody asked to drain");
+        ensure!(!self.goodbye_seen, "Goodbye twice");
+        let last = goodbye.last_accepted();
+        ensure!(
+            (self.last_sequence_settled..=self.last_sequence_fed).contains(&last) || self.is_doubtful,
+            "Goodbye says {last} was accepted last; it was {} to {}",
+            self.last_sequence_settled,
+            self.last_sequence_fed
+        );
+        self.goodbye_seen = true;
+        Ok(())
+    }
+
+    fn on_error(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+        let error = frame.body::<control::Error<'_>>().map_err(undecodable)?;
+        let (code, message) = (error.code(), error.message().unwrap_or(""));
+        witnesses.coverage.error(code);
+        trace!(witnesses.trace, "      {code:?}: {message}");
+        ensure!(!message.is_empty(), "an Error {code:?} without a message");
+        if error.fatal() {
+            return self.on_fatal_error(code, message);
+        }
+        let is_due = |due: &Offended| due.code == code && due.request == error.request();
+        if self.errors_due.front().is_some_and(is_due) {
+            self.errors_due.pop_front();
+            return Ok(());
+        }
+        // What depends on the shard's memory and tables: the frame at fault is named by its place.
+        let place = self.placed_at(error.offset());
+        match place {
+            Some(Sent::Publish(index)) if code == ErrorCode::LimitReached => {
+                witnesses.coverage.mark(Mark::NoMemory);
+                witnesses.oracle.publish_refused(index)
+            }
+            Some(Sent::Bind(bind)) if code == ErrorCode::LimitReached => {
+                ensure!(self.binds[bind].fate == BindFate::Held, "a bind was refused twice");
+                self.binds[bind].fate = BindFate::Refused;
+                witnesses.oracle.bind_refused();
+                witnesses.oracle.publishes_refused(self.number, bind)
+            }
+            _ => Err(Violation(format!(
+                "an Error {code:?} ({message}) about {place:?}; due is {:?}",
+                self.errors_due.front()
+            ))),
+        }
+    }
+
+    fn on_fatal_error(&mut self, code: ErrorCode, message: &str) -> Result<(), Violation> {
+        let expected = match self.doom.or(self.must_be_refused) {
+            Some(doom) => doom == code,
+            None => code == ErrorCode::Timeout && self.is_doubtful,
+        };
+        ensure!(
+            expected || (code == ErrorCode::Timeout && self.is_doubtful),
+            "a fatal Error {code:?} ({message}); expected is {:?}",
+            self.doom.or(self.must_be_refused)
+        );
+        self.fatal_error = Some(code);
+        self.react(Reaction::Leave);
+        Ok(())
+    }
+
+    fn placed_at(&self, offset: u64) -> Option<Sent> {
+        let at = self.placed.binary_search_by_key(&offset, |(start, _)| *start).ok()?;
+        Some(self.placed[at].1)
+    }
+
+    fn on_publish_ack(
+        &mut self,
+        frame: &Frame<'_>,
+        oracle: &mut Oracle,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let acks = frame.body::<control::PublishAck<'_>>().map_err(undecodable)?;
+        ensure!(!acks.entries().is_empty(), "a PublishAck of nothing");
+        for entry in acks.entries() {
+            let Some(index) = self.acks_due.pop_front() else {
+                return Err(Violation(format!("an ack nobody asked for: {entry:?}")));
+            };
+            let sequence = oracle.publication(index).header.sequence().0;
+            ensure!(
+                entry.publisher_sequence() == sequence,
+                "an ack of {}; due is {sequence}",
+                entry.publisher_sequence()
+            );
+            oracle.on_ack(index, entry)?;
+            coverage.mark(match oracle.publication(index).fate {
+                Fate::Refused => Mark::AckRefused,
+                _ if entry.blocked() > 0 => Mark::AckBlocked,
+                _ => Mark::AckAccepted,
+            });
+        }
+        Ok(())
+    }
+
+    fn on_unsubscribe_result(&mut self, frame: &Frame<'_>, oracle: &mut Oracle) -> Result<(), Violation> {
+        let result = frame.body::<control::UnsubscribeResult<'_>>().map_err(undecodable)?;
+        match self.unsubscribes_due.pop_front() {
+            Some(Some(stream)) => {
+                ensure!(result.success(), "an Unsubscribe of a live subscription failed");
+                oracle.stream_ended(stream);
+                Ok(())
+            }
+            Some(None) => {
+                ensure!(
+                    !result.success() && result.message() == Some("Subscription not found"),
+                    "an Unsubscribe of an unknown id was answered {result:?}"
+                );
+                Ok(())
+            }
+            None => Err(Violation("an UnsubscribeResult nobody asked for".to_owned())),
+        }
+    }
+
+    /// Every question was answered.
+    pub fn check_answered(&self) -> Result<(), Violation> {
+        let name = self.number;
+        ensure!(self.acks_due.is_empty(), "connection {name}: {} acks never came", self.acks_due.len());
+        ensure!(self.pongs_due.is_empty(), "connection {name}: {} Pongs never came", self.pongs_due.len());
+        ensure!(self.errors_due.is_empty(), "connection {name}: {:?} never came", self.errors_due.front());
+        ensure!(
+            self.unsubscribes_due.is_empty(),
+            "connection {name}: {} UnsubscribeResults never came",
+            self.unsubscribes_due.len()
+        );
+        ensure!(!self.hello_fed || self.welcome_seen, "connection {name}: no Welcome came");
+        Ok(())
+    }
+
+    /// Everything the shard owes has come.
+    pub fn check_nothing_owed(&self) -> Result<(), Violation> {
+        let name = self.number;
+        self.check_answered()?;
+        ensure!(!self.is_held_on_wire, "connection {name}: held back with PublishPause and never resumed");
+        ensure!(self.is_between_frames(), "connection {name}: a frame was left half sent");
+        Ok(())
+    }
+
+    /// The daemon said what it had to before it closed the connection.
+    pub fn check_last_words(&self) -> Result<(), Violation> {
+        let name = self.number;
+        ensure!(
+            self.is_doubtful || self.doom.is_none() || self.fatal_error.is_some(),
+            "connection {name}: closed without the fatal Error {:?}",
+            self.doom
+        );
+        ensure!(
+            self.stage != Stage::Draining || !self.welcome_seen || self.goodbye_seen || self.is_doubtful,
+            "connection {name}: drained without a Goodbye"
+        );
+        Ok(())
+    }
+}
+
+fn undecodable(error: nexusd_wire::DecodeError) -> Violation {
+    Violation(format!("a body that does not decode: {error}"))
+}

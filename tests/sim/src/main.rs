@@ -1,0 +1,137 @@
+//! Runs the simulator from the command line: many seeds, one seed with its trace, or the proof that
+//! every planted bug is found. Ends with the line `violations: N`, and with exit code 1 if N > 0.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to people")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use nexusd_core::plant::Plant;
+use nexusd_sim::run::take_over_panics;
+use nexusd_sim::{Coverage, planting, run_seed};
+
+/// Violations after which a run of many seeds stops.
+const VIOLATIONS_MAX: u64 = 20;
+/// Time between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Drives whole conversations through the shard, in virtual time, against an oracle.
+#[derive(Parser, Debug)]
+#[command(name = "sim")]
+struct Arguments {
+    /// Nodes in the simulated mesh.
+    #[arg(long, default_value_t = 1)]
+    nodes: u32,
+    /// Shards of each node.
+    #[arg(long, default_value_t = 1)]
+    shards: u32,
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Operations per seed.
+    #[arg(long, default_value_t = 500)]
+    ops: u64,
+    /// Plant this bug in the shard; violations are then what is hoped for.
+    #[arg(long, value_name = "NAME")]
+    plant: Option<String>,
+    /// List the bugs that can be planted.
+    #[arg(long)]
+    plants: bool,
+    /// Plant every bug in turn; each must be found within `--seeds`.
+    #[arg(long)]
+    check_plants: bool,
+    /// Print everything that happens in the first seed.
+    #[arg(long)]
+    trace: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if (arguments.nodes, arguments.shards) != (1, 1) {
+        eprintln!("the simulator knows one node with one shard so far: use --nodes 1 --shards 1");
+        return ExitCode::from(2);
+    }
+    if arguments.plants {
+        for plant in Plant::ALL {
+            println!("{}", plant.name());
+        }
+        return ExitCode::SUCCESS;
+    }
+    take_over_panics();
+    if arguments.check_plants {
+        return check_plants(&arguments);
+    }
+    if let Some(name) = &arguments.plant {
+        let Some(plant) = Plant::named(name) else {
+            eprintln!("there is no plant '{name}'; --plants lists them");
+            return ExitCode::from(2);
+        };
+        if let Err(why) = planting::set(Some(plant)) {
+            eprintln!("{why}");
+            return ExitCode::from(2);
+        }
+    }
+    match run(&arguments) {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Runs the seeds; returns how many violated something.
+fn run(arguments: &Arguments) -> u64 {
+    let Arguments { seeds, from, ops, trace, .. } = *arguments;
+    let (started, mut told) = (Instant::now(), Instant::now());
+    let mut coverage = Coverage::default();
+    let (mut violations, mut done) = (0, 0);
+    for seed in from..from.saturating_add(seeds) {
+        let outcome = run_seed(seed, ops, trace && seed == from, &mut coverage);
+        done += 1;
+        for line in &outcome.trace {
+            println!("{line}");
+        }
+        if let Some(violation) = outcome.violation {
+            violations += 1;
+            let plant = arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
+            println!("seed {seed}: {violation}");
+            println!("  replay: cargo xtask sim --seeds 1 --from {seed} --ops {ops}{plant} --trace");
+            if violations == VIOLATIONS_MAX {
+                println!("{VIOLATIONS_MAX} seeds violated something; the rest is left out");
+                break;
+            }
+        }
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            let rate = f64::from(u32::try_from(done).unwrap_or(u32::MAX)) / started.elapsed().as_secs_f64();
+            eprintln!("{done} of {seeds} seeds, {rate:.0} a second, {violations} violations");
+        }
+    }
+    print!("{}", coverage.table());
+    println!("violations: {violations}");
+    violations
+}
+
+/// Plants every bug in turn and looks for it.
+fn check_plants(arguments: &Arguments) -> ExitCode {
+    let mut missed = 0;
+    for &plant in Plant::ALL {
+        match planting::search(plant, arguments.from, arguments.seeds, arguments.ops) {
+            Err(why) => {
+                eprintln!("{why}");
+                return ExitCode::from(2);
+            }
+            Ok(Some((seed, violation))) => {
+                println!("{:<26} found by seed {seed}: {violation}", plant.name());
+            }
+            Ok(None) => {
+                missed += 1;
+                println!("{:<26} NOT found within {} seeds", plant.name(), arguments.seeds);
+            }
+        }
+    }
+    println!("plants not found: {missed}");
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

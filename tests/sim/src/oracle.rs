@@ -1,0 +1,371 @@
+//! What must hold, worked out independently of the shard: from what clients sent, how much of it
+//! the shard was fed, and the rules.
+//!
+//! The oracle cannot see inside the shard, so it keeps two counts per topic: messages *fed* (the
+//! shard had their last byte) and messages *settled* (the shard was reading that connection when
+//! its turn ended, so it has dealt with them). What the shard accepted lies between the two, and is
+//! exact as soon as nothing is held back. A subscription made in between must have got every message
+//! behind the point where its Subscribe was settled and none from before it was fed.
+//!
+//! Messages name themselves (see `payload.rs`), so the numbers the daemon gives them become a map
+//! that every subscriber and every ack has to agree with.
+
+mod accounts;
+mod delivery;
+mod publication;
+mod stream;
+
+use std::collections::BTreeMap;
+
+use nexusd_core::Metrics;
+use nexusd_wire::SubscriptionId;
+
+pub use publication::{Fate, Publication};
+pub use stream::{Stream, StreamState};
+
+use crate::payload::MetadataShelf;
+use crate::violation::{Violation, ensure};
+
+/// The conversation of the daemon's own messages.
+pub const DAEMON: u32 = u32::MAX;
+/// No publication.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// What is known of one topic.
+#[derive(Debug)]
+struct TopicLedger {
+    name: String,
+    fed: u64,
+    settled: u64,
+    /// Publication of each number seen, by number; [`NONE`] where unknown.
+    numbers: Vec<u32>,
+    /// Streams that may want its messages.
+    streams: Vec<usize>,
+    /// Subscriptions that surely match, and that may.
+    matching_low: u32,
+    matching_high: u32,
+}
+
+/// Everything sent, everything owed.
+#[derive(Debug)]
+pub struct Oracle {
+    publications: Vec<Publication>,
+    topics: Vec<TopicLedger>,
+    streams: Vec<Stream>,
+    by_subscription: BTreeMap<SubscriptionId, usize>,
+    shelf: MetadataShelf,
+    /// Counts what happened, to tell before from after.
+    step: u64,
+    /// Mono time of the turn.
+    now_us: u64,
+    memory_bytes: u64,
+    block_timeout_us: u64,
+    peak_log_bytes: u64,
+    /// Messages whole on some wire.
+    delivered: u64,
+    /// Messages told as lost.
+    missed: u64,
+    /// Refused publishes that the model knows of.
+    refused: u64,
+    memory_gaps: u64,
+}
+
+impl Oracle {
+    /// An oracle for these topics and bounds.
+    pub fn new(topics: &[String], memory_bytes: usize, block_timeout_us: u64) -> Self {
+        let ledger = |name: &String| TopicLedger {
+            name: name.clone(),
+            fed: 0,
+            settled: 0,
+            numbers: vec![NONE],
+            streams: Vec::new(),
+            matching_low: 0,
+            matching_high: 0,
+        };
+        Self {
+            publications: Vec::new(),
+            topics: topics.iter().map(ledger).collect(),
+            streams: Vec::new(),
+            by_subscription: BTreeMap::new(),
+            shelf: MetadataShelf::new(),
+            step: 0,
+            now_us: 0,
+            memory_bytes: memory_bytes as u64,
+            block_timeout_us,
+            peak_log_bytes: 0,
+            delivered: 0,
+            missed: 0,
+            refused: 0,
+            memory_gaps: 0,
+        }
+    }
+
+    /// The time of what is told next.
+    pub fn set_now(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
+    /// That time.
+    pub fn now_us(&self) -> u64 {
+        self.now_us
+    }
+
+    /// The metadata tables that messages carry.
+    pub fn shelf(&self) -> &MetadataShelf {
+        &self.shelf
+    }
+
+    /// The index that the next stream will have.
+    pub fn next_stream(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// A topic by its name.
+    pub fn topic_named(&self, name: &str) -> Option<usize> {
+        self.topics.iter().position(|topic| topic.name == name)
+    }
+
+    /// The index that the next publication will have.
+    pub fn next_publication(&self) -> u32 {
+        self.publications.len() as u32
+    }
+
+    /// A publication.
+    pub fn publication(&self, index: u32) -> &Publication {
+        &self.publications[index as usize]
+    }
+
+    /// A stream.
+    pub fn stream(&self, index: usize) -> &Stream {
+        &self.streams[index]
+    }
+
+    /// The stream of a subscription.
+    pub fn stream_of(&self, subscription: SubscriptionId) -> Option<usize> {
+        self.by_subscription.get(&subscription).copied()
+    }
+
+    /// A client wrote a message.
+    pub fn write(&mut self, mut publication: Publication, previous: u32) -> u32 {
+        let index = self.next_publication();
+        publication.previous = previous;
+        if let Some(previous) = self.publications.get_mut(previous as usize) {
+            previous.next = index;
+        }
+        self.publications.push(publication);
+        index
+    }
+
+    /// The shard was fed the last byte of a message.
+    pub fn publish_fed(&mut self, index: u32) {
+        self.step += 1;
+        let publication = &mut self.publications[index as usize];
+        publication.fed_at = self.step;
+        if publication.fate == Fate::Refused {
+            return;
+        }
+        publication.fate = Fate::Fed;
+        let topic = &mut self.topics[publication.topic];
+        topic.fed += 1;
+        publication.matching = (topic.matching_low, topic.matching_high);
+        let stride = publication.header.stride() as u64;
+        let is_own = publication.conversation == DAEMON;
+        for &stream in &topic.streams {
+            self.streams[stream].expect_message(stride, is_own, self.now_us, self.block_timeout_us);
+        }
+    }
+
+    /// The shard has dealt with it.
+    pub fn publish_settled(&mut self, index: u32) {
+        self.step += 1;
+        let publication = &mut self.publications[index as usize];
+        if publication.fate == Fate::Refused && !publication.refusal_counted {
+            publication.refusal_counted = true;
+            self.refused += 1;
+        }
+        if publication.fate != Fate::Fed {
+            return;
+        }
+        publication.fate = Fate::Settled;
+        publication.settled_at = self.step;
+        let topic = &mut self.topics[publication.topic];
+        topic.settled += 1;
+        let (low, high) = publication.matching;
+        publication.matching = (low.min(topic.matching_low), high.max(topic.matching_high));
+    }
+
+    /// The daemon gave a message of its own up, for want of memory.
+    pub fn publish_given_up(&mut self, index: u32) {
+        let publication = &mut self.publications[index as usize];
+        publication.fate = Fate::Refused;
+        self.topics[publication.topic].fed -= 1;
+    }
+
+    /// It cannot be known whether the shard accepted it: its connection ended meanwhile.
+    pub fn publish_doubted(&mut self, index: u32) {
+        let publication = &mut self.publications[index as usize];
+        if publication.number != 0 {
+            return;
+        }
+        match publication.fate {
+            Fate::Settled => self.topics[publication.topic].settled -= 1,
+            Fate::Fed => {}
+            _ => return,
+        }
+        publication.fate = Fate::Doubtful;
+    }
+
+    /// The shard told that it refused a message that could have been accepted.
+    pub fn publish_refused(&mut self, index: u32) -> Result<(), Violation> {
+        let publication = &mut self.publications[index as usize];
+        ensure!(publication.number == 0, "publication {index} was both accepted and refused");
+        let was_settled = publication.fate == Fate::Settled;
+        match publication.fate {
+            Fate::Fed | Fate::Settled | Fate::Doubtful => {}
+            fate => ensure!(false, "publication {index} was refused while {fate:?}"),
+        }
+        publication.fate = Fate::Refused;
+        publication.refusal_counted = true;
+        self.refused += 1;
+        let topic = &mut self.topics[publication.topic];
+        topic.fed -= 1;
+        topic.settled -= u64::from(was_settled);
+        let (fed_at, settled_at, of) = (publication.fed_at, publication.settled_at, publication.topic);
+        for stream in &mut self.streams {
+            stream.forget_publication(of, fed_at, was_settled.then_some(settled_at));
+        }
+        Ok(())
+    }
+
+    /// The shard refused a TopicBind.
+    pub fn bind_refused(&mut self) {
+        self.refused += 1;
+    }
+
+    /// The shard refused something that it counts like a publish.
+    pub fn offence_refused(&mut self) {
+        self.refused += 1;
+    }
+
+    /// All messages under a bind that was refused are refused with it.
+    pub fn publishes_refused(&mut self, conversation: u32, bind: usize) -> Result<(), Violation> {
+        for index in 0..self.publications.len() {
+            let publication = &mut self.publications[index];
+            if publication.conversation != conversation || publication.bind != bind {
+                continue;
+            }
+            match publication.fate {
+                Fate::Written => publication.fate = Fate::Refused,
+                Fate::Refused => {}
+                Fate::Fed | Fate::Settled | Fate::Doubtful => self.publish_refused(index as u32)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// A client wrote a Subscribe.
+    pub fn subscribe(&mut self, mut stream: Stream) -> usize {
+        stream.match_topics(self.topics.iter().map(|topic| topic.name.as_str()));
+        self.streams.push(stream);
+        self.streams.len() - 1
+    }
+
+    /// The shard was fed a Subscribe.
+    pub fn subscribe_fed(&mut self, index: usize) {
+        self.step += 1;
+        let stream = &mut self.streams[index];
+        stream.state = StreamState::Fed;
+        stream.fed_at = self.step;
+        for (at, cursor) in stream.cursors.iter_mut().enumerate() {
+            let topic = &mut self.topics[at];
+            cursor.settled_before = topic.settled;
+            cursor.numbers_before = topic.numbers.len() as u64 - 1;
+            if cursor.matches {
+                topic.streams.push(index);
+                topic.matching_high += 1;
+            }
+        }
+        stream.in_high = true;
+    }
+
+    /// The shard has dealt with it.
+    pub fn subscribe_settled(&mut self, index: usize) {
+        self.step += 1;
+        let stream = &mut self.streams[index];
+        if stream.state != StreamState::Fed {
+            return;
+        }
+        stream.state = StreamState::Open;
+        stream.settled_at = self.step;
+        for (at, cursor) in stream.cursors.iter_mut().enumerate() {
+            let topic = &mut self.topics[at];
+            cursor.fed_before = topic.fed;
+            if cursor.matches {
+                topic.matching_low += 1;
+            }
+        }
+        stream.in_low = true;
+    }
+
+    /// SubscriptionInfo is on the wire.
+    pub fn subscribe_confirmed(&mut self, index: usize, id: SubscriptionId) -> Result<(), Violation> {
+        let stream = &mut self.streams[index];
+        ensure!(stream.subscription.is_none(), "a Subscribe was confirmed twice");
+        ensure!(stream.state != StreamState::Asked, "a Subscribe was confirmed before it was fed");
+        stream.subscription = Some(id);
+        let known = self.by_subscription.insert(id, index);
+        ensure!(known.is_none(), "subscription id {id} was given twice");
+        Ok(())
+    }
+
+    /// From now on the shard may have ended the stream.
+    pub fn stream_may_end(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        if std::mem::take(&mut stream.in_low) {
+            for (topic, cursor) in self.topics.iter_mut().zip(&stream.cursors) {
+                topic.matching_low -= u32::from(cursor.matches);
+            }
+        }
+    }
+
+    /// The stream is over for the shard.
+    pub fn stream_ended(&mut self, index: usize) {
+        self.stream_may_end(index);
+        let stream = &mut self.streams[index];
+        if std::mem::take(&mut stream.in_high) {
+            let matching = self.topics.iter_mut().zip(&stream.cursors).filter(|(_, cursor)| cursor.matches);
+            for (topic, _) in matching {
+                topic.matching_high -= 1;
+                topic.streams.retain(|other| *other != index);
+            }
+        }
+        stream.state = StreamState::Ended;
+    }
+
+    /// The shard may have given up the stream's connection.
+    pub fn stream_doubted(&mut self, index: usize) {
+        self.stream_may_end(index);
+        self.streams[index].is_doubtful = true;
+    }
+
+    /// The client asked for the end of a stream, and the shard was fed that.
+    pub fn unsubscribe_fed(&mut self, index: usize) {
+        self.stream_may_end(index);
+        let stream = &mut self.streams[index];
+        if stream.state != StreamState::Ended {
+            stream.state = StreamState::Closing;
+        }
+    }
+
+    /// Keeps the highest memory use seen, and checks it.
+    pub fn on_metrics(&mut self, metrics: &Metrics) -> Result<(), Violation> {
+        self.peak_log_bytes = self.peak_log_bytes.max(metrics.log_bytes);
+        ensure!(
+            metrics.log_bytes <= self.memory_bytes,
+            "the log takes {} bytes of a limit of {}",
+            metrics.log_bytes,
+            self.memory_bytes
+        );
+        Ok(())
+    }
+}

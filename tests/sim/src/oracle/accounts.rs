@@ -1,0 +1,114 @@
+//! What must balance once everything has come to rest.
+
+use nexusd_core::Metrics;
+
+use super::{Fate, Oracle, Stream, StreamState};
+use crate::violation::{Violation, ensure};
+
+impl Oracle {
+    /// Everything willing has been read: every open stream has had, or was told it lost, all of it.
+    /// Refusals that nobody was told of went down with the connections they were meant for.
+    pub fn check_complete(&self, metrics: &Metrics) -> Result<(), Violation> {
+        self.streams.iter().try_for_each(|stream| self.check_stream(stream, metrics))
+    }
+
+    /// The same for the streams of one conversation.
+    pub fn check_complete_for(&self, conversation: u32, metrics: &Metrics) -> Result<(), Violation> {
+        let mut streams = self.streams.iter().filter(|stream| stream.conversation == conversation);
+        streams.try_for_each(|stream| self.check_stream(stream, metrics))
+    }
+
+    fn check_stream(&self, stream: &Stream, metrics: &Metrics) -> Result<(), Violation> {
+        if stream.state != StreamState::Open || stream.is_doubtful {
+            return Ok(());
+        }
+        let unexplained = metrics.rejected.saturating_sub(self.refused);
+        {
+            let (mut had, mut owed_low, mut owed_high) = (stream.unattributed, 0, 0);
+            for (topic, cursor) in self.topics.iter().zip(&stream.cursors).filter(|(_, c)| c.matches) {
+                let count = cursor.delivered + cursor.missed;
+                let low = topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
+                let high = topic.fed - cursor.settled_before.min(topic.fed);
+                had += count;
+                owed_low += low;
+                owed_high += high;
+                ensure!(
+                    (count >= low || stream.unattributed > 0) && count <= high,
+                    "{}: {:?} had {} messages and was told of {} lost; owed are {low} to {high}",
+                    topic.name,
+                    stream.filters,
+                    cursor.delivered,
+                    cursor.missed
+                );
+            }
+            ensure!(
+                had >= owed_low && had <= owed_high,
+                "{:?} had or lost {had} messages in all; owed are {owed_low} to {owed_high}",
+                stream.filters
+            );
+        }
+        Ok(())
+    }
+
+    /// The shard's counters tell the same story.
+    pub fn check_metrics(&self, metrics: &Metrics) -> Result<(), Violation> {
+        let settled: u64 = self.topics.iter().map(|topic| topic.settled).sum();
+        let fed: u64 = self.topics.iter().map(|topic| topic.fed).sum();
+        let unexplained = metrics.rejected.saturating_sub(self.refused);
+        ensure!(
+            metrics.rejected >= self.refused,
+            "{} publishes were refused, but {} counted",
+            self.refused,
+            metrics.rejected
+        );
+        ensure!(
+            (settled.saturating_sub(unexplained)..=fed).contains(&metrics.messages_in),
+            "{} messages counted in; {settled} to {fed} were accepted",
+            metrics.messages_in
+        );
+        ensure!(
+            metrics.messages_out == self.delivered,
+            "{} messages counted out; {} were",
+            metrics.messages_out,
+            self.delivered
+        );
+        let dropped = metrics.dropped_slow_consumer + metrics.dropped_memory;
+        ensure!(dropped >= self.missed, "{dropped} messages counted as dropped; {} were told", self.missed);
+        if self.streams.iter().all(|stream| stream.state == StreamState::Open && !stream.is_doubtful) {
+            ensure!(dropped == self.missed, "{dropped} messages dropped; {} were told", self.missed);
+        }
+        let (mut low, mut high) = (0, 0);
+        for publication in &self.publications {
+            let (surely, maybe) = publication.matching;
+            match publication.fate {
+                Fate::Settled => {
+                    low += u64::from(surely);
+                    high += u64::from(maybe);
+                }
+                Fate::Fed | Fate::Doubtful => high += u64::from(maybe),
+                Fate::Written | Fate::Refused => {}
+            }
+        }
+        if unexplained > 0 {
+            low = 0;
+        }
+        let accounted =
+            metrics.messages_out + dropped + metrics.dropped_disconnect + metrics.queued_messages;
+        ensure!(
+            (low..=high).contains(&accounted),
+            "{low} to {high} messages were queued, but delivered ({}), dropped ({dropped}), lost with \
+             their connection ({}) and still queued ({}) make {accounted}",
+            metrics.messages_out,
+            metrics.dropped_disconnect,
+            metrics.queued_messages
+        );
+        let open = self.streams.iter().filter(|stream| stream.in_high).count() as u64;
+        let sure = self.streams.iter().filter(|stream| stream.in_low).count() as u64;
+        ensure!(
+            (sure..=open).contains(&metrics.subscriptions),
+            "{} subscriptions counted; there are {sure} to {open}",
+            metrics.subscriptions
+        );
+        Ok(())
+    }
+}

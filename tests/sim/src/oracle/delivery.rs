@@ -1,0 +1,273 @@
+//! What the daemon sends, held against what was published: messages, gaps, acks.
+
+use nexusd_wire::control::{self, GapReason, OverflowPolicy, PublishAckEntry, PublishStatus};
+use nexusd_wire::{Frame, MessageFlags, SubscriptionId};
+
+use super::{DAEMON, Fate, NONE, Oracle, StreamState};
+use crate::payload;
+use crate::violation::{Violation, ensure};
+
+impl Oracle {
+    /// A message is whole on the wire, in a run of this stream, under a topic name.
+    pub fn on_message(&mut self, stream: usize, topic: usize, frame: &Frame<'_>) -> Result<(), Violation> {
+        let header = frame.header();
+        let number = header.sequence().0;
+        let index = payload::publication_of(header, frame.payload());
+        let name = &self.topics[topic].name;
+        let Some(publication) = self.publications.get(index as usize) else {
+            return Err(Violation(format!("{name} {number}: nobody published what it carries")));
+        };
+        let sent = &publication.header;
+        ensure!(publication.topic == topic, "{name} {number}: delivered under another topic's name");
+        ensure!(
+            !matches!(publication.fate, Fate::Written | Fate::Refused),
+            "{name} {number}: publication {index} was delivered though it is {:?}",
+            publication.fate
+        );
+        ensure!(
+            frame.payload().len() == publication.payload_len && payload::is_intact(index, frame.payload()),
+            "{name} {number}: the payload is not what was published"
+        );
+        ensure!(
+            frame.metadata_bytes() == self.shelf.table(publication.metadata),
+            "{name} {number}: the metadata is not what was published"
+        );
+        ensure!(
+            header.flags() == sent.flags().without(MessageFlags::ACK)
+                && header.ttl_ms() == sent.ttl_ms()
+                && header.key_hash() == sent.key_hash()
+                && header.origin() == 0
+                && header.origin_sequence().0 == number,
+            "{name} {number}: the header {header:?} does not follow from {sent:?}"
+        );
+        let stride = header.stride() as u64;
+        self.learn_number(index, number, Some(header.timestamp_us()))?;
+        self.check_place(stream, topic, index, number)?;
+        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
+        let stream = &mut self.streams[stream];
+        stream.message_gone(stride, now_us, timeout_us);
+        let cursor = &mut stream.cursors[topic];
+        cursor.next = number + 1;
+        cursor.delivered += 1;
+        self.delivered += 1;
+        Ok(())
+    }
+
+    /// The daemon gave a publication this number: everybody has to agree.
+    fn learn_number(&mut self, index: u32, number: u64, timestamp_us: Option<u64>) -> Result<(), Violation> {
+        let publication = &mut self.publications[index as usize];
+        let topic = &mut self.topics[publication.topic];
+        let name = &topic.name;
+        if let Some(timestamp_us) = timestamp_us {
+            ensure!(
+                publication.timestamp_us == 0 || publication.timestamp_us == timestamp_us,
+                "{name} {number}: stamped {timestamp_us}, but {} for somebody else",
+                publication.timestamp_us
+            );
+            publication.timestamp_us = timestamp_us;
+        }
+        if publication.number == number {
+            return Ok(());
+        }
+        ensure!(number > 0, "{name}: publication {index} was given no number");
+        ensure!(
+            publication.number == 0,
+            "{name} {number}: publication {index} has number {} already",
+            publication.number
+        );
+        publication.number = number;
+        let slot = number as usize;
+        if topic.numbers.len() <= slot {
+            topic.numbers.resize(slot + 1, NONE);
+        }
+        ensure!(
+            topic.numbers[slot] == NONE,
+            "{name} {number}: publications {} and {index} have the same number",
+            topic.numbers[slot]
+        );
+        topic.numbers[slot] = index;
+        let (previous, next) = (publication.previous, publication.next);
+        let number_of = |neighbour: u32| match self.publications.get(neighbour as usize) {
+            Some(neighbour) if neighbour.number != 0 => Some(neighbour.number),
+            _ => None,
+        };
+        ensure!(
+            number_of(previous).is_none_or(|earlier| earlier < number)
+                && number_of(next).is_none_or(|later| later > number),
+            "{name} {number}: out of its publisher's order"
+        );
+        Ok(())
+    }
+
+    /// Whether this message may stand here in this stream.
+    fn check_place(&mut self, at: usize, topic: usize, index: u32, number: u64) -> Result<(), Violation> {
+        let stream = &mut self.streams[at];
+        let name = &self.topics[topic].name;
+        ensure!(
+            stream.subscription.is_some() && stream.state != StreamState::Ended,
+            "{name} {number}: delivered to a subscription that is {:?}",
+            stream.state
+        );
+        let cursor = &mut stream.cursors[topic];
+        ensure!(cursor.matches, "{name} {number}: none of {:?} matches", stream.filters);
+        let publication = &self.publications[index as usize];
+        if cursor.next == 0 {
+            ensure!(
+                number > cursor.numbers_before,
+                "{name} {number}: the subscription was made when {} was known",
+                cursor.numbers_before
+            );
+        } else if number > cursor.next {
+            let jump = number - cursor.next;
+            ensure!(
+                jump <= stream.unattributed_left,
+                "{name} {number}: expected {}, and no gap told of the loss",
+                cursor.next
+            );
+            stream.unattributed_left -= jump;
+        } else {
+            ensure!(number == cursor.next, "{name} {number}: expected {}", cursor.next);
+        }
+        ensure!(
+            publication.settled_at == 0 || publication.settled_at > stream.fed_at,
+            "{name} {number}: accepted before the subscription was asked for"
+        );
+        let is_first = cursor.next == 0;
+        let settled_at = stream.settled_at;
+        let earlier = stream.advance(publication.conversation, topic, index);
+        ensure!(
+            earlier.is_none_or(|earlier| earlier < index),
+            "{name} {number}: publication {index} behind {earlier:?} of the same publisher"
+        );
+        if is_first && settled_at > 0 && stream.unattributed == 0 {
+            let skipped = self.publications.get(publication.previous as usize).filter(|previous| {
+                matches!(previous.fate, Fate::Fed | Fate::Settled) && previous.fed_at > settled_at
+            });
+            ensure!(
+                skipped.is_none_or(|skipped| skipped.conversation == DAEMON),
+                "{name} {number}: the message before it was not delivered, and no gap told of it"
+            );
+        }
+        Ok(())
+    }
+
+    /// A Gap is on the wire. `topic_of` resolves a daemon-wide topic id by this connection's binds.
+    pub fn on_gap(
+        &mut self,
+        at: usize,
+        gap: &control::Gap<'_>,
+        topic_of: impl Fn(u32) -> Option<usize>,
+    ) -> Result<(), Violation> {
+        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
+        let stream = &mut self.streams[at];
+        ensure!(
+            stream.subscription.is_some() && stream.state != StreamState::Ended,
+            "a gap for a subscription that is {:?}",
+            stream.state
+        );
+        match gap.reason() {
+            GapReason::SlowConsumer => ensure!(
+                stream.may_have_dropped(now_us, timeout_us),
+                "a gap of {} for a {:?} queue of {} messages, {} bytes that was never full{}",
+                gap.missed(),
+                stream.policy,
+                stream.queue_messages,
+                stream.queue_bytes,
+                if stream.policy == OverflowPolicy::Block { " for long enough" } else { "" }
+            ),
+            GapReason::Memory => {
+                self.memory_gaps += 1;
+                ensure!(
+                    self.peak_log_bytes >= self.memory_bytes / 2,
+                    "a gap for memory, but the log never took more than {} of {} bytes",
+                    self.peak_log_bytes,
+                    self.memory_bytes
+                );
+            }
+            reason => ensure!(false, "a gap for {reason:?}, which cannot happen here"),
+        }
+        let mut told = gap.rest();
+        let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
+        let mut count = 0;
+        for entry in entries {
+            count += 1;
+            let (first, last) = (entry.first(), entry.last());
+            let Some(topic) = topic_of(entry.topic()) else {
+                return Err(Violation(format!("a gap names topic id {}, which is not bound", entry.topic())));
+            };
+            let name = &self.topics[topic].name;
+            let cursor = &mut stream.cursors[topic];
+            ensure!(cursor.matches, "a gap in {name}, which the subscription does not want");
+            ensure!(first > 0 && first <= last, "a gap in {name} from {first} to {last}");
+            if cursor.next == 0 {
+                ensure!(
+                    first > cursor.numbers_before,
+                    "a gap in {name} from {first}, but {} was known before",
+                    cursor.numbers_before
+                );
+            } else if first > cursor.next && first - cursor.next <= stream.unattributed_left {
+                stream.unattributed_left -= first - cursor.next;
+            } else {
+                ensure!(first == cursor.next, "a gap in {name} from {first}; expected {}", cursor.next);
+            }
+            let lost = last - first + 1;
+            told += lost;
+            cursor.next = last + 1;
+            cursor.missed += lost;
+            for number in first..=last {
+                let known = self.topics[topic].numbers.get(number as usize).copied().unwrap_or(NONE);
+                let publication = self.publications.get(known as usize);
+                let stride = publication.map_or(0, |publication| publication.header.stride() as u64);
+                stream.message_gone(stride, now_us, timeout_us);
+            }
+        }
+        ensure!(gap.missed() > 0, "a gap of nothing");
+        ensure!(told == gap.missed(), "a gap of {} messages names {told}", gap.missed());
+        ensure!(count <= nexusd_core::limits::GAP_TOPICS_MAX, "a gap of {count} entries");
+        stream.unattributed += gap.rest();
+        stream.unattributed_left += gap.rest();
+        self.missed += gap.missed();
+        Ok(())
+    }
+
+    /// The answer to an acknowledged publish is on the wire.
+    pub fn on_ack(&mut self, index: u32, entry: &PublishAckEntry) -> Result<(), Violation> {
+        let publication = &self.publications[index as usize];
+        let (low, high) = publication.matching;
+        let name = &self.topics[publication.topic].name;
+        let (delivered, dropped, blocked) = (entry.delivered(), entry.dropped(), entry.blocked());
+        if entry.status() != PublishStatus::Accepted {
+            ensure!(
+                entry.sequence() == 0 && delivered + dropped + blocked == 0,
+                "a refusal of publication {index} carries counts: {entry:?}"
+            );
+            if publication.fate != Fate::Refused {
+                ensure!(
+                    matches!(entry.status(), PublishStatus::LimitReached | PublishStatus::Draining),
+                    "publication {index} was refused as {:?}",
+                    entry.status()
+                );
+                self.publish_refused(index)?;
+            }
+            return Ok(());
+        }
+        ensure!(publication.fate != Fate::Refused, "publication {index} should have been refused");
+        // Behind a doubt the lower bound says nothing.
+        let low = if publication.fate == Fate::Settled { low } else { 0 };
+        ensure!(
+            (low..=high).contains(&(delivered + dropped)) && blocked <= delivered,
+            "{name}: publication {index} was acked for {delivered} delivered, {dropped} dropped, \
+             {blocked} blocked; {low} to {high} subscriptions matched"
+        );
+        self.learn_number(index, entry.sequence(), None)
+    }
+
+    /// The streams of a conversation that a subscription id belongs to, or why it is none.
+    pub fn stream_for(&self, conversation: u32, id: SubscriptionId) -> Result<usize, Violation> {
+        match self.stream_of(id) {
+            Some(stream) if self.streams[stream].conversation == conversation => Ok(stream),
+            Some(_) => Err(Violation(format!("{id} belongs to another connection"))),
+            None => Err(Violation(format!("{id} was never confirmed"))),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! One subscription as its subscriber sees it: what it asked for and what it has had.
+
+use nexusd_wire::control::OverflowPolicy;
+use nexusd_wire::{SubscriptionId, filter_matches};
+
+/// Where a subscription is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamState {
+    /// Its Subscribe is written.
+    Asked,
+    /// The shard was fed the Subscribe.
+    Fed,
+    /// The shard has dealt with it.
+    Open,
+    /// The shard was fed its Unsubscribe.
+    Closing,
+    /// Nothing of it may come any more.
+    Ended,
+}
+
+/// A stream's place in one topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Cursor {
+    /// Whether the subscription wants the topic.
+    pub(super) matches: bool,
+    /// Messages surely accepted before the subscription was made.
+    pub(super) settled_before: u64,
+    /// Messages possibly accepted before.
+    pub(super) fed_before: u64,
+    /// Highest number seen before.
+    pub(super) numbers_before: u64,
+    /// The number that must come next; 0 before the first.
+    pub(super) next: u64,
+    pub(super) delivered: u64,
+    pub(super) missed: u64,
+}
+
+/// One subscription.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Whose it is: a conversation's number.
+    pub conversation: u32,
+    /// The request that asked for it.
+    pub request: u64,
+    /// Its filters.
+    pub filters: Vec<String>,
+    /// What happens when its queue is full.
+    pub policy: OverflowPolicy,
+    /// Most messages in its queue; `u64::MAX` if bytes alone bound it.
+    pub queue_messages: u64,
+    /// Most bytes in its queue.
+    pub queue_bytes: u64,
+    /// Where it is in its life.
+    pub state: StreamState,
+    /// Its id, once confirmed.
+    pub subscription: Option<SubscriptionId>,
+    /// What it can be held to is limited: its connection may have ended.
+    pub is_doubtful: bool,
+    pub(super) cursors: Vec<Cursor>,
+    pub(super) fed_at: u64,
+    pub(super) settled_at: u64,
+    pub(super) in_low: bool,
+    pub(super) in_high: bool,
+    /// Messages told as lost without their topic.
+    pub(super) unattributed: u64,
+    pub(super) unattributed_left: u64,
+    /// At most this much is in its queue.
+    waiting_messages: u64,
+    waiting_bytes: u64,
+    /// Since when a `block` queue may have been full.
+    full_since_us: Option<u64>,
+    /// Its queue may have dropped messages by now.
+    may_have_dropped: bool,
+    /// Newest publication had of each publisher and topic.
+    newest: Vec<(u32, usize, u32)>,
+}
+
+impl Stream {
+    /// A subscription that is about to be asked for.
+    pub fn new(
+        conversation: u32,
+        request: u64,
+        filters: Vec<String>,
+        policy: OverflowPolicy,
+        queue_messages: u64,
+        queue_bytes: u64,
+    ) -> Self {
+        Self {
+            conversation,
+            request,
+            filters,
+            policy,
+            queue_messages: if queue_messages == 0 { u64::MAX } else { queue_messages },
+            queue_bytes,
+            state: StreamState::Asked,
+            subscription: None,
+            is_doubtful: false,
+            cursors: Vec::new(),
+            fed_at: 0,
+            settled_at: 0,
+            in_low: false,
+            in_high: false,
+            unattributed: 0,
+            unattributed_left: 0,
+            waiting_messages: 0,
+            waiting_bytes: 0,
+            full_since_us: None,
+            may_have_dropped: false,
+            newest: Vec::new(),
+        }
+    }
+
+    pub(super) fn match_topics<'a>(&mut self, topics: impl Iterator<Item = &'a str>) {
+        let wants = |topic: &str| self.filters.iter().any(|filter| filter_matches(filter, topic));
+        self.cursors = topics.map(|topic| Cursor { matches: wants(topic), ..Cursor::default() }).collect();
+    }
+
+    /// A message it wants was fed to the shard.
+    pub(super) fn expect_message(&mut self, stride: u64, is_own: bool, now_us: u64, block_timeout_us: u64) {
+        self.waiting_messages += 1;
+        self.waiting_bytes += stride;
+        if self.waiting_messages <= self.queue_messages && self.waiting_bytes <= self.queue_bytes {
+            return;
+        }
+        if self.policy == OverflowPolicy::Block && !is_own {
+            let since = *self.full_since_us.get_or_insert(now_us);
+            self.may_have_dropped |= now_us >= since + block_timeout_us;
+        } else {
+            self.may_have_dropped = true;
+        }
+    }
+
+    /// A message left its queue, by delivery or by a told loss.
+    pub(super) fn message_gone(&mut self, stride: u64, now_us: u64, block_timeout_us: u64) {
+        self.waiting_messages = self.waiting_messages.saturating_sub(1);
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(stride);
+        if self.waiting_messages == 0 {
+            self.waiting_bytes = 0;
+        }
+        if let Some(since) = self.full_since_us {
+            self.may_have_dropped |= now_us >= since + block_timeout_us;
+            if self.waiting_messages <= self.queue_messages / 2 && self.waiting_bytes <= self.queue_bytes / 2 {
+                self.full_since_us = None;
+            }
+        }
+    }
+
+    /// Whether its queue can have overflowed by now.
+    pub(super) fn may_have_dropped(&mut self, now_us: u64, block_timeout_us: u64) -> bool {
+        self.may_have_dropped |= self.full_since_us.is_some_and(|since| now_us >= since + block_timeout_us);
+        self.may_have_dropped
+    }
+
+    /// Replaces the newest publication had of this publisher and topic; returns the one before.
+    pub(super) fn advance(&mut self, publisher: u32, topic: usize, publication: u32) -> Option<u32> {
+        let same = |entry: &&mut (u32, usize, u32)| entry.0 == publisher && entry.1 == topic;
+        match self.newest.iter_mut().find(same) {
+            Some(entry) => Some(std::mem::replace(&mut entry.2, publication)),
+            None => {
+                self.newest.push((publisher, topic, publication));
+                None
+            }
+        }
+    }
+
+    /// A publication that was counted turns out to have been refused.
+    pub(super) fn forget_publication(&mut self, topic: usize, fed_at: u64, settled_at: Option<u64>) {
+        let Some(cursor) = self.cursors.get_mut(topic) else { return };
+        if self.fed_at > 0 && settled_at.is_some_and(|settled_at| settled_at < self.fed_at) {
+            cursor.settled_before = cursor.settled_before.saturating_sub(1);
+        }
+        if self.settled_at > 0 && fed_at < self.settled_at {
+            cursor.fed_before = cursor.fed_before.saturating_sub(1);
+        }
+    }
+}

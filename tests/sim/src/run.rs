@@ -1,0 +1,60 @@
+//! One seed from start to end.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+
+use nexusd_core::{Metrics, Shard};
+
+use crate::coverage::Coverage;
+use crate::trace::Trace;
+use crate::violation::Violation;
+use crate::watched::Watched;
+use crate::world::World;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What did not hold, if anything.
+    pub violation: Option<Violation>,
+    /// What happened, if it was wanted.
+    pub trace: Vec<String>,
+}
+
+thread_local! {
+    /// Where the panic of this thread's run was, and what it said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Makes panics inside runs silent: they are reported as violations. Call once per process.
+pub fn take_over_panics() {
+    panic::set_hook(Box::new(|info| {
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        let what = info.payload_as_str().unwrap_or("a panic without words");
+        PANIC.set(Some(format!("panic at {place}: {what}")));
+    }));
+}
+
+/// Runs a seed for that many operations. A panic, in the shard or in a check, is a violation.
+pub fn run_seed(seed: u64, operations: u64, wants_trace: bool, coverage: &mut Coverage) -> Outcome {
+    let metrics = Rc::new(Cell::new(Metrics::default()));
+    let (mut world, config) =
+        World::new(seed, operations, coverage, Trace::new(wants_trace), Rc::clone(&metrics));
+    let mut shard = Watched::new(Shard::new(config), metrics, wants_trace);
+    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+        nexusd_core::run(&mut world, &mut shard)?;
+        world.check_finished()
+    }));
+    let violation = match result {
+        Ok(result) => result.err(),
+        Err(_) => {
+            let what = PANIC.take().unwrap_or_else(|| "a panic".to_owned());
+            // The shard's state is undefined now; it is not even dropped.
+            Some(Violation(what))
+        }
+    };
+    let operations = world.operations();
+    let trace = world.into_trace().into_lines();
+    coverage.run(operations);
+    Outcome { violation, trace }
+}

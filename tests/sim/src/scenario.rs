@@ -1,0 +1,186 @@
+//! What kind of run a seed makes: its bounds, topics, filters, clients and faults.
+//!
+//! Bounds are chosen small, so that what is rare in production happens all the time here: full
+//! queues, recycled segments, refused topics, refused connections.
+
+use nexusd_core::Limits;
+use nexusd_wire::control::OverflowPolicy;
+
+use crate::dice::Dice;
+
+const TOPICS: [&str; 10] = [
+    "a",
+    "a/b",
+    "a/b/c",
+    "a//c",
+    "/",
+    "sensor/1",
+    "sensor/1/temperature",
+    "sensor/2/temperature",
+    "$private/x",
+    "größe/€",
+];
+
+const FILTERS: [&str; 16] = [
+    "#",
+    "+",
+    "+/+",
+    "a/#",
+    "a/b/#",
+    "a/+/c",
+    "+/b",
+    "/+",
+    "sensor/#",
+    "sensor/+/temperature",
+    "+/+/temperature",
+    "$private/#",
+    "$SYS/#",
+    "$SYS/node/load",
+    "none/here",
+    "größe/+",
+];
+
+/// The daemon's own topics.
+const SYSTEM_TOPICS: [&str; 2] = ["$SYS/node/load", "$SYS/node/uptime"];
+
+/// How large payloads are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Payloads {
+    /// Up to a few hundred bytes.
+    Small,
+    /// Mostly small, up to some tens of KiB: segments are recycled.
+    Mixed,
+    /// Among them some that are received in place.
+    Large,
+}
+
+/// How time passes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pace {
+    /// Microseconds between events.
+    Busy,
+    /// With pauses of milliseconds.
+    Uneven,
+    /// With pauses of seconds to minutes: every timeout has its chance.
+    Sleepy,
+}
+
+/// The make-up of one run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The shard's bounds.
+    pub limits: Limits,
+    /// Every topic that is published to; the daemon's own come last.
+    pub topics: Vec<String>,
+    /// How many of them are the daemon's own.
+    pub system_topics: usize,
+    /// Filters to choose from.
+    pub filters: Vec<String>,
+    /// Clients that mostly publish.
+    pub publishers: usize,
+    /// Clients that mostly subscribe.
+    pub subscribers: usize,
+    /// Clients that do both.
+    pub mixed: usize,
+    /// Clients that break the protocol.
+    pub violators: usize,
+    /// Most messages in one burst.
+    pub burst_max: usize,
+    /// How large payloads are.
+    pub payloads: Payloads,
+    /// How time passes.
+    pub pace: Pace,
+    /// Bytes a socket takes for a reader that does not read.
+    pub socket_bytes: usize,
+    /// Of 1,000 client operations, how many are faults.
+    pub fault_permille: u32,
+    /// Draining starts in the middle of the traffic.
+    pub drains_midway: bool,
+    /// After the traffic one client falls silent for good.
+    pub ends_in_silence: bool,
+}
+
+impl Scenario {
+    /// Throws the dice for a run.
+    pub fn new(dice: &mut Dice) -> Self {
+        let payloads = match dice.below(10) {
+            0..=4 => Payloads::Small,
+            5..=7 => Payloads::Mixed,
+            _ => Payloads::Large,
+        };
+        let pace = match dice.below(10) {
+            0..=4 => Pace::Busy,
+            5..=7 => Pace::Uneven,
+            _ => Pace::Sleepy,
+        };
+        let wide = dice.one_in(12);
+        let mut topics: Vec<String> = TOPICS.iter().map(|name| (*name).to_owned()).collect();
+        let mut filters: Vec<String> = FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
+        filters.extend(topics.iter().cloned());
+        if wide {
+            topics.extend((0..90).map(|number| format!("wide/{number}")));
+            filters.push("wide/+".to_owned());
+            filters.push("wide/#".to_owned());
+        }
+        topics.extend(SYSTEM_TOPICS.iter().map(|name| (*name).to_owned()));
+        let mut scenario = Self {
+            limits: limits(dice, payloads),
+            topics,
+            system_topics: SYSTEM_TOPICS.len(),
+            filters,
+            publishers: 1 + dice.below(3),
+            subscribers: 1 + dice.below(4),
+            mixed: dice.below(3),
+            violators: dice.below(3),
+            burst_max: dice.pick(&[1, 4, 20]),
+            payloads,
+            pace,
+            socket_bytes: dice.pick(&[256, 4 << 10, 64 << 10, 256 << 10]),
+            fault_permille: dice.pick(&[0, 10, 40, 120]),
+            drains_midway: dice.one_in(10),
+            ends_in_silence: dice.one_in(10),
+        };
+        if dice.one_in(16) {
+            scenario.limits.connections = 2 + dice.below(3);
+        }
+        if dice.one_in(16) {
+            scenario.limits.topics = 2 + dice.below(6);
+        }
+        scenario
+    }
+
+    /// Topics that clients publish to.
+    pub fn client_topics(&self) -> usize {
+        self.topics.len() - self.system_topics
+    }
+
+    /// Throws the dice for the length of a payload.
+    pub fn payload_len(&self, dice: &mut Dice) -> usize {
+        let limit = self.limits.payload_bytes as u64;
+        let longest = match self.payloads {
+            Payloads::Small => 400,
+            Payloads::Mixed if dice.one_in(8) => 48 << 10,
+            Payloads::Mixed => 6 << 10,
+            Payloads::Large if dice.one_in(12) => limit,
+            Payloads::Large => 2 << 10,
+        };
+        if dice.one_in(20) { 0 } else { dice.magnitude(longest.min(limit)) as usize }
+    }
+}
+
+fn limits(dice: &mut Dice, payloads: Payloads) -> Limits {
+    Limits {
+        memory_bytes: dice.pick(&[1 << 20, 1 << 20, 3 << 19, 3 << 20, 16 << 20]),
+        payload_bytes: match payloads {
+            Payloads::Small => 1 << 10,
+            Payloads::Mixed => 60 << 10,
+            Payloads::Large => dice.pick(&[70 << 10, 200 << 10, 400 << 10]),
+        },
+        connections: 64,
+        topics: 1_000,
+        queue_messages: dice.pick(&[0, 1, 3, 10, 50, 400]),
+        queue_bytes: dice.pick(&[1 << 10, 8 << 10, 64 << 10, 1 << 20]),
+        policy: dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::Block]),
+        block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
+    }
+}

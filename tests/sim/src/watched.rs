@@ -1,0 +1,101 @@
+//! The shard under observation: what can be checked at every call, without knowing what it means.
+//!
+//! * Memory that was lent for a send stays where it is and as it is until the send ends: the shard
+//!   lends it again just before, and addresses, lengths and bytes must be the same.
+//! * The shard's own invariants hold after its events.
+//!
+//! What does not hold is a panic here, as it is inside the shard; the run turns panics into
+//! violations.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use nexusd_core::{ConnectionId, Event, Metrics, Now, Output, Service, Shard};
+
+/// Events between two walks over all of the shard's state.
+const EVENTS_PER_WALK: u64 = 24;
+
+/// What a running send was lent.
+#[derive(Debug, Default)]
+struct Loan {
+    slices: Vec<(usize, usize)>,
+    bytes: Vec<u8>,
+}
+
+/// A shard that is looked at after every event.
+#[derive(Debug)]
+pub struct Watched {
+    shard: Shard,
+    loans: BTreeMap<ConnectionId, Loan>,
+    metrics: Rc<Cell<Metrics>>,
+    events: u64,
+    /// Walk over all state after every event, not only now and then.
+    is_thorough: bool,
+}
+
+impl Watched {
+    /// Watches `shard`; what it counts is written to `metrics` after every event.
+    pub fn new(shard: Shard, metrics: Rc<Cell<Metrics>>, is_thorough: bool) -> Self {
+        Self { shard, loans: BTreeMap::new(), metrics, events: 0, is_thorough }
+    }
+
+    fn check_loan(&self, connection: ConnectionId) {
+        let Some(loan) = self.loans.get(&connection) else { return };
+        let (mut slices, mut bytes) = (loan.slices.iter(), loan.bytes.as_slice());
+        self.shard.lend_again(connection, &mut |slice| {
+            let expected = slices.next().copied();
+            assert_eq!(
+                Some((slice.as_ptr().addr(), slice.len())),
+                expected,
+                "memory of a running send was moved"
+            );
+            let (lent, rest) = bytes.split_at(slice.len());
+            assert!(slice == lent, "memory of a running send was rewritten");
+            bytes = rest;
+        });
+        assert!(bytes.is_empty(), "memory of a running send was given up");
+    }
+}
+
+impl Service for Watched {
+    fn on_event(&mut self, now: Now, event: Event<'_>) {
+        if let Event::Sent { connection, .. } | Event::Closed { connection, .. } = event {
+            self.check_loan(connection);
+            self.loans.remove(&connection);
+        }
+        self.shard.on_event(now, event);
+        self.metrics.set(self.shard.metrics());
+        self.events += 1;
+        if self.is_thorough || self.events.is_multiple_of(EVENTS_PER_WALK) {
+            self.shard.assert_invariants();
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.shard.poll_output()
+    }
+
+    fn gather(&mut self, connection: ConnectionId, take: &mut dyn FnMut(&[u8])) {
+        let mut loan = Loan::default();
+        self.shard.gather(connection, &mut |slice| {
+            loan.slices.push((slice.as_ptr().addr(), slice.len()));
+            loan.bytes.extend_from_slice(slice);
+            take(slice);
+        });
+        let before = self.loans.insert(connection, loan);
+        assert!(before.is_none(), "a second send was gathered while one ran");
+    }
+
+    fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]> {
+        self.shard.landing_zone(connection)
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        self.shard.wake_at()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.shard.is_finished()
+    }
+}

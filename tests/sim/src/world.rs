@@ -1,0 +1,502 @@
+//! One run: a shard, its clients, the network between them, and virtual time.
+//!
+//! The world is the shard's [`nexusd_core::Driver`], so the loop that turns it is the daemon's own.
+//! A run goes through phases: *working* (clients do things, faults happen), *settling* (faults stop,
+//! everybody reads, and all that is owed must come), perhaps *silence* (one client freezes and must
+//! be given up, the others must not), and *draining* (everything must end by the deadline).
+
+mod network;
+mod offences;
+mod operations;
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use nexusd_core::limits::{HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, WRITE_TIMEOUT_US};
+use nexusd_core::{CloseReason, Command, ConnectionId, Event, Metrics, Service, ShardConfig};
+use nexusd_wire::control::ErrorCode;
+use nexusd_wire::{FrameEncoder, NodeId};
+
+use crate::clock::Clock;
+use crate::conversation::{Conversation, Identity, Stage};
+use crate::coverage::{Coverage, Mark};
+use crate::dice::Dice;
+use crate::oracle::Oracle;
+use crate::scenario::{Pace, Scenario};
+use crate::socket::Socket;
+use crate::trace::{Trace, trace};
+use crate::violation::{Violation, ensure};
+
+/// Turns that settling may take before what is missing counts as stuck.
+const SETTLING_TURNS_MAX: u32 = 20_000;
+/// Turns without an event after which everything is taken to have come to rest.
+const QUIET_TURNS: u32 = 3;
+/// Turns that draining may take.
+const DRAINING_TURNS_MAX: u32 = 20_000;
+/// Ticks a frozen client is waited for.
+const SILENCE_TICKS_MAX: u32 = 2_000;
+/// How long a drain may take.
+const DRAIN_US: u64 = 1_000_000;
+/// A connection is given up no later than this behind the time it is due.
+const TIMER_SLACK_US: u64 = 1_500_000;
+
+/// What a client is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    Publisher,
+    Subscriber,
+    Mixed,
+    Violator,
+}
+
+/// Somebody who connects.
+#[derive(Debug)]
+pub(crate) struct Client {
+    role: Role,
+    /// Its connection's slot.
+    slot: Option<usize>,
+    /// It reads nothing until then.
+    stalled_until_us: u64,
+    /// It neither reads nor writes any more.
+    is_frozen: bool,
+    /// It stops publishing when asked to.
+    is_polite: bool,
+    /// It was connected before.
+    was_connected: bool,
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: usize,
+    socket: Socket,
+    conversation: Conversation,
+}
+
+/// What the run is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Working,
+    Settling { turns: u32, quiet: u32 },
+    Silence { victim: ConnectionId, since_us: u64, ticks: u32 },
+    Draining { turns: u32, deadline_us: u64 },
+}
+
+/// One run.
+pub struct World<'c> {
+    dice: Dice,
+    clock: Clock,
+    scenario: Scenario,
+    identity: Identity,
+    clients: Vec<Client>,
+    slots: Vec<Option<Box<Connection>>>,
+    generations: Vec<u32>,
+    conversations: u32,
+    oracle: Oracle,
+    coverage: &'c mut Coverage,
+    trace: Trace,
+    encoder: FrameEncoder,
+    metrics: Rc<Cell<Metrics>>,
+    phase: Phase,
+    operations_left: u64,
+    operations: u64,
+    drain_after: u64,
+    /// Events fed in this turn.
+    events: u32,
+    /// Turns in a row in which the shard had more to do.
+    busy_turns: u32,
+    /// Ticks in a row behind which the next was due at once.
+    idle_ticks: u32,
+    has_stopped_accepting: bool,
+    was_silence: bool,
+    failure: Option<Violation>,
+}
+
+impl<'c> World<'c> {
+    /// A world and the configuration of the shard in it.
+    pub fn new(
+        seed: u64,
+        operations: u64,
+        coverage: &'c mut Coverage,
+        trace: Trace,
+        metrics: Rc<Cell<Metrics>>,
+    ) -> (Self, ShardConfig) {
+        let mut dice = Dice::new(seed);
+        let scenario = Scenario::new(&mut dice);
+        let node = (u128::from(dice.bits()) << 64) | u128::from(dice.bits());
+        let config = ShardConfig {
+            node: NodeId(node),
+            cluster: "simulated".to_owned(),
+            software: "nexusd-sim".to_owned(),
+            seed: dice.bits(),
+            limits: scenario.limits.clone(),
+        };
+        let identity = Identity {
+            node: config.node,
+            cluster: config.cluster.clone(),
+            software: config.software.clone(),
+            limits: config.limits.clone(),
+        };
+        let mut clients = Vec::new();
+        let roles = [
+            (Role::Publisher, scenario.publishers),
+            (Role::Subscriber, scenario.subscribers),
+            (Role::Mixed, scenario.mixed),
+            (Role::Violator, scenario.violators),
+        ];
+        for (role, count) in roles {
+            for _ in 0..count {
+                clients.push(Client {
+                    role,
+                    slot: None,
+                    stalled_until_us: 0,
+                    is_frozen: false,
+                    is_polite: !dice.one_in(3),
+                    was_connected: false,
+                });
+            }
+        }
+        let limits = &scenario.limits;
+        let oracle = Oracle::new(&scenario.topics, limits.memory_bytes, limits.block_timeout_us);
+        let drain_after = if scenario.drains_midway { dice.between(0, operations) } else { u64::MAX };
+        let mut world = Self {
+            dice,
+            clock: Clock::new(),
+            scenario,
+            identity,
+            clients,
+            slots: Vec::new(),
+            generations: Vec::new(),
+            conversations: 0,
+            oracle,
+            coverage,
+            trace,
+            encoder: FrameEncoder::new(),
+            metrics,
+            phase: Phase::Working,
+            operations_left: operations,
+            operations: 0,
+            drain_after,
+            events: 0,
+            busy_turns: 0,
+            idle_ticks: 0,
+            has_stopped_accepting: false,
+            was_silence: false,
+            failure: None,
+        };
+        trace!(world.trace, "{:?}", world.scenario);
+        (world, config)
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.operations
+    }
+
+    /// What happened.
+    pub fn into_trace(self) -> Trace {
+        self.trace
+    }
+
+    /// What must hold once the shard says it is finished.
+    pub fn check_finished(&mut self) -> Result<(), Violation> {
+        if let Some(violation) = self.failure.take() {
+            return Err(violation);
+        }
+        ensure!(matches!(self.phase, Phase::Draining { .. }), "the shard finished before it was drained");
+        ensure!(self.has_stopped_accepting, "the shard finished without closing its listeners");
+        ensure!(self.slots.iter().all(Option::is_none), "the shard finished with open connections");
+        self.oracle.check_metrics(&self.metrics.get())
+    }
+
+    /// One turn: time passes, things happen, the shard is told of them.
+    fn turn(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        self.events = 0;
+        match self.phase {
+            Phase::Working => self.turn_working(service)?,
+            Phase::Settling { turns, quiet } => self.turn_settling(service, turns, quiet)?,
+            Phase::Silence { victim, since_us, ticks } => {
+                self.turn_silence(service, victim, since_us, ticks)?;
+            }
+            Phase::Draining { turns, deadline_us } => self.turn_draining(service, turns, deadline_us)?,
+        }
+        self.tick_if_due(service)
+    }
+
+    fn turn_working(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        if self.operations_left == 0 {
+            return self.begin_settling(service);
+        }
+        if self.operations >= self.drain_after {
+            self.coverage.mark(Mark::DrainMidway);
+            return self.begin_draining(service);
+        }
+        self.pass_time(service);
+        if !self.dice.one_in(4) {
+            self.operations_left -= 1;
+            self.operations += 1;
+            self.operate(service)?;
+        }
+        for _ in 0..self.dice.below(4) {
+            if let Some(slot) = self.any_slot() {
+                self.visit(slot, service)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_time(&mut self, service: &impl Service) {
+        let us = match (self.scenario.pace, self.dice.below(64)) {
+            (_, 0..=15) => 0,
+            (Pace::Uneven, 16..=20) | (Pace::Sleepy, 16..=22) => self.dice.between(100, 20_000),
+            (Pace::Sleepy, 23) => self.dice.between(100_000, 20_000_000),
+            (Pace::Sleepy, 24) => {
+                // Straight to the next deadline, now and then beyond it.
+                if let Some(wake_at) = service.wake_at() {
+                    let late = if self.dice.one_in(2) { self.dice.magnitude(30_000_000) } else { 0 };
+                    if late > 0 {
+                        self.coverage.mark(Mark::LateWake);
+                    }
+                    self.clock.advance_to(wake_at.saturating_add(late).min(self.clock.now().mono_us + 90_000_000));
+                }
+                0
+            }
+            _ => self.dice.between(1, 60),
+        };
+        self.clock.advance(us);
+    }
+
+    /// Tells the shard the time if it asked to be told by now.
+    fn tick_if_due(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        let now = self.clock.now();
+        if service.wake_at().is_none_or(|wake_at| wake_at > now.mono_us) {
+            self.idle_ticks = 0;
+            return Ok(());
+        }
+        self.doubt_what_may_time_out();
+        self.oracle.set_now(now.mono_us);
+        service.on_event(now, Event::Tick);
+        self.coverage.mark(Mark::EventTick);
+        self.oracle.on_metrics(&self.metrics.get())?;
+        self.idle_ticks += 1;
+        ensure!(self.idle_ticks < 200, "Tick does not move the time that the next one is due at");
+        Ok(())
+    }
+
+    /// What the shard may do to a connection at this time, for a timeout, it may have done.
+    fn doubt_what_may_time_out(&mut self) {
+        let now_us = self.clock.now().mono_us;
+        for connection in self.slots.iter_mut().flatten() {
+            let (socket, conversation) = (&connection.socket, &mut connection.conversation);
+            let passed = |since: u64, time: u64| now_us >= since + time;
+            let may_time_out = (!conversation.hello_was_fed() && passed(socket.opened_at_us, HELLO_TIMEOUT_US))
+                || passed(socket.fed_at_us, PING_AFTER_US + PONG_TIMEOUT_US)
+                || socket.blocked_since_us.is_some_and(|since| passed(since, WRITE_TIMEOUT_US));
+            if may_time_out && conversation.stage == Stage::Going {
+                conversation.doubt(&mut self.oracle);
+            }
+        }
+    }
+
+    fn begin_settling(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        trace!(self.trace, "settling");
+        self.phase = Phase::Settling { turns: 0, quiet: 0 };
+        for at in 0..self.clients.len() {
+            let client = &mut self.clients[at];
+            client.stalled_until_us = 0;
+            let frozen = std::mem::take(&mut client.is_frozen);
+            if let (true, Some(slot)) = (frozen, client.slot) {
+                self.close(slot, CloseReason::Failed(104), service)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn turn_settling(&mut self, service: &mut impl Service, turns: u32, quiet: u32) -> Result<(), Violation> {
+        self.clock.advance(20);
+        for slot in 0..self.slots.len() {
+            self.visit_willingly(slot, service)?;
+        }
+        let quiet = if self.events == 0 { quiet + 1 } else { 0 };
+        self.phase = Phase::Settling { turns: turns + 1, quiet };
+        ensure!(turns < SETTLING_TURNS_MAX, "no rest after {turns} turns in which everybody reads");
+        if quiet < QUIET_TURNS {
+            return Ok(());
+        }
+        self.check_rest()?;
+        let victims = || self.slots.iter().flatten().filter(|c| c.conversation.is_welcome);
+        let victim = victims().map(|connection| connection.socket.id).next();
+        match victim {
+            Some(victim) if self.scenario.ends_in_silence && !self.was_silence => {
+                trace!(self.trace, "silence of {victim:?}");
+                self.was_silence = true;
+                let since_us = self.clock.now().mono_us;
+                self.phase = Phase::Silence { victim, since_us, ticks: 0 };
+                Ok(())
+            }
+            _ => self.begin_draining(service),
+        }
+    }
+
+    /// Everybody has read everything: whatever is still missing never comes.
+    fn check_rest(&mut self) -> Result<(), Violation> {
+        let metrics = self.metrics.get();
+        for connection in self.slots.iter().flatten() {
+            let (socket, conversation) = (&connection.socket, &connection.conversation);
+            if conversation.is_doubtful || !conversation.hello_was_fed() {
+                continue;
+            }
+            let name = conversation.number;
+            ensure!(
+                conversation.stage == Stage::Going && conversation.fatal_error.is_none(),
+                "connection {name} is still open though it is {:?}",
+                conversation.stage
+            );
+            ensure!(socket.receiving, "connection {name} is not read and never will be");
+            ensure!(conversation.is_written_out(), "connection {name} is not read");
+            conversation.check_nothing_owed()?;
+        }
+        self.oracle.check_complete(&metrics)?;
+        self.oracle.check_metrics(&metrics)?;
+        ensure!(metrics.queued_messages == 0, "{} messages stay queued", metrics.queued_messages);
+        ensure!(metrics.queued_bytes == 0, "{} bytes stay queued", metrics.queued_bytes);
+        self.check_connections()
+    }
+
+    fn check_connections(&self) -> Result<(), Violation> {
+        let open = self.slots.iter().flatten().count() as u64;
+        let counted = self.metrics.get().connections;
+        ensure!(counted == open, "{counted} connections counted; {open} are open");
+        Ok(())
+    }
+
+    /// One client says nothing any more; all others answer.
+    fn turn_silence(
+        &mut self,
+        service: &mut impl Service,
+        victim: ConnectionId,
+        since_us: u64,
+        ticks: u32,
+    ) -> Result<(), Violation> {
+        let index = victim.index as usize;
+        let is_there = self.slots[index].as_ref().is_some_and(|connection| connection.socket.id == victim);
+        if !is_there {
+            self.coverage.mark(Mark::SilentClosed);
+            return self.begin_settling(service);
+        }
+        for slot in 0..self.slots.len() {
+            if slot != index {
+                self.visit_willingly(slot, service)?;
+            } else {
+                self.visit_frozen(slot, service)?;
+            }
+        }
+        if self.events == 0 {
+            let due = service.wake_at().unwrap_or(u64::MAX).min(since_us + 600_000_000);
+            self.clock.advance_to(due);
+        }
+        let silent_us = self.clock.now().mono_us - since_us;
+        let due_us = PING_AFTER_US + PONG_TIMEOUT_US + nexusd_core::limits::CLOSE_LINGER_US + TIMER_SLACK_US;
+        ensure!(
+            silent_us <= due_us && ticks < SILENCE_TICKS_MAX,
+            "a client silent for {} s was not given up",
+            silent_us / 1_000_000
+        );
+        for connection in self.slots.iter().flatten() {
+            let conversation = &connection.conversation;
+            ensure!(
+                connection.socket.id == victim || conversation.fatal_error.is_none() || !conversation.is_welcome,
+                "connection {} answered every ping and was given up",
+                conversation.number
+            );
+        }
+        self.phase = Phase::Silence { victim, since_us, ticks: ticks + 1 };
+        Ok(())
+    }
+
+    fn begin_draining(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        let now_us = self.clock.now().mono_us;
+        let deadline_us = now_us + DRAIN_US;
+        trace!(self.trace, "draining");
+        self.phase = Phase::Draining { turns: 0, deadline_us };
+        for connection in self.slots.iter_mut().flatten() {
+            let conversation = &mut connection.conversation;
+            if conversation.stage == Stage::Going && conversation.must_be_refused.is_none() {
+                conversation.ending(Stage::Draining, &mut self.oracle);
+            }
+        }
+        self.command(Command::Drain { deadline_us }, service)
+    }
+
+    fn turn_draining(
+        &mut self,
+        service: &mut impl Service,
+        turns: u32,
+        deadline_us: u64,
+    ) -> Result<(), Violation> {
+        ensure!(turns < DRAINING_TURNS_MAX, "draining does not end");
+        ensure!(
+            self.clock.now().mono_us <= deadline_us + TIMER_SLACK_US,
+            "draining goes on {} ms behind its deadline",
+            (self.clock.now().mono_us - deadline_us) / 1_000
+        );
+        self.phase = Phase::Draining { turns: turns + 1, deadline_us };
+        for slot in 0..self.slots.len() {
+            if self.dice.one_in(8) {
+                self.visit(slot, service)?;
+            } else {
+                self.visit_willingly(slot, service)?;
+            }
+        }
+        match service.wake_at() {
+            Some(wake_at) if self.events == 0 => self.clock.advance_to(wake_at.min(deadline_us)),
+            _ => self.clock.advance(50),
+        }
+        Ok(())
+    }
+
+    /// Whether the drain's deadline has not come yet.
+    fn is_draining_in_time(&self) -> bool {
+        matches!(self.phase, Phase::Draining { deadline_us, .. } if self.clock.now().mono_us < deadline_us)
+    }
+
+    fn any_slot(&mut self) -> Option<usize> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.dice.below(self.slots.len());
+        self.slots[slot].is_some().then_some(slot)
+    }
+
+    /// A client connects.
+    fn connect(&mut self, client: usize, service: &mut impl Service) -> Result<(), Violation> {
+        let vacant: Vec<usize> = (0..self.slots.len()).filter(|&slot| self.slots[slot].is_none()).collect();
+        let slot = if vacant.is_empty() {
+            self.slots.push(None);
+            self.generations.push(0);
+            self.slots.len() - 1
+        } else {
+            self.dice.pick(&vacant)
+        };
+        self.generations[slot] += 1;
+        let id = ConnectionId { index: slot as u32, generation: self.generations[slot] };
+        let now_us = self.clock.now().mono_us;
+        let mut conversation = Conversation::new(self.conversations, self.scenario.limits.payload_bytes);
+        self.conversations += 1;
+        let open = self.slots.iter().flatten().count();
+        if open >= self.scenario.limits.connections {
+            self.coverage.mark(Mark::RefusedConnection);
+            conversation.must_be_refused = Some(ErrorCode::LimitReached);
+        }
+        trace!(self.trace, "{now_us}: client {client} connects as {} ({id:?})", conversation.number);
+        if std::mem::replace(&mut self.clients[client].was_connected, true) {
+            self.coverage.mark(Mark::Reconnect);
+        }
+        self.clients[client].slot = Some(slot);
+        self.clients[client].is_frozen = false;
+        self.clients[client].stalled_until_us = 0;
+        let socket = Socket::new(id, self.scenario.socket_bytes, now_us);
+        self.slots[slot] = Some(Box::new(Connection { client, socket, conversation }));
+        self.open(id, service)
+    }
+}

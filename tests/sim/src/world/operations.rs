@@ -1,0 +1,370 @@
+//! What clients and the daemon's other threads do, one operation at a time, and the faults.
+
+use nexusd_core::{CloseReason, Command, Service};
+use nexusd_wire::control::{OverflowPolicy, Role as HelloRole};
+use nexusd_wire::{
+    FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest, SubscriptionId, TopicId,
+};
+
+use super::{Connection, Role, World};
+use crate::conversation::{Bind, BindFate, Sent};
+use crate::coverage::Mark;
+use crate::oracle::{DAEMON, Fate, Publication, Stream};
+use crate::payload::{self, NAME_BYTES};
+use crate::scenario::Pace;
+use crate::trace::trace;
+use crate::violation::Violation;
+
+/// Bytes a client keeps unwritten before it writes no more messages.
+const OUTBOX_BYTES_MAX: usize = 256 << 10;
+/// The same of a client that does not hold back when asked to.
+const RUDE_OUTBOX_BYTES_MAX: usize = 2 << 20;
+/// Subscriptions a client holds.
+const STREAMS_MAX: usize = 5;
+/// Pings in a flood: enough to fill a connection's control backlog.
+const FLOOD_PINGS: u64 = 6_000;
+
+impl World<'_> {
+    /// One operation.
+    pub(super) fn operate(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        if self.dice.one_in(12) {
+            return self.operate_daemon(service);
+        }
+        let client = self.dice.below(self.clients.len());
+        let Some(slot) = self.clients[client].slot else {
+            return self.connect_and_greet(client, service);
+        };
+        if self.dice.permille(self.scenario.fault_permille) {
+            return self.fault(client, slot, service);
+        }
+        if self.clients[client].is_frozen {
+            return Ok(());
+        }
+        let Some(connection) = self.slots[slot].as_deref() else { return Ok(()) };
+        let conversation = &connection.conversation;
+        // A client may write on before it is welcome.
+        if conversation.closes_when_written || (!conversation.is_welcome && !self.dice.one_in(3)) {
+            return Ok(());
+        }
+        match (self.clients[client].role, self.dice.below(100)) {
+            (Role::Violator, 0..=49) => self.offend(slot),
+            (Role::Violator, 50..=64) => self.subscribe(slot),
+            (Role::Violator, _) => self.publish(slot),
+            (_, 0..=1) => self.offend_mildly(slot),
+            (_, 2..=6) => self.ping(slot),
+            (_, 7) if self.dice.one_in(20) => self.flood(slot),
+            (Role::Publisher, 8..=10) => self.unbind(slot),
+            (Role::Publisher, _) => self.publish(slot),
+            (Role::Subscriber, 8..=49) => self.subscribe(slot),
+            (Role::Subscriber, 50..=65) => self.unsubscribe(slot),
+            (Role::Subscriber, _) => {
+                let us = self.dice.magnitude(3_000);
+                self.stall(client, us);
+            }
+            (Role::Mixed, 8..=25) => self.subscribe(slot),
+            (Role::Mixed, 26..=32) => self.unsubscribe(slot),
+            (Role::Mixed, _) => self.publish(slot),
+        }
+        Ok(())
+    }
+
+    /// What the daemon's other threads ask, and what happens to its clock.
+    fn operate_daemon(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        match self.dice.below(8) {
+            0..=2 => self.command(Command::Sample, service),
+            3 => {
+                let hours = self.dice.pick(&[-24, -1, 1, 24]);
+                self.clock.jump_wall(hours * 3_600_000_000);
+                self.coverage.mark(Mark::WallJump);
+                Ok(())
+            }
+            4 => {
+                let topic = self.dice.pick(&["", "a/+", "a\u{0}"]).into();
+                self.command(Command::Publish { topic, payload: Box::from(&b"ill-formed"[..]) }, service)
+            }
+            _ => self.publish_own(service),
+        }
+    }
+
+    fn publish_own(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        let topic = self.scenario.client_topics() + self.dice.below(self.scenario.system_topics);
+        let index = self.oracle.next_publication();
+        let len = NAME_BYTES + self.dice.below(200);
+        let header = Header::new(FrameKind::Message, 0, len);
+        let publication = Publication::new(DAEMON, topic, header, 0, len, 0, Fate::Written);
+        self.oracle.write(publication, crate::oracle::NONE);
+        self.oracle.publish_fed(index);
+        let before = self.metrics.get().messages_in;
+        let name = self.scenario.topics[topic].as_str().into();
+        let payload = payload::bytes(index, len).into_boxed_slice();
+        self.command(Command::Publish { topic: name, payload }, service)?;
+        // Without memory the daemon gives its own messages up.
+        if self.metrics.get().messages_in > before {
+            self.oracle.publish_settled(index);
+        } else {
+            self.oracle.publish_given_up(index);
+        }
+        Ok(())
+    }
+
+    /// Something goes wrong.
+    fn fault(&mut self, client: usize, slot: usize, service: &mut impl Service) -> Result<(), Violation> {
+        match self.dice.below(10) {
+            0 | 1 => {
+                self.coverage.mark(Mark::Reset);
+                self.close(slot, CloseReason::Failed(104), service)
+            }
+            2 => {
+                self.with(slot, |connection, _| connection.conversation.closes_when_written = true);
+                Ok(())
+            }
+            3 => {
+                self.say_goodbye(slot);
+                Ok(())
+            }
+            4 if self.scenario.pace == Pace::Sleepy => {
+                self.coverage.mark(Mark::Freeze);
+                self.clients[client].is_frozen = true;
+                Ok(())
+            }
+            _ => {
+                self.coverage.mark(Mark::Stall);
+                let us = self.dice.magnitude(3_000_000);
+                self.stall(client, us);
+                Ok(())
+            }
+        }
+    }
+
+    fn stall(&mut self, client: usize, us: u64) {
+        self.clients[client].stalled_until_us = self.clock.now().mono_us + us;
+    }
+
+    /// Runs `act` on a connection, with the encoder beside it.
+    fn with(&mut self, slot: usize, act: impl FnOnce(&mut Connection, &mut FrameEncoder)) {
+        if let Some(connection) = self.slots[slot].as_deref_mut() {
+            act(connection, &mut self.encoder);
+        }
+    }
+
+    fn connect_and_greet(&mut self, client: usize, service: &mut impl Service) -> Result<(), Violation> {
+        if self.dice.one_in(3) {
+            return Ok(());
+        }
+        self.connect(client, service)?;
+        let Some(slot) = self.clients[client].slot else { return Ok(()) };
+        if self.clients[client].role == Role::Violator && self.dice.one_in(3) {
+            return Ok(());
+        }
+        self.greet(slot);
+        Ok(())
+    }
+
+    pub(super) fn greet(&mut self, slot: usize) {
+        let minor = self.dice.pick(&[0, 0, 3]);
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        let encoder = &mut self.encoder;
+        connection.conversation.write(Sent::Hello, self.coverage, |out| {
+            encoder.hello(out, minor, HelloRole::Client, "simulated client", "nexusd-sim");
+        });
+    }
+
+    fn say_goodbye(&mut self, slot: usize) {
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        if !connection.conversation.is_welcome {
+            return;
+        }
+        let encoder = &mut self.encoder;
+        connection.conversation.write(Sent::Goodbye, self.coverage, |out| encoder.goodbye(out, "done", 0));
+    }
+
+    fn ping(&mut self, slot: usize) {
+        let token = self.dice.bits();
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        connection.conversation.write(Sent::Ping(token), self.coverage, |out| {
+            FrameEncoder::ping_or_pong(out, FrameKind::Ping, token);
+        });
+    }
+
+    /// More pings than the daemon is willing to answer at once.
+    fn flood(&mut self, slot: usize) {
+        for _ in 0..FLOOD_PINGS {
+            self.ping(slot);
+        }
+    }
+
+    fn unbind(&mut self, slot: usize) {
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        let conversation = &mut connection.conversation;
+        if conversation.topic_ids.is_empty() {
+            return;
+        }
+        let id = self.dice.below(conversation.topic_ids.len());
+        conversation.topic_ids[id] = None;
+        conversation.write(Sent::Other, self.coverage, |out| {
+            FrameEncoder::topic_unbind(out, TopicId(id as u32));
+        });
+    }
+
+    /// The client's id for a topic: an old one, or one bound now.
+    fn bound_id(&mut self, slot: usize, topic: usize) -> Option<usize> {
+        let connection = self.slots[slot].as_deref_mut()?;
+        let conversation = &mut connection.conversation;
+        let names = |id: &Option<usize>| id.is_some_and(|bind| conversation.binds[bind].topic == topic);
+        if let Some(id) = conversation.topic_ids.iter().position(names) {
+            return Some(id);
+        }
+        let free = conversation.topic_ids.iter().position(Option::is_none);
+        let id = match free {
+            Some(free) => free,
+            // Now and then a name takes another's place.
+            None if !conversation.topic_ids.is_empty() && self.dice.one_in(10) => {
+                self.dice.below(conversation.topic_ids.len())
+            }
+            None => conversation.topic_ids.len(),
+        };
+        if id >= self.scenario.limits.topics {
+            return None;
+        }
+        if id == conversation.topic_ids.len() {
+            conversation.topic_ids.push(None);
+        }
+        let bind = conversation.binds.len();
+        conversation.binds.push(Bind { topic, fate: BindFate::Held });
+        conversation.topic_ids[id] = Some(bind);
+        let (encoder, name) = (&mut self.encoder, &self.scenario.topics[topic]);
+        conversation.write(Sent::Bind(bind), self.coverage, |out| {
+            encoder.topic_bind(out, TopicId(id as u32), name);
+        });
+        Some(id)
+    }
+
+    /// A burst of messages.
+    fn publish(&mut self, slot: usize) {
+        let Some(connection) = self.slots[slot].as_deref() else { return };
+        let conversation = &connection.conversation;
+        let is_polite = self.clients[connection.client].is_polite;
+        let most = if is_polite { OUTBOX_BYTES_MAX } else { RUDE_OUTBOX_BYTES_MAX };
+        if (conversation.is_held_back && is_polite) || conversation.outbox().len() > most {
+            return;
+        }
+        let count = 1 + self.dice.below(self.scenario.burst_max);
+        let mut topic = self.dice.below(self.scenario.client_topics());
+        for _ in 0..count {
+            if self.dice.one_in(4) {
+                topic = self.dice.below(self.scenario.client_topics());
+            }
+            self.publish_one(slot, topic);
+        }
+    }
+
+    fn publish_one(&mut self, slot: usize, topic: usize) {
+        let Some(id) = self.bound_id(slot, topic) else { return };
+        let len = self.scenario.payload_len(&mut self.dice);
+        let index = self.oracle.next_publication();
+        let metadata = if self.dice.one_in(4) { self.dice.below(self.oracle.shelf().len()) } else { 0 };
+        let mut flags = MessageFlags::default();
+        if self.dice.one_in(4) {
+            flags = flags.with(MessageFlags::ACK);
+        }
+        if len < NAME_BYTES {
+            flags = flags.with(MessageFlags::KEYED);
+        }
+        let asks_too_much = self.dice.one_in(60);
+        if asks_too_much {
+            flags = flags.with(MessageFlags::RETAIN).with(MessageFlags::ACK);
+        }
+        let ttl_ms = if self.dice.one_in(8) { 60_000_000 } else { 0 };
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        let conversation = &mut connection.conversation;
+        let Some(bind) = conversation.topic_ids[id] else { return };
+        let is_refused = conversation.binds[bind].fate == BindFate::Refused || asks_too_much;
+        let shelf = self.oracle.shelf().table(metadata);
+        let header = Header::new(FrameKind::Message, shelf.len() as u16, len)
+            .with_topic(TopicId(id as u32))
+            .with_sequence(Sequence(conversation.next_sequence))
+            .with_flags(flags)
+            .with_ttl_ms(ttl_ms)
+            .with_key_hash(if len < NAME_BYTES { index } else { 0 });
+        conversation.next_sequence += 1;
+        conversation.write(Sent::Publish(index), self.coverage, |out| {
+            payload::encode(out, &header, shelf, index, len);
+        });
+        let fate = if is_refused { Fate::Refused } else { Fate::Written };
+        let publication = Publication::new(conversation.number, topic, header, metadata, len, bind, fate);
+        let previous = match is_refused {
+            true => crate::oracle::NONE,
+            false => conversation.newest.insert(topic, index).unwrap_or(crate::oracle::NONE),
+        };
+        self.oracle.write(publication, previous);
+        if is_refused {
+            self.coverage.mark(Mark::RefusedPublish);
+        }
+    }
+
+    /// A subscription with some filters and limits.
+    fn subscribe(&mut self, slot: usize) {
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        let conversation = &mut connection.conversation;
+        if conversation.streams.len() >= STREAMS_MAX * 4 || conversation.known_streams.len() >= STREAMS_MAX {
+            return;
+        }
+        let count = if self.dice.one_in(3) { 1 + self.dice.below(4) } else { 1 };
+        let choices = &self.scenario.filters;
+        let filters: Vec<String> =
+            (0..count).map(|_| choices[self.dice.below(choices.len())].clone()).collect();
+        let limits = &self.scenario.limits;
+        let policies = [None, Some(OverflowPolicy::DropOldest), Some(OverflowPolicy::Block)];
+        let policy = self.dice.pick(&policies);
+        let queue_messages = self.dice.pick(&[None, Some(0), Some(1), Some(2), Some(9), Some(100)]);
+        let queue_bytes = self.dice.pick(&[None, Some(500), Some(20_000), Some(10 << 20)]);
+        let request = conversation.next_request;
+        conversation.next_request += 1;
+        let effective = policy.unwrap_or(limits.policy);
+        let stream = Stream::new(
+            conversation.number,
+            request,
+            filters,
+            effective,
+            queue_messages.map_or(limits.queue_messages, u64::from),
+            queue_bytes.unwrap_or(limits.queue_bytes),
+        );
+        trace!(self.trace, "  {} subscribes {:?} {effective:?}", conversation.number, stream.filters);
+        let filters: Vec<&str> = stream.filters.iter().map(String::as_str).collect();
+        let subscribe = SubscribeRequest {
+            request,
+            filters: &filters,
+            policy,
+            queue_messages,
+            queue_bytes,
+            receive_retained: false,
+        };
+        let encoder = &mut self.encoder;
+        let place = self.oracle.next_stream();
+        conversation.write(Sent::Subscribe(place), self.coverage, |out| encoder.subscribe(out, &subscribe));
+        drop(filters);
+        conversation.streams.push(place);
+        self.oracle.subscribe(stream);
+        self.coverage.subscribed(effective);
+    }
+
+    /// The end of a subscription, or of one that never was.
+    fn unsubscribe(&mut self, slot: usize) {
+        let unknown = SubscriptionId((u128::from(self.dice.bits()) << 64) | 1);
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        let conversation = &mut connection.conversation;
+        let request = conversation.next_request;
+        conversation.next_request += 1;
+        let (sent, id) = if conversation.known_streams.is_empty() || self.dice.one_in(10) {
+            (Sent::UnsubscribeUnknown, unknown)
+        } else {
+            let at = self.dice.below(conversation.known_streams.len());
+            let stream = conversation.known_streams[at];
+            let Some(id) = conversation.subscription_of(stream, &self.oracle) else { return };
+            conversation.known_streams.swap_remove(at);
+            (Sent::Unsubscribe(stream), id)
+        };
+        let encoder = &mut self.encoder;
+        conversation.write(sent, self.coverage, |out| encoder.unsubscribe(out, request, id, false));
+    }
+}
