@@ -178,6 +178,15 @@ impl Shard {
         }
     }
 
+    /// Lends the slices of the connection's running send once more, as `gather` did. For the
+    /// simulator, which proves with it that they stay where and as they are.
+    pub fn lend_again(&self, id: ConnectionId, take: &mut dyn FnMut(&[u8])) {
+        let connection = self.connections.get(id.index as usize).and_then(Option::as_deref);
+        if let Some(connection) = connection.filter(|connection| connection.id == id) {
+            flush::lend(&connection.outbound, &self.plane, take);
+        }
+    }
+
     fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         open_connection(&mut self.connections, id)
     }
