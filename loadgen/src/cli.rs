@@ -1,0 +1,420 @@
+//! The command line, and what it asks for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::LoadError;
+use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_size};
+use crate::server::Addresses;
+use crate::stamp::STAMP_BYTES;
+use crate::target::Target;
+use crate::workload::{Overrides, Transport, Workload};
+
+const ABOUT: &str = "\
+Measures NexusD, and the limits it is measured against, honestly.
+
+Without arguments it starts a node inside this process, measures throughput and latency, and prints \
+both; that takes less than 20 seconds.";
+
+const EXAMPLES: &str = "\
+Workloads:
+  T1     one publisher to one subscriber, as fast as it goes
+  T2     eight publishers to eight subscribers over eight topics
+  F16, F64, F1000
+         one publisher to 16, 64, 1,000 subscribers
+  P      sparse: 20 k messages/s, each in a send of its own, to 1 and to 64 subscribers,
+         over TCP and over the unix socket
+  L      latency at 10 k, 100 k and 1 M messages/s, or at shares of the capacity
+  B      16 subscribers of which one stalls, beside the same run without it; the stalled one
+         reads at the end and checks that it was told exactly what it lost
+
+Examples:
+  nexusd-loadgen --workload T1
+      A daemon on core 0, the load on core 1, 128-byte messages for 5 s.
+  nexusd-loadgen --workload T1 --size 16,128,1024,16384 --json results.json
+      Four runs; one JSON object per line and run.
+  nexusd-loadgen --target relay --workload F16
+      The same load through a bare relay: what any server that copies per subscriber can do.
+  nexusd-loadgen --workload L --rate 100k --transport unix --hgrm latency.hgrm
+      Latency at 100 k messages/s over the unix socket, as a histogram to plot.
+  nexusd-loadgen --workload L --capacity-shares 10,50,80
+      First the capacity, then latency at 10, 50 and 80 % of it.
+  nexusd-loadgen --workload T1 --addr 127.0.0.1:5672 --server-pid $(pidof nexusd)
+      A daemon that runs already; its process id makes CPU time and memory known.
+
+How it measures:
+  At --rate max the publisher keeps at most --window messages undelivered; for fan-out the slowest
+  subscriber counts. At a given rate the load is open loop: each message has an intended time, and
+  latency runs from there to the subscriber's read, however late the message was sent.
+  A run that loses, duplicates or reorders messages, or reaches less than 99 % of its rate, is not
+  valid, and the exit code is 1. Bad flags: exit code 2.";
+
+/// The command line.
+#[derive(Debug, Parser)]
+#[command(name = "nexusd-loadgen", version, about = ABOUT, after_help = EXAMPLES)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    /// The system to measure
+    #[arg(long, value_enum, default_value = "nexusd")]
+    target: Target,
+
+    /// What to measure it with; see below
+    #[arg(long, value_enum, ignore_case = true)]
+    workload: Option<Workload>,
+
+    /// Payload size in bytes, at least 16; several make several runs [default: 128]
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, value_delimiter = ',')]
+    size: Vec<usize>,
+
+    /// Messages per second over all publishers, or max [default: the workload's]
+    #[arg(long, value_name = "N|max", value_parser = parse_rate)]
+    rate: Option<Rate>,
+
+    /// Most messages in one write [default: what fits 128 KiB; 1 in P]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    batch: Option<u64>,
+
+    /// Undelivered messages at --rate max [default: 8192, fewer for large messages or fan-outs]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    window: Option<u64>,
+
+    /// Length of the measured interval
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    duration: Duration,
+
+    /// Time before it, which is discarded
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    warmup: Duration,
+
+    /// A server that runs already, over TCP
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["unix", "spawn"])]
+    addr: Option<String>,
+
+    /// A server that runs already, over its unix socket: a path, or @ and an abstract name
+    #[arg(long, value_name = "NAME", conflicts_with = "spawn")]
+    unix: Option<String>,
+
+    /// Start the server, pinned, in a process of its own, and stop it: the default without --addr
+    /// and --unix
+    #[arg(long)]
+    spawn: bool,
+
+    /// Process id of the server at --addr or --unix, to account for its CPU time and memory
+    #[arg(long, value_name = "PID", conflicts_with = "spawn")]
+    server_pid: Option<u32>,
+
+    /// Core for a server that is started here
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    server_core: usize,
+
+    /// Core for all threads of the load
+    #[arg(long, value_name = "CORE", default_value_t = 1)]
+    load_core: usize,
+
+    /// How long a server that is started here looks for work before it sleeps, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    spin_us: u32,
+
+    /// How clients connect to a server that is started here [default: tcp; both in P]
+    #[arg(long, value_enum, conflicts_with_all = ["addr", "unix"])]
+    transport: Option<Transport>,
+
+    /// Subscribers in P [default: 1,64]
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    fan_out: Vec<usize>,
+
+    /// In L: rates as percentages of the capacity, which is measured first
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', conflicts_with = "rate")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100))]
+    capacity_shares: Vec<u64>,
+
+    /// Nodes to start; the workloads here need one
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u8).range(1..=1))]
+    nodes: u8,
+
+    /// Write one line of JSON per run to this file, or to standard output (-)
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<PathBuf>,
+
+    /// Write the latency histogram to this file; of several runs, to one file each
+    #[arg(long, value_name = "FILE")]
+    hgrm: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// What --spawn starts: a server that ends with its standard input
+    #[command(hide = true)]
+    Serve {
+        #[arg(value_enum)]
+        target: Target,
+        #[arg(long)]
+        core: usize,
+        #[arg(long, default_value_t = 0)]
+        spin_us: u32,
+    },
+}
+
+/// What a command line asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Request {
+    /// Be a server.
+    Serve {
+        /// Which.
+        target: Target,
+        /// On this core.
+        core: usize,
+        /// Spinning this long before it sleeps, in microseconds.
+        spin_us: u32,
+    },
+    /// Show what an embedded node can do.
+    Demo {
+        /// The node's core.
+        server_core: usize,
+        /// The load's core.
+        load_core: usize,
+    },
+    /// Measure.
+    Measure(Box<MeasureRequest>),
+}
+
+/// A workload to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct MeasureRequest {
+    /// The system.
+    pub(crate) target: Target,
+    /// The workload.
+    pub(crate) workload: Workload,
+    /// What differs from its defaults.
+    pub(crate) overrides: Overrides,
+    /// Percentages of the capacity to run at, instead of fixed rates.
+    pub(crate) capacity_shares: Vec<u64>,
+    /// Length of the measured interval.
+    pub(crate) duration: Duration,
+    /// Time before it.
+    pub(crate) warmup: Duration,
+    /// Where the server comes from.
+    pub(crate) source: ServerSource,
+    /// Core of a server that is started here.
+    pub(crate) server_core: usize,
+    /// Core of the load.
+    pub(crate) load_core: usize,
+    /// Where results go, besides the table.
+    pub(crate) files: ResultFiles,
+}
+
+/// Where the server comes from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum ServerSource {
+    /// Start one for every run.
+    Spawn {
+        /// Microseconds it spins before it sleeps.
+        spin_us: u32,
+    },
+    /// It runs already.
+    Running {
+        /// Where.
+        addresses: Addresses,
+        /// Its process, if known.
+        pid: Option<u32>,
+    },
+}
+
+/// Where results go, besides the table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct ResultFiles {
+    /// JSON lines; `-` is standard output.
+    pub(crate) json: Option<PathBuf>,
+    /// Histograms.
+    pub(crate) hgrm: Option<PathBuf>,
+}
+
+impl Cli {
+    /// What is asked for, or one sentence about what is wrong.
+    pub(crate) fn request(self) -> Result<Request, LoadError> {
+        if let Some(Command::Serve { target, core, spin_us }) = self.command {
+            return Ok(Request::Serve { target, core, spin_us });
+        }
+        let Some(workload) = self.workload else {
+            return self.demo();
+        };
+        self.check(workload)?;
+        let source = self.source()?;
+        let transport = match &source {
+            ServerSource::Running { addresses, .. } if addresses.unix.is_some() => {
+                Some(Transport::Unix)
+            }
+            ServerSource::Running { .. } => Some(Transport::Tcp),
+            ServerSource::Spawn { .. } => self.transport,
+        };
+        Ok(Request::Measure(Box::new(MeasureRequest {
+            target: self.target,
+            workload,
+            overrides: Overrides {
+                sizes: self.size,
+                rate: self.rate,
+                batch: self.batch,
+                window: self.window,
+                transport,
+                fan_outs: self.fan_out,
+            },
+            capacity_shares: self.capacity_shares,
+            duration: self.duration,
+            warmup: self.warmup,
+            source,
+            server_core: self.server_core,
+            load_core: self.load_core,
+            files: ResultFiles { json: self.json, hgrm: self.hgrm },
+        })))
+    }
+
+    /// Without a workload there is nothing that other flags could refer to.
+    fn demo(self) -> Result<Request, LoadError> {
+        let is_plain = self.target == Target::Nexusd
+            && self.size.is_empty()
+            && self.addr.is_none()
+            && self.unix.is_none()
+            && !self.spawn
+            && self.rate.is_none()
+            && self.json.is_none()
+            && self.hgrm.is_none();
+        if is_plain {
+            return Ok(Request::Demo { server_core: self.server_core, load_core: self.load_core });
+        }
+        Err(usage("say what to measure, such as --workload T1; --help explains the workloads"))
+    }
+
+    fn check(&self, workload: Workload) -> Result<(), LoadError> {
+        if let Some(size) = self.size.iter().find(|size| **size < STAMP_BYTES) {
+            return Err(usage(format!(
+                "--size {size} is too small: a payload carries a counter and a time, \
+                 {STAMP_BYTES} bytes"
+            )));
+        }
+        if self.duration < Duration::from_millis(100) {
+            return Err(usage("--duration must be at least 100ms"));
+        }
+        if self.fan_out.contains(&0) {
+            return Err(usage("--fan-out must be at least 1"));
+        }
+        if workload != Workload::P && !self.fan_out.is_empty() {
+            return Err(usage("--fan-out belongs to --workload P"));
+        }
+        if workload != Workload::L && !self.capacity_shares.is_empty() {
+            return Err(usage("--capacity-shares belongs to --workload L"));
+        }
+        if workload == Workload::B && self.target != Target::Nexusd {
+            return Err(usage(
+                "--workload B needs a server that drops for a stalled subscriber; pump and relay \
+                 wait for it for ever",
+            ));
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> Result<ServerSource, LoadError> {
+        let running = |addresses| ServerSource::Running { addresses, pid: self.server_pid };
+        if let Some(address) = &self.addr {
+            return Ok(running(Addresses { tcp: Some(resolve(address)?), unix: None }));
+        }
+        if let Some(name) = &self.unix {
+            return Ok(running(Addresses { tcp: None, unix: Some(name.clone()) }));
+        }
+        if self.server_pid.is_some() {
+            return Err(usage("--server-pid belongs to --addr or --unix"));
+        }
+        Ok(ServerSource::Spawn { spin_us: self.spin_us })
+    }
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, LoadError> {
+    use std::net::ToSocketAddrs;
+    address
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut found| found.next())
+        .ok_or_else(|| usage(format!("--addr {address} is no address such as 127.0.0.1:5672")))
+}
+
+fn usage(sentence: impl Into<String>) -> LoadError {
+    LoadError::Usage(sentence.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn request(arguments: &str) -> Result<Request, String> {
+        let arguments = std::iter::once("nexusd-loadgen").chain(arguments.split_whitespace());
+        Cli::try_parse_from(arguments)
+            .map_err(|error| error.to_string())?
+            .request()
+            .map_err(|error| error.to_string())
+    }
+
+    fn measure(arguments: &str) -> MeasureRequest {
+        match request(arguments) {
+            Ok(Request::Measure(measure)) => *measure,
+            other => panic!("no measurement: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_scripts_rely_on_are_there() {
+        let request = measure(
+            "--target relay --workload T1 --size 128 --rate max --batch 100 --window 8192 \
+             --duration 5s --warmup 1s --spawn --server-core 0 --load-core 1 --nodes 1 --json -",
+        );
+        assert_eq!(request.target, Target::Relay);
+        assert_eq!(request.source, ServerSource::Spawn { spin_us: 0 });
+        assert_eq!(request.files.json, Some("-".into()));
+        assert_eq!(request.overrides.window, Some(8_192));
+    }
+
+    #[test]
+    fn nothing_asked_is_the_demo() {
+        assert!(matches!(request(""), Ok(Request::Demo { .. })));
+    }
+
+    #[test]
+    fn an_address_means_tcp_and_a_unix_name_means_the_unix_socket() {
+        let tcp = measure("--workload P --addr 127.0.0.1:1");
+        assert_eq!(tcp.overrides.transport, Some(Transport::Tcp));
+        let unix = measure("--workload P --unix @nexusd/5672 --server-pid 7");
+        assert_eq!(unix.overrides.transport, Some(Transport::Unix));
+        assert!(matches!(unix.source, ServerSource::Running { pid: Some(7), .. }));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_in_one_sentence() {
+        for (arguments, expected) in [
+            ("--size 128", "--workload T1"),
+            ("--workload T1 --size 15", "16 bytes"),
+            ("--workload T1 --size 128,8", "16 bytes"),
+            ("--workload B --target relay", "stalled subscriber"),
+            ("--workload T1 --capacity-shares 10", "--workload L"),
+            ("--workload T1 --fan-out 2", "--workload P"),
+            ("--workload T1 --addr nowhere", "127.0.0.1:5672"),
+            ("--workload T1 --server-pid 1", "--addr or --unix"),
+            ("--workload T1 --addr 127.0.0.1:1 --spawn", "cannot be used with"),
+            ("--workload T9", "invalid value"),
+            ("--workload T1 --rate fast", "20k"),
+        ] {
+            let error = request(arguments).expect_err(arguments);
+            assert!(error.contains(expected), "{arguments}: {error}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `nexusd-loadgen`: measures NexusD and the systems it is measured against.
+//!
+//! `cli.rs` says what can be asked; `workload.rs` turns it into runs; `session.rs` does them one
+//! after the other and `run.rs` each of them: it connects the clients (`clients.rs`), whose threads
+//! publish (`publisher.rs`) and read and check (`subscriber.rs`), and takes two looks at what they
+//! count. What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
+//! stated against, are servers inside this program (`forwarder.rs`).
+
+mod batch;
+mod cli;
+mod clients;
+mod clock;
+mod connection;
+mod demo;
+mod error;
+mod forwarder;
+mod hiccup;
+mod lane;
+mod latency;
+mod machine;
+mod measurement;
+mod pinning;
+mod publisher;
+mod pump;
+mod quantity;
+mod relay;
+mod report;
+mod run;
+mod schedule;
+mod sequence_check;
+mod server;
+mod session;
+mod stalled;
+mod stamp;
+mod subscriber;
+mod table;
+mod target;
+mod window;
+mod workload;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Request};
+use crate::error::LoadError;
+
+fn main() -> ExitCode {
+    match Cli::parse().request().and_then(carry_out) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // Without a standard error there is nobody to tell.
+            let _ = writeln!(io::stderr(), "nexusd-loadgen: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Whether all went well.
+fn carry_out(request: Request) -> Result<bool, LoadError> {
+    match request {
+        Request::Serve { target, core, spin_us } => {
+            server::serve::serve(target, core, spin_us).map(|()| true)
+        }
+        Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
+        Request::Measure(request) => session::measure(&request),
+    }
+}

@@ -1,0 +1,86 @@
+//! What one run measured, and whether it counts.
+
+use crate::hiccup::Hiccups;
+use crate::latency::Latencies;
+use crate::quantity::Rate;
+use crate::sequence_check::Faults;
+use crate::server::account::{CpuTime, Memory};
+use crate::server::sends::SendCounts;
+use crate::stalled::StalledReport;
+use crate::workload::Case;
+
+/// A schedule counts as kept from this share of its rate on.
+const RATE_KEPT: f64 = 0.99;
+
+/// What one run measured.
+#[derive(Debug)]
+pub(crate) struct Measurement {
+    /// Length of the measured interval, in seconds.
+    pub(crate) elapsed_s: f64,
+    /// Messages handed to sockets within it.
+    pub(crate) sent: u64,
+    /// Messages received within it, over all subscribers that read.
+    pub(crate) received: u64,
+    /// Messages sent in all, warm-up included.
+    pub(crate) sent_in_all: u64,
+    /// What was wrong, over everything.
+    pub(crate) faults: Faults,
+    /// Messages the server said it did not deliver to subscribers that read.
+    pub(crate) told_lost: u64,
+    /// From the intended time to the read; at an unlimited rate, of a sample, from the send.
+    pub(crate) latencies: Latencies,
+    /// From the send to the read.
+    pub(crate) send_latencies: Latencies,
+    /// CPU time of the server within the interval.
+    pub(crate) server_cpu: Option<CpuTime>,
+    /// CPU time of the generator within the interval; `None` if the server is part of it.
+    pub(crate) load_cpu: Option<CpuTime>,
+    /// Memory of the server at the end of the interval.
+    pub(crate) server_memory: Option<Memory>,
+    /// Sends the server made, if it tells.
+    pub(crate) server_sends: Option<SendCounts>,
+    /// What the machine did meanwhile.
+    pub(crate) hiccups: Hiccups,
+    /// What the stalled subscriber found, if there was one.
+    pub(crate) stalled: Option<StalledReport>,
+}
+
+impl Measurement {
+    /// Everything that keeps this run from counting; empty if it is valid.
+    pub(crate) fn objections(&self, case: &Case) -> Vec<String> {
+        let mut objections = Vec::new();
+        let mut object = |count: u64, what: &str| {
+            if count > 0 {
+                objections.push(format!("{count} messages {what}"));
+            }
+        };
+        object(self.faults.lost, "lost");
+        object(self.faults.duplicated, "duplicated");
+        object(self.faults.reordered, "out of order");
+        object(self.faults.foreign, "that nobody sent");
+        if let Rate::PerSecond(rate) = case.rate {
+            let rates =
+                [("sent", self.sent, 1), ("received", self.received, case.shape.fan_out as u64)];
+            for (what, messages, fan_out) in rates {
+                let share = messages as f64 / self.elapsed_s / (rate * fan_out) as f64;
+                if share < RATE_KEPT {
+                    objections.push(format!(
+                        "only {:.1} % of the offered rate was {what}",
+                        share * 100.0
+                    ));
+                }
+            }
+        }
+        match &self.stalled {
+            Some(stalled) if !stalled.exact => objections.push(format!(
+                "the stalled subscriber received {} and was told of {} lost, but {} were sent",
+                stalled.received, stalled.told_lost, stalled.sent
+            )),
+            _ => {}
+        }
+        if self.received == 0 {
+            objections.push("nothing was received".into());
+        }
+        objections
+    }
+}

@@ -1,0 +1,166 @@
+//! One publisher: a thread that writes prepared frames to its connection.
+//!
+//! At an unlimited rate it writes large batches as long as the window has room, and parks when it has
+//! none. On a schedule it writes what is due, in batches if it owes more than one message, and sleeps
+//! until the next is. It never spins: it shares its core with the subscribers.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::batch::Batch;
+use crate::clock;
+use crate::connection::{Connection, Received};
+use crate::error::LoadError;
+use crate::lane::{Lane, RunState};
+use crate::schedule::Schedule;
+use crate::target::{Framing, PublisherEnd};
+
+/// How often a publisher looks whether the server has said something.
+const LISTEN_EVERY_NS: u64 = 1_000_000_000;
+
+/// What tells a publisher when to send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pace {
+    /// The lane's window.
+    Window,
+    /// An open-loop schedule.
+    Schedule(Schedule),
+}
+
+/// A publisher that is connected and may begin.
+#[derive(Debug)]
+pub(crate) struct Publisher<F> {
+    connection: Connection,
+    framing: F,
+    batch: Batch,
+    lane: Arc<Lane>,
+    state: Arc<RunState>,
+    pace: Pace,
+    sent: u64,
+}
+
+impl<F: Framing> Publisher<F> {
+    /// A publisher on a connection behind its handshake; at most `batch` messages go in one write.
+    pub(crate) fn new(
+        end: PublisherEnd<F>,
+        batch: Option<u64>,
+        lane: Arc<Lane>,
+        state: Arc<RunState>,
+        pace: Pace,
+    ) -> Self {
+        Self {
+            connection: end.connection,
+            framing: end.framing,
+            batch: Batch::new(end.template, batch),
+            lane,
+            state,
+            pace,
+            sent: 0,
+        }
+    }
+
+    /// Publishes from `start_ns` to `end_ns`, and says how many messages it sent.
+    pub(crate) fn run(mut self, start_ns: u64, end_ns: u64) -> Result<u64, LoadError> {
+        clock::wake_on_time();
+        clock::sleep_until(start_ns);
+        let result = match self.pace {
+            Pace::Window => self.run_windowed(end_ns),
+            Pace::Schedule(schedule) => self.run_scheduled(schedule, end_ns),
+        };
+        self.lane.on_ended(self.sent);
+        if result.is_err() {
+            self.state.give_up();
+        }
+        result.map(|()| self.sent)
+    }
+
+    fn run_windowed(&mut self, end_ns: u64) -> Result<(), LoadError> {
+        // Less than a whole write is not worth a system call, unless the window is that small.
+        let wanted = self.batch.capacity().min(self.lane.window.half());
+        let mut listen_ns = 0;
+        loop {
+            let now_ns = clock::now_ns();
+            if now_ns >= end_ns || self.state.is_given_up() {
+                return Ok(());
+            }
+            if now_ns >= listen_ns {
+                listen_ns = now_ns + LISTEN_EVERY_NS;
+                self.listen()?;
+            }
+            let room = self.lane.window.room(self.sent);
+            if room < wanted {
+                self.lane.window.wait_for_room(self.sent);
+                continue;
+            }
+            let count = room.min(self.batch.capacity());
+            let bytes = self.batch.prepare(self.sent, count, now_ns, |_| now_ns);
+            write(&self.connection, bytes, &self.state).or_else(|error| self.explain(error))?;
+            self.sent += count;
+            self.lane.on_sent(self.sent);
+        }
+    }
+
+    fn run_scheduled(&mut self, schedule: Schedule, end_ns: u64) -> Result<(), LoadError> {
+        let mut listen_ns = 0;
+        loop {
+            let next_ns = schedule.intended_ns(self.sent);
+            if next_ns >= end_ns || self.state.is_given_up() {
+                return Ok(());
+            }
+            let mut now_ns = clock::now_ns();
+            if now_ns < next_ns {
+                if now_ns >= listen_ns {
+                    listen_ns = now_ns + LISTEN_EVERY_NS;
+                    self.listen()?;
+                }
+                clock::sleep_until(next_ns);
+                now_ns = clock::now_ns();
+            }
+            let due = schedule.due(now_ns.min(end_ns - 1));
+            let count = (due - self.sent).min(self.batch.capacity());
+            let bytes = self.batch.prepare(self.sent, count, now_ns, |n| schedule.intended_ns(n));
+            write(&self.connection, bytes, &self.state).or_else(|error| self.explain(error))?;
+            self.sent += count;
+            self.lane.on_sent(self.sent);
+        }
+    }
+
+    /// Reads what the server has said meanwhile: an error ends the run.
+    fn listen(&mut self) -> Result<(), LoadError> {
+        let mut buffer = [0; 4_096];
+        loop {
+            match self.connection.receive_now(&mut buffer) {
+                Ok(Received::Bytes(bytes)) => self
+                    .framing
+                    .on_bytes(&buffer[..bytes], &mut |_| {})
+                    .map_err(|source| LoadError::Conversation { role: "publisher", source })?,
+                Ok(Received::Nothing) => break,
+                Ok(Received::End) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+                Err(source) => return Err(lost(source)),
+            }
+        }
+        let reply = self.framing.take_reply();
+        write(&self.connection, &reply, &self.state).map_err(lost)
+    }
+
+    /// A write failed: what the server said last is the better reason.
+    #[cold]
+    fn explain(&mut self, error: io::Error) -> Result<(), LoadError> {
+        if self.state.is_given_up() {
+            return Ok(());
+        }
+        match self.listen() {
+            Err(said @ LoadError::Conversation { .. }) => Err(said),
+            _ => Err(lost(error)),
+        }
+    }
+}
+
+#[inline]
+fn write(connection: &Connection, bytes: &[u8], state: &RunState) -> io::Result<()> {
+    connection.send_all(bytes, || state.is_given_up())
+}
+
+fn lost(source: io::Error) -> LoadError {
+    LoadError::Connection { role: "publisher", source }
+}

@@ -1,0 +1,358 @@
+//! The result of one run as scripts read it: one JSON object per run and line.
+//!
+//! Keys are public interface: added, never renamed, and always there; what was not measured is
+//! `null`.
+
+use std::io::{self, Write};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use crate::latency::LatencySummary;
+use crate::machine::Machine;
+use crate::measurement::Measurement;
+use crate::quantity::Rate;
+use crate::run::RunOptions;
+use crate::stalled::StalledReport;
+use crate::workload::{Case, Workload};
+
+/// Where client and server ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(crate) struct Cores {
+    /// The server's core, where it was pinned by us.
+    pub(crate) server_core: Option<usize>,
+    /// The load's core.
+    pub(crate) load_core: usize,
+}
+
+/// One run.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct RunRecord {
+    pub(crate) target: &'static str,
+    pub(crate) workload: &'static str,
+    /// What tells the runs of a workload apart, for people.
+    pub(crate) label: String,
+    /// Payload bytes.
+    pub(crate) size: usize,
+    pub(crate) publishers: usize,
+    /// Subscribers that read, over all topics.
+    pub(crate) subscribers: usize,
+    pub(crate) transport: &'static str,
+    /// Offered messages per second; `null` is as fast as the window allows.
+    pub(crate) rate: Option<u64>,
+    /// Undelivered messages allowed at a time; `null` on a schedule.
+    pub(crate) window: Option<u64>,
+    /// Most messages in one write; `null` is as many as fit.
+    pub(crate) batch: Option<u64>,
+    /// Nodes of the mesh under test.
+    pub(crate) nodes: usize,
+    /// Length of the measured interval.
+    pub(crate) duration_s: f64,
+    pub(crate) warmup_s: f64,
+    pub(crate) valid: bool,
+    /// Why it is not valid.
+    pub(crate) objections: Vec<String>,
+    pub(crate) sent_per_s: f64,
+    pub(crate) received_per_s: f64,
+    /// Messages sent, warm-up included: what the checks cover.
+    pub(crate) sent: u64,
+    pub(crate) lost: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) reordered: u64,
+    /// Messages received that nobody sent.
+    pub(crate) foreign: u64,
+    /// Messages the server said it had not delivered.
+    pub(crate) told_lost: u64,
+    pub(crate) server_cpu_s: Option<f64>,
+    pub(crate) server_user_s: Option<f64>,
+    pub(crate) server_system_s: Option<f64>,
+    /// CPU time of the load generator.
+    pub(crate) load_cpu_s: Option<f64>,
+    /// Deliveries per second of the server's CPU time.
+    pub(crate) messages_per_cpu_s: Option<f64>,
+    pub(crate) user_ns_per_delivery: Option<f64>,
+    pub(crate) sends_per_s: Option<f64>,
+    pub(crate) bytes_per_send: Option<f64>,
+    /// Open loop, from the intended time; `null` at an unlimited rate, which has no schedule.
+    pub(crate) latency_us: Option<LatencySummary>,
+    /// From the hand-over to the socket; `null` for payloads too short to carry that time.
+    pub(crate) send_latency_us: Option<LatencySummary>,
+    /// Closed loop: how long a message spends within the window at an unlimited rate. No latency
+    /// that an application would see.
+    pub(crate) window_latency_us: Option<LatencySummary>,
+    pub(crate) server_rss_kb: Option<u64>,
+    pub(crate) server_rss_peak_kb: Option<u64>,
+    /// Gaps of more than a millisecond in which a core was not ours.
+    pub(crate) hiccups: u64,
+    pub(crate) hiccup_longest_us: f64,
+    /// The hiccups are too many: repeat the run, or do not trust its tail.
+    pub(crate) noisy: bool,
+    /// Time until all nodes route to each other; `null` for a single node.
+    pub(crate) converged_s: Option<f64>,
+    /// What the stalled subscriber found.
+    pub(crate) stalled: Option<StalledReport>,
+    /// The same run without the stalled subscriber, and this one's figures as a share of its.
+    pub(crate) without_stalled: Option<Comparison>,
+    #[serde(flatten)]
+    pub(crate) cores: Cores,
+    #[serde(flatten)]
+    pub(crate) machine: Machine,
+    /// When the run ended, in seconds since 1970.
+    pub(crate) ended_unix_s: u64,
+}
+
+/// A run beside the one it is compared with.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub(crate) struct Comparison {
+    /// Deliveries per second of the other run.
+    pub(crate) received_per_s: f64,
+    /// Deliveries per CPU-second of the other run.
+    pub(crate) messages_per_cpu_s: Option<f64>,
+    /// 99th percentile of the other run, in microseconds.
+    pub(crate) p99_us: Option<f64>,
+    /// This run's deliveries per second, as a share of the other's.
+    pub(crate) received_ratio: f64,
+    /// This run's deliveries per CPU-second, as a share of the other's.
+    pub(crate) messages_per_cpu_s_ratio: Option<f64>,
+    /// This run's 99th percentile, as a share of the other's.
+    pub(crate) p99_ratio: Option<f64>,
+}
+
+impl RunRecord {
+    /// The record of one run.
+    pub(crate) fn new(
+        workload: Workload,
+        case: &Case,
+        options: &RunOptions,
+        measurement: &Measurement,
+        cores: Cores,
+        machine: &Machine,
+    ) -> Self {
+        let objections = measurement.objections(case);
+        let deliveries = measurement.received as f64;
+        let cpu = measurement.server_cpu;
+        let sends = measurement.server_sends;
+        let latency = measurement.latencies.summary();
+        let (rate, window) = match case.rate {
+            Rate::Max => (None, Some(case.window)),
+            Rate::PerSecond(rate) => (Some(rate), None),
+        };
+        Self {
+            target: options.target.name(),
+            workload: workload.name(),
+            label: case.label.clone(),
+            size: case.size,
+            publishers: case.shape.publishers,
+            subscribers: case.shape.publishers * case.shape.fan_out,
+            transport: case.transport.name(),
+            rate,
+            window,
+            batch: case.batch,
+            nodes: 1,
+            duration_s: measurement.elapsed_s,
+            warmup_s: options.warmup.as_secs_f64(),
+            valid: objections.is_empty(),
+            objections,
+            sent_per_s: measurement.sent as f64 / measurement.elapsed_s,
+            received_per_s: deliveries / measurement.elapsed_s,
+            sent: measurement.sent_in_all,
+            lost: measurement.faults.lost,
+            duplicated: measurement.faults.duplicated,
+            reordered: measurement.faults.reordered,
+            foreign: measurement.faults.foreign,
+            told_lost: measurement.told_lost,
+            server_cpu_s: cpu.map(|cpu| cpu.seconds()),
+            server_user_s: cpu.map(|cpu| cpu.user_ns as f64 / 1e9),
+            server_system_s: cpu.map(|cpu| cpu.system_ns as f64 / 1e9),
+            load_cpu_s: measurement.load_cpu.map(|cpu| cpu.seconds()),
+            messages_per_cpu_s: cpu.and_then(|cpu| ratio(deliveries, cpu.seconds())),
+            user_ns_per_delivery: cpu.and_then(|cpu| ratio(cpu.user_ns as f64, deliveries)),
+            sends_per_s: sends.map(|sends| sends.sends_per_s),
+            bytes_per_send: sends.map(|sends| sends.bytes_per_send),
+            latency_us: latency.filter(|_| rate.is_some()),
+            send_latency_us: measurement.send_latencies.summary().filter(|_| rate.is_some()),
+            window_latency_us: latency.filter(|_| rate.is_none()),
+            server_rss_kb: measurement.server_memory.map(|memory| memory.resident_kb),
+            server_rss_peak_kb: measurement.server_memory.map(|memory| memory.peak_kb),
+            hiccups: measurement.hiccups.count,
+            hiccup_longest_us: measurement.hiccups.longest_ns as f64 / 1e3,
+            noisy: measurement.hiccups.is_noisy(),
+            converged_s: None,
+            stalled: measurement.stalled,
+            without_stalled: None,
+            cores,
+            machine: machine.clone(),
+            ended_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+        }
+    }
+
+    /// The 99th percentile of whichever latency the run has, in microseconds.
+    pub(crate) fn p99_us(&self) -> Option<f64> {
+        let latency = self.latency_us.or(self.window_latency_us);
+        latency.map(|latency| latency.p99)
+    }
+
+    /// States this run against `other`, the same one without the stalled subscriber.
+    pub(crate) fn compare_with(&mut self, other: &Self) {
+        let of = |mine: Option<f64>, others: Option<f64>| ratio(mine?, others?);
+        self.without_stalled = Some(Comparison {
+            received_per_s: other.received_per_s,
+            messages_per_cpu_s: other.messages_per_cpu_s,
+            p99_us: other.p99_us(),
+            received_ratio: ratio(self.received_per_s, other.received_per_s).unwrap_or(0.0),
+            messages_per_cpu_s_ratio: of(self.messages_per_cpu_s, other.messages_per_cpu_s),
+            p99_ratio: of(self.p99_us(), other.p99_us()),
+        });
+    }
+
+    /// Writes the record as one line of JSON.
+    pub(crate) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        out.write_all(b"\n")
+    }
+}
+
+/// `None` instead of a division by nothing.
+fn ratio(numerator: f64, denominator: f64) -> Option<f64> {
+    (denominator > 0.0).then(|| numerator / denominator)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    use crate::hiccup::Hiccups;
+    use crate::latency::Latencies;
+    use crate::sequence_check::Faults;
+    use crate::server::account::CpuTime;
+    use crate::target::Target;
+    use crate::workload::Overrides;
+
+    /// What scripts rely on.
+    const KEYS: [&str; 21] = [
+        "target",
+        "workload",
+        "size",
+        "window",
+        "valid",
+        "sent_per_s",
+        "received_per_s",
+        "lost",
+        "duplicated",
+        "reordered",
+        "server_cpu_s",
+        "messages_per_cpu_s",
+        "user_ns_per_delivery",
+        "sends_per_s",
+        "bytes_per_send",
+        "latency_us",
+        "server_rss_kb",
+        "hiccups",
+        "converged_s",
+        "commit",
+        "command",
+    ];
+
+    fn measurement() -> Measurement {
+        let mut latencies = Latencies::default();
+        latencies.record(50_000);
+        Measurement {
+            elapsed_s: 2.0,
+            sent: 200,
+            received: 200,
+            sent_in_all: 300,
+            faults: Faults::default(),
+            told_lost: 0,
+            send_latencies: latencies.clone(),
+            latencies,
+            server_cpu: Some(CpuTime { user_ns: 100_000_000, system_ns: 300_000_000 }),
+            load_cpu: None,
+            server_memory: None,
+            server_sends: None,
+            hiccups: Hiccups::default(),
+            stalled: None,
+        }
+    }
+
+    fn record(rate: Rate, measurement: &Measurement) -> RunRecord {
+        let overrides = Overrides { rate: Some(rate), ..Overrides::default() };
+        let case = &Workload::T1.cases(&overrides)[0];
+        let options = RunOptions {
+            target: Target::Relay,
+            warmup: Duration::from_secs(1),
+            duration: Duration::from_secs(2),
+            watched_cores: vec![],
+        };
+        let cores = Cores { server_core: Some(0), load_core: 1 };
+        RunRecord::new(Workload::T1, case, &options, measurement, cores, &Machine::look(2))
+    }
+
+    fn json(record: &RunRecord) -> serde_json::Value {
+        let mut line = Vec::new();
+        record.write_json(&mut line).expect("a vector takes it");
+        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        serde_json::from_slice(&line).expect("one JSON object")
+    }
+
+    #[test]
+    fn a_record_has_every_key_scripts_rely_on() {
+        let json = json(&record(Rate::Max, &measurement()));
+        for key in KEYS {
+            assert!(json.get(key).is_some(), "{key} is missing in {json}");
+        }
+        assert_eq!(json["server_core"], 0);
+    }
+
+    #[test]
+    fn open_loop_latency_is_told_apart_from_that_within_a_window() {
+        let scheduled = json(&record(Rate::PerSecond(100), &measurement()));
+        for key in ["p50", "p90", "p99", "p999", "p9999", "max", "count"] {
+            assert!(scheduled["latency_us"][key].is_number(), "{scheduled}");
+        }
+        assert!(scheduled["window"].is_null());
+        assert!(scheduled["window_latency_us"].is_null());
+        let windowed = json(&record(Rate::Max, &measurement()));
+        assert!(windowed["latency_us"].is_null());
+        assert!(windowed["window_latency_us"]["p99"].is_number());
+        assert_eq!(windowed["window"], 8_192);
+    }
+
+    #[test]
+    fn figures_are_per_second_of_wall_and_of_cpu() {
+        let record = record(Rate::Max, &measurement());
+        let near = |value: Option<f64>, wanted: f64| {
+            value.is_some_and(|value| (value - wanted).abs() < 1e-6)
+        };
+        assert!(near(Some(record.received_per_s), 100.0));
+        assert!(near(record.messages_per_cpu_s, 500.0));
+        assert!(near(record.user_ns_per_delivery, 500_000.0));
+    }
+
+    #[test]
+    fn a_run_that_misses_its_rate_or_loses_is_invalid_and_says_why() {
+        let missed = record(Rate::PerSecond(102), &measurement());
+        assert!(!missed.valid);
+        assert_eq!(missed.objections[0], "only 98.0 % of the offered rate was sent");
+        let kept = record(Rate::PerSecond(101), &measurement());
+        assert!(kept.valid, "{:?}", kept.objections);
+        let lossy =
+            Measurement { faults: Faults { lost: 3, ..Faults::default() }, ..measurement() };
+        let lossy = record(Rate::Max, &lossy);
+        assert!(!lossy.valid);
+        assert_eq!(lossy.objections, ["3 messages lost"]);
+    }
+
+    #[test]
+    fn a_stalled_run_is_stated_as_a_share_of_the_run_without() {
+        let without = record(Rate::Max, &measurement());
+        let slower = Measurement { received: 180, ..measurement() };
+        let mut with = record(Rate::Max, &slower);
+        with.compare_with(&without);
+        let json = json(&with);
+        assert_eq!(json["without_stalled"]["received_ratio"], 0.9);
+        assert_eq!(json["without_stalled"]["p99_ratio"], 1.0);
+    }
+}

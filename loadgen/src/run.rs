@@ -1,0 +1,149 @@
+//! One run: connects everybody, lets the load run, measures a part of it, and checks everything.
+//!
+//! This thread sleeps and takes two looks, at the beginning and at the end of the measured interval.
+//! The load goes on a little beyond it, so that the second look sees full flow; order and
+//! completeness are checked over everything that was sent, warm-up included.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clients::{Clients, RunningClients, Times};
+use crate::clock;
+use crate::error::LoadError;
+use crate::hiccup::HiccupMeter;
+use crate::measurement::Measurement;
+use crate::server::Server;
+use crate::server::account::{Account, CpuTime};
+use crate::server::sends::SendWatch;
+use crate::target::Target;
+use crate::workload::Case;
+
+/// Time between connecting and the first message.
+const LEAD_NS: u64 = 50_000_000;
+/// How long the load goes on behind the measured interval.
+const TAIL_NS: u64 = 100_000_000;
+/// How often somebody who watches is told how far a run has come.
+const WATCH_EVERY_NS: u64 = 200_000_000;
+
+/// What all runs of an invocation have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct RunOptions {
+    /// The system to measure.
+    pub(crate) target: Target,
+    /// Time before the measured interval.
+    pub(crate) warmup: Duration,
+    /// The measured interval.
+    pub(crate) duration: Duration,
+    /// Cores that the hiccup meter watches.
+    pub(crate) watched_cores: Vec<usize>,
+}
+
+/// What was counted at one look.
+struct Look {
+    at_ns: u64,
+    /// Microseconds since 1970.
+    wall_us: u64,
+    sent: u64,
+    received: u64,
+    server_cpu: Option<CpuTime>,
+    load_cpu: Option<CpuTime>,
+}
+
+impl Look {
+    fn at(clients: &RunningClients, server: &Server) -> Self {
+        let load = match server.account {
+            Account::Threads(_) => None,
+            Account::Process(_) | Account::Unknown => Account::Process(std::process::id()).cpu(),
+        };
+        Self {
+            at_ns: clock::now_ns(),
+            wall_us: wall_us(),
+            sent: clients.sent(),
+            received: clients.received(),
+            server_cpu: server.account.cpu(),
+            load_cpu: load,
+        }
+    }
+}
+
+/// Runs one case against a server. `run_name` is new for each run; `watch` is told now and then
+/// which share of the time has passed.
+pub(crate) fn measure(
+    case: &Case,
+    options: &RunOptions,
+    server: &Server,
+    run_name: &str,
+    watch: &mut dyn FnMut(f64),
+) -> Result<Measurement, LoadError> {
+    let endpoint = server.addresses.endpoint(case.transport).ok_or_else(|| {
+        LoadError::Usage(format!(
+            "the server has no {} address; see --transport",
+            case.transport.name()
+        ))
+    })?;
+    let clients = Clients::connect(case, options.target, &endpoint, run_name)?;
+    let sends = match options.target {
+        Target::Nexusd => Some(SendWatch::connect(&endpoint)?),
+        Target::Pump | Target::Relay => None,
+    };
+    let times = times(clock::now_ns() + LEAD_NS, options);
+    let running = clients.start(case, &times)?;
+
+    watch_until(times.from_ns, &times, &running, watch);
+    let meter = HiccupMeter::start(&options.watched_cores);
+    let first = Look::at(&running, server);
+    watch_until(times.to_ns, &times, &running, watch);
+    let second = Look::at(&running, server);
+    let hiccups = meter.stop();
+    let server_memory = server.account.memory();
+
+    let report = running.finish()?;
+    Ok(Measurement {
+        elapsed_s: (second.at_ns - first.at_ns) as f64 / 1e9,
+        sent: second.sent - first.sent,
+        received: second.received - first.received,
+        sent_in_all: report.sent,
+        faults: report.subscribers.faults,
+        told_lost: report.subscribers.told_lost,
+        latencies: report.subscribers.latencies,
+        send_latencies: report.subscribers.send_latencies,
+        server_cpu: difference(first.server_cpu, second.server_cpu),
+        load_cpu: difference(first.load_cpu, second.load_cpu),
+        server_memory,
+        server_sends: sends.and_then(|sends| sends.within(&(first.wall_us..second.wall_us))),
+        hiccups,
+        stalled: report.stalled,
+    })
+}
+
+fn wall_us() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    since_1970.map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(0))
+}
+
+fn times(start_ns: u64, options: &RunOptions) -> Times {
+    let from_ns = start_ns + clock::nanoseconds(options.warmup);
+    let to_ns = from_ns + clock::nanoseconds(options.duration);
+    Times { start_ns, from_ns, to_ns, end_ns: to_ns + TAIL_NS }
+}
+
+/// Sleeps until `deadline_ns`, or until a thread has failed.
+fn watch_until(
+    deadline_ns: u64,
+    times: &Times,
+    clients: &RunningClients,
+    watch: &mut dyn FnMut(f64),
+) {
+    let whole = (times.to_ns - times.start_ns).max(1) as f64;
+    loop {
+        let now_ns = clock::now_ns();
+        if now_ns >= deadline_ns || clients.has_failed() {
+            return;
+        }
+        watch(now_ns.saturating_sub(times.start_ns) as f64 / whole);
+        clock::sleep_until(deadline_ns.min(now_ns + WATCH_EVERY_NS));
+    }
+}
+
+fn difference(first: Option<CpuTime>, second: Option<CpuTime>) -> Option<CpuTime> {
+    Some(second?.since(first?))
+}

@@ -1,0 +1,132 @@
+//! The server under test: started here and pinned, or already running somewhere; and what it costs.
+
+pub(crate) mod account;
+pub(crate) mod sends;
+pub(crate) mod serve;
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use self::account::Account;
+use crate::connection::Endpoint;
+use crate::error::LoadError;
+use crate::target::Target;
+use crate::workload::Transport;
+
+/// How long a server may take to be ready.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to end before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Where a server can be reached; a spawned one says so in a line of JSON when it is ready.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Addresses {
+    /// Its TCP address.
+    pub(crate) tcp: Option<SocketAddr>,
+    /// Its unix socket: a path, or `@` and an abstract name.
+    pub(crate) unix: Option<String>,
+}
+
+impl Addresses {
+    /// The address for a transport, if the server has one.
+    pub(crate) fn endpoint(&self, transport: Transport) -> Option<Endpoint> {
+        match transport {
+            Transport::Unix => self.unix.clone().map(Endpoint::Unix),
+            Transport::Tcp | Transport::Both => self.tcp.map(Endpoint::Tcp),
+        }
+    }
+}
+
+/// A server to measure.
+#[derive(Debug)]
+pub(crate) struct Server {
+    /// Where it is.
+    pub(crate) addresses: Addresses,
+    /// What it costs, if that can be known.
+    pub(crate) account: Account,
+    /// Ends with this value.
+    _process: Option<Process>,
+}
+
+impl Server {
+    /// One that runs already; with its process id its cost can be stated.
+    pub(crate) fn running(addresses: Addresses, pid: Option<u32>) -> Self {
+        Self { addresses, account: pid.map_or(Account::Unknown, Account::Process), _process: None }
+    }
+
+    /// One inside this process, whose threads these are.
+    pub(crate) fn embedded(addresses: Addresses, threads: Vec<u32>) -> Self {
+        Self { addresses, account: Account::Threads(threads), _process: None }
+    }
+
+    /// Starts one in a process of its own, pinned to `core`. It ends when this value is dropped, or
+    /// when this process ends, however that happens.
+    pub(crate) fn spawn(target: Target, core: usize, spin_us: u32) -> Result<Self, LoadError> {
+        let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
+        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
+        let mut child = Command::new(program)
+            .args(["serve", target.name()])
+            .args(["--core", &core.to_string()])
+            .args(["--spin-us", &spin_us.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| failed(error.to_string()))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take();
+        let process = Process { child, stdin };
+        let line = stdout
+            .ok_or_else(|| failed("it has no standard output".into()))
+            .and_then(|stdout| read_line(stdout).map_err(|error| failed(error.to_string())))?;
+        let addresses = serde_json::from_str(&line)
+            .map_err(|_| failed("it ended before it was ready; its reason stands above".into()))?;
+        Ok(Self {
+            addresses,
+            account: Account::Process(process.child.id()),
+            _process: Some(process),
+        })
+    }
+}
+
+/// A server's process. A server ends when its standard input does.
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        // It does not end by itself; whether killing it succeeds, nothing more can be done.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The first line of `stream`, for which it has [`READY_TIMEOUT`].
+fn read_line(stream: impl io::Read + Send + 'static) -> io::Result<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut line = String::new();
+        let result = BufReader::new(stream).read_line(&mut line).map(|_| line);
+        // Nobody waits any more after the timeout.
+        let _ = sender.send(result);
+    });
+    receiver
+        .recv_timeout(READY_TIMEOUT)
+        .unwrap_or_else(|_| Err(io::Error::other("it was not ready within 10 s")))
+}

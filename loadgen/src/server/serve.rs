@@ -1,0 +1,127 @@
+//! What a spawned server runs: the daemon as a library, the pump or the relay.
+//!
+//! It listens on a free port of loopback and on an abstract unix socket, prints its [`Addresses`] as
+//! a line of JSON when it is ready, and ends when its standard input does, which is when the
+//! generator that started it lets go of it or dies.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use nexusd::config::{LogFormat, LogLevel, UnixSocket};
+use nexusd::{Config, Node};
+use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
+use nexusd_core::io::mailbox::mailbox;
+use nexusd_core::io::ring::{UringDriver, UringOptions};
+use nexusd_core::{Command, Service};
+
+use super::Addresses;
+use crate::error::LoadError;
+use crate::pinning;
+use crate::pump::Pump;
+use crate::relay::Relay;
+use crate::target::Target;
+
+/// Commands that wait for a forwarder; there is one, its end.
+const MAILBOX_COMMANDS: usize = 4;
+/// A measured node has nothing to flush when it is stopped.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Runs a server until standard input ends.
+pub(crate) fn serve(target: Target, core: usize, spin_us: u32) -> Result<(), LoadError> {
+    pinning::pin_to(core)?;
+    match target {
+        Target::Nexusd => serve_node(core, spin_us),
+        Target::Pump => serve_forwarder(target, &mut Pump::default(), spin_us),
+        Target::Relay => serve_forwarder(target, &mut Relay::default(), spin_us),
+    }
+}
+
+/// What a node that is measured is started with; everything else is the daemon's default.
+pub(crate) fn node_config(core: Option<usize>, spin_us: u32) -> Config {
+    Config {
+        bind: vec![Ipv4Addr::LOCALHOST.into()],
+        app_port: 0,
+        unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
+        pin: core,
+        spin_us,
+        drain_timeout: DRAIN_TIMEOUT,
+        ..Config::default()
+    }
+}
+
+/// A name that no other process has.
+fn unix_name() -> String {
+    format!("nexusd-loadgen/{}", std::process::id())
+}
+
+fn serve_node(core: usize, spin_us: u32) -> Result<(), LoadError> {
+    nexusd::logging::start(LogLevel::Warn, LogFormat::Text);
+    let failed = |cause: String| LoadError::Spawn { target: Target::Nexusd.name(), cause };
+    let node =
+        Node::start(node_config(Some(core), spin_us)).map_err(|error| failed(error.to_string()))?;
+    announce(&node_addresses(&node))?;
+    let drainer = node.drainer();
+    thread::spawn(move || {
+        wait_for_the_end();
+        drainer.drain();
+    });
+    node.wait().map_err(|error| failed(error.to_string()))?;
+    Ok(())
+}
+
+/// Where a node can be reached.
+pub(crate) fn node_addresses(node: &Node) -> Addresses {
+    Addresses {
+        tcp: node.tcp_addresses().first().copied(),
+        unix: node.unix_name().map(str::to_owned),
+    }
+}
+
+fn serve_forwarder(
+    target: Target,
+    service: &mut impl Service,
+    spin_us: u32,
+) -> Result<(), LoadError> {
+    let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
+    let tcp = Listener::tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .map_err(|error| failed(error.to_string()))?;
+    let unix = Listener::unix(UnixAddress::Abstract(unix_name()))
+        .map_err(|error| failed(error.to_string()))?;
+    let addresses = Addresses {
+        tcp: match tcp.local_address() {
+            ListenAddress::Tcp(address) => Some(address),
+            ListenAddress::Unix(_) => None,
+        },
+        unix: Some(unix.local_address().to_string()),
+    };
+    let (commands, receiver) =
+        mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;
+    let options = UringOptions { spin_us, ..UringOptions::default() };
+    let mut driver = UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|_metrics| {}))
+        .map_err(|error| failed(error.to_string()))?;
+    announce(&addresses)?;
+    thread::spawn(move || {
+        wait_for_the_end();
+        // The mailbox has room, and a loop that has ended needs no end.
+        let _ = commands.send(Command::Drain { deadline_us: 0 });
+    });
+    nexusd_core::run(&mut driver, service).map_err(|error| failed(error.to_string()))
+}
+
+fn announce(addresses: &Addresses) -> Result<(), LoadError> {
+    let mut line = serde_json::to_string(addresses).unwrap_or_default();
+    line.push('\n');
+    let mut out = io::stdout().lock();
+    out.write_all(line.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|source| LoadError::System { what: "cannot say where the server listens", source })
+}
+
+/// Reads standard input to its end, whatever it holds.
+fn wait_for_the_end() {
+    let mut input = io::stdin().lock();
+    let mut buffer = [0; 64];
+    while !matches!(input.read(&mut buffer), Ok(0) | Err(_)) {}
+}

@@ -1,0 +1,250 @@
+//! One invocation: its runs one after the other, each against a server of its own, and the results.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::cli::{MeasureRequest, ResultFiles, ServerSource};
+use crate::error::LoadError;
+use crate::latency::Latencies;
+use crate::machine::Machine;
+use crate::pinning;
+use crate::quantity::Rate;
+use crate::report::{Cores, RunRecord};
+use crate::run::{self, RunOptions};
+use crate::server::Server;
+use crate::table;
+use crate::workload::{Case, Overrides, Workload};
+
+/// Measures what is asked for, prints it, and says whether every run was valid.
+pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
+    let cpus = pinning::allowed_cores().len();
+    let server_core = match request.source {
+        ServerSource::Spawn { .. } => Some(request.server_core),
+        ServerSource::Running { .. } => None,
+    };
+    let mut session = Session {
+        runs: Runs {
+            options: RunOptions {
+                target: request.target,
+                warmup: request.warmup,
+                duration: request.duration,
+                watched_cores: [server_core, Some(request.load_core)]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+            },
+            cores: Cores { server_core, load_core: request.load_core },
+            machine: Machine::look(cpus),
+            count: 0,
+        },
+        results: Results::open(&request.files)?,
+        request,
+    };
+    // Every thread started from here on stays on this core; a spawned server moves to its own.
+    pinning::pin_to(request.load_core)?;
+    session.run_all()?;
+    session.results.finish()
+}
+
+struct Session<'a> {
+    request: &'a MeasureRequest,
+    runs: Runs,
+    results: Results,
+}
+
+impl Session<'_> {
+    fn run_all(&mut self) -> Result<(), LoadError> {
+        let request = self.request;
+        if request.capacity_shares.is_empty() {
+            return self.run_cases(request.workload, &request.overrides);
+        }
+        let capacity = Overrides { rate: Some(Rate::Max), ..request.overrides.clone() };
+        self.run_cases(Workload::T1, &capacity)?;
+        let measured = self.results.records.last();
+        let per_second = measured.map_or(0.0, |run| run.received_per_s);
+        for share in &request.capacity_shares {
+            let rate = (per_second * *share as f64 / 100.0) as u64;
+            let at_share =
+                Overrides { rate: Some(Rate::PerSecond(rate.max(1))), ..request.overrides.clone() };
+            self.run_cases(request.workload, &at_share)?;
+        }
+        Ok(())
+    }
+
+    fn run_cases(&mut self, workload: Workload, overrides: &Overrides) -> Result<(), LoadError> {
+        let cases = workload.cases(overrides);
+        for (at, case) in cases.iter().enumerate() {
+            let server = self.server()?;
+            let (mut record, latencies) = self.runs.run(workload, case, &server)?;
+            if let (true, Some(without)) = (case.shape.stalled > 0, self.results.records.last()) {
+                record.compare_with(without);
+            }
+            self.results.add(record, &latencies, cases.len() > 1 || at > 0)?;
+        }
+        Ok(())
+    }
+
+    /// A server for the next run: a new one, so that no run inherits another's memory and state.
+    fn server(&self) -> Result<Server, LoadError> {
+        match &self.request.source {
+            ServerSource::Spawn { spin_us } => {
+                Server::spawn(self.request.target, self.request.server_core, *spin_us)
+            }
+            ServerSource::Running { addresses, pid } => {
+                Ok(Server::running(addresses.clone(), *pid))
+            }
+        }
+    }
+}
+
+/// Does runs, and knows what they have in common.
+pub(crate) struct Runs {
+    /// How to run.
+    pub(crate) options: RunOptions,
+    /// Where.
+    pub(crate) cores: Cores,
+    /// On what.
+    pub(crate) machine: Machine,
+    /// Runs done, for their names.
+    pub(crate) count: u64,
+}
+
+impl Runs {
+    /// Does one run, with a progress bar where somebody looks.
+    pub(crate) fn run(
+        &mut self,
+        workload: Workload,
+        case: &Case,
+        server: &Server,
+    ) -> Result<(RunRecord, Latencies), LoadError> {
+        self.count += 1;
+        let name = format!("loadgen/{}/{}", std::process::id(), self.count);
+        let bar = progress_bar(&format!(
+            "{} {} {}",
+            self.options.target.name(),
+            workload.name(),
+            case.label
+        ));
+        let measurement = run::measure(case, &self.options, server, &name, &mut |share| {
+            bar.set_position((share * 1_000.0) as u64);
+        });
+        bar.finish_and_clear();
+        let measurement = measurement?;
+        let record =
+            RunRecord::new(workload, case, &self.options, &measurement, self.cores, &self.machine);
+        Ok((record, measurement.latencies))
+    }
+}
+
+fn progress_bar(text: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(1_000).with_message(text.to_owned());
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {percent:>3} % {elapsed}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Takes results as they come, so that an interrupted session keeps those it has.
+struct Results {
+    records: Vec<RunRecord>,
+    json: Option<JsonLines>,
+    hgrm: Option<PathBuf>,
+}
+
+struct JsonLines {
+    path: PathBuf,
+    out: Box<dyn Write>,
+}
+
+impl Results {
+    fn open(files: &ResultFiles) -> Result<Self, LoadError> {
+        let json = match &files.json {
+            None => None,
+            Some(path) if path.as_os_str() == "-" => {
+                Some(JsonLines { path: "standard output".into(), out: Box::new(io::stdout()) })
+            }
+            Some(path) => Some(JsonLines {
+                path: path.clone(),
+                out: Box::new(File::create(path).map_err(|source| cannot_write(path, source))?),
+            }),
+        };
+        Ok(Self { records: Vec::new(), json, hgrm: files.hgrm.clone() })
+    }
+
+    fn add(
+        &mut self,
+        record: RunRecord,
+        latencies: &Latencies,
+        is_one_of_several: bool,
+    ) -> Result<(), LoadError> {
+        if let Some(json) = &mut self.json {
+            record
+                .write_json(&mut json.out)
+                .and_then(|()| json.out.flush())
+                .map_err(|source| cannot_write(&json.path, source))?;
+        }
+        if let Some(path) = &self.hgrm {
+            let path = if is_one_of_several {
+                numbered(path, self.records.len() + 1)
+            } else {
+                path.clone()
+            };
+            File::create(&path)
+                .and_then(|file| {
+                    let mut out = BufWriter::new(file);
+                    latencies.write_hgrm(&mut out)?;
+                    out.flush()
+                })
+                .map_err(|source| cannot_write(&path, source))?;
+        }
+        self.records.push(record);
+        Ok(())
+    }
+
+    /// Prints the table, and says whether every run was valid. Standard output is left to the JSON
+    /// if that goes there.
+    fn finish(self) -> Result<bool, LoadError> {
+        let text = table::render(&self.records);
+        let json_on_stdout =
+            self.json.is_some_and(|json| json.path.as_os_str() == "standard output");
+        let written = if json_on_stdout {
+            io::stderr().write_all(text.as_bytes())
+        } else {
+            io::stdout().write_all(text.as_bytes())
+        };
+        written.map_err(|source| cannot_write(Path::new("the table"), source))?;
+        Ok(self.records.iter().all(|record| record.valid))
+    }
+}
+
+/// `latency.hgrm` → `latency-2.hgrm`.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match path.extension() {
+        Some(extension) => format!("{stem}-{number}.{}", extension.to_string_lossy()),
+        None => format!("{stem}-{number}"),
+    };
+    path.with_file_name(name)
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> LoadError {
+    LoadError::Write { path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_several_runs_are_numbered_before_their_extension() {
+        let numbered = |path: &str| numbered(Path::new(path), 2);
+        assert_eq!(numbered("a/latency.hgrm"), Path::new("a/latency-2.hgrm"));
+        assert_eq!(numbered("latency"), Path::new("latency-2"));
+    }
+}

@@ -1,0 +1,277 @@
+//! The subscribers of a run: one thread that reads all their connections and checks every message.
+//!
+//! A single connection is read with blocking reads; several are watched with one epoll, however many
+//! there are. All share one large buffer. A message costs cutting its frame, comparing its counter,
+//! and, where latency is asked for, a histogram entry; the clock is read once per read.
+
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+
+use crate::clock;
+use crate::connection::{Connection, Received};
+use crate::error::LoadError;
+use crate::lane::{Lane, RunState};
+use crate::latency::Latencies;
+use crate::sequence_check::{Faults, SequenceCheck};
+use crate::stamp::Stamp;
+use crate::target::{Framing, SubscriberEnd};
+
+/// Bytes of one read.
+const READ_BYTES: usize = 256 << 10;
+/// Ready connections taken from the kernel at a time.
+const EVENTS_PER_ROUND: usize = 256;
+/// How long a round waits for something to happen before it looks whether the run has ended.
+const ROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// Silence behind the last publish after which what has not come is lost.
+const QUIET_NS: u64 = 3_000_000_000;
+
+/// Which messages' latencies are recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Recording {
+    /// Intended times inside the measured interval.
+    pub(crate) interval_ns: Range<u64>,
+    /// Every message whose counter has none of these bits.
+    pub(crate) sampling_mask: u64,
+}
+
+/// What the subscribers saw.
+#[derive(Debug, Default)]
+pub(crate) struct SubscribersReport {
+    /// From the intended time to the read.
+    pub(crate) latencies: Latencies,
+    /// From the hand-over to the publisher's socket to the read.
+    pub(crate) send_latencies: Latencies,
+    /// All subscribers' faults together.
+    pub(crate) faults: Faults,
+    /// Messages received in all, warm-up included.
+    pub(crate) received: u64,
+    /// Messages the server said it did not deliver.
+    pub(crate) told_lost: u64,
+}
+
+/// All subscribers of a run.
+pub(crate) struct Subscribers<F> {
+    ends: Vec<Subscriber<F>>,
+    /// How far each has come, beside each other so that the slowest is found quickly.
+    progress: Vec<u64>,
+    /// Each lane and the subscribers that belong to it.
+    lanes: Vec<(Arc<Lane>, Range<usize>)>,
+    state: Arc<RunState>,
+    payload_bytes: usize,
+    recording: Recording,
+    received: u64,
+    report: SubscribersReport,
+}
+
+struct Subscriber<F> {
+    connection: Connection,
+    framing: F,
+    check: SequenceCheck,
+    /// Payloads of a wrong length.
+    foreign: u64,
+    lane: usize,
+}
+
+impl<F: Framing> Subscribers<F> {
+    /// Subscribers behind their handshakes, grouped by lane.
+    pub(crate) fn new(
+        lanes: Vec<(Arc<Lane>, Vec<SubscriberEnd<F>>)>,
+        state: Arc<RunState>,
+        payload_bytes: usize,
+        recording: Recording,
+    ) -> Self {
+        let mut ends = Vec::new();
+        let mut ranges = Vec::new();
+        for (number, (lane, of_lane)) in lanes.into_iter().enumerate() {
+            let start = ends.len();
+            ends.extend(of_lane.into_iter().map(|end| Subscriber {
+                connection: end.connection,
+                framing: end.framing,
+                check: SequenceCheck::default(),
+                foreign: 0,
+                lane: number,
+            }));
+            ranges.push((lane, start..ends.len()));
+        }
+        Self {
+            progress: vec![0; ends.len()],
+            ends,
+            lanes: ranges,
+            state,
+            payload_bytes,
+            recording,
+            received: 0,
+            report: SubscribersReport::default(),
+        }
+    }
+
+    /// Reads until every message has come, or nothing comes any more.
+    pub(crate) fn run(mut self) -> Result<SubscribersReport, LoadError> {
+        clock::wake_on_time();
+        let mut buffer = vec![0; READ_BYTES];
+        let read = if self.ends.len() == 1 {
+            self.read_one(&mut buffer)
+        } else {
+            self.read_many(&mut buffer)
+        };
+        if let Err(error) = read {
+            self.state.give_up();
+            return Err(error);
+        }
+        Ok(self.into_report())
+    }
+
+    fn read_one(&mut self, buffer: &mut [u8]) -> Result<(), LoadError> {
+        let mut quiet_since_ns = None;
+        while !self.has_ended(quiet_since_ns) {
+            let received = self.ends[0].connection.receive_waiting(buffer);
+            match self.on_received(0, received, buffer)? {
+                0 => {
+                    quiet_since_ns.get_or_insert_with(clock::now_ns);
+                }
+                _ => quiet_since_ns = None,
+            }
+            self.tell_progress(0);
+        }
+        Ok(())
+    }
+
+    fn read_many(&mut self, buffer: &mut [u8]) -> Result<(), LoadError> {
+        let watch = self.watch_all().map_err(|source| LoadError::System {
+            what: "cannot watch the subscribers' connections with epoll",
+            source,
+        })?;
+        let mut events = Vec::with_capacity(EVENTS_PER_ROUND);
+        let mut quiet_since_ns = None;
+        while !self.has_ended(quiet_since_ns) {
+            events.clear();
+            match epoll::wait(&watch, spare_capacity(&mut events), Some(&ROUND)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(lost(error.into())),
+            }
+            let mut bytes = 0;
+            for event in &events {
+                let index = event.data.u64() as usize;
+                let received = self.ends[index].connection.receive_now(buffer);
+                bytes += self.on_received(index, received, buffer)?;
+            }
+            match bytes {
+                0 => {
+                    quiet_since_ns.get_or_insert_with(clock::now_ns);
+                }
+                _ => quiet_since_ns = None,
+            }
+            for lane in 0..self.lanes.len() {
+                self.tell_progress(lane);
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_all(&self) -> io::Result<std::os::fd::OwnedFd> {
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (index, end) in self.ends.iter().enumerate() {
+            epoll::add(
+                &watch,
+                &end.connection,
+                epoll::EventData::new_u64(index as u64),
+                epoll::EventFlags::IN,
+            )?;
+        }
+        Ok(watch)
+    }
+
+    /// Checks what one connection received; says how many bytes that were.
+    #[inline]
+    fn on_received(
+        &mut self,
+        index: usize,
+        received: io::Result<Received>,
+        buffer: &[u8],
+    ) -> Result<usize, LoadError> {
+        let bytes = match received.map_err(lost)? {
+            Received::Bytes(bytes) => bytes,
+            Received::Nothing => return Ok(0),
+            Received::End => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+        };
+        let now_ns = clock::now_ns();
+        let Self { ends, recording, report, payload_bytes, .. } = self;
+        let end = &mut ends[index];
+        let before = end.check.received();
+        let (check, foreign) = (&mut end.check, &mut end.foreign);
+        let mut on_payload = |payload: &[u8]| {
+            let stamp = Stamp::read(payload).filter(|_| payload.len() == *payload_bytes);
+            let Some(stamp) = stamp else {
+                *foreign += 1;
+                return;
+            };
+            check.on_counter(stamp.counter);
+            if stamp.counter & recording.sampling_mask == 0
+                && recording.interval_ns.contains(&stamp.intended_ns)
+            {
+                let latency_ns = now_ns.saturating_sub(stamp.intended_ns);
+                report.latencies.record(latency_ns);
+                if let Some(sent_ns) = stamp.sent_ns {
+                    report.send_latencies.record(now_ns.saturating_sub(sent_ns));
+                }
+            }
+        };
+        end.framing
+            .on_bytes(&buffer[..bytes], &mut on_payload)
+            .map_err(|source| LoadError::Conversation { role: "subscriber", source })?;
+        self.progress[index] = end.check.next();
+        self.received += end.check.received() - before;
+        let reply = end.framing.take_reply();
+        if !reply.is_empty() {
+            end.connection.send_all(&reply, || self.state.is_given_up()).map_err(lost)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Lets the publisher of a lane and the measuring thread know how far things have come.
+    #[inline]
+    fn tell_progress(&self, lane: usize) {
+        let (lane, subscribers) = &self.lanes[lane];
+        let slowest = self.progress[subscribers.clone()].iter().min();
+        lane.window.on_delivered(slowest.copied().unwrap_or(0));
+        self.state.on_received(self.received);
+    }
+
+    fn has_ended(&self, quiet_since_ns: Option<u64>) -> bool {
+        if self.state.is_given_up() {
+            return true;
+        }
+        let everything_came = self.lanes.iter().all(|(lane, subscribers)| {
+            lane.total().is_some_and(|total| {
+                self.progress[subscribers.clone()].iter().all(|next| *next >= total)
+            })
+        });
+        let nothing_comes = || {
+            quiet_since_ns.is_some_and(|since| {
+                clock::now_ns() - since > QUIET_NS
+                    && self.lanes.iter().all(|(lane, _)| lane.total().is_some())
+            })
+        };
+        everything_came || nothing_comes()
+    }
+
+    fn into_report(self) -> SubscribersReport {
+        let mut report = self.report;
+        report.received = self.received;
+        for end in &self.ends {
+            let total = self.lanes[end.lane].0.total().unwrap_or(0);
+            report.faults.add(&end.check.faults(total));
+            report.faults.foreign += end.foreign;
+            report.told_lost += end.framing.told_lost();
+        }
+        report
+    }
+}
+
+fn lost(source: io::Error) -> LoadError {
+    LoadError::Connection { role: "subscriber", source }
+}

@@ -1,0 +1,208 @@
+//! The result for people: a table with a line per run, and what there is to say about it below.
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+
+use crate::latency::LatencySummary;
+use crate::report::RunRecord;
+
+/// A table of runs.
+pub(crate) fn render(records: &[RunRecord]) -> String {
+    let mut text = String::new();
+    let throughput: Vec<_> = records.iter().filter(|run| run.rate.is_none()).collect();
+    let latency: Vec<_> = records.iter().filter(|run| run.rate.is_some()).collect();
+    if !throughput.is_empty() {
+        text += &throughput_table(&throughput).to_string();
+        text.push('\n');
+    }
+    if !latency.is_empty() {
+        text += &latency_table(&latency).to_string();
+        text.push('\n');
+    }
+    for record in records {
+        for note in notes(record) {
+            text += &format!("{} {}: {note}\n", record.workload, record.label);
+        }
+    }
+    text
+}
+
+fn throughput_table(records: &[&RunRecord]) -> Table {
+    let mut table = table(&[
+        "target",
+        "workload",
+        "runs",
+        "size",
+        "window",
+        "sent/s",
+        "delivered/s",
+        "per CPU-second",
+        "user ns each",
+        "bytes per send",
+        "RSS",
+        "valid",
+    ]);
+    for run in records {
+        add_row(
+            &mut table,
+            3,
+            [
+                run.target.to_owned(),
+                run.workload.to_owned(),
+                run.label.clone(),
+                size(run.size),
+                run.window.map_or_else(dash, |window| window.to_string()),
+                count(run.sent_per_s),
+                count(run.received_per_s),
+                run.messages_per_cpu_s.map_or_else(dash, count),
+                run.user_ns_per_delivery.map_or_else(dash, |ns| format!("{ns:.0}")),
+                run.bytes_per_send.map_or_else(dash, count),
+                run.server_rss_kb.map_or_else(dash, memory),
+                validity(run),
+            ],
+        );
+    }
+    table
+}
+
+fn latency_table(records: &[&RunRecord]) -> Table {
+    let mut table = table(&[
+        "target", "workload", "runs", "size", "rate", "from", "p50", "p90", "p99", "p99.9",
+        "p99.99", "max", "CPU", "valid",
+    ]);
+    for run in records {
+        let cpu = run
+            .server_cpu_s
+            .map_or_else(dash, |cpu| format!("{:.1} %", 100.0 * cpu / run.duration_s));
+        let latencies = [
+            ("intended", run.latency_us, cpu, validity(run)),
+            ("send", run.send_latency_us, String::new(), String::new()),
+        ];
+        for (from, latency, cpu, validity) in latencies {
+            let Some(latency) = latency else { continue };
+            let LatencySummary { p50, p90, p99, p999, p9999, max, .. } = latency;
+            let [p50, p90, p99, p999, p9999, max] =
+                [p50, p90, p99, p999, p9999, max].map(microseconds);
+            add_row(
+                &mut table,
+                3,
+                [
+                    run.target.to_owned(),
+                    run.workload.to_owned(),
+                    run.label.clone(),
+                    size(run.size),
+                    run.rate.map_or_else(dash, |rate| count(rate as f64)),
+                    from.to_owned(),
+                    p50,
+                    p90,
+                    p99,
+                    p999,
+                    p9999,
+                    max,
+                    cpu,
+                    validity,
+                ],
+            );
+        }
+    }
+    table
+}
+
+/// What a reader of the figures has to know.
+fn notes(run: &RunRecord) -> Vec<String> {
+    let mut notes = run.objections.clone();
+    if run.noisy {
+        notes.push(format!(
+            "{} hiccups of the machine, the longest {:.1} ms: repeat it, or do not trust its tail",
+            run.hiccups,
+            run.hiccup_longest_us / 1e3
+        ));
+    }
+    if let Some(stalled) = run.stalled {
+        notes.push(format!(
+            "the stalled subscriber received {} and was told of {} lost in {} gaps, of {} sent: {}",
+            stalled.received,
+            stalled.told_lost,
+            stalled.gaps,
+            stalled.sent,
+            if stalled.exact { "exact" } else { "NOT exact" }
+        ));
+    }
+    if let Some(without) = run.without_stalled {
+        let percent =
+            |ratio: Option<f64>| ratio.map_or_else(dash, |ratio| format!("{:.1} %", ratio * 100.0));
+        notes.push(format!(
+            "of the run without a stalled subscriber: throughput {}, per CPU-second {}, p99 {}",
+            percent(Some(without.received_ratio)),
+            percent(without.messages_per_cpu_s_ratio),
+            percent(without.p99_ratio)
+        ));
+    }
+    notes
+}
+
+fn validity(run: &RunRecord) -> String {
+    match (run.valid, run.noisy) {
+        (true, false) => "yes".into(),
+        (true, true) => "yes, noisy".into(),
+        (false, _) => "NO".into(),
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    table
+}
+
+/// Adds a row whose first `texts` cells are text; the others are numbers, aligned right.
+fn add_row<const N: usize>(table: &mut Table, texts: usize, cells: [String; N]) {
+    table.add_row(cells.into_iter().enumerate().map(|(at, text)| {
+        let alignment = if at < texts { CellAlignment::Left } else { CellAlignment::Right };
+        Cell::new(text).set_alignment(alignment)
+    }));
+}
+
+fn dash() -> String {
+    "–".into()
+}
+
+/// Three digits and a unit of a thousand or a million.
+fn count(value: f64) -> String {
+    match value {
+        value if value >= 1e6 => format!("{:.2} M", value / 1e6),
+        value if value >= 1e3 => format!("{:.1} k", value / 1e3),
+        value => format!("{value:.0}"),
+    }
+}
+
+fn size(bytes: usize) -> String {
+    format!("{bytes} B")
+}
+
+fn memory(kilobytes: u64) -> String {
+    format!("{:.1} MiB", kilobytes as f64 / 1_024.0)
+}
+
+fn microseconds(value: f64) -> String {
+    match value {
+        value if value >= 1e6 => format!("{:.2} s", value / 1e6),
+        value if value >= 1e4 => format!("{:.1} ms", value / 1e3),
+        value => format!("{value:.0} µs"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_keep_their_unit() {
+        assert_eq!(count(12_345_678.0), "12.35 M");
+        assert_eq!(count(98_765.4), "98.8 k");
+        assert_eq!(count(12.0), "12");
+        assert_eq!(microseconds(83.4), "83 µs");
+        assert_eq!(microseconds(12_340.0), "12.3 ms");
+        assert_eq!(microseconds(2_500_000.0), "2.50 s");
+        assert_eq!(memory(15_872), "15.5 MiB");
+    }
+}

@@ -1,0 +1,196 @@
+//! The systems that can be measured, and all that differs between them.
+//!
+//! A target says how a publisher and a subscriber introduce themselves, what one message looks like
+//! on the wire, and how received bytes are cut into messages ([`Framing`]). Everything else is the
+//! same code with the same threads, buffers, clocks and histograms. A system with a protocol of its
+//! own is one more file beside `native.rs` and one more [`Target`].
+
+pub(crate) mod lane_greeting;
+pub(crate) mod native;
+
+use std::io;
+
+use clap::ValueEnum;
+
+use crate::batch::FrameTemplate;
+use crate::connection::{Connection, Endpoint};
+use crate::error::LoadError;
+
+/// A system to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Target {
+    /// The NexusD daemon.
+    Nexusd,
+    /// The limit: what a publisher sends is passed on unread, on the daemon's own ring.
+    Pump,
+    /// The yardstick: frames are cut and copied once per subscriber on the same ring, nothing else.
+    Relay,
+}
+
+impl Target {
+    /// The name as given on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nexusd => "nexusd",
+            Self::Pump => "pump",
+            Self::Relay => "relay",
+        }
+    }
+}
+
+/// Cuts the bytes that one subscriber's connection receives into messages.
+pub(crate) trait Framing: Send {
+    /// Takes received bytes and hands each message's payload to `on_payload`, in order.
+    ///
+    /// # Errors
+    /// What the server said or did that ends the run.
+    fn on_bytes(
+        &mut self,
+        bytes: &[u8],
+        on_payload: &mut impl FnMut(&[u8]),
+    ) -> Result<(), FramingError>;
+
+    /// Takes what has to be written back, such as the answer to a ping. Empty most of the time.
+    fn take_reply(&mut self) -> Vec<u8>;
+
+    /// Messages that the server said it did not deliver.
+    fn told_lost(&self) -> u64;
+}
+
+/// Why a subscriber or publisher cannot go on.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum FramingError {
+    /// Bytes that are not the target's protocol.
+    #[error("the server sent something else than its protocol: {0}")]
+    Malformed(String),
+    /// The server said why not.
+    #[error("the server refused: {0}")]
+    Refused(String),
+    /// The server is stopping.
+    #[error("the server said goodbye")]
+    Goodbye,
+}
+
+/// A subscriber that has been confirmed: whatever is published from now on reaches it.
+#[derive(Debug)]
+pub(crate) struct SubscriberEnd<F> {
+    /// Its socket.
+    pub(crate) connection: Connection,
+    /// Its framing, behind the handshake.
+    pub(crate) framing: F,
+}
+
+/// A publisher that may begin.
+#[derive(Debug)]
+pub(crate) struct PublisherEnd<F> {
+    /// Its socket.
+    pub(crate) connection: Connection,
+    /// What the server sends back to it.
+    pub(crate) framing: F,
+    /// Its message.
+    pub(crate) template: FrameTemplate,
+}
+
+/// What connecting needs to know.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction<'a> {
+    /// Where the server listens.
+    pub(crate) endpoint: &'a Endpoint,
+    /// The topic's number among those of this run, from 0.
+    pub(crate) lane: u32,
+    /// The topic's name.
+    pub(crate) topic: &'a str,
+    /// Bytes of a payload.
+    pub(crate) payload_bytes: usize,
+    /// Bytes the server may queue for a subscriber; `None` leaves it to the server.
+    pub(crate) queue_bytes: Option<u64>,
+}
+
+impl Target {
+    /// Connects a subscriber and waits until the server has confirmed it.
+    pub(crate) fn subscribe(
+        self,
+        introduction: &Introduction<'_>,
+    ) -> Result<SubscriberEnd<native::NativeFraming>, LoadError> {
+        let connection = self.open(introduction)?;
+        let framing = match self {
+            Self::Nexusd => native::subscribe(&connection, introduction),
+            Self::Pump | Self::Relay => {
+                lane_greeting::introduce(&connection, lane_greeting::Role::Subscriber, introduction)
+            }
+        };
+        let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
+        Ok(SubscriberEnd { connection, framing })
+    }
+
+    /// Connects a publisher and waits until it may begin.
+    pub(crate) fn publish(
+        self,
+        introduction: &Introduction<'_>,
+    ) -> Result<PublisherEnd<native::NativeFraming>, LoadError> {
+        let connection = self.open(introduction)?;
+        let framing = match self {
+            Self::Nexusd => native::publish(&connection, introduction),
+            Self::Pump | Self::Relay => {
+                lane_greeting::introduce(&connection, lane_greeting::Role::Publisher, introduction)
+            }
+        };
+        let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
+        Ok(PublisherEnd {
+            connection,
+            framing,
+            template: native::message_template(introduction.payload_bytes),
+        })
+    }
+
+    fn open(self, introduction: &Introduction<'_>) -> Result<Connection, LoadError> {
+        Connection::open(introduction.endpoint).map_err(|source| LoadError::Unreachable {
+            target: self.name(),
+            endpoint: introduction.endpoint.to_string(),
+            source,
+        })
+    }
+
+    fn failed(self, introduction: &Introduction<'_>, cause: HandshakeError) -> LoadError {
+        LoadError::Handshake {
+            target: self.name(),
+            endpoint: introduction.endpoint.to_string(),
+            cause,
+        }
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HandshakeError {
+    /// The socket failed or was closed.
+    #[error("{}", in_words(.0))]
+    Io(#[from] io::Error),
+    /// The server answered something unexpected.
+    #[error(transparent)]
+    Framing(#[from] FramingError),
+    /// The payload would be refused.
+    #[error(
+        "a payload of {asked} bytes is above the server's limit of {limit}; take a smaller --size \
+         or raise the server's --max-payload"
+    )]
+    PayloadTooLarge {
+        /// Bytes asked for.
+        asked: usize,
+        /// The server's limit in bytes.
+        limit: u32,
+    },
+}
+
+/// The commonest ways a wrong server shows itself, said plainly.
+fn in_words(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => {
+            "no answer within 5 s; is this the right kind of server?".to_owned()
+        }
+        io::ErrorKind::UnexpectedEof => {
+            "it closed the connection; is this the right kind of server?".to_owned()
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,330 @@
+//! The NexusD protocol as the generator needs it: handshakes, the message frame, and cutting what a
+//! connection receives.
+//!
+//! Stands on the wire format alone, not on the client library, so that the daemon is measured and
+//! not our own client. Pump and relay carry the same message frames, so they are cut here too.
+
+use std::io::{self, Read, Write};
+
+use nexusd_wire::control::{self, ErrorCode, Role};
+use nexusd_wire::{
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, PROTOCOL_MINOR,
+    SubscribeRequest, SubscriptionId, TopicId, aligned,
+};
+
+use super::{Framing, FramingError, HandshakeError, Introduction};
+use crate::batch::FrameTemplate;
+use crate::connection::{Connection, Handshake};
+
+/// Longest message frame accepted: more than any daemon lets through.
+const MESSAGE_BYTES_MAX: u32 = 128 << 20;
+/// Longest control frame accepted.
+const CONTROL_BYTES_MAX: u32 = 1 << 20;
+/// Where the header holds the publisher's number.
+const SEQUENCE_AT: usize = 16;
+/// The one Subscribe of a connection.
+const REQUEST: u64 = 1;
+/// The ping behind a bind: its pong says that the bind was handled.
+const BOUND_TOKEN: u64 = 0x626f_756e_64;
+const SOFTWARE: &str = concat!("nexusd-loadgen ", env!("CARGO_PKG_VERSION"));
+
+const _: () = assert!(SEQUENCE_AT + 8 <= HEADER_BYTES);
+
+/// The frame of one message on topic id 0 with a payload of `payload_bytes` zeroes.
+pub(crate) fn message_template(payload_bytes: usize) -> FrameTemplate {
+    let header = Header::new(FrameKind::Message, 0, payload_bytes).with_topic(TopicId(0));
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + aligned(payload_bytes));
+    FrameEncoder::message(&mut bytes, &header, &[], &vec![0; payload_bytes]);
+    FrameTemplate {
+        bytes,
+        payload: HEADER_BYTES..HEADER_BYTES + payload_bytes,
+        sequence_at: Some(SEQUENCE_AT),
+    }
+}
+
+/// Hello and Subscribe, up to the confirmation.
+pub(super) fn subscribe(
+    connection: &Connection,
+    introduction: &Introduction<'_>,
+) -> Result<NativeFraming, HandshakeError> {
+    let mut out = Vec::new();
+    let mut encoder = FrameEncoder::new();
+    encoder.hello(&mut out, PROTOCOL_MINOR, Role::Client, "loadgen subscriber", SOFTWARE);
+    encoder.subscribe(
+        &mut out,
+        &SubscribeRequest {
+            request: REQUEST,
+            filters: &[introduction.topic],
+            // With a bound of its own in bytes a queue is not bounded by count.
+            queue_messages: introduction.queue_bytes.map(|_| 0),
+            queue_bytes: introduction.queue_bytes,
+            ..SubscribeRequest::default()
+        },
+    );
+    handshake(connection, introduction, &out, |control| control.subscription.is_some())
+}
+
+/// Hello and TopicBind, up to the pong behind them.
+pub(super) fn publish(
+    connection: &Connection,
+    introduction: &Introduction<'_>,
+) -> Result<NativeFraming, HandshakeError> {
+    let mut out = Vec::new();
+    let mut encoder = FrameEncoder::new();
+    encoder.hello(&mut out, PROTOCOL_MINOR, Role::Client, "loadgen publisher", SOFTWARE);
+    encoder.topic_bind(&mut out, TopicId(0), introduction.topic);
+    FrameEncoder::ping_or_pong(&mut out, FrameKind::Ping, BOUND_TOKEN);
+    handshake(connection, introduction, &out, |control| control.bound)
+}
+
+/// Writes `out` and reads until `is_done`.
+fn handshake(
+    connection: &Connection,
+    introduction: &Introduction<'_>,
+    out: &[u8],
+    is_done: impl Fn(&ControlState) -> bool,
+) -> Result<NativeFraming, HandshakeError> {
+    let mut handshake = Handshake::on(connection);
+    handshake.write_all(out)?;
+    let mut framing = NativeFraming::new();
+    let mut buffer = [0; 4_096];
+    while !is_done(&framing.control) {
+        let bytes = handshake.read(&mut buffer)?;
+        if bytes == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        framing.on_bytes(&buffer[..bytes], &mut |_| {})?;
+    }
+    match framing.control.payload_max {
+        Some(limit) if introduction.payload_bytes > limit as usize => {
+            Err(HandshakeError::PayloadTooLarge { asked: introduction.payload_bytes, limit })
+        }
+        _ => Ok(framing),
+    }
+}
+
+/// Cuts NexusD frames: messages go out at once, control frames are noted.
+#[derive(Debug)]
+pub(crate) struct NativeFraming {
+    cutter: FrameCutter,
+    control: ControlState,
+}
+
+/// What control frames said.
+#[derive(Debug, Default)]
+struct ControlState {
+    payload_max: Option<u32>,
+    subscription: Option<SubscriptionId>,
+    bound: bool,
+    reply: Vec<u8>,
+    told_lost: u64,
+}
+
+impl NativeFraming {
+    /// Framing at the start of a stream.
+    pub(crate) fn new() -> Self {
+        Self {
+            cutter: FrameCutter::new(MESSAGE_BYTES_MAX, CONTROL_BYTES_MAX, usize::MAX),
+            control: ControlState::default(),
+        }
+    }
+
+    /// Like [`Framing::on_bytes`], but lends whole frames, Gaps among them: what the stalled
+    /// subscriber needs.
+    pub(crate) fn on_frames(
+        &mut self,
+        mut bytes: &[u8],
+        on_frame: &mut impl FnMut(&Frame<'_>) -> Result<(), FramingError>,
+    ) -> Result<(), FramingError> {
+        loop {
+            let cut = self.cutter.next(&mut bytes);
+            match cut.map_err(|error| FramingError::Malformed(error.to_string()))? {
+                Cut::Frame(frame) => {
+                    if matches!(frame.kind(), FrameKind::Message | FrameKind::Gap) {
+                        on_frame(&frame)?;
+                    } else {
+                        self.control.on_frame(&frame)?;
+                    }
+                }
+                Cut::Large { stride, .. } => return Err(too_large(stride)),
+                Cut::Incomplete => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Framing for NativeFraming {
+    #[inline]
+    fn on_bytes(
+        &mut self,
+        mut bytes: &[u8],
+        on_payload: &mut impl FnMut(&[u8]),
+    ) -> Result<(), FramingError> {
+        loop {
+            let cut = self.cutter.next(&mut bytes);
+            match cut.map_err(|error| FramingError::Malformed(error.to_string()))? {
+                Cut::Frame(frame) if frame.kind() == FrameKind::Message => {
+                    on_payload(frame.payload());
+                }
+                Cut::Frame(frame) => self.control.on_frame(&frame)?,
+                Cut::Large { stride, .. } => return Err(too_large(stride)),
+                Cut::Incomplete => return Ok(()),
+            }
+        }
+    }
+
+    fn take_reply(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.control.reply)
+    }
+
+    fn told_lost(&self) -> u64 {
+        self.control.told_lost
+    }
+}
+
+/// The cutter was told to put every frame together, so this is a frame beyond all limits.
+fn too_large(stride: usize) -> FramingError {
+    FramingError::Malformed(format!("a frame of {stride} bytes"))
+}
+
+impl ControlState {
+    #[cold]
+    fn on_frame(&mut self, frame: &Frame<'_>) -> Result<(), FramingError> {
+        let malformed =
+            |error: nexusd_wire::DecodeError| FramingError::Malformed(error.to_string());
+        match frame.kind() {
+            FrameKind::Welcome => {
+                let welcome = frame.body::<control::Welcome<'_>>().map_err(malformed)?;
+                self.payload_max = Some(welcome.max_payload());
+            }
+            FrameKind::SubscriptionInfo => {
+                let info = frame.body::<control::SubscriptionInfo<'_>>().map_err(malformed)?;
+                self.subscription = Some(info.subscription().into());
+            }
+            FrameKind::Ping => {
+                let token = frame.header().sequence().0;
+                FrameEncoder::ping_or_pong(&mut self.reply, FrameKind::Pong, token);
+            }
+            FrameKind::Pong => {
+                self.bound |= frame.header().sequence().0 == BOUND_TOKEN;
+            }
+            FrameKind::Gap => {
+                let gap = frame.body::<control::Gap<'_>>().map_err(malformed)?;
+                self.told_lost += gap.missed();
+            }
+            FrameKind::Error => {
+                let error = frame.body::<control::Error<'_>>().map_err(malformed)?;
+                return Err(FramingError::Refused(in_words(
+                    error.code(),
+                    error.message().unwrap_or_default(),
+                )));
+            }
+            FrameKind::Goodbye => return Err(FramingError::Goodbye),
+            // Binds, the opening of runs, heartbeats, warnings and pauses change nothing here: one
+            // topic per connection, and a held-back publisher feels its socket fill up.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn in_words(code: ErrorCode, message: &str) -> String {
+    match (message, code.variant_name()) {
+        ("", Some(name)) => name.to_owned(),
+        ("", None) => format!("error code {}", code.0),
+        (message, _) => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::Batch;
+    use crate::stamp::Stamp;
+    use nexusd_wire::Sequence;
+    use nexusd_wire::control::GapReason;
+    use nexusd_wire::{ErrorReport, GapReport};
+
+    #[test]
+    fn a_patched_batch_is_a_stream_of_valid_numbered_messages() {
+        for size in [16, 17, 128, 1_024] {
+            let mut batch = Batch::new(message_template(size), Some(5));
+            let bytes = batch.prepare(40, 5, 9, |n| n).to_vec();
+            let mut framing = NativeFraming::new();
+            let mut sequences = Vec::new();
+            framing
+                .on_frames(&bytes, &mut |frame| {
+                    assert_eq!(frame.payload().len(), size);
+                    let stamp = Stamp::read(frame.payload()).expect("a stamp");
+                    assert_eq!(stamp.counter + 1, frame.header().sequence().0);
+                    sequences.push(frame.header().sequence().0);
+                    Ok(())
+                })
+                .expect("valid frames");
+            assert_eq!(sequences, [41, 42, 43, 44, 45]);
+        }
+    }
+
+    #[test]
+    fn messages_that_straddle_reads_are_put_together() {
+        let mut batch = Batch::new(message_template(100), Some(3));
+        let bytes = batch.prepare(0, 3, 0, |n| n).to_vec();
+        let mut framing = NativeFraming::new();
+        let mut counters = Vec::new();
+        for chunk in bytes.chunks(7) {
+            framing
+                .on_bytes(chunk, &mut |payload| {
+                    counters.extend(Stamp::read(payload).map(|stamp| stamp.counter));
+                })
+                .expect("valid frames");
+        }
+        assert_eq!(counters, [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_ping_is_answered_and_a_gap_is_counted() {
+        let mut bytes = Vec::new();
+        FrameEncoder::ping_or_pong(&mut bytes, FrameKind::Ping, 77);
+        FrameEncoder::new().gap(
+            &mut bytes,
+            &GapReport {
+                subscription: SubscriptionId(1),
+                reason: GapReason::SlowConsumer,
+                missed: 12,
+                entries: &[(TopicId(1), Sequence(1), Sequence(12))],
+                rest: 0,
+            },
+        );
+        let mut framing = NativeFraming::new();
+        framing.on_bytes(&bytes, &mut |_| {}).expect("valid frames");
+        assert_eq!(framing.told_lost(), 12);
+        let mut pong = Vec::new();
+        FrameEncoder::ping_or_pong(&mut pong, FrameKind::Pong, 77);
+        assert_eq!(framing.take_reply(), pong);
+        assert!(framing.take_reply().is_empty());
+    }
+
+    #[test]
+    fn an_error_frame_ends_the_run_with_its_own_words() {
+        let mut bytes = Vec::new();
+        FrameEncoder::new().error(
+            &mut bytes,
+            &ErrorReport {
+                code: ErrorCode::LimitReached,
+                message: "too many connections",
+                fatal: true,
+                request: 0,
+                offset: 0,
+                kind: 0,
+            },
+        );
+        let error = NativeFraming::new().on_bytes(&bytes, &mut |_| {});
+        assert_eq!(error, Err(FramingError::Refused("too many connections".into())));
+    }
+
+    #[test]
+    fn bytes_of_another_protocol_are_malformed() {
+        let error = NativeFraming::new().on_bytes(&[0xFF; 64], &mut |_| {});
+        assert!(matches!(error, Err(FramingError::Malformed(_))), "{error:?}");
+    }
+}

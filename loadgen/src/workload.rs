@@ -1,0 +1,270 @@
+//! The standing workloads, and the runs each of them consists of.
+//!
+//! A workload is turned into cases: one case is one run with one size, rate, fan-out and transport,
+//! and one line of the result. What the command line says overrides what the workload says.
+
+use clap::ValueEnum;
+
+use crate::quantity::Rate;
+
+/// Messages undelivered at a time at an unlimited rate, unless told otherwise.
+const WINDOW: u64 = 8_192;
+/// Bytes that a default window may amount to: with large messages it is smaller.
+const WINDOW_BYTES: u64 = 8 << 20;
+/// Bytes that a default window may amount to over all subscribers: what the kernel can be asked to
+/// hold in their sockets.
+const WINDOW_BYTES_ALL: u64 = 256 << 20;
+/// Bytes of a frame beside its payload, for sizing windows alike for all targets.
+const FRAME_OVERHEAD: u64 = 48;
+/// Latency workload: rates when none is given.
+const LATENCY_RATES: [u64; 3] = [10_000, 100_000, 1_000_000];
+/// Sparse workload.
+const SPARSE_RATE: u64 = 20_000;
+const SPARSE_FAN_OUTS: [usize; 2] = [1, 64];
+
+/// A standing workload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Workload {
+    /// One publisher to one subscriber, as fast as it goes.
+    #[value(name = "T1")]
+    T1,
+    /// Eight publishers to eight subscribers over eight topics, as fast as it goes.
+    #[value(name = "T2")]
+    T2,
+    /// One publisher to 16 subscribers.
+    #[value(name = "F16")]
+    F16,
+    /// One publisher to 64 subscribers.
+    #[value(name = "F64")]
+    F64,
+    /// One publisher to 1,000 subscribers.
+    #[value(name = "F1000")]
+    F1000,
+    /// Sparse: 20 k messages/s, each sent alone, to 1 and to 64 subscribers, over TCP and unix
+    /// socket.
+    #[value(name = "P")]
+    P,
+    /// Latency at 10 k, 100 k and 1 M messages/s.
+    #[value(name = "L")]
+    L,
+    /// 16 subscribers of which one stalls, beside the same run without it.
+    #[value(name = "B")]
+    B,
+}
+
+/// TCP or unix socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Transport {
+    /// TCP on loopback.
+    Tcp,
+    /// The unix socket.
+    Unix,
+    /// One run over each.
+    Both,
+}
+
+/// Who publishes to whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    /// Publishers, each with a topic of its own.
+    pub(crate) publishers: usize,
+    /// Subscribers of each topic that read.
+    pub(crate) fan_out: usize,
+    /// Subscribers of each topic that do not read while the others are measured.
+    pub(crate) stalled: usize,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    /// What tells it apart from the workload's other runs, for people.
+    pub(crate) label: String,
+    /// Who publishes to whom.
+    pub(crate) shape: Shape,
+    /// Bytes of a payload.
+    pub(crate) size: usize,
+    /// Offered rate.
+    pub(crate) rate: Rate,
+    /// Most messages in one write; `None` is as many as fit.
+    pub(crate) batch: Option<u64>,
+    /// Messages undelivered at a time, over all publishers; only at an unlimited rate.
+    pub(crate) window: u64,
+    /// How the clients connect: never [`Transport::Both`].
+    pub(crate) transport: Transport,
+}
+
+/// What the command line says instead of the workload.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// Payload sizes; empty is 128.
+    pub(crate) sizes: Vec<usize>,
+    /// Rate.
+    pub(crate) rate: Option<Rate>,
+    /// Most messages in one write.
+    pub(crate) batch: Option<u64>,
+    /// Window.
+    pub(crate) window: Option<u64>,
+    /// Transport.
+    pub(crate) transport: Option<Transport>,
+    /// Fan-outs of the sparse workload.
+    pub(crate) fan_outs: Vec<usize>,
+}
+
+impl Workload {
+    /// The name as given on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::T1 => "T1",
+            Self::T2 => "T2",
+            Self::F16 => "F16",
+            Self::F64 => "F64",
+            Self::F1000 => "F1000",
+            Self::P => "P",
+            Self::L => "L",
+            Self::B => "B",
+        }
+    }
+
+    fn shapes(self, overrides: &Overrides) -> Vec<Shape> {
+        let fan_out = |fan_out| Shape { publishers: 1, fan_out, stalled: 0 };
+        match self {
+            Self::T1 | Self::L => vec![fan_out(1)],
+            Self::T2 => vec![Shape { publishers: 8, ..fan_out(1) }],
+            Self::F16 => vec![fan_out(16)],
+            Self::F64 => vec![fan_out(64)],
+            Self::F1000 => vec![fan_out(1_000)],
+            Self::P if overrides.fan_outs.is_empty() => SPARSE_FAN_OUTS.map(fan_out).to_vec(),
+            Self::P => overrides.fan_outs.iter().copied().map(fan_out).collect(),
+            Self::B => vec![fan_out(15), Shape { stalled: 1, ..fan_out(15) }],
+        }
+    }
+
+    fn rates(self, overrides: &Overrides) -> Vec<Rate> {
+        match (overrides.rate, self) {
+            (Some(rate), _) => vec![rate],
+            (None, Self::L) => LATENCY_RATES.map(Rate::PerSecond).to_vec(),
+            (None, Self::P) => vec![Rate::PerSecond(SPARSE_RATE)],
+            (None, _) => vec![Rate::Max],
+        }
+    }
+
+    fn transports(self, overrides: &Overrides) -> Vec<Transport> {
+        let default = match self {
+            Self::P => Transport::Both,
+            _ => Transport::Tcp,
+        };
+        match overrides.transport.unwrap_or(default) {
+            Transport::Both => vec![Transport::Tcp, Transport::Unix],
+            one => vec![one],
+        }
+    }
+
+    /// The runs, in the order to do them. Of workload B the run without the stalled subscriber comes
+    /// right before the one with it.
+    pub(crate) fn cases(self, overrides: &Overrides) -> Vec<Case> {
+        let sizes = match overrides.sizes.as_slice() {
+            [] => vec![128],
+            sizes => sizes.to_vec(),
+        };
+        let mut cases = Vec::new();
+        for transport in self.transports(overrides) {
+            for size in &sizes {
+                for rate in self.rates(overrides) {
+                    for shape in self.shapes(overrides) {
+                        cases.push(Case {
+                            label: label(shape, transport),
+                            shape,
+                            size: *size,
+                            rate,
+                            batch: overrides.batch.or((self == Self::P).then_some(1)),
+                            window: overrides
+                                .window
+                                .unwrap_or_else(|| default_window(*size, shape)),
+                            transport,
+                        });
+                    }
+                }
+            }
+        }
+        cases
+    }
+}
+
+impl Transport {
+    /// `tcp` or `unix`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Unix => "unix",
+            Self::Tcp | Self::Both => "tcp",
+        }
+    }
+}
+
+fn label(shape: Shape, transport: Transport) -> String {
+    let publishers = shape.publishers;
+    let subscribers = shape.fan_out * publishers;
+    let transport = transport.name();
+    let stalled = match shape.stalled {
+        0 => String::new(),
+        stalled => format!(" + {stalled} stalled"),
+    };
+    format!("{publishers} → {subscribers}{stalled}, {transport}")
+}
+
+/// The same for every target: it follows from size and fan-out alone.
+fn default_window(size: usize, shape: Shape) -> u64 {
+    let frame = size as u64 + FRAME_OVERHEAD;
+    WINDOW
+        .min(WINDOW_BYTES / frame)
+        .min(WINDOW_BYTES_ALL / frame / shape.fan_out as u64)
+        .max(2 * shape.publishers as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latency_runs_at_three_rates_unless_one_is_given() {
+        let cases = Workload::L.cases(&Overrides::default());
+        let rates: Vec<Rate> = cases.iter().map(|case| case.rate).collect();
+        assert_eq!(rates, LATENCY_RATES.map(Rate::PerSecond));
+        let one = Overrides { rate: Some(Rate::PerSecond(5)), ..Overrides::default() };
+        assert_eq!(Workload::L.cases(&one).len(), 1);
+    }
+
+    #[test]
+    fn sparse_sends_every_message_alone_over_both_transports() {
+        let cases = Workload::P.cases(&Overrides::default());
+        let runs: Vec<_> =
+            cases.iter().map(|case| (case.transport, case.shape.fan_out, case.batch)).collect();
+        let expected = [
+            (Transport::Tcp, 1, Some(1)),
+            (Transport::Tcp, 64, Some(1)),
+            (Transport::Unix, 1, Some(1)),
+            (Transport::Unix, 64, Some(1)),
+        ];
+        assert_eq!(runs, expected);
+    }
+
+    #[test]
+    fn a_stalled_subscriber_is_measured_right_behind_the_run_without_it() {
+        let cases = Workload::B.cases(&Overrides::default());
+        let stalled: Vec<usize> = cases.iter().map(|case| case.shape.stalled).collect();
+        assert_eq!(stalled, [0, 1]);
+        assert_eq!(cases[0].shape.fan_out, cases[1].shape.fan_out);
+    }
+
+    #[test]
+    fn the_default_window_is_8192_and_smaller_only_for_large_messages_or_many_subscribers() {
+        let window = |workload: Workload, size| {
+            let sizes = Overrides { sizes: vec![size], ..Overrides::default() };
+            workload.cases(&sizes)[0].window
+        };
+        assert_eq!(window(Workload::T1, 128), 8_192);
+        assert_eq!(window(Workload::F64, 128), 8_192);
+        assert_eq!(window(Workload::T1, 16_384), 510);
+        assert_eq!(window(Workload::F1000, 128), 1_525);
+        assert_eq!(window(Workload::T1, 4 << 20), 2);
+    }
+}
