@@ -165,22 +165,25 @@ impl Config {
         Ok(Invocation::Run(Box::new(config)))
     }
 
-    /// Checks what no value can be blamed for alone. A configuration made of sources has passed;
-    /// [`crate::Node::start`] checks those made in code.
+    /// Checks every value, and what no value can be blamed for alone. A configuration made of
+    /// sources has passed; [`crate::Node::start`] checks those made in code.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let conflict = |sentence| Err(ConfigError::Conflict { sentence });
-        if self.bind.is_empty() {
-            return conflict("--bind names no address".to_owned());
-        }
+        let mut scratch = self.clone();
+        scratch.apply(setting::SETTINGS.iter().map(|setting| Given {
+            setting,
+            origin: Origin::flag(setting.name),
+            value: (setting.show)(self),
+        }))?;
         // With less, one large message would push everything else out of the log.
         let memory_min = u64::from(self.limits.payload_bytes) * 2;
         if (self.limits.memory_bytes as u64) < memory_min {
-            return conflict(format!(
+            let sentence = format!(
                 "--memory-limit {} is too small for --max-payload {}: it must be at least twice as \
                  large",
                 show_size(self.limits.memory_bytes as u64),
                 show_size(u64::from(self.limits.payload_bytes)),
-            ));
+            );
+            return Err(ConfigError::Conflict { sentence });
         }
         Ok(())
     }
@@ -190,7 +193,7 @@ impl Config {
         setting::SETTINGS.iter().map(|setting| (setting.name, (setting.show)(self)))
     }
 
-    fn apply(&mut self, values: Vec<Given>) -> Result<(), ConfigError> {
+    fn apply(&mut self, values: impl IntoIterator<Item = Given>) -> Result<(), ConfigError> {
         for given in values {
             (given.setting.read)(self, &given.value).map_err(|reason| ConfigError::BadValue {
                 origin: given.origin,

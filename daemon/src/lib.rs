@@ -7,6 +7,21 @@
 //! What belongs to the process and not to a node is left to the binary: signals, logs
 //! ([`logging`]), and that a panic ends everything ([`panic_hook`]). The node only raises the limit
 //! on open files.
+//!
+//! ```
+//! use nexusd::{Config, Node};
+//!
+//! let config = Config {
+//!     bind: vec!["127.0.0.1".parse()?],
+//!     app_port: 0,
+//!     ..Config::default()
+//! };
+//! let node = Node::start(config)?;
+//! println!("{}", node.ready_line());
+//! node.drain();
+//! node.wait()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod config;
 pub mod logging;

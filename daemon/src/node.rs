@@ -63,11 +63,6 @@ impl Node {
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let started = Instant::now();
-        if let Some(cpu) = config.pin
-            && !process::may_run_on(cpu)
-        {
-            return Err(StartError::Pin { cpu });
-        }
         check_file_limit(config.limits.connections)?;
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);

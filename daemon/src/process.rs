@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::rand::{GetRandomFlags, getrandom};
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
 /// Raises the limit on open files as far as this user may, and returns it; `None` is no limit.
@@ -47,13 +47,11 @@ pub(crate) fn random() -> io::Result<u128> {
     Ok(u128::from_ne_bytes(bytes))
 }
 
-/// Whether this process may run on that CPU.
-pub(crate) fn may_run_on(cpu: usize) -> bool {
-    cpu < CpuSet::MAX_CPU && sched_getaffinity(None).is_ok_and(|set| set.is_set(cpu))
-}
-
-/// Keeps the calling thread on that CPU.
+/// Keeps the calling thread on that CPU; fails if this process may not run there.
 pub(crate) fn stay_on(cpu: usize) -> io::Result<()> {
+    if cpu >= CpuSet::MAX_CPU {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
     let mut set = CpuSet::new();
     set.set(cpu);
     Ok(sched_setaffinity(None, &set)?)
@@ -75,9 +73,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_does_not_exist_cannot_be_run_on() {
-        assert!(!may_run_on(1_023));
-        assert!(!may_run_on(usize::MAX));
+    fn a_thread_cannot_stay_on_a_cpu_that_does_not_exist() {
+        assert!(stay_on(1_023).is_err());
+        assert!(stay_on(usize::MAX).is_err());
     }
 
     #[test]

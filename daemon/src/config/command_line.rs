@@ -59,15 +59,14 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             _ => return Err(refusal(&error)),
         },
     };
-    let config_file = matches
-        .remove_one::<OsString>("config")
-        .map(|path| (Origin::Flag("--config".to_owned()), path));
+    let config_file =
+        matches.remove_one::<OsString>("config").map(|path| (Origin::flag("config"), path));
     let mut values = Vec::new();
     for setting in SETTINGS {
         let Some(value) = matches.remove_one::<OsString>(setting.name) else {
             continue;
         };
-        let origin = Origin::Flag(format!("--{}", setting.name));
+        let origin = Origin::flag(setting.name);
         let value = value.into_string().map_err(|value| ConfigError::BadValue {
             origin: origin.clone(),
             value: value.to_string_lossy().into_owned(),

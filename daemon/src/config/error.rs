@@ -79,6 +79,13 @@ pub enum Origin {
     },
 }
 
+impl Origin {
+    /// The flag of that setting.
+    pub(super) fn flag(name: &str) -> Self {
+        Self::Flag(format!("--{name}"))
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

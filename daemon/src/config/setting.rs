@@ -216,8 +216,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
         show: |config| {
             match config.limits.policy {
+                OverflowPolicy::DropOldest => "drop-oldest",
+                OverflowPolicy::DropNewest => "drop-newest",
                 OverflowPolicy::Block => "block",
-                _ => "drop-oldest",
+                OverflowPolicy::Disconnect => "disconnect",
+                _ => "unknown",
             }
             .to_owned()
         },

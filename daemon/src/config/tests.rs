@@ -315,8 +315,20 @@ fn settings_that_do_not_suit_each_other_are_refused() {
         fault(&["--memory-limit=8M", "--max-payload=16M"], &[], ""),
         "--memory-limit 8M is too small for --max-payload 16M: it must be at least twice as large"
     );
-    let config = Config { bind: Vec::new(), ..Config::default() };
-    assert!(config.check().is_err());
+}
+
+#[test]
+fn values_made_in_code_are_checked_like_those_of_sources() {
+    let limits = Limits { payload_bytes: 65 << 20, ..Limits::default() };
+    for (config, flag) in [
+        (Config { bind: Vec::new(), ..Config::default() }, "--bind"),
+        (Config { shards: 2, ..Config::default() }, "--shards"),
+        (Config { cluster: String::new(), ..Config::default() }, "--cluster"),
+        (Config { limits, ..Config::default() }, "--max-payload"),
+    ] {
+        let sentence = config.check().expect_err("a fault").to_string();
+        assert!(sentence.starts_with(&format!("flag {flag}: ")), "{sentence}");
+    }
 }
 
 #[test]
