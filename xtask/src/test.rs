@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 
 use crate::invocation::Invocation;
 use crate::step::{self, Mode, Step};
-use crate::{codegen, dependencies, repository, sim, tool};
+use crate::{codegen, dependencies, sim, tool};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [--only STEP]… [--skip STEP]… [--fail-fast] [--list]
@@ -155,18 +155,15 @@ fn select(arguments: &Arguments) -> Result<Vec<&'static Step>> {
 }
 
 fn format() -> Result<()> {
-    Invocation::cargo()
-        .args(["fmt", "--all", "--check"])
-        .run()
-        .context("`cargo fmt --all` mends it")?;
+    let check = |selection: &[&str]| {
+        Invocation::cargo().args(["fmt", "--check"]).args(selection).run().with_context(|| {
+            format!("some code is not formatted; run `cargo fmt {}`", selection.join(" "))
+        })
+    };
+    check(&["--all"])?;
     // Packages outside the workspace, which `--all` does not see.
     for manifest in ["xtask/codegen/Cargo.toml", "fuzz/Cargo.toml"] {
-        if repository::root().join(manifest).exists() {
-            Invocation::cargo()
-                .args(["fmt", "--check", "--manifest-path", manifest])
-                .run()
-                .with_context(|| format!("`cargo fmt --manifest-path {manifest}` mends it"))?;
-        }
+        check(&["--manifest-path", manifest])?;
     }
     Ok(())
 }

@@ -2492,8 +2492,8 @@ pub mod nexusd {
             #[inline]
             fn default() -> Self {
                 TopicBindArgs {
-                    name: None, // required field
-                }
+      name: None, // required field
+    }
             }
         }
 
@@ -2593,8 +2593,8 @@ pub mod nexusd {
             #[inline]
             fn default() -> Self {
                 NodeBindArgs {
-                    node: None, // required field
-                }
+      node: None, // required field
+    }
             }
         }
 
@@ -2699,8 +2699,8 @@ pub mod nexusd {
             #[inline]
             fn default() -> Self {
                 PublishAckArgs {
-                    entries: None, // required field
-                }
+      entries: None, // required field
+    }
             }
         }
 
@@ -4379,8 +4379,8 @@ pub mod nexusd {
             #[inline]
             fn default() -> Self {
                 StreamAckArgs {
-                    entries: None, // required field
-                }
+      entries: None, // required field
+    }
             }
         }
 

@@ -5,7 +5,9 @@ use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let Some(output) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!("usage: nexusd-codegen OUTPUT_DIRECTORY (normally through `cargo xtask codegen`)");
+        eprintln!(
+            "usage: nexusd-codegen OUTPUT_DIRECTORY (normally through `cargo xtask codegen`)"
+        );
         return ExitCode::from(2);
     };
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wire/schema");
