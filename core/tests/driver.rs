@@ -4,7 +4,7 @@
 mod driver_rig;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -216,6 +216,26 @@ fn a_peer_that_vanishes_in_the_middle_of_a_large_frame_frees_the_landing_zone() 
 }
 
 #[test]
+fn closing_in_the_middle_of_a_large_frame_gives_the_landing_zone_back_at_once() {
+    let service = Upload::with(|upload| upload.close_on_sample = true);
+    let gauges = Arc::clone(&service.gauges);
+    let rig = Rig::on_loopback(service);
+    let mut client = rig.connect();
+    client.write_all(&(4 * MIB as u64).to_le_bytes()).expect("a write");
+    client.write_all(&pattern(9, MIB)).expect("a write");
+    eventually("bytes land in place", || gauges.landed.value() > 0);
+    rig.commands.send(Command::Sample).expect("room");
+    eventually("it is closed", || gauges.closed.value() == 1);
+    // The service has its memory back although the peer is still listened to for a while: a
+    // socket that was gone would answer the first write with a reset that fails the others.
+    for _ in 0..3 {
+        client.write_all(b"more").expect("a socket that lingers");
+    }
+    assert_eq!(client.read(&mut [0; 1]).expect("an orderly end"), 0);
+    rig.stop();
+}
+
+#[test]
 fn every_subscriber_gets_the_whole_stream_out_of_the_shared_log() {
     let rig = Rig::on_loopback(FanOut::default());
     let known = |count: u64| {
@@ -346,6 +366,65 @@ fn connections_beyond_the_limit_are_closed_at_once_and_counted() {
     served.iter_mut().for_each(ping);
     let (_, counters) = rig.stop();
     assert!(counters.refused >= 1);
+}
+
+/// What a badly behaved client may do in its short life.
+fn misbehave(address: SocketAddr, mut choice: u64) {
+    let client = connect(address);
+    let mut pick = |of: u64| {
+        choice =
+            choice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (choice >> 33) % of
+    };
+    for _ in 0..pick(6) {
+        let len = [1, 700, 66_000, 400_000][pick(4) as usize];
+        // The service may have ended the connection already; that is its right.
+        if (&client).write_all(&pattern(len, len as usize)).is_err() {
+            return;
+        }
+        if pick(3) == 0 {
+            let mut back = vec![0; len as usize / 2];
+            let _ = (&client).read(&mut back);
+        }
+    }
+    match pick(4) {
+        0 => SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("the option"),
+        1 => client.shutdown(Shutdown::Write).expect("half an end"),
+        2 => {
+            client.shutdown(Shutdown::Write).expect("half an end");
+            let _ = (&client).read_to_end(&mut Vec::new());
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn whatever_clients_do_each_is_opened_and_closed_once_and_the_loop_serves_on() {
+    let options = UringOptions {
+        receive_buffers: 4,
+        receive_buffer_bytes: 16_384,
+        ..UringOptions::default()
+    };
+    let echo = Echo::with(|echo| echo.pause_at = 200_000);
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::start(options, vec![loopback()], echo);
+    let address = rig.tcp();
+    let mut healthy = rig.connect();
+    thread::scope(|scope| {
+        for thread in 0..8u64 {
+            scope.spawn(move || (0..60).for_each(|round| misbehave(address, thread << 32 | round)));
+        }
+        for _ in 0..100 {
+            ping(&mut healthy);
+        }
+    });
+    // Connections are accepted in their order, so this one comes after all of them. (One that was
+    // reset before it was accepted may never have been opened.)
+    ping(&mut rig.connect());
+    assert!(gauges.opened.value() > 240);
+    eventually("all others are closed", || gauges.closed.value() + 1 == gauges.opened.value());
+    ping(&mut healthy);
+    rig.stop();
 }
 
 #[test]

@@ -19,8 +19,13 @@ fn accepts_failed(rig: &Rig<Echo>) -> u64 {
     rig.metrics.recv_timeout(PATIENCE).expect("a sample").accepts_failed
 }
 
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").expect("this process's descriptors").count()
+}
+
 #[test]
 fn a_listener_without_descriptors_waits_calmly_and_accepts_when_there_are_some() {
+    let descriptors_at_first = open_descriptors();
     let echo = Echo::default();
     let gauges = Arc::clone(&echo.gauges);
     let rig = Rig::on_loopback(echo);
@@ -56,5 +61,8 @@ fn a_listener_without_descriptors_waits_calmly_and_accepts_when_there_are_some()
     fillers.clear();
     let mut after: Vec<_> = (0..20).map(|_| rig.connect()).collect();
     after.iter_mut().for_each(ping);
+    drop((waiting, after));
+    eventually("all are closed", || gauges.closed.value() == gauges.opened.value());
     rig.stop();
+    assert_eq!(open_descriptors(), descriptors_at_first);
 }

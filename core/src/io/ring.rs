@@ -87,6 +87,9 @@ pub struct DriverCounters {
 }
 
 /// Drives a service by io_uring, on the thread that made it.
+///
+/// While it lives, the kernel may be reading or filling memory that the service lent. Dropping it
+/// ends that, so drop it before the service it drove; above all when [`Driver::wait`] failed.
 pub struct UringDriver {
     // The kernel's queues go first when the driver is dropped: after that nothing below is in the
     // kernel's hands.

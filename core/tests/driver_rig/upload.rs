@@ -14,6 +14,7 @@ pub struct UploadGauges {
     pub landed: Gauge,
     pub received: Gauge,
     pub uploads: Gauge,
+    pub closed: Gauge,
 }
 
 #[derive(Default)]
@@ -34,6 +35,8 @@ pub struct Upload {
     finished: bool,
     /// Pauses and resumes at every event, to find what that breaks.
     pub fidgets: bool,
+    /// Closes every connection at the first `Sample`.
+    pub close_on_sample: bool,
 }
 
 /// A checksum in which the place of a byte counts.
@@ -127,9 +130,13 @@ impl Service for Upload {
             Event::Writable { .. } => panic!("answers are short"),
             Event::Closed { connection, .. } => {
                 self.sessions.remove(&connection).expect("a session");
+                self.gauges.closed.add(1);
             }
             Event::Command(Command::Sample) => {
                 self.outputs.push_back(Output::Metrics(Box::default()));
+                if self.close_on_sample {
+                    self.outputs.extend(self.sessions.keys().copied().map(Output::Close));
+                }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
             Event::Command(Command::Publish { .. }) | Event::Tick => {}

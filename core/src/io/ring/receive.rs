@@ -178,8 +178,8 @@ impl UringDriver {
                     self.arm_receive(service, id);
                 } else {
                     connection.phase = Phase::Ending;
-                    self.advance_close(service, id);
                 }
+                self.advance_close(service, id);
                 return;
             }
             Phase::Closing | Phase::Ending => {
@@ -248,6 +248,10 @@ impl UringDriver {
             service.landing_zone(id).is_some_and(|zone| zone.len() >= RECEIVE_IN_PLACE_BYTES_MIN);
         if worthwhile {
             connection.in_place = true;
+            if connection.receive == Receive::Starved {
+                // No buffer is needed any more.
+                connection.receive = Receive::Idle;
+            }
             self.cancel_receive(id);
             self.arm_receive(service, id);
         }
