@@ -18,7 +18,7 @@ const STEP_NS: u64 = 1_000_000;
 /// Lateness that counts.
 const HICCUP_NS: u64 = 1_000_000;
 /// More hiccups than this per core and second make a run worth repeating.
-const NOISY_PER_CORE_AND_SECOND: f64 = 2.0;
+const MANY_PER_CORE_AND_SECOND: f64 = 2.0;
 const HIGHEST_PRIORITY: i32 = -20;
 
 /// What the meter saw.
@@ -37,10 +37,10 @@ pub(crate) struct Hiccups {
 }
 
 impl Hiccups {
-    /// Whether the figures measured meanwhile deserve a warning.
-    pub(crate) fn is_noisy(&self) -> bool {
+    /// Whether these are too many for a tail to be trusted.
+    pub(crate) fn are_many(&self) -> bool {
         let core_seconds = self.cores as f64 * self.watched_ns as f64 / 1e9;
-        self.count as f64 > NOISY_PER_CORE_AND_SECOND * core_seconds
+        self.count as f64 > MANY_PER_CORE_AND_SECOND * core_seconds
     }
 }
 
@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn many_hiccups_are_noise_and_few_are_not() {
-        let quiet = Hiccups { count: 3, cores: 2, watched_ns: 1_000_000_000, ..Hiccups::default() };
-        assert!(!quiet.is_noisy());
-        let noisy = Hiccups { count: 5, ..quiet };
-        assert!(noisy.is_noisy());
+    fn more_than_two_per_core_and_second_are_many() {
+        let few = Hiccups { count: 3, cores: 2, watched_ns: 1_000_000_000, ..Hiccups::default() };
+        assert!(!few.are_many());
+        let many = Hiccups { count: 5, ..few };
+        assert!(many.are_many());
     }
 }

@@ -11,6 +11,8 @@ use crate::workload::Case;
 
 /// A schedule counts as kept from this share of its rate on.
 const RATE_KEPT: f64 = 0.99;
+/// A run is noisy when others use more than this share of its cores.
+const OTHERS_SHARE_MAX: f64 = 0.05;
 
 /// What one run measured.
 #[derive(Debug)]
@@ -33,8 +35,10 @@ pub(crate) struct Measurement {
     pub(crate) send_latencies: Latencies,
     /// CPU time of the server within the interval.
     pub(crate) server_cpu: Option<CpuTime>,
-    /// CPU time of the generator within the interval; `None` if the server is part of it.
+    /// CPU time of the generator within the interval.
     pub(crate) load_cpu: Option<CpuTime>,
+    /// CPU time that anybody else used on the cores of server and load within the interval.
+    pub(crate) other_cpu_ns: Option<u64>,
     /// Memory of the server at the end of the interval.
     pub(crate) server_memory: Option<Memory>,
     /// Sends the server made, if it tells.
@@ -82,5 +86,15 @@ impl Measurement {
             objections.push("nothing was received".into());
         }
         objections
+    }
+
+    /// Whether the figures deserve a warning: others used the cores, or, on a schedule, the cores
+    /// were not ours too often. At an unlimited rate the load itself keeps a core for milliseconds
+    /// in single system calls, which the meter cannot tell from anybody else.
+    pub(crate) fn is_noisy(&self, case: &Case) -> bool {
+        let core_seconds = self.hiccups.cores as f64 * self.elapsed_s;
+        let others = self.other_cpu_ns.unwrap_or(0) as f64 / 1e9;
+        others > OTHERS_SHARE_MAX * core_seconds
+            || (case.rate != Rate::Max && self.hiccups.are_many())
     }
 }

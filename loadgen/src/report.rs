@@ -85,7 +85,9 @@ pub(crate) struct RunRecord {
     /// Gaps of more than a millisecond in which a core was not ours.
     pub(crate) hiccups: u64,
     pub(crate) hiccup_longest_us: f64,
-    /// The hiccups are too many: repeat the run, or do not trust its tail.
+    /// CPU time that anybody else used on the cores of server and load.
+    pub(crate) other_cpu_s: Option<f64>,
+    /// Others disturbed the run: repeat it, or do not trust it.
     pub(crate) noisy: bool,
     /// Time until all nodes route to each other; `null` for a single node.
     pub(crate) converged_s: Option<f64>,
@@ -176,7 +178,8 @@ impl RunRecord {
             server_rss_peak_kb: measurement.server_memory.map(|memory| memory.peak_kb),
             hiccups: measurement.hiccups.count,
             hiccup_longest_us: measurement.hiccups.longest_ns as f64 / 1e3,
-            noisy: measurement.hiccups.is_noisy(),
+            other_cpu_s: measurement.other_cpu_ns.map(|ns| ns as f64 / 1e9),
+            noisy: measurement.is_noisy(case),
             converged_s: None,
             stalled: measurement.stalled,
             without_stalled: None,
@@ -270,6 +273,7 @@ mod tests {
             latencies,
             server_cpu: Some(CpuTime { user_ns: 100_000_000, system_ns: 300_000_000 }),
             load_cpu: None,
+            other_cpu_ns: Some(0),
             server_memory: None,
             server_sends: None,
             hiccups: Hiccups::default(),

@@ -12,7 +12,7 @@ use crate::error::LoadError;
 use crate::hiccup::HiccupMeter;
 use crate::measurement::Measurement;
 use crate::server::Server;
-use crate::server::account::{Account, CpuTime};
+use crate::server::account::{Account, CpuTime, busy_ns};
 use crate::server::sends::SendWatch;
 use crate::target::Target;
 use crate::workload::Case;
@@ -45,22 +45,22 @@ struct Look {
     sent: u64,
     received: u64,
     server_cpu: Option<CpuTime>,
-    load_cpu: Option<CpuTime>,
+    /// This whole process's.
+    own_cpu: Option<CpuTime>,
+    /// Everybody's on the watched cores.
+    busy_ns: Option<u64>,
 }
 
 impl Look {
-    fn at(clients: &RunningClients, server: &Server) -> Self {
-        let load = match server.account {
-            Account::Threads(_) => None,
-            Account::Process(_) | Account::Unknown => Account::Process(std::process::id()).cpu(),
-        };
+    fn at(clients: &RunningClients, server: &Server, cores: &[usize]) -> Self {
         Self {
             at_ns: clock::now_ns(),
             wall_us: wall_us(),
             sent: clients.sent(),
             received: clients.received(),
             server_cpu: server.account.cpu(),
-            load_cpu: load,
+            own_cpu: Account::Process(std::process::id()).cpu(),
+            busy_ns: busy_ns(cores),
         }
     }
 }
@@ -90,12 +90,13 @@ pub(crate) fn measure(
 
     watch_until(times.from_ns, &times, &running, watch);
     let meter = HiccupMeter::start(&options.watched_cores);
-    let first = Look::at(&running, server);
+    let first = Look::at(&running, server, &options.watched_cores);
     watch_until(times.to_ns, &times, &running, watch);
-    let second = Look::at(&running, server);
+    let second = Look::at(&running, server, &options.watched_cores);
     let hiccups = meter.stop();
     let server_memory = server.account.memory();
 
+    let cpu = Shares::between(&first, &second, server);
     let report = running.finish()?;
     Ok(Measurement {
         elapsed_s: (second.at_ns - first.at_ns) as f64 / 1e9,
@@ -106,8 +107,9 @@ pub(crate) fn measure(
         told_lost: report.subscribers.told_lost,
         latencies: report.subscribers.latencies,
         send_latencies: report.subscribers.send_latencies,
-        server_cpu: difference(first.server_cpu, second.server_cpu),
-        load_cpu: difference(first.load_cpu, second.load_cpu),
+        server_cpu: cpu.server,
+        load_cpu: cpu.load,
+        other_cpu_ns: cpu.other_ns,
         server_memory,
         server_sends: sends.and_then(|sends| sends.within(&(first.wall_us..second.wall_us))),
         hiccups,
@@ -144,6 +146,31 @@ fn watch_until(
     }
 }
 
-fn difference(first: Option<CpuTime>, second: Option<CpuTime>) -> Option<CpuTime> {
-    Some(second?.since(first?))
+/// Who used the cores between two looks.
+struct Shares {
+    server: Option<CpuTime>,
+    load: Option<CpuTime>,
+    other_ns: Option<u64>,
+}
+
+impl Shares {
+    fn between(first: &Look, second: &Look, server: &Server) -> Self {
+        let used = |first: Option<CpuTime>, second: Option<CpuTime>| Some(second?.since(first?));
+        let of_server = used(first.server_cpu, second.server_cpu);
+        let own = used(first.own_cpu, second.own_cpu);
+        let load = match (&server.account, own, of_server) {
+            (Account::Threads(_), Some(own), Some(of_server)) => Some(own.since(of_server)),
+            (_, own, _) => own,
+        };
+        let other_ns = || {
+            let busy = second.busy_ns?.checked_sub(first.busy_ns?)?;
+            Some(busy.saturating_sub(of_server?.nanoseconds() + load?.nanoseconds()))
+        };
+        Self {
+            server: of_server,
+            load,
+            // A server that was not started here may run on any core.
+            other_ns: if server.is_ours() { other_ns() } else { None },
+        }
+    }
 }

@@ -43,6 +43,17 @@ impl Addresses {
     }
 }
 
+/// How a server came to run.
+#[derive(Debug)]
+enum Origin {
+    /// It ran already.
+    Foreign,
+    /// It runs inside this process.
+    Embedded,
+    /// We started it; it ends with this value.
+    Spawned(#[expect(dead_code, reason = "held to be dropped")] Process),
+}
+
 /// A server to measure.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -50,19 +61,22 @@ pub(crate) struct Server {
     pub(crate) addresses: Addresses,
     /// What it costs, if that can be known.
     pub(crate) account: Account,
-    /// Ends with this value.
-    _process: Option<Process>,
+    origin: Origin,
 }
 
 impl Server {
     /// One that runs already; with its process id its cost can be stated.
     pub(crate) fn running(addresses: Addresses, pid: Option<u32>) -> Self {
-        Self { addresses, account: pid.map_or(Account::Unknown, Account::Process), _process: None }
+        Self {
+            addresses,
+            account: pid.map_or(Account::Unknown, Account::Process),
+            origin: Origin::Foreign,
+        }
     }
 
     /// One inside this process, whose threads these are.
     pub(crate) fn embedded(addresses: Addresses, threads: Vec<u32>) -> Self {
-        Self { addresses, account: Account::Threads(threads), _process: None }
+        Self { addresses, account: Account::Threads(threads), origin: Origin::Embedded }
     }
 
     /// Starts one in a process of its own, pinned to `core`. It ends when this value is dropped, or
@@ -89,8 +103,13 @@ impl Server {
         Ok(Self {
             addresses,
             account: Account::Process(process.child.id()),
-            _process: Some(process),
+            origin: Origin::Spawned(process),
         })
+    }
+
+    /// Whether it runs on the core we gave it.
+    pub(crate) fn is_ours(&self) -> bool {
+        !matches!(self.origin, Origin::Foreign)
     }
 }
 

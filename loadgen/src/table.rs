@@ -111,8 +111,11 @@ fn latency_table(records: &[&RunRecord]) -> Table {
 fn notes(run: &RunRecord) -> Vec<String> {
     let mut notes = run.objections.clone();
     if run.noisy {
+        let others = run
+            .other_cpu_s
+            .map_or_else(dash, |others| format!("{:.0} %", 100.0 * others / run.duration_s));
         notes.push(format!(
-            "{} hiccups of the machine, the longest {:.1} ms: repeat it, or do not trust its tail",
+            "disturbed: other programs took {others} of a core; {} hiccups, the longest {:.1} ms",
             run.hiccups,
             run.hiccup_longest_us / 1e3
         ));

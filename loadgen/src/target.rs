@@ -188,7 +188,9 @@ fn in_words(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => {
             "no answer within 5 s; is this the right kind of server?".to_owned()
         }
-        io::ErrorKind::UnexpectedEof => {
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => {
             "it closed the connection; is this the right kind of server?".to_owned()
         }
         _ => error.to_string(),

@@ -1,4 +1,5 @@
-//! What a server costs: CPU time and memory, as the kernel counts them in `/proc`.
+//! What a server costs, and who else was at work: CPU time and memory, as the kernel counts them in
+//! `/proc`.
 
 use std::fs;
 
@@ -42,9 +43,14 @@ impl CpuTime {
         }
     }
 
+    /// Both together, in nanoseconds.
+    pub(crate) fn nanoseconds(self) -> u64 {
+        self.user_ns + self.system_ns
+    }
+
     /// Both together, in seconds.
     pub(crate) fn seconds(self) -> f64 {
-        (self.user_ns + self.system_ns) as f64 / 1e9
+        self.nanoseconds() as f64 / 1e9
     }
 }
 
@@ -77,6 +83,25 @@ impl Account {
             peak_kb: kilobytes(&status, "VmHWM:")?,
         })
     }
+}
+
+/// CPU time spent so far on these cores by anybody, in nanoseconds: interrupts and what the host of a
+/// virtual machine took included. `None` if it cannot be known.
+pub(crate) fn busy_ns(cores: &[usize]) -> Option<u64> {
+    parse_busy(&fs::read_to_string("/proc/stat").ok()?, cores, clock_ticks_per_second())
+}
+
+/// Adds up `user nice system - - irq softirq steal` of the cores' lines (proc_stat(5)).
+fn parse_busy(stat: &str, cores: &[usize], ticks_per_second: u64) -> Option<u64> {
+    let mut ticks = 0;
+    for core in cores {
+        let name = format!("cpu{core}");
+        let line = stat.lines().find(|line| line.split_whitespace().next() == Some(&name))?;
+        let fields: Vec<u64> =
+            line.split_whitespace().skip(1).map(|field| field.parse().unwrap_or(0)).collect();
+        ticks += [0, 1, 2, 5, 6, 7].iter().filter_map(|at| fields.get(*at)).sum::<u64>();
+    }
+    Some(ticks * 1_000_000_000 / ticks_per_second.max(1))
 }
 
 /// The threads of this process, by their ids.
@@ -117,6 +142,15 @@ mod tests {
         let expected = CpuTime { user_ns: 2_500_000_000, system_ns: 500_000_000 };
         assert_eq!(parse_stat(stat, 100), Some(expected));
         assert!((expected.seconds() - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_core_is_busy_with_everything_but_waiting() {
+        let stat = "cpu  9 9 9 9\ncpu0 1 2 4 1000 1000 8 16 32 64 64\ncpu1 5 0 0 0\n\
+                    cpu10 100 0 0 0\n";
+        assert_eq!(parse_busy(stat, &[0], 1_000_000_000), Some(63));
+        assert_eq!(parse_busy(stat, &[0, 1], 1_000_000_000), Some(68));
+        assert_eq!(parse_busy(stat, &[2], 1_000_000_000), None);
     }
 
     #[test]

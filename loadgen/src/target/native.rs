@@ -25,7 +25,7 @@ const SEQUENCE_AT: usize = 16;
 /// The one Subscribe of a connection.
 const REQUEST: u64 = 1;
 /// The ping behind a bind: its pong says that the bind was handled.
-const BOUND_TOKEN: u64 = 0x626f_756e_64;
+const BOUND_TOKEN: u64 = 0x626f_756e;
 const SOFTWARE: &str = concat!("nexusd-loadgen ", env!("CARGO_PKG_VERSION"));
 
 const _: () = assert!(SEQUENCE_AT + 8 <= HEADER_BYTES);

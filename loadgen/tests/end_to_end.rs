@@ -1,0 +1,192 @@
+//! The program as scripts use it: short runs against every target over loopback.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// The first and the last core this process may use.
+fn cores() -> (String, String) {
+    let status = std::fs::read_to_string("/proc/self/status").expect("our own status");
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .expect("the cores we may use")
+        .trim()
+        .to_owned();
+    let mut numbers = list.split([',', '-']);
+    let first = numbers.next().expect("a core").to_owned();
+    let last = numbers.next_back().unwrap_or(&first).to_owned();
+    (first, last)
+}
+
+fn loadgen(arguments: &str) -> Output {
+    let (server_core, load_core) = cores();
+    Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+        .args(arguments.split_whitespace())
+        .args(["--server-core", &server_core, "--load-core", &load_core])
+        .output()
+        .expect("the program starts")
+}
+
+/// Runs, and returns the runs it reports.
+fn runs(arguments: &str) -> Vec<Value> {
+    let output = loadgen(&format!("{arguments} --duration 1s --warmup 200ms --json -"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!text.is_empty(), "{errors}");
+    let runs: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a JSON object per line"))
+        .collect();
+    let all_valid = runs.iter().all(|run| run["valid"] == true);
+    assert_eq!(output.status.success(), all_valid, "{errors}");
+    runs
+}
+
+/// What holds for every run that counts, however busy the machine is.
+fn assert_loss_free(run: &Value) {
+    for fault in ["lost", "duplicated", "reordered", "foreign", "told_lost"] {
+        assert_eq!(run[fault], 0, "{fault} in {run}");
+    }
+    assert!(run["sent"].as_u64() > Some(0), "{run}");
+    assert!(run["received_per_s"].as_f64() > Some(0.0), "{run}");
+    assert!(run["server_rss_kb"].as_u64() > Some(0), "{run}");
+}
+
+fn assert_moves_messages_without_loss(target: &str) {
+    for transport in ["tcp", "unix"] {
+        let runs = runs(&format!("--target {target} --workload T1 --transport {transport}"));
+        assert_eq!(runs.len(), 1);
+        assert_loss_free(&runs[0]);
+        assert_eq!(runs[0]["valid"], true, "{}", runs[0]);
+        assert_eq!(runs[0]["target"], target);
+        assert_eq!(runs[0]["transport"], transport);
+        assert_eq!(runs[0]["window"], 8_192);
+        assert!(runs[0]["messages_per_cpu_s"].as_f64() > Some(0.0));
+    }
+}
+
+#[test]
+fn the_pump_moves_messages_without_loss() {
+    assert_moves_messages_without_loss("pump");
+}
+
+#[test]
+fn the_relay_moves_messages_without_loss() {
+    assert_moves_messages_without_loss("relay");
+}
+
+#[test]
+fn the_daemon_moves_messages_without_loss() {
+    assert_moves_messages_without_loss("nexusd");
+}
+
+#[test]
+fn fan_out_and_many_topics_reach_everybody() {
+    for target in ["nexusd", "pump", "relay"] {
+        for (workload, subscribers) in [("T2", 8), ("F16", 16)] {
+            let runs = runs(&format!("--target {target} --workload {workload}"));
+            assert_loss_free(&runs[0]);
+            assert_eq!(runs[0]["subscribers"], subscribers);
+        }
+    }
+}
+
+#[test]
+fn payloads_from_the_smallest_to_the_largest_arrive_whole() {
+    for target in ["nexusd", "relay"] {
+        let runs = runs(&format!("--target {target} --workload T1 --size 16,17,16K,4M"));
+        assert_eq!(runs.len(), 4);
+        runs.iter().for_each(assert_loss_free);
+    }
+}
+
+#[test]
+fn latency_is_measured_for_every_message_of_the_interval() {
+    let folder = std::env::temp_dir();
+    let file = folder.join(format!("loadgen-{}.hgrm", std::process::id()));
+    let runs = runs(&format!("--target relay --workload L --rate 2k --hgrm {}", file.display()));
+    assert_loss_free(&runs[0]);
+    assert_eq!(runs[0]["latency_us"]["count"], 2_000);
+    assert_eq!(runs[0]["send_latency_us"]["count"], 2_000);
+    let histogram = std::fs::read_to_string(&file).expect("a histogram");
+    std::fs::remove_file(&file).expect("it can be removed");
+    assert!(histogram.contains("Percentile"), "{histogram}");
+}
+
+#[test]
+fn a_stalled_subscriber_is_told_exactly_what_it_lost() {
+    let runs = runs("--target nexusd --workload B");
+    assert_eq!(runs.len(), 2);
+    runs.iter().for_each(assert_loss_free);
+    assert!(runs[0]["stalled"].is_null());
+    let stalled = &runs[1]["stalled"];
+    assert_eq!(stalled["exact"], true, "{stalled}");
+    assert!(stalled["told_lost"].as_u64() > Some(0), "{stalled}");
+    assert!(runs[1]["without_stalled"]["received_ratio"].as_f64() > Some(0.0));
+}
+
+#[test]
+fn bad_flags_end_with_one_sentence_and_code_2() {
+    for arguments in [
+        "--workload T1 --size 8",
+        "--workload T1 --addr not-an-address",
+        "--workload B --target pump",
+    ] {
+        let output = loadgen(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
+
+#[test]
+fn a_core_this_process_may_not_use_is_refused() {
+    let output = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+        .args(["--workload", "T1", "--load-core", "1023"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("core 1023"), "{errors}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named_in_one_sentence() {
+    // A port that was free a moment ago, and that nobody listens on.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port")
+        .port();
+    for target in ["nexusd", "relay"] {
+        let output = loadgen(&format!("--target {target} --workload T1 --addr 127.0.0.1:{port}"));
+        assert_eq!(output.status.code(), Some(1));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.contains(&format!("127.0.0.1:{port}")), "{errors}");
+    }
+}
+
+#[test]
+fn a_server_of_another_kind_is_told_apart() {
+    // Accepts, and closes at once.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            drop(stream);
+        }
+    });
+    let output = loadgen(&format!("--workload T1 --addr {address}"));
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("right kind of server"), "{errors}");
+}
+
+#[test]
+fn a_payload_the_daemon_would_refuse_is_refused_before_the_run() {
+    let output = loadgen("--workload T1 --size 5M");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("--max-payload"), "{errors}");
+}
