@@ -586,12 +586,14 @@ impl Shard {
 
     /// After a send that read from `queue`: what had to wait for its end.
     fn look_after(&mut self, id: ConnectionId, queue: QueueId) {
-        let is_dying = self.plane.queues[queue.0 as usize].is_dying;
-        if is_dying {
-            self.remove_queue(id, queue);
-        } else {
-            self.plane.cut_if_due(queue);
-            self.plane.release_if_drained(queue);
+        // A send can have read from a queue in two places: it may be gone by the second.
+        match self.plane.queues.get(queue.0 as usize) {
+            None => {}
+            Some(dying) if dying.is_dying => self.remove_queue(id, queue),
+            Some(_) => {
+                self.plane.cut_if_due(queue);
+                self.plane.release_if_drained(queue);
+            }
         }
     }
 
@@ -688,7 +690,8 @@ impl Shard {
     fn release_publisher(&mut self, id: ConnectionId, queue: QueueId, now: Now) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         connection.session.held_by.retain(|held_by| *held_by != queue);
-        if connection.session.held_by.is_empty() {
+        // Behind a connection's last words nothing more is said.
+        if connection.session.held_by.is_empty() && connection.session.state == SessionState::Open {
             let resume = Header::new(FrameKind::PublishResume, 0, 0);
             FrameEncoder::bare(&mut connection.outbound.control, &resume);
             self.schedule(id);

@@ -205,6 +205,7 @@ impl SubscriberQueue {
     pub(crate) fn truncate(&mut self, log: &mut Log) -> u64 {
         debug_assert!(!self.in_flight);
         let before = self.messages;
+        self.overflow_due = false;
         let partial = self.detach_partial_frame(log);
         for item in self.items.drain(..) {
             if let Item::Extent(extent) = item {

@@ -69,6 +69,7 @@ impl Shard {
     }
 
     pub(super) fn on_goodbye(&mut self, id: ConnectionId, now: Now) -> Result<(), Violation> {
+        self.send_acks(id);
         self.begin_close(id, now);
         Ok(())
     }

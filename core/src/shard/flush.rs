@@ -25,10 +25,14 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
         cut_rest = Some(id);
         outbound.plan.push(piece);
     }
-    if outbound.sent == outbound.sending.len() {
-        outbound.sending.clear();
-        outbound.sent = 0;
+    // What the last send cut goes first; control frames never wait behind a queue's messages, or a
+    // subscription's first ones would come before its confirmation.
+    outbound.sending.drain(..outbound.sent);
+    outbound.sent = 0;
+    if outbound.sending.is_empty() {
         std::mem::swap(&mut outbound.sending, &mut outbound.control);
+    } else {
+        outbound.sending.append(&mut outbound.control);
     }
     let control = (outbound.sending.len() - outbound.sent) as u32;
     if control > 0 {

@@ -235,17 +235,18 @@ impl Plane {
         let Some(topic) = self.topics.find_or_insert(name, self.limits.topics, now.mono_us) else {
             return;
         };
-        let sequence = self.topics.number(topic);
-        frame.clear();
         let header = Header::new(FrameKind::Message, 0, payload.len());
-        FrameEncoder::message(frame, &accepted_header(&header, topic, sequence, now), &[], payload);
-        let stride = frame.len();
+        let stride = header.stride();
         if self.log.room(stride).is_none() && !self.renew_tail() {
             return;
         }
         let Some((segment, start)) = self.log.room(stride) else {
             return;
         };
+        // Numbered only now: a message that is given up must not leave a hole.
+        let sequence = self.topics.number(topic);
+        frame.clear();
+        FrameEncoder::message(frame, &accepted_header(&header, topic, sequence, now), &[], payload);
         let Some(header) = Header::peek(frame).copied() else {
             return;
         };

@@ -164,7 +164,9 @@ impl Shard {
             told.sort_unstable();
             told.dedup();
             for id in told {
-                if let Some(connection) = open_connection(&mut self.connections, id) {
+                if let Some(connection) = open_connection(&mut self.connections, id)
+                    && connection.session.state != SessionState::Closing
+                {
                     FrameEncoder::topic_unbind(&mut connection.outbound.control, topic);
                     self.schedule(id);
                 }
@@ -178,7 +180,11 @@ impl Shard {
     }
 
     pub(super) fn on_drain(&mut self, deadline_us: u64) {
-        if self.drain_deadline_us.is_some() {
+        if let Some(earlier) = self.drain_deadline_us {
+            // Asked again: the stricter deadline holds, unless closing is under way already.
+            if earlier != u64::MAX {
+                self.drain_deadline_us = Some(earlier.min(deadline_us));
+            }
             return;
         }
         self.drain_deadline_us = Some(deadline_us);
