@@ -5,57 +5,53 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use crate::latency::LatencySummary;
 use crate::report::RunRecord;
 
-/// A table of runs.
+/// A table of runs, and what they were measured on.
 pub(crate) fn render(records: &[RunRecord]) -> String {
     let mut text = String::new();
-    let throughput: Vec<_> = records.iter().filter(|run| run.rate.is_none()).collect();
-    let latency: Vec<_> = records.iter().filter(|run| run.rate.is_some()).collect();
+    let (throughput, latency): (Vec<_>, Vec<_>) =
+        records.iter().partition(|run| run.rate.is_none());
     if !throughput.is_empty() {
-        text += &throughput_table(&throughput).to_string();
-        text.push('\n');
+        text += &format!("{}\n\n", throughput_table(&throughput));
     }
     if !latency.is_empty() {
-        text += &latency_table(&latency).to_string();
-        text.push('\n');
+        text += &format!("{}\n\n", latency_table(&latency));
     }
-    for record in records {
-        for note in notes(record) {
-            text += &format!("{} {}: {note}\n", record.workload, record.label);
+    for run in records {
+        for note in notes(run) {
+            text += &format!("{}: {note}\n", name(run));
         }
+    }
+    if let Some(run) = records.first() {
+        text += &format!("{}\n", conditions(run));
     }
     text
 }
 
 fn throughput_table(records: &[&RunRecord]) -> Table {
     let mut table = table(&[
-        "target",
-        "workload",
-        "runs",
+        "throughput",
         "size",
         "window",
         "sent/s",
         "delivered/s",
         "per CPU-second",
-        "user ns each",
-        "bytes per send",
+        "user time",
+        "per send",
         "RSS",
         "valid",
     ]);
     for run in records {
         add_row(
             &mut table,
-            3,
             [
-                run.target.to_owned(),
-                run.workload.to_owned(),
-                run.label.clone(),
+                name(run),
                 size(run.size),
                 run.window.map_or_else(dash, |window| window.to_string()),
                 count(run.sent_per_s),
                 count(run.received_per_s),
                 run.messages_per_cpu_s.map_or_else(dash, count),
-                run.user_ns_per_delivery.map_or_else(dash, |ns| format!("{ns:.0}")),
-                run.bytes_per_send.map_or_else(dash, count),
+                run.user_ns_per_delivery.map_or_else(dash, |ns| format!("{ns:.0} ns")),
+                run.bytes_per_send.map_or_else(dash, |bytes| format!("{}B", count(bytes))),
                 run.server_rss_kb.map_or_else(dash, memory),
                 validity(run),
             ],
@@ -66,45 +62,72 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
 
 fn latency_table(records: &[&RunRecord]) -> Table {
     let mut table = table(&[
-        "target", "workload", "runs", "size", "rate", "from", "p50", "p90", "p99", "p99.9",
-        "p99.99", "max", "CPU", "valid",
+        "latency", "size", "rate", "from", "p50", "p90", "p99", "p99.9", "p99.99", "max", "CPU",
+        "valid",
     ]);
     for run in records {
         let cpu = run
             .server_cpu_s
             .map_or_else(dash, |cpu| format!("{:.1} %", 100.0 * cpu / run.duration_s));
-        let latencies = [
-            ("intended", run.latency_us, cpu, validity(run)),
-            ("send", run.send_latency_us, String::new(), String::new()),
-        ];
-        for (from, latency, cpu, validity) in latencies {
-            let Some(latency) = latency else { continue };
-            let LatencySummary { p50, p90, p99, p999, p9999, max, .. } = latency;
-            let [p50, p90, p99, p999, p9999, max] =
-                [p50, p90, p99, p999, p9999, max].map(microseconds);
+        let Some(intended) = run.latency_us else {
+            continue;
+        };
+        let [p50, p90, p99, p999, p9999, max] = percentiles(&intended);
+        let rate = run.rate.map_or_else(dash, |rate| count(rate as f64));
+        add_row(
+            &mut table,
+            [
+                name(run),
+                size(run.size),
+                rate,
+                "intended".to_owned(),
+                p50,
+                p90,
+                p99,
+                p999,
+                p9999,
+                max,
+                cpu,
+                validity(run),
+            ],
+        );
+        if let Some(send) = run.send_latency_us {
+            let [p50, p90, p99, p999, p9999, max] = percentiles(&send);
+            let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
+            let from = "send".to_owned();
             add_row(
                 &mut table,
-                3,
-                [
-                    run.target.to_owned(),
-                    run.workload.to_owned(),
-                    run.label.clone(),
-                    size(run.size),
-                    run.rate.map_or_else(dash, |rate| count(rate as f64)),
-                    from.to_owned(),
-                    p50,
-                    p90,
-                    p99,
-                    p999,
-                    p9999,
-                    max,
-                    cpu,
-                    validity,
-                ],
+                [name, size, rate, from, p50, p90, p99, p999, p9999, max, cpu, validity],
             );
         }
     }
     table
+}
+
+fn percentiles(latency: &LatencySummary) -> [String; 6] {
+    [latency.p50, latency.p90, latency.p99, latency.p999, latency.p9999, latency.max]
+        .map(microseconds)
+}
+
+fn name(run: &RunRecord) -> String {
+    format!("{} {} {}", run.target, run.workload, run.label)
+}
+
+/// What the figures were measured on.
+fn conditions(run: &RunRecord) -> String {
+    let unknown = || "unknown".to_owned();
+    let server = run.cores.server_core.map_or_else(
+        || "the server wherever it runs".to_owned(),
+        |core| format!("the server on core {core}"),
+    );
+    format!(
+        "CPU: {}, {} cores; Linux {}; {server}, the load on core {}; commit {}",
+        run.machine.cpu_model.clone().unwrap_or_else(unknown),
+        run.machine.cpus,
+        run.machine.kernel.clone().unwrap_or_else(unknown),
+        run.cores.load_core,
+        run.machine.commit.clone().unwrap_or_else(unknown),
+    )
 }
 
 /// What a reader of the figures has to know.
@@ -157,10 +180,10 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Adds a row whose first `texts` cells are text; the others are numbers, aligned right.
-fn add_row<const N: usize>(table: &mut Table, texts: usize, cells: [String; N]) {
+/// Adds a row: a name, and numbers, which are aligned right.
+fn add_row<const N: usize>(table: &mut Table, cells: [String; N]) {
     table.add_row(cells.into_iter().enumerate().map(|(at, text)| {
-        let alignment = if at < texts { CellAlignment::Left } else { CellAlignment::Right };
+        let alignment = if at == 0 { CellAlignment::Left } else { CellAlignment::Right };
         Cell::new(text).set_alignment(alignment)
     }));
 }
