@@ -5,6 +5,7 @@
 //! Both daemons are driven by this tree's load generator, so that the measure itself never changes
 //! between the two. The revision is built in a git worktree below target/, which is removed again.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,10 @@ use anyhow::{Context as _, Result, bail};
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
+use crate::daemon::Daemon;
 use crate::invocation::Invocation;
-use crate::repository;
 use crate::statistics::{Spread, median};
+use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask bench --against REV [--workload NAME]… [--pairs N] [--size BYTES]
@@ -51,40 +53,41 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// One daemon to measure, lying beside its load generator.
+/// One daemon to measure.
 struct Side {
     label: String,
-    folder: PathBuf,
+    daemon: PathBuf,
 }
 
 pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
     let arguments = parse(parser)?;
     let sides = build_sides(&arguments.against)?;
-    let mut results = Vec::new();
+    let mut measured = Vec::new();
     for workload in &arguments.workloads {
-        let figures = measure_pairs(&arguments, workload, &sides)?;
-        results.push((workload, figures));
+        measured.push((workload, measure_pairs(&arguments, workload, &sides)?));
     }
     println!("\nold: {}\nnew: {}", sides[0].label, sides[1].label);
     println!(
-        "messages per CPU-second of the daemon, {} B, {} pairs of {}\n",
+        "messages per CPU-second of the daemon, {} B, {} pairs of {} each\n",
         arguments.size, arguments.pairs, arguments.duration
     );
     println!(
-        "{:<9} {:>12} {:>12} {:>7} {:>15} {:>15}  verdict",
+        "{:<26} {:>11} {:>11} {:>6} {:>15} {:>15}  verdict",
         "workload", "old median", "new median", "ratio", "95 % interval", "min .. max"
     );
     let mut rows = Vec::new();
-    for (workload, figures) in &results {
-        let comparison = Comparison::of(figures)
-            .with_context(|| format!("{workload}: no pair of runs gave figures"))?;
-        println!("{}", comparison.row(workload));
-        rows.push(comparison.json(workload, figures));
+    for (workload, figures) in &measured {
+        for (run, pairs) in figures {
+            // Present as soon as there is one pair.
+            let Some(comparison) = Comparison::of(pairs) else { continue };
+            println!("{}", comparison.row(format!("{workload} {run}").trim_end()));
+            rows.push(comparison.json(workload, run, pairs));
+        }
     }
     if let Some(path) = &arguments.json {
         let document = json!({
             "old": sides[0].label, "new": sides[1].label, "size": arguments.size,
-            "duration": arguments.duration, "warmup": arguments.warmup, "workloads": rows,
+            "duration": arguments.duration, "warmup": arguments.warmup, "results": rows,
         });
         fs::write(path, format!("{document:#}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
@@ -132,32 +135,30 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
 }
 
 fn build_sides(against: &str) -> Result<[Side; 2]> {
-    let commit = resolve(against)?;
     let folder = repository::target().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let commit = resolve(against)?;
     let old = Side {
-        label: format!("{against} ({})", &commit[..12]),
-        folder: folder.join(format!("old-{}", &commit[..12])),
+        label: format!("{against} ({})", short(&commit)),
+        daemon: folder.join(format!("nexusd-{}", short(&commit))),
     };
-    let here = resolve("HEAD")?;
-    let dirty = !Invocation::new("git")
-        .args(["status", "--porcelain", "--untracked-files=no"])
-        .output()?
-        .is_empty();
-    let changes = if dirty { " with uncommitted changes" } else { "" };
-    let new =
-        Side { label: format!("this tree ({}{changes})", &here[..12]), folder: folder.join("new") };
-
+    let changes =
+        Invocation::new("git").args(["status", "--porcelain", "--untracked-files=no"]).output()?;
+    let suffix = if changes.is_empty() { "" } else { " with uncommitted changes" };
+    let new = Side {
+        label: format!("this tree ({}{suffix})", short(&resolve("HEAD")?)),
+        daemon: folder.join("nexusd-new"),
+    };
     Invocation::cargo()
-        .args(["build", "--release", "--locked", "--package", "nexusd", "--package"])
-        .arg("nexusd-loadgen")
+        .args(["build", "--release", "--locked"])
+        .args(["--package", "nexusd", "--package", "nexusd-loadgen"])
         .run()?;
-    place(&repository::release_binary("nexusd"), &new.folder)?;
-    if !old.folder.join("nexusd").exists() {
-        build_revision(&commit, &folder, &old.folder)
+    // Copies, so that the next build does not change a program under a measurement.
+    copy(&repository::release_binary("nexusd"), &new.daemon)?;
+    copy(&repository::release_binary("nexusd-loadgen"), &folder.join("nexusd-loadgen"))?;
+    if !old.daemon.exists() {
+        build_revision(&commit, &folder, &old.daemon)
             .with_context(|| format!("{against} could not be built"))?;
-    }
-    for side in [&old, &new] {
-        place(&repository::release_binary("nexusd-loadgen"), &side.folder)?;
     }
     Ok([old, new])
 }
@@ -171,6 +172,10 @@ fn resolve(revision: &str) -> Result<String> {
     Ok(commit.trim().to_owned())
 }
 
+fn short(commit: &str) -> &str {
+    commit.get(..12).unwrap_or(commit)
+}
+
 fn build_revision(commit: &str, folder: &Path, destination: &Path) -> Result<()> {
     let worktree = folder.join("worktree");
     let remove =
@@ -179,31 +184,27 @@ fn build_revision(commit: &str, folder: &Path, destination: &Path) -> Result<()>
         // Left over from an interrupted run.
         remove()?;
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Invocation::new("git")
         .args(["worktree", "add", "--detach", "--quiet"])
         .arg(&worktree)
         .arg(commit)
         .run()?;
-    // A target folder of its own, kept: the dependencies of the next revision are mostly the same.
+    // A target folder of its own, kept: the next revision has mostly the same dependencies.
     let build = folder.join("build");
     let built = Invocation::cargo()
         .args(["build", "--release", "--locked", "--package", "nexusd", "--target-dir"])
         .arg(&build)
         .current_dir(&worktree)
         .run()
-        .and_then(|()| place(&build.join("release/nexusd"), destination));
+        .and_then(|()| copy(&build.join("release/nexusd"), destination));
     remove()?;
     built
 }
 
-/// Copies a program into a folder, so that the next build does not change it under a measurement.
-fn place(program: &Path, folder: &Path) -> Result<()> {
-    let name = program.file_name().context("a program has a name")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let copy = folder.join(name);
-    fs::copy(program, &copy)
-        .with_context(|| format!("cannot copy {} to {}", program.display(), copy.display()))?;
+fn copy(program: &Path, destination: &Path) -> Result<()> {
+    fs::copy(program, destination).with_context(|| {
+        format!("cannot copy {} to {}", program.display(), destination.display())
+    })?;
     Ok(())
 }
 
@@ -214,70 +215,89 @@ struct Pair {
     new: f64,
 }
 
-fn measure_pairs(arguments: &Arguments, workload: &str, sides: &[Side; 2]) -> Result<Vec<Pair>> {
-    let mut pairs = Vec::new();
+/// Run of a workload (`128 B`, `with the stalled one` …) → its pairs, in order.
+type Figures = BTreeMap<String, Vec<Pair>>;
+
+fn measure_pairs(arguments: &Arguments, workload: &str, sides: &[Side; 2]) -> Result<Figures> {
+    let mut figures = Figures::new();
     for index in 0..arguments.pairs {
         let old = measure(arguments, workload, &sides[0])?;
         let new = measure(arguments, workload, &sides[1])?;
-        eprintln!(
-            "{workload} pair {:>2}/{}: old {old:>12.0}  new {new:>12.0}  ratio {:.3}",
-            index + 1,
-            arguments.pairs,
-            new / old
-        );
-        pairs.push(Pair { old, new });
+        for (run, new) in new {
+            let Some(&old) = old.get(&run) else { continue };
+            eprintln!(
+                "{workload} {run}: pair {:>2}/{}: old {old:>11.0}  new {new:>11.0}  ratio {:.3}",
+                index + 1,
+                arguments.pairs,
+                new / old
+            );
+            figures.entry(run).or_default().push(Pair { old, new });
+        }
     }
-    Ok(pairs)
+    Ok(figures)
 }
 
-fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<f64> {
-    let report = side.folder.join("report.json");
+/// One valid measurement: messages per CPU-second of each run of the workload.
+fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<BTreeMap<String, f64>> {
     let mut complaint = String::new();
     for _ in 0..ATTEMPTS {
-        let _ = fs::remove_file(&report);
-        let mut command = Invocation::new(side.folder.join("nexusd-loadgen"))
-            .args(["--target", "nexusd", "--workload", workload, "--spawn"])
-            .args(["--size", &arguments.size.to_string(), "--warmup", &arguments.warmup])
-            .args(["--duration", &arguments.duration, "--json"])
-            .arg(&report)
-            .into_command();
-        let output = command.output().with_context(|| {
-            format!("cannot start {}", side.folder.join("nexusd-loadgen").display())
-        })?;
-        match fs::read_to_string(&report)
-            .map_err(|error| error.to_string())
-            .and_then(|text| rate_in(&text))
-        {
-            Ok(rate) => return Ok(rate),
+        match attempt(arguments, workload, side)? {
+            Ok(rates) => return Ok(rates),
             Err(reason) => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                complaint = format!("{reason}; it said: {}", said.trim());
                 eprintln!("{workload} on {}: {reason}; once more", side.label);
+                complaint = reason;
             }
         }
     }
     bail!("{workload} on {} gave no valid run in {ATTEMPTS} attempts: {complaint}", side.label)
 }
 
-/// Reads the figure out of the load generator's report.
-fn rate_in(report: &str) -> Result<f64, String> {
-    let document: Json =
-        serde_json::from_str(report).map_err(|error| format!("the report is not JSON: {error}"))?;
-    // One result per measurement of the workload; the workloads here have one.
-    let result = match &document {
-        Json::Array(results) => results.first().ok_or("the report is empty")?,
-        one => one,
-    };
-    if result["valid"] != Json::Bool(true) {
-        return Err("the run is not valid".to_owned());
-    }
-    match result["messages_per_cpu_s"].as_f64() {
-        Some(rate) if rate > 0.0 => Ok(rate),
-        _ => Err("the run gave no messages_per_cpu_s".to_owned()),
-    }
+/// The inner error is a measurement that does not count, which may be repeated.
+fn attempt(
+    arguments: &Arguments,
+    workload: &str,
+    side: &Side,
+) -> Result<Result<BTreeMap<String, f64>, String>> {
+    let (daemon_core, load_core) = cores::for_daemon_and_load();
+    let daemon = Daemon::start(&side.daemon, daemon_core)?;
+    let output = Invocation::new(repository::target().join("bench/nexusd-loadgen"))
+        .args(["--workload", workload, "--size", &arguments.size.to_string()])
+        .args(["--duration", &arguments.duration, "--warmup", &arguments.warmup])
+        .args(["--addr", &daemon.address, "--server-pid", &daemon.pid().to_string()])
+        .args(["--load-core", &load_core.to_string(), "--json", "-"])
+        .into_command()
+        .output()
+        .context("the load generator could not be started")?;
+    daemon.stop().with_context(|| format!("the daemon of {}", side.label))?;
+    Ok(rates_in(&String::from_utf8_lossy(&output.stdout)).map_err(|reason| {
+        let said = String::from_utf8_lossy(&output.stderr);
+        format!("{reason} {}", said.lines().last().unwrap_or_default())
+    }))
 }
 
-/// What all pairs of a workload say together.
+/// Reads the figures out of the load generator's report, a line of JSON per run.
+fn rates_in(report: &str) -> Result<BTreeMap<String, f64>, String> {
+    let mut rates = BTreeMap::new();
+    // A table for people stands beside them.
+    for line in report.lines().filter(|line| line.starts_with('{')) {
+        let run: Json = serde_json::from_str(line)
+            .map_err(|error| format!("the report is not JSON: {error}."))?;
+        if run["valid"] != Json::Bool(true) {
+            return Err(format!("the run is not valid: {}.", run["objections"]));
+        }
+        let label = run["label"].as_str().unwrap_or_default().to_owned();
+        match run["messages_per_cpu_s"].as_f64() {
+            Some(rate) if rate > 0.0 => rates.insert(label, rate),
+            _ => return Err("the run gave no messages_per_cpu_s.".to_owned()),
+        };
+    }
+    if rates.is_empty() {
+        return Err("the load generator reported no run.".to_owned());
+    }
+    Ok(rates)
+}
+
+/// What all pairs of a run say together.
 struct Comparison {
     old: f64,
     new: f64,
@@ -302,21 +322,22 @@ impl Comparison {
         }
     }
 
-    fn row(&self, workload: &str) -> String {
+    fn row(&self, run: &str) -> String {
         let Spread { median, min, max, low, high, .. } = self.ratio;
         let interval = format!("{low:.3} .. {high:.3}");
         let range = format!("{min:.3} .. {max:.3}");
         format!(
-            "{workload:<9} {:>12.0} {:>12.0} {median:>7.3} {interval:>15} {range:>15}  {}",
+            "{run:<26} {:>11.0} {:>11.0} {median:>6.3} {interval:>15} {range:>15}  {}",
             self.old,
             self.new,
             self.verdict()
         )
     }
 
-    fn json(&self, workload: &str, pairs: &[Pair]) -> Json {
+    fn json(&self, workload: &str, run: &str, pairs: &[Pair]) -> Json {
         json!({
             "workload": workload,
+            "run": run,
             "old_messages_per_cpu_s": self.old,
             "new_messages_per_cpu_s": self.new,
             "ratio": {
@@ -337,12 +358,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_is_read_from_a_valid_run_alone() {
-        assert_eq!(rate_in(r#"{"valid": true, "messages_per_cpu_s": 1.5e7}"#), Ok(1.5e7));
-        assert_eq!(rate_in(r#"[{"valid": true, "messages_per_cpu_s": 2}]"#), Ok(2.0));
-        assert!(rate_in(r#"{"valid": false, "messages_per_cpu_s": 1.5e7}"#).is_err());
-        assert!(rate_in(r#"{"valid": true, "messages_per_cpu_s": null}"#).is_err());
-        assert!(rate_in("").is_err());
+    fn figures_are_read_from_valid_runs_alone() {
+        let rates = rates_in(
+            "workload  per CPU-second\n\
+             {\"label\": \"128 B\", \"valid\": true, \"messages_per_cpu_s\": 1.5e7}\n\
+             {\"label\": \"1 KiB\", \"valid\": true, \"messages_per_cpu_s\": 2}\n",
+        );
+        let expected = [("128 B".to_owned(), 1.5e7), ("1 KiB".to_owned(), 2.0)];
+        assert_eq!(rates, Ok(BTreeMap::from(expected)));
+
+        let lossy = rates_in(r#"{"label": "", "valid": false, "objections": ["3 lost"]}"#);
+        assert!(lossy.is_err_and(|reason| reason.contains("3 lost")));
+        let unknown = rates_in(r#"{"label": "", "valid": true, "messages_per_cpu_s": null}"#);
+        assert!(unknown.is_err());
+        assert!(rates_in("").is_err());
     }
 
     #[test]

@@ -26,15 +26,11 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` on free ports of the loopback interface, on one core if that is given.
-    pub(crate) fn start(program: &Path, core: Option<usize>) -> Result<Self> {
-        let invocation = match core {
-            Some(core) => {
-                Invocation::new("taskset").args(["--cpu-list", &core.to_string()]).arg(program)
-            }
-            None => Invocation::new(program),
-        };
-        let invocation = invocation
+    /// Starts `program` on a free port of the loopback interface, on one core.
+    pub(crate) fn start(program: &Path, core: usize) -> Result<Self> {
+        let invocation = Invocation::new("taskset")
+            .args(["--cpu-list", &core.to_string()])
+            .arg(program)
             .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "none"])
             .args(["--log-level", "warn"]);
         let line = invocation.line();
@@ -136,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_program_that_ends_without_a_ready_line_is_an_error() {
-        let error = Daemon::start(Path::new("/bin/false"), None).err().expect("no ready line");
+        let error = Daemon::start(Path::new("/bin/false"), 0).err().expect("no ready line");
         assert!(format!("{error:#}").contains("did not say that it is ready"), "{error:#}");
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::daemon::Daemon;
 use crate::invocation::Invocation;
-use crate::repository;
+use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask demo
@@ -40,14 +40,15 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
         .run()?;
 
     println!("\n1. A daemon");
-    let daemon = Daemon::start(&repository::release_binary("nexusd"), None)?;
+    let (daemon_core, load_core) = cores::for_daemon_and_load();
+    let daemon = Daemon::start(&repository::release_binary("nexusd"), daemon_core)?;
     println!("   {}", daemon.ready_line);
 
     println!("\n2. Messages, each shown by the subscriber as it arrives");
     show_messages(&daemon)?;
 
     println!("\n3. Figures");
-    measure(&daemon)?;
+    measure(&daemon, load_core)?;
 
     daemon.stop()?;
     println!("\nThe daemon has stopped. Next: cargo xtask test");
@@ -87,12 +88,12 @@ fn wait(subscriber: &mut Child) -> Result<()> {
     }
 }
 
-fn measure(daemon: &Daemon) -> Result<()> {
-    for (workload, rate) in [("T1", None), ("L", Some("100k"))] {
+fn measure(daemon: &Daemon, load_core: usize) -> Result<()> {
+    for (workload, rate) in [("T1", "max"), ("L", "100k")] {
         Invocation::new(repository::release_binary("nexusd-loadgen"))
-            .args(["--target", "nexusd", "--workload", workload, "--size", "128"])
-            .args(["--addr", &daemon.address, "--warmup", "1s", "--duration", "3s"])
-            .args(rate.into_iter().flat_map(|rate| ["--rate", rate]))
+            .args(["--workload", workload, "--rate", rate, "--duration", "3s"])
+            .args(["--addr", &daemon.address, "--server-pid", &daemon.pid().to_string()])
+            .args(["--load-core", &load_core.to_string()])
             .run()?;
     }
     Ok(())

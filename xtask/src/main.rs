@@ -12,6 +12,7 @@
 
 mod bench;
 mod codegen;
+mod cores;
 mod daemon;
 mod demo;
 mod dependencies;

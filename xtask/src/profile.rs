@@ -8,12 +8,12 @@ use lexopt::prelude::*;
 
 use crate::daemon::Daemon;
 use crate::invocation::Invocation;
-use crate::{repository, tool};
+use crate::{cores, repository, tool};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask profile [--workload NAME] [--size BYTES] [--seconds N]
 
-Starts the daemon on core 0 and the load generator on core 1, samples the daemon with perf for N
+Starts the daemon on one core and the load generator on another, samples the daemon with perf for N
 seconds (default 5) under one workload (default T1, 128 B), and prints the functions that take its
 cycles, kernel included. The recording stays in target/profile/perf.data for
 `perf report` or a flame graph.
@@ -45,11 +45,13 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let recording = folder.join("perf.data");
 
-    let daemon = Daemon::start(&repository::release_binary("nexusd"), Some(0))?;
+    let (daemon_core, load_core) = cores::for_daemon_and_load();
+    let daemon = Daemon::start(&repository::release_binary("nexusd"), daemon_core)?;
     // The load runs a second longer at either end than the recording.
     let load = Invocation::new(repository::release_binary("nexusd-loadgen"))
-        .args(["--target", "nexusd", "--workload", &workload, "--size", &size.to_string()])
-        .args(["--addr", &daemon.address, "--load-core", "1", "--warmup", "1s", "--duration"])
+        .args(["--workload", &workload, "--size", &size.to_string()])
+        .args(["--addr", &daemon.address, "--load-core", &load_core.to_string()])
+        .args(["--warmup", "1s", "--duration"])
         .arg(format!("{}s", seconds + 1));
     let load = thread::spawn(move || load.run());
     thread::sleep(std::time::Duration::from_secs(1));
