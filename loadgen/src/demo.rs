@@ -46,7 +46,7 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
         cause: error.to_string(),
     })?;
     let of_node = own_threads().into_iter().filter(|thread| !before.contains(thread)).collect();
-    let server = Server::embedded(node_addresses(&node), of_node);
+    let mut server = Server::embedded(node_addresses(&node), of_node);
     pinning::pin_to(load_core)?;
 
     say(&format!(
@@ -70,7 +70,7 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
     {
         let overrides = Overrides { rate: Some(rate), ..Overrides::default() };
         for case in workload.cases(&overrides) {
-            records.push(runs.run(workload, &case, &server)?.0);
+            records.push(runs.run(workload, &case, &mut server)?.0);
         }
     }
     node.drain();

@@ -11,9 +11,9 @@ use crate::clock;
 use crate::error::LoadError;
 use crate::hiccup::HiccupMeter;
 use crate::measurement::Measurement;
-use crate::server::Server;
 use crate::server::account::{Account, CpuTime, busy_ns};
-use crate::server::sends::SendWatch;
+use crate::server::sends::{SendCounts, SendWatch};
+use crate::server::{SendTotals, Server};
 use crate::target::Target;
 use crate::workload::Case;
 
@@ -49,10 +49,11 @@ struct Look {
     own_cpu: Option<CpuTime>,
     /// Everybody's on the watched cores.
     busy_ns: Option<u64>,
+    sends: Option<SendTotals>,
 }
 
 impl Look {
-    fn at(clients: &RunningClients, server: &Server, cores: &[usize]) -> Self {
+    fn at(clients: &RunningClients, server: &mut Server, cores: &[usize]) -> Self {
         Self {
             at_ns: clock::now_ns(),
             wall_us: wall_us(),
@@ -61,6 +62,7 @@ impl Look {
             server_cpu: server.account.cpu(),
             own_cpu: Account::Process(std::process::id()).cpu(),
             busy_ns: busy_ns(cores),
+            sends: server.sends(),
         }
     }
 }
@@ -70,7 +72,7 @@ impl Look {
 pub(crate) fn measure(
     case: &Case,
     options: &RunOptions,
-    server: &Server,
+    server: &mut Server,
     run_name: &str,
     watch: &mut dyn FnMut(f64),
 ) -> Result<Measurement, LoadError> {
@@ -111,7 +113,7 @@ pub(crate) fn measure(
         load_cpu: cpu.load,
         other_cpu_ns: cpu.other_ns,
         server_memory,
-        server_sends: sends.and_then(|sends| sends.within(&(first.wall_us..second.wall_us))),
+        server_sends: sends_between(&first, &second, sends),
         hiccups,
         stalled: report.stalled,
     })
@@ -143,6 +145,16 @@ fn watch_until(
         }
         watch(now_ns.saturating_sub(times.start_ns) as f64 / whole);
         clock::sleep_until(deadline_ns.min(now_ns + WATCH_EVERY_NS));
+    }
+}
+
+/// What the server counted itself, or says in its statistics.
+fn sends_between(first: &Look, second: &Look, told: Option<SendWatch>) -> Option<SendCounts> {
+    match (first.sends, second.sends) {
+        (Some(before), Some(after)) => {
+            SendCounts::between(before, after, (second.at_ns - first.at_ns) as f64 / 1e9)
+        }
+        _ => told?.within(&(first.wall_us..second.wall_us)),
     }
 }
 

@@ -4,10 +4,10 @@ pub(crate) mod account;
 pub(crate) mod sends;
 pub(crate) mod serve;
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ use crate::workload::Transport;
 
 /// How long a server may take to be ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to say what it has sent.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long it may take to end before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -51,7 +53,7 @@ enum Origin {
     /// It runs inside this process.
     Embedded,
     /// We started it; it ends with this value.
-    Spawned(#[expect(dead_code, reason = "held to be dropped")] Process),
+    Spawned(Process),
 }
 
 /// A server to measure.
@@ -93,18 +95,31 @@ impl Server {
             .spawn()
             .map_err(|error| failed(error.to_string()))?;
         let stdin = child.stdin.take();
-        let stdout = child.stdout.take();
-        let process = Process { child, stdin };
-        let line = stdout
-            .ok_or_else(|| failed("it has no standard output".into()))
-            .and_then(|stdout| read_line(stdout).map_err(|error| failed(error.to_string())))?;
-        let addresses = serde_json::from_str(&line)
-            .map_err(|_| failed("it ended before it was ready; its reason stands above".into()))?;
+        let lines = lines_of(child.stdout.take());
+        let process = Process { child, stdin, lines };
+        let addresses = match process.lines.recv_timeout(READY_TIMEOUT) {
+            Ok(line) => serde_json::from_str(&line).map_err(|error| failed(error.to_string()))?,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(failed("it was not ready within 10 s".into()));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let cause = "it ended before it was ready; its reason stands above";
+                return Err(failed(cause.into()));
+            }
+        };
         Ok(Self {
             addresses,
             account: Account::Process(process.child.id()),
             origin: Origin::Spawned(process),
         })
+    }
+
+    /// What it has sent so far; `None` if it does not say.
+    pub(crate) fn sends(&mut self) -> Option<SendTotals> {
+        match &mut self.origin {
+            Origin::Spawned(process) => process.sends(),
+            Origin::Foreign | Origin::Embedded => None,
+        }
     }
 
     /// Whether it runs on the core we gave it.
@@ -113,11 +128,29 @@ impl Server {
     }
 }
 
+/// What a spawned server answers to a line on its standard input, if it counts its sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct SendTotals {
+    /// Sends carried out.
+    pub(crate) sends: u64,
+    /// Bytes they took along.
+    pub(crate) bytes: u64,
+}
+
 /// A server's process. A server ends when its standard input does.
 #[derive(Debug)]
 struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl Process {
+    fn sends(&mut self) -> Option<SendTotals> {
+        self.stdin.as_mut()?.write_all(b"\n").ok()?;
+        let line = self.lines.recv_timeout(ANSWER_TIMEOUT).ok()?;
+        serde_json::from_str(&line).ok()
+    }
 }
 
 impl Drop for Process {
@@ -136,16 +169,16 @@ impl Drop for Process {
     }
 }
 
-/// The first line of `stream`, for which it has [`READY_TIMEOUT`].
-fn read_line(stream: impl io::Read + Send + 'static) -> io::Result<String> {
+/// The lines of a server's standard output.
+fn lines_of(stream: Option<ChildStdout>) -> Receiver<String> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
-        let mut line = String::new();
-        let result = BufReader::new(stream).read_line(&mut line).map(|_| line);
-        // Nobody waits any more after the timeout.
-        let _ = sender.send(result);
+        let lines = stream.into_iter().flat_map(|stream| BufReader::new(stream).lines());
+        for line in lines.map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
     });
     receiver
-        .recv_timeout(READY_TIMEOUT)
-        .unwrap_or_else(|_| Err(io::Error::other("it was not ready within 10 s")))
 }

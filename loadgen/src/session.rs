@@ -77,8 +77,8 @@ impl Session<'_> {
     fn run_cases(&mut self, workload: Workload, overrides: &Overrides) -> Result<(), LoadError> {
         let cases = workload.cases(overrides);
         for (at, case) in cases.iter().enumerate() {
-            let server = self.server()?;
-            let (mut record, latencies) = self.runs.run(workload, case, &server)?;
+            let mut server = self.server()?;
+            let (mut record, latencies) = self.runs.run(workload, case, &mut server)?;
             if let (true, Some(without)) = (case.shape.stalled > 0, self.results.records.last()) {
                 record.compare_with(without);
             }
@@ -118,7 +118,7 @@ impl Runs {
         &mut self,
         workload: Workload,
         case: &Case,
-        server: &Server,
+        server: &mut Server,
     ) -> Result<(RunRecord, Latencies), LoadError> {
         self.count += 1;
         let name = format!("loadgen/{}/{}", std::process::id(), self.count);

@@ -3,7 +3,11 @@
 //! Invariant: the buffer being sent changes only when no send is in flight, so what was lent to the
 //! driver stays in place.
 
-use nexusd_core::limits::BYTES_PER_SEND;
+use nexusd_core::limits::{BYTES_PER_SEND, RECEIVE_BUFFER_BYTES};
+
+/// Bytes of one send. What a turn received goes out at once, the rest of a frame that it completed
+/// included.
+const SEND_BYTES_MAX: usize = BYTES_PER_SEND + RECEIVE_BUFFER_BYTES as usize;
 
 /// The bytes of one connection, and whether its socket takes them.
 #[derive(Debug, Default)]
@@ -59,7 +63,7 @@ impl Outbox {
             self.sent = 0;
             std::mem::swap(&mut self.sending, &mut self.filling);
         }
-        let end = self.sending.len().min(self.sent + BYTES_PER_SEND);
+        let end = self.sending.len().min(self.sent + SEND_BYTES_MAX);
         &self.sending[self.sent..end]
     }
 

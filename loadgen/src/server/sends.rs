@@ -9,6 +9,7 @@ use std::ops::Range;
 use nexusd_wire::FrameKind;
 use serde::Deserialize;
 
+use super::SendTotals;
 use crate::connection::{Connection, Endpoint, Received};
 use crate::error::LoadError;
 use crate::target::native::NativeFraming;
@@ -82,14 +83,24 @@ impl SendWatch {
     }
 }
 
+impl SendCounts {
+    /// What happened between two counts; `None` if nothing was sent.
+    pub(crate) fn between(first: SendTotals, last: SendTotals, elapsed_s: f64) -> Option<Self> {
+        let sends = last.sends.checked_sub(first.sends)?;
+        let bytes = last.bytes.checked_sub(first.bytes)?;
+        (elapsed_s > 0.0 && sends > 0).then(|| Self {
+            sends_per_s: sends as f64 / elapsed_s,
+            bytes_per_send: bytes as f64 / sends as f64,
+        })
+    }
+}
+
 fn counts(first: &Statistics, last: &Statistics) -> Option<SendCounts> {
-    let elapsed_s = last.uptime_s - first.uptime_s;
-    let sends = last.metrics.sends.checked_sub(first.metrics.sends)?;
-    let bytes = last.metrics.bytes_out.checked_sub(first.metrics.bytes_out)?;
-    (elapsed_s > 0.0 && sends > 0).then(|| SendCounts {
-        sends_per_s: sends as f64 / elapsed_s,
-        bytes_per_send: bytes as f64 / sends as f64,
-    })
+    let totals = |document: &Statistics| SendTotals {
+        sends: document.metrics.sends,
+        bytes: document.metrics.bytes_out,
+    };
+    SendCounts::between(totals(first), totals(last), last.uptime_s - first.uptime_s)
 }
 
 #[cfg(test)]

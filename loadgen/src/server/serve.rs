@@ -2,9 +2,10 @@
 //!
 //! It listens on a free port of loopback and on an abstract unix socket, prints its [`Addresses`] as
 //! a line of JSON when it is ready, and ends when its standard input does, which is when the
-//! generator that started it lets go of it or dies.
+//! generator that started it lets go of it or dies. Pump and relay answer a line there with what they
+//! have sent; the daemon says so in its own statistics.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
@@ -14,17 +15,18 @@ use nexusd::{Config, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Service};
+use nexusd_core::{Command, Metrics, Service};
+use serde::Serialize;
 
-use super::Addresses;
+use super::{Addresses, SendTotals};
 use crate::error::LoadError;
 use crate::pinning;
 use crate::pump::Pump;
 use crate::relay::Relay;
 use crate::target::Target;
 
-/// Commands that wait for a forwarder; there is one, its end.
-const MAILBOX_COMMANDS: usize = 4;
+/// Commands that wait for a forwarder; two samples and its end come.
+const MAILBOX_COMMANDS: usize = 16;
 /// A measured node has nothing to flush when it is stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -64,7 +66,7 @@ fn serve_node(core: usize, spin_us: u32) -> Result<(), LoadError> {
     announce(&node_addresses(&node))?;
     let drainer = node.drainer();
     thread::spawn(move || {
-        wait_for_the_end();
+        read_input(|| {});
         drainer.drain();
     });
     node.wait().map_err(|error| failed(error.to_string()))?;
@@ -99,29 +101,40 @@ fn serve_forwarder(
     let (commands, receiver) =
         mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;
     let options = UringOptions { spin_us, ..UringOptions::default() };
-    let mut driver = UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|_metrics| {}))
+    let mut driver = UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(answer))
         .map_err(|error| failed(error.to_string()))?;
     announce(&addresses)?;
     thread::spawn(move || {
-        wait_for_the_end();
-        // The mailbox has room, and a loop that has ended needs no end.
-        let _ = commands.send(Command::Drain { deadline_us: 0 });
+        // The mailbox has room, and a loop that has ended needs no more commands.
+        read_input(|| drop(commands.send(Command::Sample)));
+        drop(commands.send(Command::Drain { deadline_us: 0 }));
     });
     nexusd_core::run(&mut driver, service).map_err(|error| failed(error.to_string()))
 }
 
+/// Says what was sent so far. Nobody listens any more if that fails.
+fn answer(metrics: Metrics) {
+    let totals = SendTotals { sends: metrics.sends, bytes: metrics.bytes_out };
+    drop(write_line(&totals));
+}
+
+/// Says where the server listens.
 fn announce(addresses: &Addresses) -> Result<(), LoadError> {
-    let mut line = serde_json::to_string(addresses).unwrap_or_default();
-    line.push('\n');
-    let mut out = io::stdout().lock();
-    out.write_all(line.as_bytes())
-        .and_then(|()| out.flush())
+    write_line(addresses)
         .map_err(|source| LoadError::System { what: "cannot say where the server listens", source })
 }
 
-/// Reads standard input to its end, whatever it holds.
-fn wait_for_the_end() {
-    let mut input = io::stdin().lock();
-    let mut buffer = [0; 64];
-    while !matches!(input.read(&mut buffer), Ok(0) | Err(_)) {}
+fn write_line(content: &impl Serialize) -> io::Result<()> {
+    let mut line = serde_json::to_vec(content)?;
+    line.push(b'\n');
+    let mut out = io::stdout().lock();
+    out.write_all(&line)?;
+    out.flush()
+}
+
+/// Reads standard input to its end; each line asks for what was counted.
+fn read_input(on_line: impl Fn()) {
+    for _line in io::stdin().lock().lines().map_while(Result::ok) {
+        on_line();
+    }
 }
