@@ -791,7 +791,9 @@ impl Violation {
 
 impl From<DecodeError> for Violation {
     fn from(error: DecodeError) -> Self {
-        Self { code: ErrorCode::Malformed, message: error.to_string(), at: None }
+        // The kind may be what is wrong; the message says it.
+        let at = Some((error.at(), FrameKind(0)));
+        Self { code: ErrorCode::Malformed, message: error.to_string(), at }
     }
 }
 

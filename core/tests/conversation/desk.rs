@@ -19,7 +19,7 @@ pub enum Heard {
     Ack { publisher_sequence: u64, sequence: u64, delivered: u32 },
     Unsubscribed { success: bool },
     Subscribed { subscription: SubscriptionId },
-    Error { code: ErrorCode, fatal: bool },
+    Error { code: ErrorCode, fatal: bool, offset: u64 },
     Goodbye { last_accepted: u64 },
     Welcome,
     Pause,
@@ -263,7 +263,7 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         }
         FrameKind::Error => {
             let body = frame.body::<control::Error<'_>>().expect("a body");
-            Heard::Error { code: body.code(), fatal: body.fatal() }
+            Heard::Error { code: body.code(), fatal: body.fatal(), offset: body.offset() }
         }
         FrameKind::Goodbye => {
             let body = frame.body::<control::Goodbye<'_>>().expect("a body");

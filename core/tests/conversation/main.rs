@@ -140,7 +140,21 @@ fn a_message_to_an_unbound_topic_ends_the_connection_with_a_reason() {
     let mut desk = Desk::new();
     let client = desk.greet();
     desk.publish(client, 3, b"x", MessageFlags::default());
-    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::NotBound, fatal: true }]);
+    assert_eq!(
+        desk.heard(client),
+        [Heard::Error { code: ErrorCode::NotBound, fatal: true, offset: 112 }]
+    );
+    assert!(desk.is_closed(client));
+}
+
+#[test]
+fn malformed_bytes_end_the_connection_and_their_place_is_told() {
+    let mut desk = Desk::new();
+    let client = desk.greet();
+    desk.say(client, &[0; 48]);
+    let hello_bytes = 112;
+    let code = ErrorCode::Malformed;
+    assert_eq!(desk.heard(client), [Heard::Error { code, fatal: true, offset: hello_bytes }]);
     assert!(desk.is_closed(client));
 }
 
@@ -152,7 +166,10 @@ fn system_topics_are_refused_to_clients_but_not_to_the_daemon() {
     desk.heard(client);
     desk.bind(client, 0, "$SYS/x");
     desk.publish(client, 0, b"forged", MessageFlags::default());
-    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::Rejected, fatal: false }]);
+    assert_eq!(
+        desk.heard(client),
+        [Heard::Error { code: ErrorCode::Rejected, fatal: false, offset: 216 }]
+    );
     desk.publish_own("$SYS/x", b"true");
     assert!(
         desk.heard(client)
@@ -192,7 +209,10 @@ fn silence_after_connecting_is_ended_after_five_seconds() {
     let mut desk = Desk::new();
     let client = desk.open();
     desk.pass(5_300_000);
-    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::Timeout, fatal: true }]);
+    assert_eq!(
+        desk.heard(client),
+        [Heard::Error { code: ErrorCode::Timeout, fatal: true, offset: 0 }]
+    );
 }
 
 #[test]
@@ -202,5 +222,8 @@ fn an_idle_client_is_pinged_and_dropped_when_it_does_not_answer() {
     desk.pass(30_500_000);
     assert_eq!(desk.heard(client), [Heard::Ping]);
     desk.pass(10_500_000);
-    assert_eq!(desk.heard(client), [Heard::Error { code: ErrorCode::Timeout, fatal: true }]);
+    assert_eq!(
+        desk.heard(client),
+        [Heard::Error { code: ErrorCode::Timeout, fatal: true, offset: 0 }]
+    );
 }
