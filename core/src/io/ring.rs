@@ -7,7 +7,7 @@
 //! Per completion it allocates nothing, takes no lock and hashes nothing: user data names operation
 //! and slot. Invariants: at most one send, one receive and one poll are in flight per connection;
 //! memory of the service is in the kernel's hands only while `sending`, or while the receive is
-//! [`Receive::InPlace`]; a slot is freed only when nothing is in flight on it.
+//! `Receive::InPlace`; a slot is freed only when nothing is in flight on it.
 
 mod accept;
 mod close;
@@ -23,8 +23,6 @@ use self::receive::Starved;
 use super::buffer_ring::BufferRing;
 use super::clock;
 use super::connection::ConnectionTable;
-#[cfg(doc)]
-use super::connection::Receive;
 use super::driver::{Driver, Park, Service};
 use super::kernel_ring::{Completion, KernelRing};
 use super::listener::Listener;
