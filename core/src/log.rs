@@ -113,16 +113,18 @@ impl Log {
         (tail.len as usize + stride <= tail.memory.len()).then_some((self.tail, tail.len))
     }
 
-    /// Copies `frame`, under `header` in place of its own, behind the tail's last frame. The caller
-    /// has seen [`Self::room`] for it.
+    /// Copies `frame`, under `header` in place of its own, behind the tail's last frame; `false` if
+    /// the tail has no room for it.
     #[inline]
-    pub(crate) fn append(&mut self, header: &Header, frame: &[u8]) {
-        let tail = &mut self.segments[self.tail.0 as usize];
+    pub(crate) fn append(&mut self, header: &Header, frame: &[u8]) -> bool {
+        let Some(tail) = self.segments.get_mut(self.tail.0 as usize) else { return false };
         let start = tail.len as usize;
-        let place = &mut tail.memory[start..start + frame.len()];
-        place[HEADER_BYTES..].copy_from_slice(&frame[HEADER_BYTES..]);
-        place[..HEADER_BYTES].copy_from_slice(header.bytes());
+        let Some(place) = tail.memory.get_mut(start..start + frame.len()) else { return false };
+        let (head, body) = place.split_at_mut(HEADER_BYTES);
+        head.copy_from_slice(header.bytes());
+        body.copy_from_slice(&frame[HEADER_BYTES..]);
         tail.len += frame.len() as u32;
+        true
     }
 
     /// Whether `bytes` more may be taken from the system; gives spare segments back if that helps.

@@ -72,6 +72,8 @@ impl Publisher<'_> {
 struct Run {
     topic: TopicId,
     extent: Extent,
+    /// Number of the run's newest message; the topic learns it when the run ends.
+    sequence: Sequence,
     /// The first of the session's owed acks that belongs to the run.
     first_ack: usize,
 }
@@ -127,23 +129,38 @@ impl Plane {
         if header.metadata_len() != 0 {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
-        let stride = header.stride();
-        if self.run.as_ref().is_none_or(|run| run.topic != topic) || self.log.room(stride).is_none()
-        {
-            self.begin_run(publisher, topic, stride, now)?;
+        if self.run.as_ref().is_none_or(|run| run.topic != topic) {
+            self.begin_run(publisher, topic, header.stride(), now)?;
         }
-        let Some(run) = &mut self.run else {
-            return Err(Refusal::NoMemory);
+        let sequence = match self.extend_run(header, frame, now) {
+            Some(sequence) => sequence,
+            // The tail is full.
+            None => {
+                self.begin_run(publisher, topic, header.stride(), now)?;
+                self.extend_run(header, frame, now).ok_or(Refusal::NoMemory)?
+            }
         };
-        let sequence = self.topics.number(topic);
-        self.log.append(&accepted_header(header, topic, sequence, now), frame.bytes());
-        run.extent.len += stride as u32;
-        run.extent.messages += 1;
         publisher.session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
             self.owe_ack(publisher, header.sequence(), sequence, now);
         }
         Ok(())
+    }
+
+    /// Numbers a message of the open run's topic and copies it to the log, if the tail has room.
+    #[inline]
+    fn extend_run(&mut self, header: &Header, frame: &Frame<'_>, now: Now) -> Option<Sequence> {
+        let run = self.run.as_mut()?;
+        let sequence = Sequence(run.sequence.0 + 1);
+        let accepted = accepted_header(header, run.topic, sequence, now);
+        let stride = frame.bytes().len();
+        if !self.log.append(&accepted, frame.bytes()) {
+            return None;
+        }
+        run.sequence = sequence;
+        run.extent.len += stride as u32;
+        run.extent.messages += 1;
+        Some(sequence)
     }
 
     /// Checks what can be refused before any byte of the message is kept.
@@ -178,17 +195,15 @@ impl Plane {
             return Err(Refusal::NoMemory);
         }
         let (segment, start) = self.log.room(stride).ok_or(Refusal::NoMemory)?;
-        self.open_run(
-            topic,
-            Extent { segment, start, len: 0, messages: 0 },
-            publisher.session.acks.len(),
-        );
+        let extent = Extent { segment, start, len: 0, messages: 0 };
+        self.open_run(topic, extent, publisher.session.acks.len());
         Ok(())
     }
 
     fn open_run(&mut self, topic: TopicId, extent: Extent, first_ack: usize) {
         self.log.retain(extent.segment, 1);
-        self.run = Some(Run { topic, extent, first_ack });
+        let sequence = Sequence(self.topics.topic(topic).sequence);
+        self.run = Some(Run { topic, extent, sequence, first_ack });
     }
 
     /// Accepts a large frame that has been received into a segment of its own.
@@ -251,7 +266,8 @@ impl Plane {
             return;
         };
         self.open_run(topic, Extent { segment, start, len: stride as u32, messages: 1 }, 0);
-        self.log.append(&header, frame);
+        let fits = self.log.append(&header, frame);
+        debug_assert!(fits, "there was room");
         self.flush_run(None, now);
     }
 
@@ -281,6 +297,7 @@ impl Plane {
         let Self { log, topics, queues, metrics, newly_ready, open_generations, .. } = self;
         let topic = topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
+        topic.sequence = run.sequence.0;
         let messages = u64::from(run.extent.messages);
         metrics.messages_in += messages;
         metrics.bytes_in += u64::from(run.extent.len);
