@@ -171,6 +171,11 @@ fn format() -> Result<()> {
 fn lints() -> Result<()> {
     Invocation::cargo()
         .args(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"])
+        .run()?;
+    // The simulator with its planted bugs, and thereby the state machine without the ring.
+    Invocation::cargo()
+        .args(["clippy", "--package", "nexusd-sim", "--features", "plant", "--all-targets"])
+        .args(["--locked", "--", "-D", "warnings"])
         .run()
 }
 
