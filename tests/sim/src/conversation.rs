@@ -17,7 +17,7 @@ use nexusd_wire::control::ErrorCode;
 use nexusd_wire::{FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, MessageFlags, SubscriptionId, aligned};
 
 use crate::coverage::Coverage;
-use crate::oracle::{Fate, Oracle};
+use crate::oracle::Oracle;
 
 /// What a written frame was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +114,8 @@ pub struct Conversation {
     fed: u64,
     /// Where the frame that is being fed starts.
     frame_start: u64,
+    /// Its header was fed.
+    frame_has_begun: bool,
     written_frames: VecDeque<(u64, Sent)>,
     /// Fed, but the shard may not have dealt with them.
     unsettled: Vec<Sent>,
@@ -146,7 +148,7 @@ pub struct Conversation {
     pongs_due: VecDeque<u64>,
     errors_due: VecDeque<Offended>,
     unsubscribes_due: VecDeque<Option<usize>>,
-    /// The fatal Error that must come.
+    /// The fatal Error that may come, and must once the stage is `Doomed`.
     doom: Option<ErrorCode>,
     /// Where the connection is.
     pub stage: Stage,
@@ -158,8 +160,6 @@ pub struct Conversation {
     pub must_be_refused: Option<ErrorCode>,
     hello_written: bool,
     hello_fed: bool,
-    last_sequence_settled: u64,
-    last_sequence_fed: u64,
 
     cutter: FrameCutter,
     names: BTreeMap<u32, usize>,
@@ -188,6 +188,7 @@ impl Conversation {
             written: 0,
             fed: 0,
             frame_start: 0,
+            frame_has_begun: false,
             written_frames: VecDeque::new(),
             unsettled: Vec::new(),
             placed: Vec::new(),
@@ -212,8 +213,6 @@ impl Conversation {
             must_be_refused: None,
             hello_written: false,
             hello_fed: false,
-            last_sequence_settled: 0,
-            last_sequence_fed: 0,
             cutter: FrameCutter::new(
                 message_bytes_max as u32,
                 nexusd_core::limits::CONTROL_BYTES_MAX,
@@ -255,6 +254,11 @@ impl Conversation {
         self.hello_written
     }
 
+    /// The shard was fed the beginning of something that ends the connection.
+    pub fn is_doomed(&self) -> bool {
+        self.doom.is_some()
+    }
+
     /// The shard was fed a Hello.
     pub fn hello_was_fed(&self) -> bool {
         self.hello_fed
@@ -282,33 +286,50 @@ impl Conversation {
             self.outbox_start = 0;
         }
         while let Some(&(end, sent)) = self.written_frames.front() {
+            let is_heard = self.stage == Stage::Going && self.must_be_refused.is_none();
+            let has_begun = self.fed >= self.frame_start + HEADER_BYTES as u64;
+            if has_begun && is_heard && !std::mem::replace(&mut self.frame_has_begun, true) {
+                self.frame_begun(sent, oracle);
+            }
             if end > self.fed {
                 break;
             }
             self.written_frames.pop_front();
-            let start = std::mem::replace(&mut self.frame_start, end);
-            if self.stage == Stage::Going && self.must_be_refused.is_none() {
-                self.frame_fed(sent, start, oracle);
+            self.frame_start = end;
+            self.frame_has_begun = false;
+            if self.stage == Stage::Going && is_heard {
+                self.frame_fed(sent, oracle);
+            }
+            if is_heard {
                 self.unsettled.push(sent);
             }
         }
     }
 
-    fn frame_fed(&mut self, sent: Sent, start: u64, oracle: &mut Oracle) {
+    /// The shard was fed a frame's header: it may refuse the frame without waiting for its end.
+    fn frame_begun(&mut self, sent: Sent, oracle: &mut Oracle) {
         match sent {
-            Sent::Hello => self.hello_fed = true,
-            Sent::Bind(_) => self.placed.push((start, sent)),
+            Sent::Bind(_) => self.placed.push((self.frame_start, sent)),
             Sent::Publish(index) => {
-                self.placed.push((start, sent));
-                oracle.publish_fed(index);
-                let publication = oracle.publication(index);
-                if publication.header.flags().contains(MessageFlags::ACK) {
+                self.placed.push((self.frame_start, sent));
+                if oracle.publication(index).header.flags().contains(MessageFlags::ACK) {
                     self.acks_due.push_back(index);
                 }
-                if publication.fate != Fate::Refused {
-                    self.last_sequence_fed = publication.header.sequence().0;
-                }
             }
+            Sent::Offence(offended) if offended.fatal => {
+                self.doom = Some(offended.code);
+                self.ending_since_us = Some(oracle.now_us());
+                self.streams_may_end(oracle);
+            }
+            Sent::Offence(offended) => self.errors_due.push_back(offended),
+            _ => {}
+        }
+    }
+
+    fn frame_fed(&mut self, sent: Sent, oracle: &mut Oracle) {
+        match sent {
+            Sent::Hello => self.hello_fed = true,
+            Sent::Publish(index) => oracle.publish_fed(index),
             Sent::Subscribe(stream) => oracle.subscribe_fed(stream),
             Sent::Unsubscribe(stream) => {
                 oracle.unsubscribe_fed(stream);
@@ -317,23 +338,23 @@ impl Conversation {
             Sent::UnsubscribeUnknown => self.unsubscribes_due.push_back(None),
             Sent::Ping(token) => self.pongs_due.push_back(token),
             Sent::Goodbye => self.ending(Stage::Leaving, oracle),
-            Sent::Offence(offended) if offended.fatal => {
-                self.doom = Some(offended.code);
-                self.ending(Stage::Doomed, oracle);
-            }
-            Sent::Offence(offended) => self.errors_due.push_back(offended),
-            Sent::Other => {}
+            Sent::Offence(offended) if offended.fatal => self.ending(Stage::Doomed, oracle),
+            Sent::Bind(_) | Sent::Offence(_) | Sent::Other => {}
         }
     }
 
     /// The connection goes on no longer.
     pub fn ending(&mut self, stage: Stage, oracle: &mut Oracle) {
         self.stage = stage;
-        self.ending_since_us = Some(oracle.now_us());
+        self.ending_since_us.get_or_insert(oracle.now_us());
         if stage != Stage::Draining {
-            for &stream in &self.streams {
-                oracle.stream_may_end(stream);
-            }
+            self.streams_may_end(oracle);
+        }
+    }
+
+    fn streams_may_end(&self, oracle: &mut Oracle) {
+        for &stream in &self.streams {
+            oracle.stream_may_end(stream);
         }
     }
 
@@ -349,14 +370,13 @@ impl Conversation {
         }
         for sent in self.unsettled.drain(..) {
             match sent {
-                Sent::Publish(index) => {
-                    oracle.publish_settled(index);
-                    let publication = oracle.publication(index);
-                    if publication.fate != Fate::Refused {
-                        self.last_sequence_settled = publication.header.sequence().0;
+                Sent::Publish(index) => oracle.publish_settled(index),
+                Sent::Subscribe(stream) => {
+                    oracle.subscribe_settled(stream);
+                    if self.doom.is_some() || self.stage == Stage::Leaving {
+                        oracle.stream_may_end(stream);
                     }
                 }
-                Sent::Subscribe(stream) => oracle.subscribe_settled(stream),
                 Sent::Offence(Offended { is_rejected_publish: true, .. }) => oracle.offence_refused(),
                 _ => {}
             }

@@ -17,7 +17,8 @@ mod stream;
 
 use std::collections::BTreeMap;
 
-use nexusd_core::Metrics;
+use nexusd_core::limits::{METADATA_BYTES_MAX, SEGMENT_BYTES};
+use nexusd_core::{Limits, Metrics};
 use nexusd_wire::SubscriptionId;
 
 pub use publication::{Fate, Publication};
@@ -44,6 +45,8 @@ struct TopicLedger {
     /// Subscriptions that surely match, and that may.
     matching_low: u32,
     matching_high: u32,
+    /// Subscriptions that ever matched.
+    matching_ever: u32,
 }
 
 /// Everything sent, everything owed.
@@ -58,6 +61,7 @@ pub struct Oracle {
     step: u64,
     /// Mono time of the turn.
     now_us: u64,
+    turn: u64,
     memory_bytes: u64,
     block_timeout_us: u64,
     peak_log_bytes: u64,
@@ -67,12 +71,15 @@ pub struct Oracle {
     missed: u64,
     /// Refused publishes that the model knows of.
     refused: u64,
-    memory_gaps: u64,
+    /// Refused publishes that the shard counts.
+    rejected: u64,
+    /// The longest message frame.
+    frame_bytes_max: u64,
 }
 
 impl Oracle {
     /// An oracle for these topics and bounds.
-    pub fn new(topics: &[String], memory_bytes: usize, block_timeout_us: u64) -> Self {
+    pub fn new(topics: &[String], limits: &Limits) -> Self {
         let ledger = |name: &String| TopicLedger {
             name: name.clone(),
             fed: 0,
@@ -81,6 +88,7 @@ impl Oracle {
             streams: Vec::new(),
             matching_low: 0,
             matching_high: 0,
+            matching_ever: 0,
         };
         Self {
             publications: Vec::new(),
@@ -90,19 +98,26 @@ impl Oracle {
             shelf: MetadataShelf::new(),
             step: 0,
             now_us: 0,
-            memory_bytes: memory_bytes as u64,
-            block_timeout_us,
+            turn: 0,
+            memory_bytes: limits.memory_bytes as u64,
+            block_timeout_us: limits.block_timeout_us,
             peak_log_bytes: 0,
             delivered: 0,
             missed: 0,
             refused: 0,
-            memory_gaps: 0,
+            rejected: 0,
+            frame_bytes_max: u64::from(limits.payload_bytes + METADATA_BYTES_MAX) + 64,
         }
     }
 
     /// The time of what is told next.
     pub fn set_now(&mut self, now_us: u64) {
         self.now_us = now_us;
+    }
+
+    /// A turn of the run begins.
+    pub fn begin_turn(&mut self) {
+        self.turn += 1;
     }
 
     /// That time.
@@ -168,6 +183,7 @@ impl Oracle {
         let topic = &mut self.topics[publication.topic];
         topic.fed += 1;
         publication.matching = (topic.matching_low, topic.matching_high);
+        publication.fed_turn = self.turn;
         let stride = publication.header.stride() as u64;
         let is_own = publication.conversation == DAEMON;
         for &stream in &topic.streams {
@@ -191,7 +207,11 @@ impl Oracle {
         let topic = &mut self.topics[publication.topic];
         topic.settled += 1;
         let (low, high) = publication.matching;
-        publication.matching = (low.min(topic.matching_low), high.max(topic.matching_high));
+        publication.matching = match self.turn - publication.fed_turn {
+            0 | 1 => (low.min(topic.matching_low), high.max(topic.matching_high)),
+            // It waited, and anything may have come and gone meanwhile.
+            _ => (0, topic.matching_ever),
+        };
     }
 
     /// The daemon gave a message of its own up, for want of memory.
@@ -220,13 +240,14 @@ impl Oracle {
         let publication = &mut self.publications[index as usize];
         ensure!(publication.number == 0, "publication {index} was both accepted and refused");
         let was_settled = publication.fate == Fate::Settled;
-        match publication.fate {
-            Fate::Fed | Fate::Settled | Fate::Doubtful => {}
-            fate => ensure!(false, "publication {index} was refused while {fate:?}"),
-        }
+        ensure!(publication.fate != Fate::Refused, "publication {index} was refused twice");
+        let was_fed = publication.fate != Fate::Written;
         publication.fate = Fate::Refused;
         publication.refusal_counted = true;
         self.refused += 1;
+        if !was_fed {
+            return Ok(());
+        }
         let topic = &mut self.topics[publication.topic];
         topic.fed -= 1;
         topic.settled -= u64::from(was_settled);
@@ -254,10 +275,16 @@ impl Oracle {
             if publication.conversation != conversation || publication.bind != bind {
                 continue;
             }
+            let is_settled = publication.fate == Fate::Settled;
             match publication.fate {
                 Fate::Written => publication.fate = Fate::Refused,
                 Fate::Refused => {}
-                Fate::Fed | Fate::Settled | Fate::Doubtful => self.publish_refused(index as u32)?,
+                Fate::Fed | Fate::Settled | Fate::Doubtful => {
+                    self.publish_refused(index as u32)?;
+                    // What still waits is counted when it is dealt with, if ever.
+                    self.publications[index].refusal_counted = is_settled;
+                    self.refused -= u64::from(!is_settled);
+                }
             }
         }
         Ok(())
@@ -283,9 +310,20 @@ impl Oracle {
             if cursor.matches {
                 topic.streams.push(index);
                 topic.matching_high += 1;
+                topic.matching_ever += 1;
             }
         }
         stream.in_high = true;
+        // What waits to be dealt with may yet be queued for it.
+        let waiting = self.publications.iter().filter(|publication| publication.fate == Fate::Fed);
+        for publication in waiting {
+            if !stream.cursors[publication.topic].matches {
+                continue;
+            }
+            let stride = publication.header.stride() as u64;
+            let is_own = publication.conversation == DAEMON;
+            stream.expect_message(stride, is_own, self.now_us, self.block_timeout_us);
+        }
     }
 
     /// The shard has dealt with it.
@@ -357,9 +395,28 @@ impl Oracle {
         }
     }
 
+    /// Publishes that were refused, and nobody was told of it yet.
+    fn unexplained_refusals(&self) -> u64 {
+        self.rejected.saturating_sub(self.refused)
+    }
+
+    /// Whether the log can have been so full that another segment did not fit its budget, which is
+    /// three quarters of the memory limit but for what is kept for evacuated messages.
+    fn may_have_recycled(&self) -> bool {
+        let wanted = self.frame_bytes_max.max(SEGMENT_BYTES as u64);
+        self.peak_log_bytes + wanted >= self.memory_bytes / 8 * 5
+    }
+
     /// Keeps the highest memory use seen, and checks it.
     pub fn on_metrics(&mut self, metrics: &Metrics) -> Result<(), Violation> {
         self.peak_log_bytes = self.peak_log_bytes.max(metrics.log_bytes);
+        self.rejected = metrics.rejected;
+        ensure!(
+            metrics.rejected >= self.refused,
+            "{} publishes were refused, but {} counted",
+            self.refused,
+            metrics.rejected
+        );
         ensure!(
             metrics.log_bytes <= self.memory_bytes,
             "the log takes {} bytes of a limit of {}",

@@ -135,7 +135,10 @@ impl Scenario {
             burst_max: dice.pick(&[1, 4, 20]),
             payloads,
             pace,
-            socket_bytes: dice.pick(&[256, 4 << 10, 64 << 10, 256 << 10]),
+            socket_bytes: match payloads {
+                Payloads::Small => dice.pick(&[256, 4 << 10, 64 << 10]),
+                Payloads::Mixed | Payloads::Large => dice.pick(&[8 << 10, 64 << 10, 256 << 10]),
+            },
             fault_permille: dice.pick(&[0, 10, 40, 120]),
             drains_midway: dice.one_in(10),
             ends_in_silence: dice.one_in(10),

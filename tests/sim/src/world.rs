@@ -29,6 +29,8 @@ use crate::violation::{Violation, ensure};
 
 /// Turns that settling may take before what is missing counts as stuck.
 const SETTLING_TURNS_MAX: u32 = 20_000;
+/// Room that every socket has while things settle.
+const SETTLING_SOCKET_BYTES: usize = 64 << 10;
 /// Turns without an event after which everything is taken to have come to rest.
 const QUIET_TURNS: u32 = 3;
 /// Turns that draining may take.
@@ -156,8 +158,7 @@ impl<'c> World<'c> {
                 });
             }
         }
-        let limits = &scenario.limits;
-        let oracle = Oracle::new(&scenario.topics, limits.memory_bytes, limits.block_timeout_us);
+        let oracle = Oracle::new(&scenario.topics, &scenario.limits);
         let drain_after = if scenario.drains_midway { dice.between(0, operations) } else { u64::MAX };
         let mut world = Self {
             dice,
@@ -292,7 +293,7 @@ impl<'c> World<'c> {
             let may_time_out = (!conversation.hello_was_fed() && passed(socket.opened_at_us, HELLO_TIMEOUT_US))
                 || passed(socket.fed_at_us, PING_AFTER_US + PONG_TIMEOUT_US)
                 || socket.blocked_since_us.is_some_and(|since| passed(since, WRITE_TIMEOUT_US));
-            if may_time_out && conversation.stage == Stage::Going {
+            if may_time_out {
                 conversation.doubt(&mut self.oracle);
             }
         }
@@ -301,6 +302,10 @@ impl<'c> World<'c> {
     fn begin_settling(&mut self, service: &mut impl Service) -> Result<(), Violation> {
         trace!(self.trace, "settling");
         self.phase = Phase::Settling { turns: 0, quiet: 0 };
+        for connection in self.slots.iter_mut().flatten() {
+            let capacity = &mut connection.socket.capacity;
+            *capacity = (*capacity).max(SETTLING_SOCKET_BYTES);
+        }
         for at in 0..self.clients.len() {
             let client = &mut self.clients[at];
             client.stalled_until_us = 0;
@@ -356,7 +361,7 @@ impl<'c> World<'c> {
             ensure!(conversation.is_written_out(), "connection {name} is not read");
             conversation.check_nothing_owed()?;
         }
-        self.oracle.check_complete(&metrics)?;
+        self.oracle.check_complete()?;
         self.oracle.check_metrics(&metrics)?;
         ensure!(metrics.queued_messages == 0, "{} messages stay queued", metrics.queued_messages);
         ensure!(metrics.queued_bytes == 0, "{} bytes stay queued", metrics.queued_bytes);

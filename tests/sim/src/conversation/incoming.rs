@@ -67,15 +67,10 @@ impl Conversation {
     fn on_frame(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
         let kind = frame.kind();
         witnesses.coverage.sent_to_client(kind);
-        trace!(
-            witnesses.trace,
-            "    {} <- {} topic {} sequence {} ({} bytes)",
-            self.number,
-            kind.variant_name().unwrap_or("?"),
-            frame.header().topic().0,
-            frame.header().sequence().0,
-            frame.header().total()
-        );
+        if witnesses.trace.is_wanted() {
+            let line = format!("    {} <- {}", self.number, description(frame, witnesses.oracle));
+            witnesses.trace.push(line);
+        }
         ensure!(self.fatal_error.is_none(), "{kind:?} behind a fatal Error");
         ensure!(
             self.welcome_seen || matches!(kind, FrameKind::Welcome | FrameKind::Error | FrameKind::Goodbye),
@@ -95,7 +90,7 @@ impl Conversation {
                 ensure!(due == Some(token), "a Pong with token {token}; due is {due:?}");
                 Ok(())
             }
-            FrameKind::Goodbye => self.on_goodbye(frame),
+            FrameKind::Goodbye => self.on_goodbye(frame, oracle),
             FrameKind::Error => self.on_error(frame, witnesses),
             FrameKind::TopicBind => {
                 let bind = frame.body::<control::TopicBind<'_>>().map_err(undecodable)?;
@@ -212,16 +207,25 @@ impl Conversation {
         Ok(())
     }
 
-    fn on_goodbye(&mut self, frame: &Frame<'_>) -> Result<(), Violation> {
+    fn on_goodbye(&mut self, frame: &Frame<'_>, oracle: &Oracle) -> Result<(), Violation> {
         let goodbye = frame.body::<control::Goodbye<'_>>().map_err(undecodable)?;
         ensure!(self.stage == Stage::Draining, "a Goodbye, but nobody asked to drain");
         ensure!(!self.goodbye_seen, "Goodbye twice");
+        let (mut low, mut high) = (0, 0);
+        for &(_, sent) in &self.placed {
+            let Sent::Publish(index) = sent else { continue };
+            let publication = oracle.publication(index);
+            let sequence = publication.header.sequence().0;
+            match publication.fate {
+                Fate::Settled => (low, high) = (sequence, sequence),
+                Fate::Fed | Fate::Doubtful => high = sequence,
+                Fate::Written | Fate::Refused => {}
+            }
+        }
         let last = goodbye.last_accepted();
         ensure!(
-            (self.last_sequence_settled..=self.last_sequence_fed).contains(&last) || self.is_doubtful,
-            "Goodbye says {last} was accepted last; it was {} to {}",
-            self.last_sequence_settled,
-            self.last_sequence_fed
+            (low..=high).contains(&last) || self.is_doubtful,
+            "Goodbye says {last} was accepted last; it was {low} to {high}"
         );
         self.goodbye_seen = true;
         Ok(())
@@ -234,7 +238,7 @@ impl Conversation {
         trace!(witnesses.trace, "      {code:?}: {message}");
         ensure!(!message.is_empty(), "an Error {code:?} without a message");
         if error.fatal() {
-            return self.on_fatal_error(code, message);
+            return self.on_fatal_error(code, message, witnesses.oracle);
         }
         let is_due = |due: &Offended| due.code == code && due.request == error.request();
         if self.errors_due.front().is_some_and(is_due) {
@@ -261,7 +265,12 @@ impl Conversation {
         }
     }
 
-    fn on_fatal_error(&mut self, code: ErrorCode, message: &str) -> Result<(), Violation> {
+    fn on_fatal_error(
+        &mut self,
+        code: ErrorCode,
+        message: &str,
+        oracle: &mut Oracle,
+    ) -> Result<(), Violation> {
         let expected = match self.doom.or(self.must_be_refused) {
             Some(doom) => doom == code,
             None => code == ErrorCode::Timeout && self.is_doubtful,
@@ -272,6 +281,9 @@ impl Conversation {
             self.doom.or(self.must_be_refused)
         );
         self.fatal_error = Some(code);
+        if self.stage != Stage::Doomed {
+            self.ending(Stage::Doomed, oracle);
+        }
         self.react(Reaction::Leave);
         Ok(())
     }
@@ -356,7 +368,7 @@ impl Conversation {
     pub fn check_last_words(&self) -> Result<(), Violation> {
         let name = self.number;
         ensure!(
-            self.is_doubtful || self.doom.is_none() || self.fatal_error.is_some(),
+            self.is_doubtful || self.stage != Stage::Doomed || self.fatal_error.is_some(),
             "connection {name}: closed without the fatal Error {:?}",
             self.doom
         );
@@ -370,4 +382,52 @@ impl Conversation {
 
 fn undecodable(error: nexusd_wire::DecodeError) -> Violation {
     Violation(format!("a body that does not decode: {error}"))
+}
+
+/// A frame in words, for the trace.
+fn description(frame: &Frame<'_>, oracle: &Oracle) -> String {
+    let header = frame.header();
+    let name = frame.kind().variant_name().unwrap_or("?");
+    let stream = |id: &control::SubscriptionId| match oracle.stream_of(SubscriptionId::from(id)) {
+        Some(stream) => format!("stream {stream} {:?}", oracle.stream(stream).filters),
+        None => "an unknown stream".to_owned(),
+    };
+    let topic = header.topic().0;
+    match frame.kind() {
+        FrameKind::Message => {
+            let publication = crate::payload::publication_of(header, frame.payload());
+            let (number, bytes) = (header.sequence().0, header.total());
+            format!("{name} topic {topic} number {number} publication {publication} ({bytes} bytes)")
+        }
+        FrameKind::TopicBind => match frame.body::<control::TopicBind<'_>>() {
+            Ok(bind) => format!("{name} topic {topic} is '{}'", bind.name()),
+            Err(error) => error.to_string(),
+        },
+        FrameKind::Deliver => match frame.body::<control::Deliver<'_>>() {
+            Ok(deliver) => format!("{name} {}", stream(deliver.subscription())),
+            Err(error) => error.to_string(),
+        },
+        FrameKind::SubscriptionInfo => match frame.body::<control::SubscriptionInfo<'_>>() {
+            Ok(info) => format!("{name} for request {}", info.request()),
+            Err(error) => error.to_string(),
+        },
+        FrameKind::PublishAck => match frame.body::<control::PublishAck<'_>>() {
+            Ok(acks) => {
+                let entries = acks.entries().iter().map(|entry| {
+                    format!(" {}:{} {:?}", entry.publisher_sequence(), entry.sequence(), entry.status())
+                });
+                format!("{name}{}", entries.collect::<String>())
+            }
+            Err(error) => error.to_string(),
+        },
+        FrameKind::Gap => match frame.body::<control::Gap<'_>>() {
+            Ok(gap) => {
+                let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
+                let entries: Vec<_> = entries.map(|e| (e.topic(), e.first(), e.last())).collect();
+                format!("{name} {} {:?} {entries:?}", stream(gap.subscription()), gap.reason())
+            }
+            Err(error) => error.to_string(),
+        },
+        _ => format!("{name} {topic} {}", header.sequence().0),
+    }
 }

@@ -8,21 +8,21 @@ use crate::violation::{Violation, ensure};
 impl Oracle {
     /// Everything willing has been read: every open stream has had, or was told it lost, all of it.
     /// Refusals that nobody was told of went down with the connections they were meant for.
-    pub fn check_complete(&self, metrics: &Metrics) -> Result<(), Violation> {
-        self.streams.iter().try_for_each(|stream| self.check_stream(stream, metrics))
+    pub fn check_complete(&self) -> Result<(), Violation> {
+        self.streams.iter().try_for_each(|stream| self.check_stream(stream))
     }
 
     /// The same for the streams of one conversation.
-    pub fn check_complete_for(&self, conversation: u32, metrics: &Metrics) -> Result<(), Violation> {
+    pub fn check_complete_for(&self, conversation: u32) -> Result<(), Violation> {
         let mut streams = self.streams.iter().filter(|stream| stream.conversation == conversation);
-        streams.try_for_each(|stream| self.check_stream(stream, metrics))
+        streams.try_for_each(|stream| self.check_stream(stream))
     }
 
-    fn check_stream(&self, stream: &Stream, metrics: &Metrics) -> Result<(), Violation> {
+    fn check_stream(&self, stream: &Stream) -> Result<(), Violation> {
         if stream.state != StreamState::Open || stream.is_doubtful {
             return Ok(());
         }
-        let unexplained = metrics.rejected.saturating_sub(self.refused);
+        let unexplained = self.unexplained_refusals();
         {
             let (mut had, mut owed_low, mut owed_high) = (stream.unattributed, 0, 0);
             for (topic, cursor) in self.topics.iter().zip(&stream.cursors).filter(|(_, c)| c.matches) {
@@ -54,13 +54,7 @@ impl Oracle {
     pub fn check_metrics(&self, metrics: &Metrics) -> Result<(), Violation> {
         let settled: u64 = self.topics.iter().map(|topic| topic.settled).sum();
         let fed: u64 = self.topics.iter().map(|topic| topic.fed).sum();
-        let unexplained = metrics.rejected.saturating_sub(self.refused);
-        ensure!(
-            metrics.rejected >= self.refused,
-            "{} publishes were refused, but {} counted",
-            self.refused,
-            metrics.rejected
-        );
+        let unexplained = self.unexplained_refusals();
         ensure!(
             (settled.saturating_sub(unexplained)..=fed).contains(&metrics.messages_in),
             "{} messages counted in; {settled} to {fed} were accepted",
@@ -85,7 +79,9 @@ impl Oracle {
                     low += u64::from(surely);
                     high += u64::from(maybe);
                 }
-                Fate::Fed | Fate::Doubtful => high += u64::from(maybe),
+                Fate::Fed | Fate::Doubtful => {
+                    high += u64::from(maybe.max(self.topics[publication.topic].matching_ever));
+                }
                 Fate::Written | Fate::Refused => {}
             }
         }

@@ -42,6 +42,7 @@ pub struct Publication {
     pub number: u64,
     /// When the daemon accepted it, by the wall clock; 0 while unknown.
     pub timestamp_us: u64,
+    pub(super) fed_turn: u64,
     pub(super) fed_at: u64,
     pub(super) settled_at: u64,
     /// The same publisher's neighbours on the same topic.
@@ -73,6 +74,7 @@ impl Publication {
             refusal_counted: false,
             number: 0,
             timestamp_us: 0,
+            fed_turn: 0,
             fed_at: 0,
             settled_at: 0,
             previous: NONE,

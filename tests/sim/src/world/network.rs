@@ -22,6 +22,7 @@ impl Driver for World<'_> {
         if let Some(violation) = self.failure.take() {
             return Err(violation);
         }
+        self.oracle.begin_turn();
         self.oracle.set_now(self.clock.now().mono_us);
         match park {
             Park::Never => {
@@ -125,18 +126,19 @@ impl World<'_> {
     }
 
     fn begin_close(&mut self, id: ConnectionId) -> Result<(), Violation> {
-        let in_time = self.is_draining_in_time();
+        let is_past_drain = matches!(self.phase, Phase::Draining { .. }) && !self.is_draining_in_time();
         let now_us = self.clock.now().mono_us;
         let Some(connection) = self.connection(id) else { return Ok(()) };
         let (socket, conversation) = (&mut connection.socket, &connection.conversation);
         ensure!(socket.closing != Some(CloseReason::Asked), "Close twice");
         let since_us = conversation.ending_since_us.unwrap_or(socket.opened_at_us);
         let is_draining = conversation.stage == Stage::Draining;
-        let is_cut_off = now_us >= since_us + CLOSE_LINGER_US || (is_draining && !in_time);
+        let is_cut_off = now_us >= since_us + CLOSE_LINGER_US || is_past_drain;
         socket.closing.get_or_insert(CloseReason::Asked);
         ensure!(
             conversation.is_doubtful
                 || conversation.must_be_refused.is_some()
+                || conversation.is_doomed()
                 || conversation.stage != Stage::Going,
             "connection {} was closed for no reason",
             conversation.number
@@ -150,8 +152,8 @@ impl World<'_> {
             conversation.check_answered()?;
         }
         if is_draining {
-            let (number, metrics) = (conversation.number, self.metrics.get());
-            self.oracle.check_complete_for(number, &metrics)?;
+            let number = conversation.number;
+            self.oracle.check_complete_for(number)?;
         }
         Ok(())
     }

@@ -46,6 +46,10 @@ impl World<'_> {
         if conversation.closes_when_written || (!conversation.is_welcome && !self.dice.one_in(3)) {
             return Ok(());
         }
+        if !conversation.hello_was_written() {
+            self.offend(slot);
+            return Ok(());
+        }
         match (self.clients[client].role, self.dice.below(100)) {
             (Role::Violator, 0..=49) => self.offend(slot),
             (Role::Violator, 50..=64) => self.subscribe(slot),
@@ -329,7 +333,15 @@ impl World<'_> {
             queue_messages.map_or(limits.queue_messages, u64::from),
             queue_bytes.unwrap_or(limits.queue_bytes),
         );
-        trace!(self.trace, "  {} subscribes {:?} {effective:?}", conversation.number, stream.filters);
+        trace!(
+            self.trace,
+            "  {} subscribes, request {request}, stream {}: {:?} {effective:?} {} messages {} bytes",
+            conversation.number,
+            self.oracle.next_stream(),
+            stream.filters,
+            stream.queue_messages,
+            stream.queue_bytes
+        );
         let filters: Vec<&str> = stream.filters.iter().map(String::as_str).collect();
         let subscribe = SubscribeRequest {
             request,
