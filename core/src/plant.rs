@@ -1,7 +1,7 @@
 //! Bugs that can be planted in the shard, to prove that the simulator finds them.
 //!
 //! Each [`Plant`] names one mistake at one place of the data plane. The place asks
-//! [`is_planted`]; without the feature `plant` that is the constant `false` and the place compiles
+//! `is_planted`; without the feature `plant` that is the constant `false` and the place compiles
 //! to what it says without it. With the feature, at most one plant is active per thread.
 //! Never compiled into a daemon: only the simulator asks for the feature.
 

@@ -1,6 +1,6 @@
 //! Connections to a shard, under any bytes, any timing and any behaviour of sockets.
 //!
-//! The bytes are a list of steps ([`Step`]): what clients say, how much of it arrives, how much the
+//! The bytes are a list of steps: what clients say, how much of it arrives, how much the
 //! sockets take, what time it is. `surroundings.rs` plays the driver by its contract,
 //! `audience.rs` listens to what the shard sends and knows when it makes no sense.
 
