@@ -32,6 +32,11 @@ pub enum Heard {
 struct Seat {
     received: Vec<u8>,
     stalled: bool,
+    /// Bytes the socket takes before it stalls.
+    takes: Option<usize>,
+    /// Sends do not end by themselves: what the running one took.
+    held: Option<Vec<u8>>,
+    holds: bool,
     closed: bool,
     published: u64,
 }
@@ -148,6 +153,26 @@ impl Desk {
         self.seats[id.index as usize].stalled = true;
     }
 
+    /// Lets the socket take `bytes` more and then stall.
+    pub fn go_on_for(&mut self, id: ConnectionId, bytes: usize) {
+        self.seats[id.index as usize].takes = Some(bytes);
+        self.go_on(id);
+    }
+
+    /// Sends on this connection do not end until they are let go.
+    pub fn hold_sends(&mut self, id: ConnectionId) {
+        self.seats[id.index as usize].holds = true;
+    }
+
+    /// Ends the running send; it took everything.
+    pub fn let_go(&mut self, id: ConnectionId) {
+        let seat = &mut self.seats[id.index as usize];
+        seat.holds = false;
+        let held = seat.held.take().expect("a send runs");
+        seat.received.extend_from_slice(&held);
+        self.event(Event::Sent { connection: id, bytes: held.len(), blocked: false });
+    }
+
     pub fn go_on(&mut self, id: ConnectionId) {
         self.seats[id.index as usize].stalled = false;
         self.event(Event::Writable { connection: id });
@@ -197,16 +222,20 @@ impl Desk {
             match output {
                 Output::Send(connection) => {
                     let seat = &mut self.seats[connection.index as usize];
-                    let mut bytes = 0;
-                    let stalled = seat.stalled;
-                    self.shard.gather(connection, &mut |slice| {
-                        if !stalled {
-                            bytes += slice.len();
-                            seat.received.extend_from_slice(slice);
-                        }
-                    });
-                    self.shard
-                        .on_event(self.now, Event::Sent { connection, bytes, blocked: stalled });
+                    let mut gathered = Vec::new();
+                    self.shard.gather(connection, &mut |slice| gathered.extend_from_slice(slice));
+                    if seat.holds {
+                        seat.held = Some(gathered);
+                        continue;
+                    }
+                    let takes = if seat.stalled { 0 } else { seat.takes.unwrap_or(usize::MAX) };
+                    let blocked = takes < gathered.len();
+                    let bytes = gathered.len().min(takes);
+                    if blocked {
+                        (seat.stalled, seat.takes) = (true, None);
+                    }
+                    seat.received.extend_from_slice(&gathered[..bytes]);
+                    self.shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
                 }
                 Output::Close(connection) => {
                     self.seats[connection.index as usize].closed = true;
