@@ -7,7 +7,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, Sleep};
 use crate::error::Error;
 use crate::greeting::Greeted;
 use crate::limits;
-use crate::receiver::{Received, Receiver, keep};
+use crate::receiver::{Piece, Received, Receiver, keep};
 use crate::session::Session;
 use crate::socket::Socket;
 use crate::task::Task;
@@ -103,8 +103,10 @@ impl<'a> Connection<'a> {
                 return Poll::Ready(Ended::Lost(error));
             }
             progressed |= self.poll_write(cx);
-            if let Poll::Ready(ended) = self.poll_time(cx) {
-                return Poll::Ready(ended);
+            match self.poll_time(cx) {
+                Poll::Ready(Err(ended)) => return Poll::Ready(ended),
+                Poll::Ready(Ok(())) => progressed = true,
+                Poll::Pending => {}
             }
             if !progressed {
                 return Poll::Pending;
@@ -126,7 +128,11 @@ impl<'a> Connection<'a> {
     fn on_received(&mut self, received: io::Result<Received>) -> Result<(), Ended> {
         let result = match received {
             Ok(Received::Chunk(chunk)) => self.on_chunk(&chunk),
-            Ok(Received::Large(frame)) => self.session.on_large_message(&frame),
+            Ok(Received::Large(frame)) => {
+                let result = self.session.on_large_message(&frame);
+                self.session.hand_over();
+                result
+            }
             Ok(Received::Part) => Ok(()),
             Ok(Received::End) => {
                 let end = io::Error::new(
@@ -162,8 +168,15 @@ impl<'a> Connection<'a> {
 
     fn on_chunk(&mut self, chunk: &Bytes) -> Result<(), Error> {
         let mut input: &[u8] = chunk;
-        while let Some(frame) = self.receiver.cut(&mut input)? {
-            self.session.on_frame(&frame, || keep(chunk, frame.bytes()))?;
+        loop {
+            match self.receiver.cut(&mut input)? {
+                Piece::Frame(frame) => {
+                    let keep = || keep(chunk, frame.bytes());
+                    self.session.on_frame(&frame, keep)?;
+                }
+                Piece::Large(frame) => self.session.on_large_message(&frame)?,
+                Piece::Nothing => break,
+            }
         }
         self.session.hand_over();
         Ok(())
@@ -200,24 +213,20 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        loop {
-            let due = self.next_check();
-            if due < self.timer.deadline() {
-                self.timer.as_mut().reset(due);
-            }
-            if self.timer.as_mut().poll(cx).is_pending() {
-                return Poll::Pending;
-            }
-            let now = Instant::now();
-            if let Some(ended) = self.on_time(now) {
-                return Poll::Ready(ended);
-            }
-            // A check that found nothing due looks again no sooner than this.
-            let soonest = now + Duration::from_millis(1);
-            let due = self.next_check().max(soonest);
+    /// Ready when time has brought something: frames to write, or the end.
+    fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Ended>> {
+        let due = self.next_check();
+        if due < self.timer.deadline() {
             self.timer.as_mut().reset(due);
         }
+        ready!(self.timer.as_mut().poll(cx));
+        let now = Instant::now();
+        let result = self.on_time(now);
+        // A check that found nothing due looks again no sooner than this.
+        let soonest = now + Duration::from_millis(1);
+        let due = self.next_check().max(soonest);
+        self.timer.as_mut().reset(due);
+        Poll::Ready(result)
     }
 
     /// How long a daemon that was pinged, or says goodbye, may be silent.
@@ -239,7 +248,12 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// When a socket that takes nothing is given up. A daemon that holds publishers back takes
+    /// nothing on purpose.
     fn write_due(&self) -> Option<Instant> {
+        if self.session.is_held() {
+            return None;
+        }
         Some(self.write_blocked_since? + limits::WRITE_TIMEOUT)
     }
 
@@ -260,21 +274,21 @@ impl<'a> Connection<'a> {
     }
 
     /// Does what is due at `now`.
-    fn on_time(&mut self, now: Instant) -> Option<Ended> {
+    fn on_time(&mut self, now: Instant) -> Result<(), Ended> {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| now >= due);
         if is_due(self.closing_due()) {
             let what = "closing the client";
-            return Some(Ended::Closed(Err(Error::Timeout { what })));
+            return Err(Ended::Closed(Err(Error::Timeout { what })));
         }
         if is_due(self.failure_due()) {
             let closed = io::ErrorKind::BrokenPipe.into();
-            return Some(self.ended_by(closed));
+            return Err(self.ended_by(closed));
         }
-        if is_due(self.write_due()) && !self.session.is_held() {
-            return Some(self.dead("the daemon takes no bytes"));
+        if is_due(self.write_due()) {
+            return Err(self.dead("the daemon takes no bytes"));
         }
         if now < self.silence_due() {
-            return None;
+            return Ok(());
         }
         if self.is_stalled {
             let heartbeat =
@@ -282,13 +296,13 @@ impl<'a> Connection<'a> {
             FrameEncoder::bare(self.session.sender.control(), &heartbeat);
             self.last_sent = now;
         } else if self.pinged_at.is_some() || self.session.goodbye.is_some() {
-            return Some(self.dead("the daemon is silent"));
+            return Err(self.dead("the daemon is silent"));
         } else {
             FrameEncoder::ping_or_pong(self.session.sender.control(), FrameKind::Ping, 0);
             self.pinged_at = Some(now);
             self.session.shrink();
         }
-        None
+        Ok(())
     }
 
     fn dead(&self, how: &'static str) -> Ended {

@@ -10,7 +10,7 @@ use nexusd_wire::{Frame, FrameEncoder, FrameKind, PROTOCOL_MAJOR, PROTOCOL_MINOR
 use crate::address::Address;
 use crate::error::Error;
 use crate::options::Options;
-use crate::receiver::{Received, Receiver};
+use crate::receiver::{Piece, Received, Receiver};
 use crate::socket::Socket;
 use crate::state::Daemon;
 
@@ -73,7 +73,7 @@ async fn greet_at(place: &Address, options: &Options) -> Result<Greeted, Error> 
             }
         };
         let mut input: &[u8] = &chunk;
-        if let Some(frame) = receiver.cut(&mut input)? {
+        if let Piece::Frame(frame) = receiver.cut(&mut input)? {
             let daemon = daemon_of(&frame, place)?;
             let rest = match input {
                 [] => Bytes::new(),

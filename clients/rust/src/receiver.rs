@@ -26,10 +26,22 @@ pub(crate) enum Received {
     End,
 }
 
+/// What was cut from a chunk.
+#[derive(Debug)]
+pub(crate) enum Piece<'a> {
+    Frame(Frame<'a>),
+    /// A whole large message frame with a checked header.
+    Large(Bytes),
+    /// The chunk is used up.
+    Nothing,
+}
+
 pub(crate) struct Receiver {
     buffer: BytesMut,
     cutter: FrameCutter,
     large: Option<LargeFrame>,
+    /// Bytes of the last large message that the cutter has not been told of.
+    taken_beside: usize,
 }
 
 /// A large message that is being received.
@@ -48,6 +60,7 @@ impl Receiver {
                 limits::LARGE_FRAME_BYTES,
             ),
             large: None,
+            taken_beside: 0,
         }
     }
 
@@ -76,10 +89,7 @@ impl Receiver {
 
     fn large_if_whole(&mut self) -> Received {
         match self.large.take() {
-            Some(large) if large.missing == 0 => {
-                self.cutter.skipped(large.bytes.len());
-                Received::Large(large.bytes.freeze())
-            }
+            Some(large) if large.missing == 0 => Received::Large(large.bytes.freeze()),
             unfinished => {
                 self.large = unfinished;
                 Received::Part
@@ -87,23 +97,34 @@ impl Receiver {
         }
     }
 
-    /// Takes the next frame from the front of `input`, a part of the chunk that came last. `None`
-    /// when all of it is used.
+    /// Takes the next frame from the front of `input`, a part of the chunk that came last.
+    #[inline]
     pub(crate) fn cut<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],
-    ) -> Result<Option<Frame<'s>>, DecodeError> {
-        match self.cutter.next(input)? {
-            Cut::Frame(frame) => Ok(Some(frame)),
-            Cut::Incomplete => Ok(None),
-            Cut::Large { head, stride } => {
-                let mut bytes = BytesMut::with_capacity(stride);
-                bytes.extend_from_slice(head);
-                let missing = stride - head.len();
-                self.large = Some(LargeFrame { bytes, missing });
-                Ok(None)
-            }
+    ) -> Result<Piece<'s>, DecodeError> {
+        if self.taken_beside > 0 {
+            self.cutter.skipped(std::mem::take(&mut self.taken_beside));
         }
+        let (head, stride) = match self.cutter.next(input)? {
+            Cut::Frame(frame) => return Ok(Piece::Frame(frame)),
+            Cut::Incomplete => return Ok(Piece::Nothing),
+            Cut::Large { head, stride } => (head, stride),
+        };
+        let mut bytes = BytesMut::with_capacity(stride);
+        bytes.extend_from_slice(head);
+        // All of it is taken here or by the reads that follow.
+        self.taken_beside = stride - bytes.len();
+        // If the header itself was torn, more of the frame follows here.
+        let (here, behind) = input.split_at((stride - bytes.len()).min(input.len()));
+        bytes.extend_from_slice(here);
+        *input = behind;
+        let missing = stride - bytes.len();
+        if missing == 0 {
+            return Ok(Piece::Large(bytes.freeze()));
+        }
+        self.large = Some(LargeFrame { bytes, missing });
+        Ok(Piece::Nothing)
     }
 }
 

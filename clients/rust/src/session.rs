@@ -216,7 +216,6 @@ impl<'a> Session<'a> {
         if let Some(header) = Header::peek(frame) {
             self.on_message(header, || frame.clone())?;
         }
-        self.hand_over();
         Ok(())
     }
 

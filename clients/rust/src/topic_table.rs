@@ -25,16 +25,17 @@ pub(crate) struct TopicTable {
     topics_max: usize,
     /// Whose id goes next when all are in use.
     next_replaced: usize,
-    /// Names that lost their id by a bind that stands in the stream at a position not yet sent.
-    replaced: VecDeque<Replaced>,
+    /// The binds that were not sent yet.
+    unsent: VecDeque<UnsentBind>,
 }
 
 #[derive(Debug)]
-struct Replaced {
-    /// Stream position of the TopicBind that gives the id its new name.
+struct UnsentBind {
+    /// Stream position of the TopicBind.
     position: u64,
     index: usize,
-    name: Arc<str>,
+    /// What the id stands for before it, if anything.
+    before: Option<Arc<str>>,
 }
 
 impl TopicTable {
@@ -44,7 +45,7 @@ impl TopicTable {
             names: Vec::new(),
             topics_max,
             next_replaced: 0,
-            replaced: VecDeque::new(),
+            unsent: VecDeque::new(),
         }
     }
 
@@ -77,17 +78,17 @@ impl TopicTable {
         encoder: &mut FrameEncoder,
         out: &mut Vec<u8>,
     ) -> TopicId {
-        let index = if self.names.len() < self.topics_max {
+        let (index, before) = if self.names.len() < self.topics_max {
             self.names.push(Arc::clone(&name));
-            self.names.len() - 1
+            (self.names.len() - 1, None)
         } else {
             let index = self.next_replaced;
             self.next_replaced = (index + 1) % self.topics_max;
-            let old = std::mem::replace(&mut self.names[index], Arc::clone(&name));
-            self.ids.remove(&old);
-            self.replaced.push_back(Replaced { position, index, name: old });
-            index
+            let before = std::mem::replace(&mut self.names[index], Arc::clone(&name));
+            self.ids.remove(&before);
+            (index, Some(before))
         };
+        self.unsent.push_back(UnsentBind { position, index, before });
         let topic = TopicId(index as u32);
         encoder.topic_bind(out, topic, &name);
         self.ids.insert(name, topic);
@@ -96,26 +97,30 @@ impl TopicTable {
 
     /// The stream was sent up to `position`.
     pub(crate) fn sent(&mut self, position: u64) {
-        while self.replaced.front().is_some_and(|replaced| replaced.position < position) {
-            self.replaced.pop_front();
+        while self.unsent.front().is_some_and(|bind| bind.position < position) {
+            self.unsent.pop_front();
         }
     }
 
     /// `bytes` bytes at `position` were taken out of the stream unsent.
     pub(crate) fn cut_out(&mut self, position: u64, bytes: u64) {
-        for replaced in &mut self.replaced {
-            if replaced.position > position {
-                replaced.position -= bytes;
+        for bind in &mut self.unsent {
+            if bind.position > position {
+                bind.position -= bytes;
             }
         }
     }
 
-    /// Appends the binds that a new connection begins with: all ids, in the names they have at the
-    /// place of the stream up to which it was sent.
+    /// Appends the binds that a new connection begins with: what all ids stand for at the place of
+    /// the stream up to which it was sent.
     pub(crate) fn restart(&self, encoder: &mut FrameEncoder, out: &mut Vec<u8>) {
         let mut names = self.names.clone();
-        for replaced in self.replaced.iter().rev() {
-            names[replaced.index] = Arc::clone(&replaced.name);
+        for bind in self.unsent.iter().rev() {
+            match &bind.before {
+                Some(before) => names[bind.index] = Arc::clone(before),
+                // Ids are given in order, so the last one given is the last in the table.
+                None => names.truncate(bind.index),
+            }
         }
         for (index, name) in names.iter().enumerate() {
             encoder.topic_bind(out, TopicId(index as u32), name);
@@ -176,13 +181,18 @@ mod tests {
         let (mut table, ends) = table_with(2, &["a", "b", "c", "d"]);
         let mut out = Vec::new();
         table.restart(&mut FrameEncoder::new(), &mut out);
-        assert_eq!(binds(&out), [(0, "a".to_owned()), (1, "b".to_owned())]);
+        assert!(out.is_empty(), "all binds are still in the stream");
 
-        // The third bind gave `a`'s id to `c`.
-        table.sent(ends[2]);
-        out.clear();
-        table.restart(&mut FrameEncoder::new(), &mut out);
-        assert_eq!(binds(&out), [(0, "c".to_owned()), (1, "b".to_owned())]);
+        // The third bind gives `a`'s id to `c`.
+        let expected: [&[&str]; 4] = [&["a"], &["a", "b"], &["c", "b"], &["c", "d"]];
+        for (end, names) in ends.iter().zip(expected) {
+            out.clear();
+            table.sent(*end);
+            table.restart(&mut FrameEncoder::new(), &mut out);
+            let found = binds(&out);
+            let found: Vec<_> = found.iter().map(|(_, name)| name.as_str()).collect();
+            assert_eq!(found, names);
+        }
     }
 
     #[test]
