@@ -4,6 +4,7 @@ use nexusd_wire::control::GapReason;
 use nexusd_wire::{GapReport, Sequence, SubscriptionId, TopicId};
 
 use crate::limits::GAP_TOPICS_MAX;
+use crate::plant::{Plant, is_planted};
 
 /// One loss: which messages, and why. Becomes one Gap frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +31,7 @@ impl Gap {
     /// Adds one lost message. Messages of a topic come in order of their sequence.
     pub(crate) fn note(&mut self, topic: TopicId, sequence: Sequence) {
         self.missed += 1;
+        let sequence = Sequence(sequence.0 + u64::from(is_planted(Plant::GapOffByOne)));
         let continues = |entry: &&mut (TopicId, Sequence, Sequence)| {
             entry.0 == topic && entry.2.0 + 1 == sequence.0
         };

@@ -11,6 +11,7 @@ use nexusd_wire::control::GapReason;
 use crate::gap::Gap;
 use crate::limits::OVERFLOW_KEEP_EIGHTHS;
 use crate::log::{Log, SegmentId};
+use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, SubscriberQueue, share};
 
 /// Cuts a queue that is beyond its bounds to 7/8 of them; returns the messages dropped.
@@ -89,7 +90,7 @@ fn drop_oldest(
             }
         }
     }
-    if gap.missed() > 0 {
+    if gap.missed() > 0 && !is_planted(Plant::GapMissing) {
         kept.push(Item::Gap(gap));
     }
     for item in kept.into_iter().rev() {

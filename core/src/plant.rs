@@ -65,8 +65,8 @@ plants! {
     StaleMatches = "stale-matches",
     /// Bytes that arrive while a connection is not to be read are lost.
     BacklogLost = "backlog-lost",
-    /// A segment may be written again while a running send reads from it.
-    UnpinnedSend = "unpinned-send",
+    /// A segment may be recycled while a running send reads from it.
+    SendNotProtected = "send-not-protected",
     /// A full `block` queue drops at once instead of holding its publishers back.
     BlockDropsEarly = "block-drops-early",
     /// A silent client is pinged but never given up.
@@ -77,6 +77,10 @@ plants! {
     LandingCutShort = "landing-cut-short",
     /// Draining closes connections without a Goodbye.
     GoodbyeForgotten = "goodbye-forgotten",
+    /// Draining closes connections before their queues are sent.
+    DrainDropsQueues = "drain-drops-queues",
+    /// A forgotten topic's id is used again though connections still know its old name.
+    UnbindForgotten = "unbind-forgotten",
 }
 
 /// Whether `plant` is active on this thread.

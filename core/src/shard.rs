@@ -33,6 +33,7 @@ use crate::limits::{
     CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX,
 };
 use crate::metrics::Metrics;
+use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 use crate::subscriber_queue::QueueId;
 
@@ -231,6 +232,7 @@ impl Shard {
         connection.session.pinged_at_us = None;
         match connection.session.state {
             SessionState::Closing | SessionState::Draining => {}
+            _ if connection.inbound.is_paused && is_planted(Plant::BacklogLost) => {}
             _ if connection.inbound.is_paused => {
                 connection.inbound.backlog.extend_from_slice(bytes);
             }
@@ -307,11 +309,18 @@ impl Shard {
                     cut => break (at, Ok(cut)),
                 }
             };
-            self.plane.flush_run(Some(&mut publisher), now);
+            if !(matches!(cut, Ok(Cut::Frame(_))) && is_planted(Plant::RunNotFlushed)) {
+                self.plane.flush_run(Some(&mut publisher), now);
+            }
             match cut {
                 Ok(Cut::Incomplete) => self.send_acks(id),
-                Ok(Cut::Frame(frame)) => self.on_control_frame(id, &frame, now)?,
-                Ok(Cut::Large { .. }) if !is_open => return Err(Violation::protocol(BEFORE_HELLO)),
+                Ok(Cut::Frame(frame)) => self
+                    .on_control_frame(id, &frame, now)
+                    .map_err(|violation| violation.of(frame.kind()))?,
+                Ok(Cut::Large { .. }) if !is_open => {
+                    let at = Some((at, FrameKind::Message));
+                    return Err(Violation { at, ..Violation::protocol(BEFORE_HELLO) });
+                }
                 Ok(Cut::Large { head, stride }) => self.begin_landing(id, head, stride, at)?,
                 Err((header, refusal)) => self.refuse(id, &header, at, refusal)?,
             }
@@ -446,6 +455,7 @@ impl Shard {
         let Some(header) = Header::peek(head).copied() else {
             return Ok(());
         };
+        let stride = stride - 8 * usize::from(is_planted(Plant::LandingCutShort));
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
@@ -690,6 +700,9 @@ impl Shard {
     fn release_publisher(&mut self, id: ConnectionId, queue: QueueId, now: Now) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         connection.session.held_by.retain(|held_by| *held_by != queue);
+        if is_planted(Plant::PublisherNeverResumed) {
+            return;
+        }
         // Behind a connection's last words nothing more is said.
         if connection.session.held_by.is_empty() && connection.session.state == SessionState::Open {
             let resume = Header::new(FrameKind::PublishResume, 0, 0);
@@ -787,11 +800,19 @@ impl Violation {
     fn protocol(message: &str) -> Self {
         Self { code: ErrorCode::Protocol, message: message.to_string(), at: None }
     }
+
+    /// The same, by a frame whose header was in order: its kind can be named.
+    fn of(mut self, kind: FrameKind) -> Self {
+        if let Some((_, at_fault)) = &mut self.at {
+            *at_fault = kind;
+        }
+        self
+    }
 }
 
 impl From<DecodeError> for Violation {
     fn from(error: DecodeError) -> Self {
-        // The kind may be what is wrong; the message says it.
+        // Of a header that is wrong the kind cannot be trusted.
         let at = Some((error.at(), FrameKind(0)));
         Self { code: ErrorCode::Malformed, message: error.to_string(), at }
     }

@@ -17,6 +17,7 @@ use nexusd_wire::{SubscriptionId, TopicId};
 use crate::gap::Gap;
 use crate::limits::ITEMS_KEPT;
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
+use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
 
 /// A queue's slot in its shard.
@@ -177,7 +178,7 @@ impl SubscriberQueue {
                 frames += 1;
             }
             (taken_bytes, taken_messages) = (passed, frames);
-            self.front_sent = reached - passed;
+            self.front_sent = reached - passed + 8 * u32::from(is_planted(Plant::ShortSendSkips));
         }
         front.start += taken_bytes;
         front.len -= taken_bytes;
@@ -221,7 +222,7 @@ impl SubscriberQueue {
     /// Takes the frame that is half on the wire out of the queue, as an extent of its own with its
     /// own reference. The sums still count it.
     pub(crate) fn detach_partial_frame(&mut self, log: &mut Log) -> Option<Extent> {
-        if self.front_sent == 0 {
+        if self.front_sent == 0 || is_planted(Plant::PartialFrameDropped) {
             return None;
         }
         let Some(Item::Extent(front)) = self.items.front_mut() else {
@@ -280,6 +281,10 @@ impl SubscriberQueue {
             if let Item::Extent(extent) = item
                 && extent.segment == segment
             {
+                if is_planted(Plant::EvacuationForgetsQueue) {
+                    log.release(segment);
+                    continue;
+                }
                 extent.segment = block;
                 extent.start = moved;
                 moved += extent.len;

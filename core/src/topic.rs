@@ -12,6 +12,7 @@ use nexusd_wire::{Sequence, TopicId};
 use slab::Slab;
 
 use crate::limits::TOPIC_IDLE_US;
+use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
 use crate::subscription_index::{KeyedHash, SubscriptionIndex};
@@ -115,7 +116,8 @@ impl Topics {
         queues: &Slab<SubscriberQueue>,
     ) {
         let topic = &mut self.slots[id.0 as usize];
-        if topic.generation != index.generation() {
+        let is_stale = is_planted(Plant::StaleMatches) && !topic.matches.is_empty();
+        if topic.generation != index.generation() && !is_stale {
             Self::rebuild_matches(topic, &mut self.found, index, queues);
         }
     }

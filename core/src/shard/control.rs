@@ -13,6 +13,7 @@ use crate::limits::{
     CLOSE_LINGER_US, FILTERS_PER_SUBSCRIPTION_MAX, METADATA_BYTES_MAX,
     SUBSCRIPTIONS_PER_CONNECTION_MAX,
 };
+use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{QueueLimits, SubscriberQueue};
 
@@ -316,6 +317,9 @@ impl Shard {
         };
         if connection.session.state != SessionState::Closing {
             self.encoder.error(&mut connection.outbound.control, report);
+            if is_planted(Plant::OffenderKept) {
+                return;
+            }
             self.begin_close(id, now);
         }
     }
@@ -347,10 +351,8 @@ impl Shard {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
-        if connection.close_asked
-            || !connection.outbound.is_empty()
-            || connection.outbound.scheduled
-        {
+        let is_done = connection.outbound.is_empty() || is_planted(Plant::DrainDropsQueues);
+        if connection.close_asked || !is_done || connection.outbound.scheduled {
             return;
         }
         if matches!(connection.session.state, SessionState::Closing | SessionState::Draining) {
@@ -380,7 +382,10 @@ impl Shard {
             return;
         };
         let last = Sequence(connection.session.last_accepted);
-        self.encoder.goodbye(&mut connection.outbound.control, "the daemon is stopping", last.0);
+        if !is_planted(Plant::GoodbyeForgotten) {
+            let reason = "the daemon is stopping";
+            self.encoder.goodbye(&mut connection.outbound.control, reason, last.0);
+        }
         connection.session.state = SessionState::Draining;
         if !std::mem::replace(&mut connection.inbound.is_paused, true) {
             self.outputs.push_back(Output::PauseReceive(id));

@@ -10,6 +10,7 @@ use nexusd_wire::FrameEncoder;
 use super::publish::Plane;
 use crate::connection::{Outbound, Piece};
 use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
+use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
 
 /// Plans the next send of a connection and pins what it reads.
@@ -52,7 +53,9 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
     }
     for piece in &outbound.plan {
         if let Piece::Extent { segment, queue, .. } = piece {
-            plane.log.pin(*segment);
+            if !is_planted(Plant::SendNotProtected) {
+                plane.log.pin(*segment);
+            }
             plane.queues[queue.0 as usize].in_flight = true;
         }
         if let Piece::Marker { queue, .. } = piece {
@@ -114,7 +117,8 @@ fn plan_queue(
                         continue;
                     }
                 }
-                if *run != Some(id) {
+                let is_open = run.is_some() && is_planted(Plant::DeliverNotRepeated);
+                if *run != Some(id) && !is_open {
                     *run = Some(id);
                     inline.extend_from_slice(&queue.deliver_frame);
                     plan.push(Piece::Deliver {
@@ -166,7 +170,9 @@ pub(crate) fn settle(
         let bytes = piece.bytes();
         let sent = left.min(bytes);
         left -= sent;
-        if let Piece::Extent { segment, .. } = *piece {
+        if let Piece::Extent { segment, .. } = *piece
+            && !is_planted(Plant::SendNotProtected)
+        {
             plane.log.unpin(segment);
         }
         if let Piece::Extent { queue, .. } | Piece::Marker { queue, .. } = *piece {

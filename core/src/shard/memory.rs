@@ -9,6 +9,7 @@
 use crate::limits::{EVACUATION_SHARE, SEGMENT_BYTES};
 use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
+use crate::plant::{Plant, is_planted};
 use crate::shard::publish::Plane;
 use crate::subscriber_queue::QueueId;
 
@@ -68,7 +69,7 @@ impl Plane {
             self.queues.get(id.0 as usize).is_some_and(|queue| queue.in_flight)
                 && holds(self, id) > 0
         });
-        if is_busy {
+        if is_busy && !is_planted(Plant::SendNotProtected) {
             self.log.restore_holders(segment, holders);
             return false;
         }

@@ -19,6 +19,7 @@ use crate::limits::{BLOCK_RESUME_EIGHTHS, BLOCKED_READ_BYTES, Limits, METADATA_B
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::metrics::Metrics;
 use crate::overflow;
+use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 use crate::subscription_index::SubscriptionIndex;
@@ -129,7 +130,8 @@ impl Plane {
         if header.metadata_len() != 0 {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
-        if self.run.as_ref().is_none_or(|run| run.topic != topic) {
+        let is_other = |run: &Run| run.topic != topic && !is_planted(Plant::RunAcrossTopics);
+        if self.run.as_ref().is_none_or(is_other) {
             self.begin_run(publisher, topic, header.stride(), now)?;
         }
         let sequence = match self.extend_run(header, frame, now) {
@@ -151,7 +153,8 @@ impl Plane {
     #[inline]
     fn extend_run(&mut self, header: &Header, frame: &Frame<'_>, now: Now) -> Option<Sequence> {
         let run = self.run.as_mut()?;
-        let sequence = Sequence(run.sequence.0 + 1);
+        let is_reused = is_planted(Plant::SequenceReused) && run.sequence.0 % 8 == 7;
+        let sequence = Sequence(run.sequence.0 + u64::from(!is_reused));
         let accepted = accepted_header(header, run.topic, sequence, now);
         let stride = frame.bytes().len();
         if !self.log.append(&accepted, frame.bytes()) {
@@ -278,14 +281,11 @@ impl Plane {
         ours: Sequence,
         now: Now,
     ) {
-        publisher.session.acks.push(PublishAckEntry::new(
-            theirs.0,
-            ours.0,
-            0,
-            0,
-            0,
-            PublishStatus::Accepted,
-        ));
+        let entry = PublishAckEntry::new(theirs.0, ours.0, 0, 0, 0, PublishStatus::Accepted);
+        publisher.session.acks.push(entry);
+        if is_planted(Plant::AckTwice) {
+            publisher.session.acks.push(entry);
+        }
         // The counts of the ack are those of this message alone.
         self.flush_run(Some(publisher), now);
     }
@@ -310,7 +310,9 @@ impl Plane {
             let queue = &mut queues[id.0 as usize];
             if !topic.matches[at].bound {
                 topic.matches[at].bound = true;
-                queue.push_bind(run.topic);
+                if !is_planted(Plant::LostBind) {
+                    queue.push_bind(run.topic);
+                }
                 note_bound(topic, queue.connection, |told| is_open(open_generations, told));
             }
             queue.push(id, run.extent, log);
@@ -393,7 +395,9 @@ impl Plane {
         if !queue.is_dying {
             queue.is_dying = true;
             self.metrics.subscriptions -= 1;
-            for filter in &queue.filters {
+            let removed =
+                if is_planted(Plant::UnsubscribeKeepsMatch) { 0 } else { queue.filters.len() };
+            for filter in &queue.filters[..removed] {
                 self.index.remove(filter, id.0);
             }
         }
@@ -460,6 +464,9 @@ fn hold_back(
     now: Now,
 ) -> bool {
     if queue.limits.policy != OverflowPolicy::Block || queue.block_expired {
+        return false;
+    }
+    if is_planted(Plant::BlockDropsEarly) {
         return false;
     }
     let Some(publisher) = publisher else {

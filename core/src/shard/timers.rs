@@ -14,6 +14,7 @@ use crate::limits::{
     HEARTBEAT_AFTER_US, HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, SCAN_INTERVAL_US,
     TOPICS_PER_SCAN, WRITE_TIMEOUT_US,
 };
+use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 
 /// What a connection needs, by the clock.
@@ -98,6 +99,7 @@ impl Shard {
             }
             // A connection that is not read cannot answer.
             SessionState::Open if !connection.inbound.is_paused => match session.pinged_at_us {
+                Some(_) if is_planted(Plant::SilentClientKept) => Due::Nothing,
                 Some(pinged) if passed(pinged, PONG_TIMEOUT_US) => {
                     Due::Fail("no answer to a ping within 10 s")
                 }
@@ -163,6 +165,9 @@ impl Shard {
         for (topic, mut told) in forgotten {
             told.sort_unstable();
             told.dedup();
+            if is_planted(Plant::UnbindForgotten) {
+                continue;
+            }
             for id in told {
                 if let Some(connection) = open_connection(&mut self.connections, id)
                     && connection.session.state != SessionState::Closing

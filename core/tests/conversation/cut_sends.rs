@@ -2,7 +2,8 @@
 
 use nexusd_wire::control::{ErrorCode, OverflowPolicy};
 use nexusd_wire::{
-    FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, Sequence, SubscribeRequest, TopicId,
+    FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, Sequence, SubscribeRequest,
+    TopicId,
 };
 
 use crate::desk::{Desk, Heard};
