@@ -89,7 +89,7 @@ impl Service for Shard {
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
             Event::Sent { connection, bytes, blocked } => {
-                self.on_sent(connection, bytes, blocked, now)
+                self.on_sent(connection, bytes, blocked, now);
             }
             Event::Writable { connection } => self.on_writable(connection),
             Event::Closed { connection, reason } => self.on_closed(connection, reason),

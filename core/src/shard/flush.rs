@@ -149,7 +149,7 @@ pub(crate) fn lend(outbound: &Outbound, plane: &Plane, take: &mut dyn FnMut(&[u8
                 take(&outbound.inline[start as usize..(start + bytes) as usize]);
             }
             Piece::Extent { segment, start, bytes, .. } => {
-                take(plane.log.bytes(segment, start, bytes))
+                take(plane.log.bytes(segment, start, bytes));
             }
         }
     }
