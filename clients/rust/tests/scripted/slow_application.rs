@@ -41,8 +41,11 @@ async fn a_slow_application_stops_the_reading_and_loses_nothing_here() {
     });
 
     // The client shows that it lives although it does not read: nobody takes its messages.
-    link.expect(FrameKind::Heartbeat).await;
-    link.expect(FrameKind::Heartbeat).await;
+    let mut heartbeats = 0;
+    while heartbeats < 2 {
+        let frame = link.next().await.expect("the client is still there");
+        heartbeats += usize::from(frame.kind() == FrameKind::Heartbeat);
+    }
     let held = written.load(Ordering::Relaxed);
     assert!(held < HELD_BYTES_MAX, "{held} bytes are on their way");
 
