@@ -14,10 +14,10 @@ impl Sample {
         let mut encoder = FrameEncoder::new();
         match self {
             Self::Hello { minor, role, name, software } => {
-                encoder.hello(out, *minor, *role, name, software)
+                encoder.hello(out, *minor, *role, name, software);
             }
             Self::Welcome { minor, node, software, cluster, max_payload, max_metadata } => {
-                encoder.welcome(out, *minor, *node, software, cluster, *max_payload, *max_metadata)
+                encoder.welcome(out, *minor, *node, software, cluster, *max_payload, *max_metadata);
             }
             Self::Ping { token } | Self::Pong { token } => {
                 FrameEncoder::ping_or_pong(out, self.kind(), *token);
@@ -92,7 +92,7 @@ impl Sample {
                 replay_started: false,
             } => encoder.subscription_info(out, *request, *subscription),
             Self::Unsubscribe { request, subscription, pause } => {
-                encoder.unsubscribe(out, *request, *subscription, *pause)
+                encoder.unsubscribe(out, *request, *subscription, *pause);
             }
             Self::UnsubscribeResult { request, success, message, pause_ttl_ms: 0 }
                 if *success == message.is_none() =>
