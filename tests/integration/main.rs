@@ -1,0 +1,17 @@
+//! The `nexusd` binary as applications and operators meet it: real processes, real sockets.
+//!
+//! Each test has a daemon of its own on free ports, so all of them run at the same time. What takes
+//! longer than a person likes to wait is ignored by default:
+//! `cargo test -p nexusd-tests -- --ignored` runs it.
+
+mod broken_peers;
+mod conversation;
+mod delivery;
+mod hostile_input;
+mod large_messages;
+mod life_cycle;
+mod many_connections;
+mod open_files;
+mod resources;
+mod slow_subscribers;
+mod wildcards;

@@ -1,0 +1,46 @@
+//! What the tests of the `nexusd` binary are made of.
+//!
+//! [`Daemon`] is a real process on free ports, killed when dropped. [`Client`] is an application on
+//! a blocking socket that knows nothing but the wire format, so that what the daemon does is judged
+//! by the protocol and not by an SDK. [`Account`] checks one subscription's stream: every message
+//! once and in order, or told by a Gap. The tests stand in `tests/integration/`.
+//!
+//! Everything here panics when an expectation fails: it is called by tests alone.
+
+mod account;
+mod address;
+mod binary;
+mod bystanders;
+mod client;
+mod daemon;
+pub mod golden;
+mod heard;
+mod process;
+mod skip;
+
+pub use account::Account;
+pub use address::Address;
+pub use binary::nexusd;
+pub use bystanders::Bystanders;
+pub use client::{Client, Listened};
+pub use daemon::{Daemon, Ended};
+pub use heard::{Complaint, Confirmation, Delivery, Heard, Loss};
+pub use process::{Usage, open_files_limit, usage};
+pub use skip::skip;
+
+use std::time::{Duration, Instant};
+
+/// Longest wait for something that should happen soon, on a busy machine too.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds; `what` says what was expected.
+///
+/// # Panics
+/// If it does not hold [`SOON`].
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + SOON;
+    while !condition() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
