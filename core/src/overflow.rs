@@ -16,8 +16,9 @@ use crate::subscriber_queue::{Item, SubscriberQueue, share};
 
 /// Cuts a queue that is beyond its bounds to 7/8 of them; returns the messages dropped.
 pub(crate) fn cut_to_limit(queue: &mut SubscriberQueue, log: &mut Log) -> u64 {
-    let messages = share(queue.limits.messages, OVERFLOW_KEEP_EIGHTHS).max(1);
-    let bytes = share(queue.limits.bytes, OVERFLOW_KEEP_EIGHTHS);
+    let keep = if is_planted(Plant::OverflowDropsAll) { 0 } else { OVERFLOW_KEEP_EIGHTHS };
+    let messages = share(queue.limits.messages, keep).max(1);
+    let bytes = share(queue.limits.bytes, keep);
     drop_oldest(queue, log, GapReason::SlowConsumer, messages, bytes)
 }
 
@@ -90,7 +91,9 @@ fn drop_oldest(
             }
         }
     }
-    if gap.missed() > 0 && !is_planted(Plant::GapMissing) {
+    if gap.missed() > 0 && is_planted(Plant::GapMisplaced) {
+        queue.items.push_back(Item::Gap(gap));
+    } else if gap.missed() > 0 && !is_planted(Plant::GapMissing) {
         kept.push(Item::Gap(gap));
     }
     for item in kept.into_iter().rev() {

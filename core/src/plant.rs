@@ -39,6 +39,10 @@ plants! {
     GapOffByOne = "gap-off-by-one",
     /// Messages are dropped from a full queue and nobody is told.
     GapMissing = "gap-missing",
+    /// A gap is told behind the messages that were kept.
+    GapMisplaced = "gap-misplaced",
+    /// A full queue is emptied instead of cut to its bounds.
+    OverflowDropsAll = "overflow-drops-all",
     /// Overflow drops the frame that is half on the wire.
     PartialFrameDropped = "partial-frame-dropped",
     /// Evacuating a segment leaves one queue's extents behind.
@@ -55,6 +59,8 @@ plants! {
     PublisherNeverResumed = "publisher-never-resumed",
     /// One publish is acknowledged twice.
     AckTwice = "ack-twice",
+    /// An acknowledgement counts one queue too many.
+    AckMiscounts = "ack-miscounts",
     /// After a short send the stream goes on at the wrong byte.
     ShortSendSkips = "short-send-skips",
     /// A run of another subscription is sent without the Deliver that opens it.
@@ -65,6 +71,10 @@ plants! {
     StaleMatches = "stale-matches",
     /// Bytes that arrive while a connection is not to be read are lost.
     BacklogLost = "backlog-lost",
+    /// A connection that is not read for a while is never read again.
+    ReceiveNeverResumed = "receive-never-resumed",
+    /// The queues of a connection that ended are kept.
+    ClosedQueueKept = "closed-queue-kept",
     /// A segment may be recycled while a running send reads from it.
     SendNotProtected = "send-not-protected",
     /// A full `block` queue drops at once instead of holding its publishers back.

@@ -644,7 +644,9 @@ impl Shard {
         for &queue in &touched {
             if let Some(gone) = self.plane.queues.get_mut(queue.0 as usize) {
                 gone.front_sent = 0;
-                self.remove_queue(id, queue);
+                if !is_planted(Plant::ClosedQueueKept) {
+                    self.remove_queue(id, queue);
+                }
             }
         }
         self.scratch_queues = touched;
@@ -718,6 +720,7 @@ impl Shard {
             return;
         };
         if !connection.inbound.is_paused
+            || is_planted(Plant::ReceiveNeverResumed)
             || connection.session.state != SessionState::Open
             || must_pause(connection)
             || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES / 2

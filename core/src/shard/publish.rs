@@ -332,7 +332,8 @@ impl Plane {
             }
         }
         if let Some(publisher) = publisher {
-            let delivered = topic.matches.len() as u32;
+            let miscount = u32::from(is_planted(Plant::AckMiscounts));
+            let delivered = topic.matches.len() as u32 + miscount;
             for entry in publisher.session.acks.iter_mut().skip(run.first_ack) {
                 entry.set_delivered(delivered);
                 entry.set_blocked(blocked);

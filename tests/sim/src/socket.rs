@@ -18,6 +18,8 @@ pub struct Socket {
     pub late_bytes: usize,
     /// Receives go to the landing zone.
     pub landing: bool,
+    /// The landing zone that a receive is under way into: address and length.
+    pub armed: Option<(usize, usize)>,
     /// Receives that may still come beside it.
     pub late_receives: u32,
     /// What the running send holds.
@@ -44,6 +46,7 @@ impl Socket {
             receiving: true,
             late_bytes: 0,
             landing: false,
+            armed: None,
             late_receives: 0,
             in_flight: None,
             blocked_since_us: None,

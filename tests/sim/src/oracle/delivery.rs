@@ -129,8 +129,10 @@ impl Oracle {
         } else {
             ensure!(number == cursor.next, "{name} {number}: expected {}", cursor.next);
         }
+        // On one connection, what was fed first is dealt with first.
+        let is_earlier = publication.conversation == stream.conversation && publication.fed_at < stream.fed_at;
         ensure!(
-            publication.settled_at == 0 || publication.settled_at > stream.fed_at,
+            !is_earlier && (publication.settled_at == 0 || publication.settled_at > stream.fed_at),
             "{name} {number}: accepted before the subscription was asked for"
         );
         let is_first = cursor.next == 0;
@@ -161,6 +163,7 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
         let may_have_recycled = self.may_have_recycled();
+        let frame_bytes_max = self.frame_bytes_max;
         let stream = &mut self.streams[at];
         ensure!(
             stream.subscription.is_some() && stream.state != StreamState::Ended,
@@ -221,6 +224,13 @@ impl Oracle {
             }
         }
         ensure!(gap.missed() > 0, "a gap of nothing");
+        ensure!(
+            gap.reason() != GapReason::SlowConsumer || stream.was_cut_sparingly(frame_bytes_max),
+            "a gap of {} messages, and less is left in a queue of {} messages, {} bytes than fits it",
+            gap.missed(),
+            stream.queue_messages,
+            stream.queue_bytes
+        );
         ensure!(told == gap.missed(), "a gap of {} messages names {told}", gap.missed());
         ensure!(count <= nexusd_core::limits::GAP_TOPICS_MAX, "a gap of {count} entries");
         stream.unattributed += gap.rest();

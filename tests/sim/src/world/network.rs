@@ -245,27 +245,33 @@ impl World<'_> {
         if len == 0 {
             return Ok(());
         }
-        if !socket.receiving {
-            socket.late_bytes -= len;
-            self.coverage.mark(Mark::LateBytes);
-        }
         let id = socket.id;
-        socket.fed_at_us = self.clock.now().mono_us;
         let now = self.clock.now();
         let mut landed = None;
-        if socket.landing && socket.late_receives > 0 {
+        if socket.landing && socket.armed.is_none() && socket.late_receives > 0 {
             socket.late_receives -= 1;
             self.coverage.mark(Mark::LateLanding);
         } else if socket.landing {
-            match service.landing_zone(id) {
-                Some(zone) => {
+            let zone = service.landing_zone(id);
+            let place = zone.as_ref().map(|zone| (zone.as_ptr().addr(), zone.len()));
+            match (socket.armed, zone) {
+                (None, None) => socket.landing = false,
+                (None, Some(zone)) if self.dice.one_in(2) => {
+                    // The receive begins now and ends later: the memory is lent meanwhile.
                     ensure!(!zone.is_empty(), "an empty landing zone");
+                    socket.armed = place;
+                    return Ok(());
+                }
+                (armed, Some(zone)) => {
+                    ensure!(armed.is_none() || armed == place, "a landing zone was moved");
                     let len = len.min(zone.len());
                     zone[..len].copy_from_slice(&conversation.outbox()[..len]);
                     landed = Some(len);
                 }
-                None => socket.landing = false,
+                // The connection began to close meanwhile: what had arrived is told all the same.
+                (Some((_, space)), None) => landed = Some(len.min(space)),
             }
+            socket.armed = None;
         }
         trace!(
             self.trace,
@@ -275,6 +281,11 @@ impl World<'_> {
             landed.unwrap_or(len),
             if landed.is_some() { " in place" } else { "" }
         );
+        if !socket.receiving {
+            socket.late_bytes -= landed.unwrap_or(len);
+            self.coverage.mark(Mark::LateBytes);
+        }
+        socket.fed_at_us = now.mono_us;
         if let Some(len) = landed {
             conversation.feed(len, &mut self.oracle);
             return self.tell(service, Event::Landed { connection: id, bytes: len });
