@@ -19,6 +19,7 @@ mod dependencies;
 mod fuzz;
 mod invocation;
 mod profile;
+mod python_example;
 mod repository;
 mod setup;
 mod sim;

@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 
 use crate::invocation::Invocation;
 use crate::step::{self, Mode, Step};
-use crate::{codegen, dependencies, sim, tool};
+use crate::{codegen, dependencies, python_example, sim, tool};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [--only STEP]… [--skip STEP]… [--fail-fast] [--list]
@@ -68,6 +68,12 @@ const STEPS: &[Step] = &[
         proves: "the simulator finds each deliberate mistake",
         needs: &[],
         run: sim::planted_bugs,
+    },
+    Step {
+        name: "python-example",
+        proves: "docs/PROTOCOL.md is enough to write a client",
+        needs: &[&tool::PYTHON],
+        run: python_example::check,
     },
     Step {
         name: "instructions",

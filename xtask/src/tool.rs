@@ -44,8 +44,8 @@ pub(crate) const VALGRIND: Tool = Tool {
 };
 pub(crate) const PYTHON: Tool = Tool {
     program: "python3",
-    why: "runs the example subscriber that was written from docs/PROTOCOL.md alone",
-    source: Source::Debian { package: "python3-minimal" },
+    why: "runs the example clients that were written from docs/PROTOCOL.md alone",
+    source: Source::Debian { package: "python3" },
 };
 pub(crate) const PERF: Tool = Tool {
     program: "perf",
