@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::METADATA_BYTES_MAX;
 use nexusd_wire::control::ErrorCode;
-use nexusd_wire::{FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, MessageFlags, SubscriptionId, aligned};
+use nexusd_wire::{
+    FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, MessageFlags, SubscriptionId, aligned,
+};
 
 use crate::coverage::Coverage;
 use crate::oracle::Oracle;
@@ -231,7 +233,12 @@ impl Conversation {
     }
 
     /// Writes one frame.
-    pub fn write(&mut self, sent: Sent, coverage: &mut Coverage, encode: impl FnOnce(&mut Vec<u8>)) {
+    pub fn write(
+        &mut self,
+        sent: Sent,
+        coverage: &mut Coverage,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) {
         self.hello_written |= sent == Sent::Hello;
         let before = self.outbox.len();
         encode(&mut self.outbox);
@@ -377,7 +384,9 @@ impl Conversation {
                         oracle.stream_may_end(stream);
                     }
                 }
-                Sent::Offence(Offended { is_rejected_publish: true, .. }) => oracle.offence_refused(),
+                Sent::Offence(Offended { is_rejected_publish: true, .. }) => {
+                    oracle.offence_refused();
+                }
                 _ => {}
             }
         }

@@ -38,7 +38,6 @@ marks! {
     EventTick = "event" "Tick",
     ShortSend = "fault" "a send took only some of the bytes",
     BlockedSend = "fault" "a send was told that the socket is full",
-    EmptySend = "fault" "a send had nothing to send",
     Reset = "fault" "a connection was reset",
     ResetWhileSending = "fault" "a connection was reset while a send ran",
     EndOfStream = "fault" "a client closed its end",
@@ -151,8 +150,14 @@ impl Coverage {
             .map(|((group, name), count)| (*group, (*name).to_owned(), *count))
             .collect();
         let name = |kind: FrameKind| kind.variant_name().unwrap_or("?").to_owned();
-        rows.extend(KINDS_TO_DAEMON.map(|kind| ("frame in", name(kind), self.to_daemon[usize::from(kind.0)])));
-        rows.extend(KINDS_TO_CLIENT.map(|kind| ("frame out", name(kind), self.to_client[usize::from(kind.0)])));
+        rows.extend(
+            KINDS_TO_DAEMON
+                .map(|kind| ("frame in", name(kind), self.to_daemon[usize::from(kind.0)])),
+        );
+        rows.extend(
+            KINDS_TO_CLIENT
+                .map(|kind| ("frame out", name(kind), self.to_client[usize::from(kind.0)])),
+        );
         for policy in [OverflowPolicy::DropOldest, OverflowPolicy::Block] {
             let name = policy.variant_name().unwrap_or("?");
             let at = usize::from(policy.0);
@@ -194,10 +199,21 @@ impl Coverage {
 }
 
 const GROUPS: [&str; 11] = [
-    "output", "event", "frame in", "frame out", "policy", "gap", "ack", "error", "memory", "fault", "other",
+    "output",
+    "event",
+    "frame in",
+    "frame out",
+    "policy",
+    "gap",
+    "ack",
+    "error",
+    "memory",
+    "fault",
+    "other",
 ];
 
-const KINDS_TO_DAEMON: [FrameKind; 18] = [
+const KINDS_TO_DAEMON: [FrameKind; 19] = [
+    FrameKind::Heartbeat,
     FrameKind::Hello,
     FrameKind::Ping,
     FrameKind::Pong,

@@ -95,9 +95,12 @@ fn run(arguments: &Arguments) -> u64 {
         }
         if let Some(violation) = outcome.violation {
             violations += 1;
-            let plant = arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
+            let plant =
+                arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
             println!("seed {seed}: {violation}");
-            println!("  replay: cargo xtask sim --seeds 1 --from {seed} --ops {ops}{plant} --trace");
+            println!(
+                "  replay: cargo xtask sim --seeds 1 --from {seed} --ops {ops}{plant} --trace"
+            );
             if violations == VIOLATIONS_MAX {
                 println!("{VIOLATIONS_MAX} seeds violated something; the rest is left out");
                 break;
@@ -105,7 +108,8 @@ fn run(arguments: &Arguments) -> u64 {
         }
         if told.elapsed() >= PROGRESS_INTERVAL {
             told = Instant::now();
-            let rate = f64::from(u32::try_from(done).unwrap_or(u32::MAX)) / started.elapsed().as_secs_f64();
+            let rate = f64::from(u32::try_from(done).unwrap_or(u32::MAX))
+                / started.elapsed().as_secs_f64();
             eprintln!("{done} of {seeds} seeds, {rate:.0} a second, {violations} violations");
         }
     }

@@ -95,7 +95,7 @@ impl Oracle {
             topics: topics.iter().map(ledger).collect(),
             streams: Vec::new(),
             by_subscription: BTreeMap::new(),
-            shelf: MetadataShelf::new(),
+            shelf: MetadataShelf::default(),
             step: 0,
             now_us: 0,
             turn: 0,
@@ -251,7 +251,8 @@ impl Oracle {
         let topic = &mut self.topics[publication.topic];
         topic.fed -= 1;
         topic.settled -= u64::from(was_settled);
-        let (fed_at, settled_at, of) = (publication.fed_at, publication.settled_at, publication.topic);
+        let (fed_at, settled_at, of) =
+            (publication.fed_at, publication.settled_at, publication.topic);
         for stream in &mut self.streams {
             stream.forget_publication(of, fed_at, was_settled.then_some(settled_at));
         }
@@ -346,7 +347,11 @@ impl Oracle {
     }
 
     /// SubscriptionInfo is on the wire.
-    pub fn subscribe_confirmed(&mut self, index: usize, id: SubscriptionId) -> Result<(), Violation> {
+    pub fn subscribe_confirmed(
+        &mut self,
+        index: usize,
+        id: SubscriptionId,
+    ) -> Result<(), Violation> {
         let stream = &mut self.streams[index];
         ensure!(stream.subscription.is_none(), "a Subscribe was confirmed twice");
         ensure!(stream.state != StreamState::Asked, "a Subscribe was confirmed before it was fed");
@@ -371,7 +376,8 @@ impl Oracle {
         self.stream_may_end(index);
         let stream = &mut self.streams[index];
         if std::mem::take(&mut stream.in_high) {
-            let matching = self.topics.iter_mut().zip(&stream.cursors).filter(|(_, cursor)| cursor.matches);
+            let matching =
+                self.topics.iter_mut().zip(&stream.cursors).filter(|(_, cursor)| cursor.matches);
             for (topic, _) in matching {
                 topic.matching_high -= 1;
                 topic.streams.retain(|other| *other != index);

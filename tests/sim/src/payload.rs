@@ -19,7 +19,7 @@ const NOISE_OFFSETS: usize = 64 << 10;
 fn noise() -> &'static [u8] {
     static NOISE: OnceLock<Vec<u8>> = OnceLock::new();
     NOISE.get_or_init(|| {
-        let mut dice = Dice::new(0x6e6f_6973_65);
+        let mut dice = Dice::new(0x006e_6f69_7365);
         let words = (NOISE_BYTES + NOISE_OFFSETS) / size_of::<u64>();
         (0..words).flat_map(|_| dice.bits().to_le_bytes()).collect()
     })
@@ -71,23 +71,27 @@ pub struct MetadataShelf {
     tables: Vec<Vec<u8>>,
 }
 
-impl MetadataShelf {
+impl Default for MetadataShelf {
     /// Encodes the tables.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let mut builder = MetadataBuilder::default();
         let long = [b'x'; 900];
         let tables = vec![
             Vec::new(),
             builder.encode(Some("text/plain"), None, []).to_vec(),
             builder.encode(None, Some("order-17"), [("trace", &b"\x00\xff"[..])]).to_vec(),
-            builder.encode(Some("application/octet-stream"), None, [("k", &long[..]), ("k", &[])]).to_vec(),
+            builder
+                .encode(Some("application/octet-stream"), None, [("k", &long[..]), ("k", &[])])
+                .to_vec(),
         ];
         Self { tables }
     }
+}
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.tables.len()
+impl MetadataShelf {
+    /// The index of any of them.
+    pub fn pick(&self, dice: &mut Dice) -> usize {
+        dice.below(self.tables.len())
     }
 
     /// One of them.

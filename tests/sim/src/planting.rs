@@ -31,7 +31,9 @@ pub fn search(
     set(Some(plant))?;
     let mut coverage = Coverage::default();
     let found = (from..from.saturating_add(seeds)).find_map(|seed| {
-        run_seed(seed, operations, false, &mut coverage).violation.map(|violation| (seed, violation))
+        run_seed(seed, operations, false, &mut coverage)
+            .violation
+            .map(|violation| (seed, violation))
     });
     set(None)?;
     Ok(found)

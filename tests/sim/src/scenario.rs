@@ -96,8 +96,8 @@ pub struct Scenario {
     pub fault_permille: u32,
     /// Draining starts in the middle of the traffic.
     pub drains_midway: bool,
-    /// After the traffic one client falls silent for good.
-    pub ends_in_silence: bool,
+    /// In the middle of the traffic there is a long silence, and one client is silent for good.
+    pub pauses_in_silence: bool,
 }
 
 impl Scenario {
@@ -113,7 +113,7 @@ impl Scenario {
             5..=7 => Pace::Uneven,
             _ => Pace::Sleepy,
         };
-        let wide = dice.one_in(12);
+        let wide = dice.one_in(8);
         let mut topics: Vec<String> = TOPICS.iter().map(|name| (*name).to_owned()).collect();
         let mut filters: Vec<String> = FILTERS.iter().map(|filter| (*filter).to_owned()).collect();
         filters.extend(topics.iter().cloned());
@@ -141,7 +141,7 @@ impl Scenario {
             },
             fault_permille: dice.pick(&[0, 10, 40, 120]),
             drains_midway: dice.one_in(10),
-            ends_in_silence: dice.one_in(10),
+            pauses_in_silence: dice.one_in(6),
         };
         if dice.one_in(16) {
             scenario.limits.connections = 2 + dice.below(3);

@@ -2,8 +2,9 @@
 //!
 //! The world is the shard's [`nexusd_core::Driver`], so the loop that turns it is the daemon's own.
 //! A run goes through phases: *working* (clients do things, faults happen), *settling* (faults stop,
-//! everybody reads, and all that is owed must come), perhaps *silence* (one client freezes and must
-//! be given up, the others must not), and *draining* (everything must end by the deadline).
+//! everybody reads, and all that is owed must come), perhaps *silence* (nothing is published for a
+//! while, one client freezes and must be given up, the others must not) and some more work behind
+//! it, and *draining* (everything must end by the deadline).
 
 mod network;
 mod offences;
@@ -12,7 +13,9 @@ mod operations;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use nexusd_core::limits::{HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, WRITE_TIMEOUT_US};
+use nexusd_core::limits::{
+    CLOSE_LINGER_US, HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, WRITE_TIMEOUT_US,
+};
 use nexusd_core::{CloseReason, Command, ConnectionId, Event, Metrics, Service, ShardConfig};
 use nexusd_wire::control::ErrorCode;
 use nexusd_wire::{FrameEncoder, NodeId};
@@ -35,12 +38,18 @@ const SETTLING_SOCKET_BYTES: usize = 64 << 10;
 const QUIET_TURNS: u32 = 3;
 /// Turns that draining may take.
 const DRAINING_TURNS_MAX: u32 = 20_000;
-/// Ticks a frozen client is waited for.
-const SILENCE_TICKS_MAX: u32 = 2_000;
+/// How long a silence lasts: idle topics are forgotten in it.
+const SILENCE_US: u64 = 70_000_000;
+/// Turns that a silence may take.
+const SILENCE_TURNS_MAX: u32 = 4_000;
+/// Of the operations of a run, how many come behind the silence: one part in …
+const WORK_BEHIND_SILENCE: u64 = 8;
 /// How long a drain may take.
 const DRAIN_US: u64 = 1_000_000;
-/// A connection is given up no later than this behind the time it is due.
+/// What is due by time happens no later than this behind it.
 const TIMER_SLACK_US: u64 = 1_500_000;
+/// A silent client is gone by then.
+const GIVEN_UP_US: u64 = PING_AFTER_US + PONG_TIMEOUT_US + CLOSE_LINGER_US + TIMER_SLACK_US;
 
 /// What a client is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -80,7 +89,7 @@ pub(crate) struct Connection {
 enum Phase {
     Working,
     Settling { turns: u32, quiet: u32 },
-    Silence { victim: ConnectionId, since_us: u64, ticks: u32 },
+    Silence { victim: ConnectionId, since_us: u64, turns: u32 },
     Draining { turns: u32, deadline_us: u64 },
 }
 
@@ -110,7 +119,7 @@ pub struct World<'c> {
     /// Ticks in a row behind which the next was due at once.
     idle_ticks: u32,
     has_stopped_accepting: bool,
-    was_silence: bool,
+    operations_behind_silence: u64,
     failure: Option<Violation>,
 }
 
@@ -159,10 +168,13 @@ impl<'c> World<'c> {
             }
         }
         let oracle = Oracle::new(&scenario.topics, &scenario.limits);
-        let drain_after = if scenario.drains_midway { dice.between(0, operations) } else { u64::MAX };
+        let drain_after =
+            if scenario.drains_midway { dice.between(0, operations) } else { u64::MAX };
+        let behind_silence =
+            if scenario.pauses_in_silence { operations / WORK_BEHIND_SILENCE } else { 0 };
         let mut world = Self {
             dice,
-            clock: Clock::new(),
+            clock: Clock::default(),
             scenario,
             identity,
             clients,
@@ -175,14 +187,14 @@ impl<'c> World<'c> {
             encoder: FrameEncoder::new(),
             metrics,
             phase: Phase::Working,
-            operations_left: operations,
+            operations_left: operations - behind_silence,
             operations: 0,
             drain_after,
             events: 0,
             busy_turns: 0,
             idle_ticks: 0,
             has_stopped_accepting: false,
-            was_silence: false,
+            operations_behind_silence: behind_silence,
             failure: None,
         };
         trace!(world.trace, "{:?}", world.scenario);
@@ -204,7 +216,10 @@ impl<'c> World<'c> {
         if let Some(violation) = self.failure.take() {
             return Err(violation);
         }
-        ensure!(matches!(self.phase, Phase::Draining { .. }), "the shard finished before it was drained");
+        ensure!(
+            matches!(self.phase, Phase::Draining { .. }),
+            "the shard finished before it was drained"
+        );
         ensure!(self.has_stopped_accepting, "the shard finished without closing its listeners");
         ensure!(self.slots.iter().all(Option::is_none), "the shard finished with open connections");
         self.oracle.check_metrics(&self.metrics.get())
@@ -216,10 +231,12 @@ impl<'c> World<'c> {
         match self.phase {
             Phase::Working => self.turn_working(service)?,
             Phase::Settling { turns, quiet } => self.turn_settling(service, turns, quiet)?,
-            Phase::Silence { victim, since_us, ticks } => {
-                self.turn_silence(service, victim, since_us, ticks)?;
+            Phase::Silence { victim, since_us, turns } => {
+                self.turn_silence(service, victim, since_us, turns)?;
             }
-            Phase::Draining { turns, deadline_us } => self.turn_draining(service, turns, deadline_us)?,
+            Phase::Draining { turns, deadline_us } => {
+                self.turn_draining(service, turns, deadline_us)?;
+            }
         }
         self.tick_if_due(service)
     }
@@ -254,11 +271,14 @@ impl<'c> World<'c> {
             (Pace::Sleepy, 24) => {
                 // Straight to the next deadline, now and then beyond it.
                 if let Some(wake_at) = service.wake_at() {
-                    let late = if self.dice.one_in(2) { self.dice.magnitude(30_000_000) } else { 0 };
+                    let late =
+                        if self.dice.one_in(2) { self.dice.magnitude(30_000_000) } else { 0 };
                     if late > 0 {
                         self.coverage.mark(Mark::LateWake);
                     }
-                    self.clock.advance_to(wake_at.saturating_add(late).min(self.clock.now().mono_us + 90_000_000));
+                    self.clock.advance_to(
+                        wake_at.saturating_add(late).min(self.clock.now().mono_us + 90_000_000),
+                    );
                 }
                 0
             }
@@ -290,7 +310,8 @@ impl<'c> World<'c> {
         for connection in self.slots.iter_mut().flatten() {
             let (socket, conversation) = (&connection.socket, &mut connection.conversation);
             let passed = |since: u64, time: u64| now_us >= since + time;
-            let may_time_out = (!conversation.hello_was_fed() && passed(socket.opened_at_us, HELLO_TIMEOUT_US))
+            let may_time_out = (!conversation.hello_was_fed()
+                && passed(socket.opened_at_us, HELLO_TIMEOUT_US))
                 || passed(socket.fed_at_us, PING_AFTER_US + PONG_TIMEOUT_US)
                 || socket.blocked_since_us.is_some_and(|since| passed(since, WRITE_TIMEOUT_US));
             if may_time_out {
@@ -317,7 +338,12 @@ impl<'c> World<'c> {
         Ok(())
     }
 
-    fn turn_settling(&mut self, service: &mut impl Service, turns: u32, quiet: u32) -> Result<(), Violation> {
+    fn turn_settling(
+        &mut self,
+        service: &mut impl Service,
+        turns: u32,
+        quiet: u32,
+    ) -> Result<(), Violation> {
         self.clock.advance(20);
         for slot in 0..self.slots.len() {
             self.visit_willingly(slot, service)?;
@@ -332,11 +358,11 @@ impl<'c> World<'c> {
         let victims = || self.slots.iter().flatten().filter(|c| c.conversation.is_welcome);
         let victim = victims().map(|connection| connection.socket.id).next();
         match victim {
-            Some(victim) if self.scenario.ends_in_silence && !self.was_silence => {
+            Some(victim) if self.operations_behind_silence > 0 => {
                 trace!(self.trace, "silence of {victim:?}");
-                self.was_silence = true;
                 let since_us = self.clock.now().mono_us;
-                self.phase = Phase::Silence { victim, since_us, ticks: 0 };
+                self.phase = Phase::Silence { victim, since_us, turns: 0 };
+                self.give_up_topics();
                 Ok(())
             }
             _ => self.begin_draining(service),
@@ -375,47 +401,57 @@ impl<'c> World<'c> {
         Ok(())
     }
 
-    /// One client says nothing any more; all others answer.
+    /// Nothing is published; one client says nothing at all any more, all others live on.
     fn turn_silence(
         &mut self,
         service: &mut impl Service,
         victim: ConnectionId,
         since_us: u64,
-        ticks: u32,
+        turns: u32,
     ) -> Result<(), Violation> {
+        let now_us = self.clock.now().mono_us;
         let index = victim.index as usize;
-        let is_there = self.slots[index].as_ref().is_some_and(|connection| connection.socket.id == victim);
-        if !is_there {
-            self.coverage.mark(Mark::SilentClosed);
-            return self.begin_settling(service);
-        }
-        for slot in 0..self.slots.len() {
-            if slot != index {
-                self.visit_willingly(slot, service)?;
-            } else {
-                self.visit_frozen(slot, service)?;
-            }
-        }
-        if self.events == 0 {
-            let due = service.wake_at().unwrap_or(u64::MAX).min(since_us + 600_000_000);
-            self.clock.advance_to(due);
-        }
-        let silent_us = self.clock.now().mono_us - since_us;
-        let due_us = PING_AFTER_US + PONG_TIMEOUT_US + nexusd_core::limits::CLOSE_LINGER_US + TIMER_SLACK_US;
+        let is_there =
+            self.slots[index].as_ref().is_some_and(|connection| connection.socket.id == victim);
         ensure!(
-            silent_us <= due_us && ticks < SILENCE_TICKS_MAX,
+            !is_there || now_us - since_us <= GIVEN_UP_US,
             "a client silent for {} s was not given up",
-            silent_us / 1_000_000
+            (now_us - since_us) / 1_000_000
         );
+        ensure!(turns < SILENCE_TURNS_MAX, "a silence that does not end");
         for connection in self.slots.iter().flatten() {
             let conversation = &connection.conversation;
             ensure!(
-                connection.socket.id == victim || conversation.fatal_error.is_none() || !conversation.is_welcome,
-                "connection {} answered every ping and was given up",
+                connection.socket.id == victim
+                    || conversation.fatal_error.is_none()
+                    || !conversation.is_welcome,
+                "connection {} showed life and was given up",
                 conversation.number
             );
         }
-        self.phase = Phase::Silence { victim, since_us, ticks: ticks + 1 };
+        if !is_there && now_us - since_us >= SILENCE_US {
+            self.coverage.mark(Mark::SilentClosed);
+            self.phase = Phase::Working;
+            self.operations_left = std::mem::take(&mut self.operations_behind_silence);
+            return Ok(());
+        }
+        self.phase = Phase::Silence { victim, since_us, turns: turns + 1 };
+        for slot in 0..self.slots.len() {
+            if slot == index && is_there {
+                self.visit_frozen(slot, service)?;
+            } else {
+                self.visit_willingly(slot, service)?;
+            }
+        }
+        if self.events > 0 {
+            return Ok(());
+        }
+        let due = service.wake_at().unwrap_or(u64::MAX).min(now_us + 5_000_000);
+        self.clock.advance_to(due);
+        // Some say something now and then, the others only answer pings.
+        for slot in (0..self.slots.len()).filter(|slot| slot % 2 == 0 && *slot != index) {
+            self.show_life(slot);
+        }
         Ok(())
     }
 
@@ -446,6 +482,9 @@ impl<'c> World<'c> {
             (self.clock.now().mono_us - deadline_us) / 1_000
         );
         self.phase = Phase::Draining { turns: turns + 1, deadline_us };
+        if turns == 0 && self.dice.one_in(4) {
+            self.connect_too_late(service)?;
+        }
         for slot in 0..self.slots.len() {
             if self.dice.one_in(8) {
                 self.visit(slot, service)?;
@@ -473,9 +512,18 @@ impl<'c> World<'c> {
         self.slots[slot].is_some().then_some(slot)
     }
 
+    /// A connection that was accepted just before the listeners closed.
+    fn connect_too_late(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        match self.clients.iter().position(|client| client.slot.is_none()) {
+            Some(client) => self.connect(client, service),
+            None => Ok(()),
+        }
+    }
+
     /// A client connects.
     fn connect(&mut self, client: usize, service: &mut impl Service) -> Result<(), Violation> {
-        let vacant: Vec<usize> = (0..self.slots.len()).filter(|&slot| self.slots[slot].is_none()).collect();
+        let vacant: Vec<usize> =
+            (0..self.slots.len()).filter(|&slot| self.slots[slot].is_none()).collect();
         let slot = if vacant.is_empty() {
             self.slots.push(None);
             self.generations.push(0);
@@ -486,14 +534,20 @@ impl<'c> World<'c> {
         self.generations[slot] += 1;
         let id = ConnectionId { index: slot as u32, generation: self.generations[slot] };
         let now_us = self.clock.now().mono_us;
-        let mut conversation = Conversation::new(self.conversations, self.scenario.limits.payload_bytes);
+        let mut conversation =
+            Conversation::new(self.conversations, self.scenario.limits.payload_bytes);
         self.conversations += 1;
         let open = self.slots.iter().flatten().count();
-        if open >= self.scenario.limits.connections {
+        if matches!(self.phase, Phase::Draining { .. }) {
+            conversation.must_be_refused = Some(ErrorCode::Draining);
+        } else if open >= self.scenario.limits.connections {
             self.coverage.mark(Mark::RefusedConnection);
             conversation.must_be_refused = Some(ErrorCode::LimitReached);
         }
-        trace!(self.trace, "{now_us}: client {client} connects as {} ({id:?})", conversation.number);
+        trace!(
+            self.trace,
+            "{now_us}: client {client} connects as {} ({id:?})", conversation.number
+        );
         if std::mem::replace(&mut self.clients[client].was_connected, true) {
             self.coverage.mark(Mark::Reconnect);
         }

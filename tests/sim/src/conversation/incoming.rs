@@ -37,7 +37,11 @@ pub struct Witnesses<'a> {
 
 impl Conversation {
     /// The daemon put these bytes on the wire.
-    pub fn put_on_wire(&mut self, bytes: &[u8], witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+    pub fn put_on_wire(
+        &mut self,
+        bytes: &[u8],
+        witnesses: &mut Witnesses<'_>,
+    ) -> Result<(), Violation> {
         // The cutter lends frames from inside the conversation, so it stands beside it meanwhile.
         let mut cutter = std::mem::replace(&mut self.cutter, FrameCutter::new(0, 0, 0));
         let mut input = bytes;
@@ -50,8 +54,12 @@ impl Conversation {
                     }
                 }
                 Ok(Cut::Incomplete) => break Ok(()),
-                Ok(Cut::Large { .. }) => break Err(Violation("a frame beyond every bound".to_owned())),
-                Err(error) => break Err(Violation(format!("the daemon sent what is no frame: {error}"))),
+                Ok(Cut::Large { .. }) => {
+                    break Err(Violation("a frame beyond every bound".to_owned()));
+                }
+                Err(error) => {
+                    break Err(Violation(format!("the daemon sent what is no frame: {error}")));
+                }
             }
         };
         self.on_wire = cutter.position() + cutter.stashed() as u64;
@@ -64,7 +72,11 @@ impl Conversation {
         self.cutter.stashed() == 0
     }
 
-    fn on_frame(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+    fn on_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        witnesses: &mut Witnesses<'_>,
+    ) -> Result<(), Violation> {
         let kind = frame.kind();
         witnesses.coverage.sent_to_client(kind);
         if witnesses.trace.is_wanted() {
@@ -73,7 +85,8 @@ impl Conversation {
         }
         ensure!(self.fatal_error.is_none(), "{kind:?} behind a fatal Error");
         ensure!(
-            self.welcome_seen || matches!(kind, FrameKind::Welcome | FrameKind::Error | FrameKind::Goodbye),
+            self.welcome_seen
+                || matches!(kind, FrameKind::Welcome | FrameKind::Error | FrameKind::Goodbye),
             "{kind:?} before Welcome"
         );
         let oracle = &mut *witnesses.oracle;
@@ -93,7 +106,8 @@ impl Conversation {
             FrameKind::Goodbye => self.on_goodbye(frame, oracle),
             FrameKind::Error => self.on_error(frame, witnesses),
             FrameKind::TopicBind => {
-                let bind = frame.body::<control::TopicBind<'_>>().map_err(undecodable)?;
+                let bind =
+                    frame.body::<control::TopicBind<'_>>().map_err(|error| undecodable(&error))?;
                 let topic = oracle.topic_named(bind.name());
                 let id = frame.header().topic().0;
                 let Some(topic) = topic else {
@@ -122,10 +136,15 @@ impl Conversation {
                 Ok(())
             }
             FrameKind::SubscriptionInfo => {
-                let info = frame.body::<control::SubscriptionInfo<'_>>().map_err(undecodable)?;
+                let info = frame
+                    .body::<control::SubscriptionInfo<'_>>()
+                    .map_err(|error| undecodable(&error))?;
                 let asked = |stream: &&usize| oracle.stream(**stream).request == info.request();
                 let Some(&stream) = self.streams.iter().find(asked) else {
-                    return Err(Violation(format!("SubscriptionInfo for request {}", info.request())));
+                    return Err(Violation(format!(
+                        "SubscriptionInfo for request {}",
+                        info.request()
+                    )));
                 };
                 oracle.subscribe_confirmed(stream, SubscriptionId::from(info.subscription()))?;
                 self.react(Reaction::Confirmed(stream));
@@ -133,7 +152,8 @@ impl Conversation {
             }
             FrameKind::UnsubscribeResult => self.on_unsubscribe_result(frame, oracle),
             FrameKind::Deliver => {
-                let deliver = frame.body::<control::Deliver<'_>>().map_err(undecodable)?;
+                let deliver =
+                    frame.body::<control::Deliver<'_>>().map_err(|error| undecodable(&error))?;
                 ensure!(deliver.mode() == DeliveryMode::Live, "a run of {:?}", deliver.mode());
                 let id = SubscriptionId::from(deliver.subscription());
                 let stream = oracle.stream_for(self.number, id)?;
@@ -146,15 +166,18 @@ impl Conversation {
                 Ok(())
             }
             FrameKind::Gap => {
-                let gap = frame.body::<control::Gap<'_>>().map_err(undecodable)?;
-                let stream = oracle.stream_for(self.number, SubscriptionId::from(gap.subscription()))?;
+                let gap = frame.body::<control::Gap<'_>>().map_err(|error| undecodable(&error))?;
+                let stream =
+                    oracle.stream_for(self.number, SubscriptionId::from(gap.subscription()))?;
                 oracle.on_gap(stream, &gap, |id| self.names.get(&id).copied())?;
                 let policy = oracle.stream(stream).policy;
                 witnesses.coverage.gap(policy, gap.reason());
                 if gap.rest() > 0 {
                     witnesses.coverage.mark(Mark::ManyTopicsGap);
                 }
-                if policy == control::OverflowPolicy::Block && gap.reason() == control::GapReason::SlowConsumer {
+                if policy == control::OverflowPolicy::Block
+                    && gap.reason() == control::GapReason::SlowConsumer
+                {
                     witnesses.coverage.mark(Mark::BlockTimeout);
                 }
                 if gap.reason() == control::GapReason::Memory {
@@ -174,7 +197,11 @@ impl Conversation {
         self.reactions.push_back((self.on_wire, reaction));
     }
 
-    fn on_message(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
+    fn on_message(
+        &mut self,
+        frame: &Frame<'_>,
+        witnesses: &mut Witnesses<'_>,
+    ) -> Result<(), Violation> {
         let id = frame.header().topic().0;
         let Some(stream) = self.run else {
             return Err(Violation("a message before any Deliver".to_owned()));
@@ -189,7 +216,7 @@ impl Conversation {
     }
 
     fn on_welcome(&mut self, frame: &Frame<'_>, identity: &Identity) -> Result<(), Violation> {
-        let welcome = frame.body::<control::Welcome<'_>>().map_err(undecodable)?;
+        let welcome = frame.body::<control::Welcome<'_>>().map_err(|error| undecodable(&error))?;
         ensure!(self.hello_fed, "Welcome before Hello");
         ensure!(!self.welcome_seen, "Welcome twice");
         ensure!(
@@ -208,7 +235,7 @@ impl Conversation {
     }
 
     fn on_goodbye(&mut self, frame: &Frame<'_>, oracle: &Oracle) -> Result<(), Violation> {
-        let goodbye = frame.body::<control::Goodbye<'_>>().map_err(undecodable)?;
+        let goodbye = frame.body::<control::Goodbye<'_>>().map_err(|error| undecodable(&error))?;
         ensure!(self.stage == Stage::Draining, "a Goodbye, but nobody asked to drain");
         ensure!(!self.goodbye_seen, "Goodbye twice");
         let (mut low, mut high) = (0, 0);
@@ -231,8 +258,12 @@ impl Conversation {
         Ok(())
     }
 
-    fn on_error(&mut self, frame: &Frame<'_>, witnesses: &mut Witnesses<'_>) -> Result<(), Violation> {
-        let error = frame.body::<control::Error<'_>>().map_err(undecodable)?;
+    fn on_error(
+        &mut self,
+        frame: &Frame<'_>,
+        witnesses: &mut Witnesses<'_>,
+    ) -> Result<(), Violation> {
+        let error = frame.body::<control::Error<'_>>().map_err(|error| undecodable(&error))?;
         let (code, message) = (error.code(), error.message().unwrap_or(""));
         witnesses.coverage.error(code);
         trace!(witnesses.trace, "      {code:?}: {message}");
@@ -299,7 +330,7 @@ impl Conversation {
         oracle: &mut Oracle,
         coverage: &mut Coverage,
     ) -> Result<(), Violation> {
-        let acks = frame.body::<control::PublishAck<'_>>().map_err(undecodable)?;
+        let acks = frame.body::<control::PublishAck<'_>>().map_err(|error| undecodable(&error))?;
         ensure!(!acks.entries().is_empty(), "a PublishAck of nothing");
         for entry in acks.entries() {
             let Some(index) = self.acks_due.pop_front() else {
@@ -321,8 +352,13 @@ impl Conversation {
         Ok(())
     }
 
-    fn on_unsubscribe_result(&mut self, frame: &Frame<'_>, oracle: &mut Oracle) -> Result<(), Violation> {
-        let result = frame.body::<control::UnsubscribeResult<'_>>().map_err(undecodable)?;
+    fn on_unsubscribe_result(
+        &mut self,
+        frame: &Frame<'_>,
+        oracle: &mut Oracle,
+    ) -> Result<(), Violation> {
+        let result =
+            frame.body::<control::UnsubscribeResult<'_>>().map_err(|error| undecodable(&error))?;
         match self.unsubscribes_due.pop_front() {
             Some(Some(stream)) => {
                 ensure!(result.success(), "an Unsubscribe of a live subscription failed");
@@ -343,9 +379,21 @@ impl Conversation {
     /// Every question was answered.
     pub fn check_answered(&self) -> Result<(), Violation> {
         let name = self.number;
-        ensure!(self.acks_due.is_empty(), "connection {name}: {} acks never came", self.acks_due.len());
-        ensure!(self.pongs_due.is_empty(), "connection {name}: {} Pongs never came", self.pongs_due.len());
-        ensure!(self.errors_due.is_empty(), "connection {name}: {:?} never came", self.errors_due.front());
+        ensure!(
+            self.acks_due.is_empty(),
+            "connection {name}: {} acks never came",
+            self.acks_due.len()
+        );
+        ensure!(
+            self.pongs_due.is_empty(),
+            "connection {name}: {} Pongs never came",
+            self.pongs_due.len()
+        );
+        ensure!(
+            self.errors_due.is_empty(),
+            "connection {name}: {:?} never came",
+            self.errors_due.front()
+        );
         ensure!(
             self.unsubscribes_due.is_empty(),
             "connection {name}: {} UnsubscribeResults never came",
@@ -359,7 +407,10 @@ impl Conversation {
     pub fn check_nothing_owed(&self) -> Result<(), Violation> {
         let name = self.number;
         self.check_answered()?;
-        ensure!(!self.is_held_on_wire, "connection {name}: held back with PublishPause and never resumed");
+        ensure!(
+            !self.is_held_on_wire,
+            "connection {name}: held back with PublishPause and never resumed"
+        );
         ensure!(self.is_between_frames(), "connection {name}: a frame was left half sent");
         Ok(())
     }
@@ -373,14 +424,17 @@ impl Conversation {
             self.doom
         );
         ensure!(
-            self.stage != Stage::Draining || !self.welcome_seen || self.goodbye_seen || self.is_doubtful,
+            self.stage != Stage::Draining
+                || !self.welcome_seen
+                || self.goodbye_seen
+                || self.is_doubtful,
             "connection {name}: drained without a Goodbye"
         );
         Ok(())
     }
 }
 
-fn undecodable(error: nexusd_wire::DecodeError) -> Violation {
+fn undecodable(error: &nexusd_wire::DecodeError) -> Violation {
     Violation(format!("a body that does not decode: {error}"))
 }
 
@@ -397,7 +451,9 @@ fn description(frame: &Frame<'_>, oracle: &Oracle) -> String {
         FrameKind::Message => {
             let publication = crate::payload::publication_of(header, frame.payload());
             let (number, bytes) = (header.sequence().0, header.total());
-            format!("{name} topic {topic} number {number} publication {publication} ({bytes} bytes)")
+            format!(
+                "{name} topic {topic} number {number} publication {publication} ({bytes} bytes)"
+            )
         }
         FrameKind::TopicBind => match frame.body::<control::TopicBind<'_>>() {
             Ok(bind) => format!("{name} topic {topic} is '{}'", bind.name()),
@@ -414,7 +470,12 @@ fn description(frame: &Frame<'_>, oracle: &Oracle) -> String {
         FrameKind::PublishAck => match frame.body::<control::PublishAck<'_>>() {
             Ok(acks) => {
                 let entries = acks.entries().iter().map(|entry| {
-                    format!(" {}:{} {:?}", entry.publisher_sequence(), entry.sequence(), entry.status())
+                    format!(
+                        " {}:{} {:?}",
+                        entry.publisher_sequence(),
+                        entry.sequence(),
+                        entry.status()
+                    )
                 });
                 format!("{name}{}", entries.collect::<String>())
             }

@@ -25,9 +25,12 @@ impl Oracle {
         let unexplained = self.unexplained_refusals();
         {
             let (mut had, mut owed_low, mut owed_high) = (stream.unattributed, 0, 0);
-            for (topic, cursor) in self.topics.iter().zip(&stream.cursors).filter(|(_, c)| c.matches) {
+            for (topic, cursor) in
+                self.topics.iter().zip(&stream.cursors).filter(|(_, c)| c.matches)
+            {
                 let count = cursor.delivered + cursor.missed;
-                let low = topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
+                let low =
+                    topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
                 let high = topic.fed - cursor.settled_before.min(topic.fed);
                 had += count;
                 owed_low += low;
@@ -67,9 +70,21 @@ impl Oracle {
             self.delivered
         );
         let dropped = metrics.dropped_slow_consumer + metrics.dropped_memory;
-        ensure!(dropped >= self.missed, "{dropped} messages counted as dropped; {} were told", self.missed);
-        if self.streams.iter().all(|stream| stream.state == StreamState::Open && !stream.is_doubtful) {
-            ensure!(dropped == self.missed, "{dropped} messages dropped; {} were told", self.missed);
+        ensure!(
+            dropped >= self.missed,
+            "{dropped} messages counted as dropped; {} were told",
+            self.missed
+        );
+        if self
+            .streams
+            .iter()
+            .all(|stream| stream.state == StreamState::Open && !stream.is_doubtful)
+        {
+            ensure!(
+                dropped == self.missed,
+                "{dropped} messages dropped; {} were told",
+                self.missed
+            );
         }
         let (mut low, mut high) = (0, 0);
         for publication in &self.publications {

@@ -9,7 +9,12 @@ use crate::violation::{Violation, ensure};
 
 impl Oracle {
     /// A message is whole on the wire, in a run of this stream, under a topic name.
-    pub fn on_message(&mut self, stream: usize, topic: usize, frame: &Frame<'_>) -> Result<(), Violation> {
+    pub fn on_message(
+        &mut self,
+        stream: usize,
+        topic: usize,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
         let header = frame.header();
         let number = header.sequence().0;
         let index = payload::publication_of(header, frame.payload());
@@ -18,14 +23,18 @@ impl Oracle {
             return Err(Violation(format!("{name} {number}: nobody published what it carries")));
         };
         let sent = &publication.header;
-        ensure!(publication.topic == topic, "{name} {number}: delivered under another topic's name");
+        ensure!(
+            publication.topic == topic,
+            "{name} {number}: delivered under another topic's name"
+        );
         ensure!(
             !matches!(publication.fate, Fate::Written | Fate::Refused),
             "{name} {number}: publication {index} was delivered though it is {:?}",
             publication.fate
         );
         ensure!(
-            frame.payload().len() == publication.payload_len && payload::is_intact(index, frame.payload()),
+            frame.payload().len() == publication.payload_len
+                && payload::is_intact(index, frame.payload()),
             "{name} {number}: the payload is not what was published"
         );
         ensure!(
@@ -54,7 +63,12 @@ impl Oracle {
     }
 
     /// The daemon gave a publication this number: everybody has to agree.
-    fn learn_number(&mut self, index: u32, number: u64, timestamp_us: Option<u64>) -> Result<(), Violation> {
+    fn learn_number(
+        &mut self,
+        index: u32,
+        number: u64,
+        timestamp_us: Option<u64>,
+    ) -> Result<(), Violation> {
         let publication = &mut self.publications[index as usize];
         let topic = &mut self.topics[publication.topic];
         let name = &topic.name;
@@ -100,7 +114,13 @@ impl Oracle {
     }
 
     /// Whether this message may stand here in this stream.
-    fn check_place(&mut self, at: usize, topic: usize, index: u32, number: u64) -> Result<(), Violation> {
+    fn check_place(
+        &mut self,
+        at: usize,
+        topic: usize,
+        index: u32,
+        number: u64,
+    ) -> Result<(), Violation> {
         let unexplained = self.unexplained_refusals();
         let stream = &mut self.streams[at];
         let name = &self.topics[topic].name;
@@ -130,7 +150,8 @@ impl Oracle {
             ensure!(number == cursor.next, "{name} {number}: expected {}", cursor.next);
         }
         // On one connection, what was fed first is dealt with first.
-        let is_earlier = publication.conversation == stream.conversation && publication.fed_at < stream.fed_at;
+        let is_earlier =
+            publication.conversation == stream.conversation && publication.fed_at < stream.fed_at;
         ensure!(
             !is_earlier && (publication.settled_at == 0 || publication.settled_at > stream.fed_at),
             "{name} {number}: accepted before the subscription was asked for"
@@ -195,7 +216,10 @@ impl Oracle {
             count += 1;
             let (first, last) = (entry.first(), entry.last());
             let Some(topic) = topic_of(entry.topic()) else {
-                return Err(Violation(format!("a gap names topic id {}, which is not bound", entry.topic())));
+                return Err(Violation(format!(
+                    "a gap names topic id {}, which is not bound",
+                    entry.topic()
+                )));
             };
             let name = &self.topics[topic].name;
             let cursor = &mut stream.cursors[topic];
@@ -210,16 +234,22 @@ impl Oracle {
             } else if first > cursor.next && first - cursor.next <= stream.unattributed_left {
                 stream.unattributed_left -= first - cursor.next;
             } else {
-                ensure!(first == cursor.next, "a gap in {name} from {first}; expected {}", cursor.next);
+                ensure!(
+                    first == cursor.next,
+                    "a gap in {name} from {first}; expected {}",
+                    cursor.next
+                );
             }
             let lost = last - first + 1;
             told += lost;
             cursor.next = last + 1;
             cursor.missed += lost;
             for number in first..=last {
-                let known = self.topics[topic].numbers.get(number as usize).copied().unwrap_or(NONE);
+                let known =
+                    self.topics[topic].numbers.get(number as usize).copied().unwrap_or(NONE);
                 let publication = self.publications.get(known as usize);
-                let stride = publication.map_or(0, |publication| publication.header.stride() as u64);
+                let stride =
+                    publication.map_or(0, |publication| publication.header.stride() as u64);
                 stream.message_gone(stride, now_us, timeout_us);
             }
         }

@@ -113,11 +113,18 @@ impl Stream {
 
     pub(super) fn match_topics<'a>(&mut self, topics: impl Iterator<Item = &'a str>) {
         let wants = |topic: &str| self.filters.iter().any(|filter| filter_matches(filter, topic));
-        self.cursors = topics.map(|topic| Cursor { matches: wants(topic), ..Cursor::default() }).collect();
+        self.cursors =
+            topics.map(|topic| Cursor { matches: wants(topic), ..Cursor::default() }).collect();
     }
 
     /// A message it wants was fed to the shard.
-    pub(super) fn expect_message(&mut self, stride: u64, is_own: bool, now_us: u64, block_timeout_us: u64) {
+    pub(super) fn expect_message(
+        &mut self,
+        stride: u64,
+        is_own: bool,
+        now_us: u64,
+        block_timeout_us: u64,
+    ) {
         self.waiting_messages += 1;
         self.waiting_bytes += stride;
         if self.waiting_messages <= self.queue_messages && self.waiting_bytes <= self.queue_bytes {
@@ -140,7 +147,9 @@ impl Stream {
         }
         if let Some(since) = self.full_since_us {
             self.may_have_dropped |= now_us >= since + block_timeout_us;
-            if self.waiting_messages <= self.queue_messages / 2 && self.waiting_bytes <= self.queue_bytes / 2 {
+            if self.waiting_messages <= self.queue_messages / 2
+                && self.waiting_bytes <= self.queue_bytes / 2
+            {
                 self.full_since_us = None;
             }
         }
@@ -148,7 +157,8 @@ impl Stream {
 
     /// Whether its queue can have overflowed by now.
     pub(super) fn may_have_dropped(&mut self, now_us: u64, block_timeout_us: u64) -> bool {
-        self.may_have_dropped |= self.full_since_us.is_some_and(|since| now_us >= since + block_timeout_us);
+        self.may_have_dropped |=
+            self.full_since_us.is_some_and(|since| now_us >= since + block_timeout_us);
         self.may_have_dropped
     }
 
@@ -157,12 +167,18 @@ impl Stream {
     /// at most `frame_bytes`.
     pub(super) fn was_cut_sparingly(&self, frame_bytes: u64) -> bool {
         let kept = |limit: u64| limit / 8 * OVERFLOW_KEEP_EIGHTHS;
-        let by_messages = self.queue_messages < u64::MAX && self.waiting_messages + 1 >= kept(self.queue_messages);
+        let by_messages = self.queue_messages < u64::MAX
+            && self.waiting_messages + 1 >= kept(self.queue_messages);
         by_messages || self.waiting_bytes + 2 * frame_bytes >= kept(self.queue_bytes)
     }
 
     /// Replaces the newest publication had of this publisher and topic; returns the one before.
-    pub(super) fn advance(&mut self, publisher: u32, topic: usize, publication: u32) -> Option<u32> {
+    pub(super) fn advance(
+        &mut self,
+        publisher: u32,
+        topic: usize,
+        publication: u32,
+    ) -> Option<u32> {
         let same = |entry: &&mut (u32, usize, u32)| entry.0 == publisher && entry.1 == topic;
         match self.newest.iter_mut().find(same) {
             Some(entry) => Some(std::mem::replace(&mut entry.2, publication)),
@@ -174,7 +190,12 @@ impl Stream {
     }
 
     /// A publication that was counted turns out to have been refused.
-    pub(super) fn forget_publication(&mut self, topic: usize, fed_at: u64, settled_at: Option<u64>) {
+    pub(super) fn forget_publication(
+        &mut self,
+        topic: usize,
+        fed_at: u64,
+        settled_at: Option<u64>,
+    ) {
         let Some(cursor) = self.cursors.get_mut(topic) else { return };
         if self.fed_at > 0 && settled_at.is_some_and(|settled_at| settled_at < self.fed_at) {
             cursor.settled_before = cursor.settled_before.saturating_sub(1);

@@ -3,8 +3,12 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use nexusd_core::io::driver::Park;
-use nexusd_core::limits::{BYTES_PER_SEND, CLOSE_LINGER_US, CONTROL_BACKLOG_BYTES, IOVECS_PER_SEND, SEGMENT_BYTES};
-use nexusd_core::{CloseReason, Command, ConnectionId, Driver, Event, Output, PeerAddress, Service};
+use nexusd_core::limits::{
+    BYTES_PER_SEND, CLOSE_LINGER_US, CONTROL_BACKLOG_BYTES, IOVECS_PER_SEND, SEGMENT_BYTES,
+};
+use nexusd_core::{
+    CloseReason, Command, ConnectionId, Driver, Event, Output, PeerAddress, Service,
+};
 
 use super::{Connection, Phase, World};
 use crate::conversation::{Reaction, Stage};
@@ -27,7 +31,10 @@ impl Driver for World<'_> {
         match park {
             Park::Never => {
                 self.busy_turns += 1;
-                ensure!(self.busy_turns < BUSY_TURNS_MAX, "an output storm: nothing happens, but the shard wants more");
+                ensure!(
+                    self.busy_turns < BUSY_TURNS_MAX,
+                    "an output storm: nothing happens, but the shard wants more"
+                );
             }
             Park::Until(wake_at) => {
                 self.busy_turns = 0;
@@ -81,7 +88,10 @@ impl World<'_> {
             }
             Output::StopAccepting => {
                 self.coverage.mark(Mark::OutputStopAccepting);
-                ensure!(matches!(self.phase, Phase::Draining { .. }), "StopAccepting without a drain");
+                ensure!(
+                    matches!(self.phase, Phase::Draining { .. }),
+                    "StopAccepting without a drain"
+                );
                 ensure!(!self.has_stopped_accepting, "StopAccepting twice");
                 self.has_stopped_accepting = true;
                 Ok(())
@@ -99,7 +109,11 @@ impl World<'_> {
         (connection.socket.id == id).then_some(connection)
     }
 
-    fn begin_send(&mut self, id: ConnectionId, service: &mut impl Service) -> Result<(), Violation> {
+    fn begin_send(
+        &mut self,
+        id: ConnectionId,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         let Some(connection) = self.connection(id) else {
             return Err(Violation(format!("Send on {id:?}, which is closed")));
         };
@@ -116,9 +130,6 @@ impl World<'_> {
         ensure!(slices <= IOVECS_PER_SEND, "a send of {slices} slices");
         let bound = BYTES_PER_SEND + 2 * SEGMENT_BYTES + 2 * CONTROL_BACKLOG_BYTES + largest;
         ensure!(bytes.len() <= bound, "a send of {} bytes", bytes.len());
-        if bytes.is_empty() {
-            self.coverage.mark(Mark::EmptySend);
-        }
         if let Some(connection) = self.connection(id) {
             connection.socket.in_flight = Some(bytes);
         }
@@ -126,7 +137,8 @@ impl World<'_> {
     }
 
     fn begin_close(&mut self, id: ConnectionId) -> Result<(), Violation> {
-        let is_past_drain = matches!(self.phase, Phase::Draining { .. }) && !self.is_draining_in_time();
+        let is_past_drain =
+            matches!(self.phase, Phase::Draining { .. }) && !self.is_draining_in_time();
         let now_us = self.clock.now().mono_us;
         let Some(connection) = self.connection(id) else { return Ok(()) };
         let (socket, conversation) = (&mut connection.socket, &connection.conversation);
@@ -147,7 +159,10 @@ impl World<'_> {
             return Ok(());
         }
         conversation.check_last_words()?;
-        ensure!(conversation.is_between_frames(), "a connection was closed in the middle of a frame");
+        ensure!(
+            conversation.is_between_frames(),
+            "a connection was closed in the middle of a frame"
+        );
         if conversation.stage == Stage::Leaving {
             conversation.check_answered()?;
         }
@@ -158,7 +173,12 @@ impl World<'_> {
         Ok(())
     }
 
-    fn set_receiving(&mut self, id: ConnectionId, on: bool, late_bytes: usize) -> Result<(), Violation> {
+    fn set_receiving(
+        &mut self,
+        id: ConnectionId,
+        on: bool,
+        late_bytes: usize,
+    ) -> Result<(), Violation> {
         let Some(connection) = self.connection(id) else { return Ok(()) };
         ensure!(connection.socket.receiving != on, "receiving on {id:?} is {on} already");
         connection.socket.receiving = on;
@@ -190,7 +210,11 @@ impl World<'_> {
     }
 
     /// The shard learns of a new connection.
-    pub(super) fn open(&mut self, connection: ConnectionId, service: &mut impl Service) -> Result<(), Violation> {
+    pub(super) fn open(
+        &mut self,
+        connection: ConnectionId,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         let peer = if self.dice.one_in(2) {
             PeerAddress::Unix
         } else {
@@ -200,13 +224,21 @@ impl World<'_> {
     }
 
     /// The shard gets a command.
-    pub(super) fn command(&mut self, command: Command, service: &mut impl Service) -> Result<(), Violation> {
+    pub(super) fn command(
+        &mut self,
+        command: Command,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         trace!(self.trace, "{}: {command:?}", self.clock.now().mono_us);
         self.tell(service, Event::Command(command))
     }
 
     /// Something may happen on a connection: a receive, the end of a send, its client reading.
-    pub(super) fn visit(&mut self, slot: usize, service: &mut impl Service) -> Result<(), Violation> {
+    pub(super) fn visit(
+        &mut self,
+        slot: usize,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         if self.dice.one_in(2) {
             self.receive(slot, service)?;
         }
@@ -220,7 +252,11 @@ impl World<'_> {
     }
 
     /// Everything that can happen on a connection does.
-    pub(super) fn visit_willingly(&mut self, slot: usize, service: &mut impl Service) -> Result<(), Violation> {
+    pub(super) fn visit_willingly(
+        &mut self,
+        slot: usize,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         self.receive(slot, service)?;
         self.end_send(slot, true, service)?;
         self.client_reads(slot, true, service)?;
@@ -228,7 +264,11 @@ impl World<'_> {
     }
 
     /// The client does nothing; the network still takes what fits.
-    pub(super) fn visit_frozen(&mut self, slot: usize, service: &mut impl Service) -> Result<(), Violation> {
+    pub(super) fn visit_frozen(
+        &mut self,
+        slot: usize,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         self.end_send(slot, true, service)?;
         self.end_if_due(slot, service)
     }
@@ -297,14 +337,21 @@ impl World<'_> {
     }
 
     /// A running send ends, as far as the socket has room; or a full socket drains.
-    fn end_send(&mut self, slot: usize, willingly: bool, service: &mut impl Service) -> Result<(), Violation> {
+    fn end_send(
+        &mut self,
+        slot: usize,
+        willingly: bool,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         let Some(connection) = self.slots[slot].as_deref_mut() else { return Ok(()) };
         let Connection { socket, conversation, .. } = connection;
         let id = socket.id;
         let unread = (conversation.on_wire - conversation.read) as usize;
-        let room = if socket.client_left { usize::MAX } else { socket.capacity.saturating_sub(unread) };
+        let room =
+            if socket.client_left { usize::MAX } else { socket.capacity.saturating_sub(unread) };
         if socket.in_flight.is_none() {
-            if socket.blocked_since_us.is_some() && room > 0 && (willingly || !self.dice.one_in(3)) {
+            if socket.blocked_since_us.is_some() && room > 0 && (willingly || !self.dice.one_in(3))
+            {
                 socket.blocked_since_us = None;
                 return self.tell(service, Event::Writable { connection: id });
             }
@@ -347,7 +394,12 @@ impl World<'_> {
     }
 
     /// The client reads some of what is there for it, and does what it must about it.
-    fn client_reads(&mut self, slot: usize, willingly: bool, service: &mut impl Service) -> Result<(), Violation> {
+    fn client_reads(
+        &mut self,
+        slot: usize,
+        willingly: bool,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         let now_us = self.clock.now().mono_us;
         let Some(connection) = self.slots[slot].as_deref_mut() else { return Ok(()) };
         let Connection { client, socket, conversation } = connection;
@@ -356,7 +408,11 @@ impl World<'_> {
             return Ok(());
         }
         let unread = conversation.on_wire - conversation.read;
-        let most = if willingly || self.dice.one_in(2) { unread } else { self.dice.magnitude(unread.max(1)) };
+        let most = if willingly || self.dice.one_in(2) {
+            unread
+        } else {
+            self.dice.magnitude(unread.max(1))
+        };
         for reaction in conversation.read(most) {
             match reaction {
                 Reaction::Welcomed => conversation.is_welcome = true,
@@ -405,7 +461,12 @@ impl World<'_> {
         }
         let Some(connection) = self.slots[slot].take() else { return Ok(()) };
         let Connection { client, mut conversation, .. } = *connection;
-        trace!(self.trace, "{}: {} ends: {reason:?}", self.clock.now().mono_us, conversation.number);
+        trace!(
+            self.trace,
+            "{}: {} ends: {reason:?}",
+            self.clock.now().mono_us,
+            conversation.number
+        );
         self.clients[client].slot = None;
         let result = self.tell(service, Event::Closed { connection: id, reason });
         conversation.ended(&mut self.oracle);

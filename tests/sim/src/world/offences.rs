@@ -46,7 +46,9 @@ impl World<'_> {
         let bound = connection.conversation.topic_ids.len();
         let offence = match connection.conversation.hello_was_written() {
             false => before_hello(&mut self.dice, &mut self.encoder),
-            true => fatal(&mut self.dice, &mut self.encoder, bound, self.scenario.limits.payload_bytes),
+            true => {
+                fatal(&mut self.dice, &mut self.encoder, bound, self.scenario.limits.payload_bytes)
+            }
         };
         self.commit(slot, &offence);
     }
@@ -79,7 +81,8 @@ impl World<'_> {
             }
             0..=3 => {
                 let filter = self.dice.pick(&["a/b#", "#/a", "", "a+/b", "a\u{0}"]);
-                let subscribe = SubscribeRequest { request, filters: &["a", filter], ..Default::default() };
+                let subscribe =
+                    SubscribeRequest { request, filters: &["a", filter], ..Default::default() };
                 encoder.subscribe(&mut bytes, &subscribe);
                 (ErrorCode::InvalidTopic, request, false)
             }
@@ -88,15 +91,24 @@ impl World<'_> {
                 (ErrorCode::InvalidTopic, request, false)
             }
             5 => {
-                let policy = self.dice.pick(&[OverflowPolicy::DropNewest, OverflowPolicy::Disconnect]);
-                let subscribe =
-                    SubscribeRequest { request, filters: &["a"], policy: Some(policy), ..Default::default() };
+                let policy =
+                    self.dice.pick(&[OverflowPolicy::DropNewest, OverflowPolicy::Disconnect]);
+                let subscribe = SubscribeRequest {
+                    request,
+                    filters: &["a"],
+                    policy: Some(policy),
+                    ..Default::default()
+                };
                 encoder.subscribe(&mut bytes, &subscribe);
                 (ErrorCode::Unsupported, request, false)
             }
             6 => {
-                let subscribe =
-                    SubscribeRequest { request, filters: &["a"], receive_retained: true, ..Default::default() };
+                let subscribe = SubscribeRequest {
+                    request,
+                    filters: &["a"],
+                    receive_retained: true,
+                    ..Default::default()
+                };
                 encoder.subscribe(&mut bytes, &subscribe);
                 (ErrorCode::Unsupported, request, false)
             }
@@ -106,8 +118,11 @@ impl World<'_> {
             }
             // Where binds may be refused for want of room, their messages are refused silently.
             8 if self.scenario.limits.topics > self.scenario.topics.len() => {
-                let Some(id) = conversation.topic_ids.iter().position(Option::is_some) else { return };
-                let too_long = self.scenario.limits.payload_bytes as usize + 1 + self.dice.below(4_000);
+                let Some(id) = conversation.topic_ids.iter().position(Option::is_some) else {
+                    return;
+                };
+                let too_long =
+                    self.scenario.limits.payload_bytes as usize + 1 + self.dice.below(4_000);
                 let header = Header::new(FrameKind::Message, 0, too_long)
                     .with_topic(TopicId(id as u32))
                     .with_sequence(Sequence(conversation.next_sequence));
@@ -128,7 +143,8 @@ impl World<'_> {
                 (ErrorCode::Unsupported, 0, false)
             }
         };
-        let offence = Offence { is_rejected_publish: is_rejected, ..Offence::mild(code, request, bytes) };
+        let offence =
+            Offence { is_rejected_publish: is_rejected, ..Offence::mild(code, request, bytes) };
         self.commit(slot, &offence);
     }
 
@@ -157,11 +173,19 @@ fn before_hello(dice: &mut Dice, encoder: &mut FrameEncoder) -> Offence {
     let mut bytes = Vec::new();
     match dice.below(7) {
         0 => {
-            encoder.subscribe(&mut bytes, &SubscribeRequest { request: 1, filters: &["#"], ..Default::default() });
+            encoder.subscribe(
+                &mut bytes,
+                &SubscribeRequest { request: 1, filters: &["#"], ..Default::default() },
+            );
             Offence::fatal(ErrorCode::Protocol, bytes)
         }
         1 => {
-            FrameEncoder::message(&mut bytes, &Header::new(FrameKind::Message, 0, 5), &[], b"early");
+            FrameEncoder::message(
+                &mut bytes,
+                &Header::new(FrameKind::Message, 0, 5),
+                &[],
+                b"early",
+            );
             Offence::fatal(ErrorCode::Protocol, bytes)
         }
         2 => Offence::fatal(ErrorCode::Protocol, bare(FrameKind::Ping)),
@@ -172,7 +196,8 @@ fn before_hello(dice: &mut Dice, encoder: &mut FrameEncoder) -> Offence {
         }
         5 => {
             // What an HTTP client would say.
-            let mut bytes = b"GET / HTTP/1.1\r\nHost: localhost:5672\r\nUser-Agent: curl/8\r\n\r\n".to_vec();
+            let mut bytes =
+                b"GET / HTTP/1.1\r\nHost: localhost:5672\r\nUser-Agent: curl/8\r\n\r\n".to_vec();
             bytes.resize(aligned(bytes.len()), b' ');
             Offence::fatal(ErrorCode::Malformed, bytes)
         }
@@ -188,7 +213,8 @@ fn fatal(dice: &mut Dice, encoder: &mut FrameEncoder, bound: usize, payload_byte
             Offence::fatal(ErrorCode::Protocol, bytes)
         }
         1 => {
-            let header = Header::new(FrameKind::Message, 0, 3).with_topic(TopicId(bound as u32 + 7));
+            let header =
+                Header::new(FrameKind::Message, 0, 3).with_topic(TopicId(bound as u32 + 7));
             FrameEncoder::message(&mut bytes, &header, &[], b"abc");
             Offence::fatal(ErrorCode::NotBound, bytes).rejected_publish()
         }
@@ -219,7 +245,8 @@ fn fatal(dice: &mut Dice, encoder: &mut FrameEncoder, bound: usize, payload_byte
         }
         6 => {
             // A body whose offsets point anywhere.
-            let kind = dice.pick(&[FrameKind::Subscribe, FrameKind::TopicBind, FrameKind::Unsubscribe]);
+            let kind =
+                dice.pick(&[FrameKind::Subscribe, FrameKind::TopicBind, FrameKind::Unsubscribe]);
             FrameEncoder::bare(&mut bytes, &Header::new(kind, 0, 40));
             bytes.extend((0..40).map(|_| 0xF0 | dice.below(16) as u8));
             Offence::fatal(ErrorCode::Malformed, bytes)
@@ -258,7 +285,8 @@ fn malformed(dice: &mut Dice) -> Offence {
 /// A Hello of another major version, which the encoder would not write.
 fn hello_of(major: u8) -> Vec<u8> {
     let mut builder = FlatBufferBuilder::new();
-    let root = control::Hello::create(&mut builder, &control::HelloArgs { major, ..Default::default() });
+    let root =
+        control::Hello::create(&mut builder, &control::HelloArgs { major, ..Default::default() });
     builder.finish_minimal(root);
     let body = builder.finished_data();
     let mut bytes = Vec::new();

@@ -3,7 +3,8 @@
 use nexusd_core::{CloseReason, Command, Service};
 use nexusd_wire::control::{OverflowPolicy, Role as HelloRole};
 use nexusd_wire::{
-    FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest, SubscriptionId, TopicId,
+    FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest, SubscriptionId,
+    TopicId,
 };
 
 use super::{Connection, Role, World};
@@ -84,7 +85,10 @@ impl World<'_> {
             }
             4 => {
                 let topic = self.dice.pick(&["", "a/+", "a\u{0}"]).into();
-                self.command(Command::Publish { topic, payload: Box::from(&b"ill-formed"[..]) }, service)
+                self.command(
+                    Command::Publish { topic, payload: Box::from(&b"ill-formed"[..]) },
+                    service,
+                )
             }
             _ => self.publish_own(service),
         }
@@ -112,7 +116,12 @@ impl World<'_> {
     }
 
     /// Something goes wrong.
-    fn fault(&mut self, client: usize, slot: usize, service: &mut impl Service) -> Result<(), Violation> {
+    fn fault(
+        &mut self,
+        client: usize,
+        slot: usize,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         match self.dice.below(10) {
             0 | 1 => {
                 self.coverage.mark(Mark::Reset);
@@ -151,7 +160,11 @@ impl World<'_> {
         }
     }
 
-    fn connect_and_greet(&mut self, client: usize, service: &mut impl Service) -> Result<(), Violation> {
+    fn connect_and_greet(
+        &mut self,
+        client: usize,
+        service: &mut impl Service,
+    ) -> Result<(), Violation> {
         if self.dice.one_in(3) {
             return Ok(());
         }
@@ -179,7 +192,9 @@ impl World<'_> {
             return;
         }
         let encoder = &mut self.encoder;
-        connection.conversation.write(Sent::Goodbye, self.coverage, |out| encoder.goodbye(out, "done", 0));
+        connection
+            .conversation
+            .write(Sent::Goodbye, self.coverage, |out| encoder.goodbye(out, "done", 0));
     }
 
     fn ping(&mut self, slot: usize) {
@@ -210,11 +225,41 @@ impl World<'_> {
         });
     }
 
+    /// Clients release their topics and end their subscriptions, most of them.
+    pub(super) fn give_up_topics(&mut self) {
+        for slot in 0..self.slots.len() {
+            if self.dice.one_in(4) {
+                continue;
+            }
+            let Some(connection) = self.slots[slot].as_deref() else { continue };
+            if !connection.conversation.is_welcome {
+                continue;
+            }
+            for _ in 0..connection.conversation.topic_ids.len() {
+                self.unbind(slot);
+            }
+            if self.dice.one_in(2) {
+                self.unsubscribe(slot);
+            }
+        }
+    }
+
+    /// Something that needs no answer.
+    pub(super) fn show_life(&mut self, slot: usize) {
+        let Some(connection) = self.slots[slot].as_deref_mut() else { return };
+        if connection.conversation.is_welcome {
+            connection.conversation.write(Sent::Other, self.coverage, |out| {
+                FrameEncoder::bare(out, &Header::new(FrameKind::Heartbeat, 0, 0));
+            });
+        }
+    }
+
     /// The client's id for a topic: an old one, or one bound now.
     fn bound_id(&mut self, slot: usize, topic: usize) -> Option<usize> {
         let connection = self.slots[slot].as_deref_mut()?;
         let conversation = &mut connection.conversation;
-        let names = |id: &Option<usize>| id.is_some_and(|bind| conversation.binds[bind].topic == topic);
+        let names =
+            |id: &Option<usize>| id.is_some_and(|bind| conversation.binds[bind].topic == topic);
         if let Some(id) = conversation.topic_ids.iter().position(names) {
             return Some(id);
         }
@@ -266,7 +311,8 @@ impl World<'_> {
         let Some(id) = self.bound_id(slot, topic) else { return };
         let len = self.scenario.payload_len(&mut self.dice);
         let index = self.oracle.next_publication();
-        let metadata = if self.dice.one_in(4) { self.dice.below(self.oracle.shelf().len()) } else { 0 };
+        let metadata =
+            if self.dice.one_in(4) { self.oracle.shelf().pick(&mut self.dice) } else { 0 };
         let mut flags = MessageFlags::default();
         if self.dice.one_in(4) {
             flags = flags.with(MessageFlags::ACK);
@@ -295,7 +341,8 @@ impl World<'_> {
             payload::encode(out, &header, shelf, index, len);
         });
         let fate = if is_refused { Fate::Refused } else { Fate::Written };
-        let publication = Publication::new(conversation.number, topic, header, metadata, len, bind, fate);
+        let publication =
+            Publication::new(conversation.number, topic, header, metadata, len, bind, fate);
         let previous = match is_refused {
             true => crate::oracle::NONE,
             false => conversation.newest.insert(topic, index).unwrap_or(crate::oracle::NONE),
@@ -310,7 +357,9 @@ impl World<'_> {
     fn subscribe(&mut self, slot: usize) {
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let conversation = &mut connection.conversation;
-        if conversation.streams.len() >= STREAMS_MAX * 4 || conversation.known_streams.len() >= STREAMS_MAX {
+        if conversation.streams.len() >= STREAMS_MAX * 4
+            || conversation.known_streams.len() >= STREAMS_MAX
+        {
             return;
         }
         let count = if self.dice.one_in(3) { 1 + self.dice.below(4) } else { 1 };
@@ -353,7 +402,8 @@ impl World<'_> {
         };
         let encoder = &mut self.encoder;
         let place = self.oracle.next_stream();
-        conversation.write(Sent::Subscribe(place), self.coverage, |out| encoder.subscribe(out, &subscribe));
+        conversation
+            .write(Sent::Subscribe(place), self.coverage, |out| encoder.subscribe(out, &subscribe));
         drop(filters);
         conversation.streams.push(place);
         self.oracle.subscribe(stream);
