@@ -42,6 +42,9 @@ fn main() {
     });
 }
 
+/// One publisher at a time writes, because the measurement has one: nobody else borrows a subscriber
+/// while a write waits.
+#[expect(clippy::await_holding_refcell_ref)]
 async fn serve(mut stream: TcpStream, subscribers: Subscribers) {
     let _ = stream.set_nodelay(true);
     let mut greeting = [0; 8];
@@ -57,7 +60,6 @@ async fn serve(mut stream: TcpStream, subscribers: Subscribers) {
     while let Ok(received @ 1..) = stream.read(&mut buffer).await {
         let now: Vec<_> = subscribers.borrow().clone();
         for subscriber in now {
-            // One publisher at a time writes: the measurement has one.
             #[expect(
                 clippy::await_holding_refcell_ref,
                 reason = "nobody else borrows a subscriber"
