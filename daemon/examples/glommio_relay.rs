@@ -44,7 +44,7 @@ fn main() {
 
 /// One publisher at a time writes, because the measurement has one: nobody else borrows a subscriber
 /// while a write waits.
-#[expect(clippy::await_holding_refcell_ref)]
+#[allow(clippy::await_holding_refcell_ref)]
 async fn serve(mut stream: TcpStream, subscribers: Subscribers) {
     let _ = stream.set_nodelay(true);
     let mut greeting = [0; 8];
