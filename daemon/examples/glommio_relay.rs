@@ -60,10 +60,6 @@ async fn serve(mut stream: TcpStream, subscribers: Subscribers) {
     while let Ok(received @ 1..) = stream.read(&mut buffer).await {
         let now: Vec<_> = subscribers.borrow().clone();
         for subscriber in now {
-            #[expect(
-                clippy::await_holding_refcell_ref,
-                reason = "nobody else borrows a subscriber"
-            )]
             if subscriber.borrow_mut().write_all(&buffer[..received]).await.is_err() {
                 subscribers.borrow_mut().retain(|held| !Rc::ptr_eq(held, &subscriber));
             }
