@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use crate::connection::Endpoint;
 use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
-use crate::publisher::{Pace, Publisher};
+use crate::publisher::{Pace, Publisher, PublisherReport};
 use crate::quantity::Rate;
 use crate::schedule::Schedule;
 use crate::stalled::{StalledReport, StalledSubscriber};
@@ -54,7 +54,7 @@ struct ConnectedLane {
 pub(crate) struct RunningClients {
     lanes: Vec<Arc<Lane>>,
     state: Arc<RunState>,
-    publishers: Vec<JoinHandle<Result<u64, LoadError>>>,
+    publishers: Vec<JoinHandle<Result<PublisherReport, LoadError>>>,
     subscribers: JoinHandle<Result<SubscribersReport, LoadError>>,
     stalled: Vec<StalledSubscriber>,
 }
@@ -62,8 +62,8 @@ pub(crate) struct RunningClients {
 /// What the clients saw, once all of them have ended.
 #[derive(Debug)]
 pub(crate) struct ClientsReport {
-    /// Messages sent in all.
-    pub(crate) sent: u64,
+    /// What the publishers did, together.
+    pub(crate) published: PublisherReport,
     /// What the subscribers that read saw.
     pub(crate) subscribers: SubscribersReport,
     /// What the stalled subscriber saw, if there was one.
@@ -168,11 +168,14 @@ impl RunningClients {
 
     /// Waits for everybody to end; then lets the stalled subscriber read.
     pub(crate) fn finish(self) -> Result<ClientsReport, LoadError> {
-        let mut sent = 0;
+        let mut published = PublisherReport::default();
         let mut failure = None;
         for publisher in self.publishers {
             match join(publisher, "publisher") {
-                Ok(count) => sent += count,
+                Ok(report) => {
+                    published.sent += report.sent;
+                    published.unsent += report.unsent;
+                }
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
@@ -184,7 +187,7 @@ impl RunningClients {
         for (subscriber, lane) in self.stalled.into_iter().zip(&self.lanes) {
             stalled = Some(subscriber.read_all(lane.sent())?);
         }
-        Ok(ClientsReport { sent, subscribers, stalled })
+        Ok(ClientsReport { published, subscribers, stalled })
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Measurement {
     pub(crate) received: u64,
     /// Messages sent in all, warm-up included.
     pub(crate) sent_in_all: u64,
+    /// Messages of the schedule that were never sent.
+    pub(crate) unsent: u64,
     /// What was wrong, over everything.
     pub(crate) faults: Faults,
     /// Messages the server said it did not deliver to subscribers that read.
@@ -62,6 +64,7 @@ impl Measurement {
         object(self.faults.duplicated, "duplicated");
         object(self.faults.reordered, "out of order");
         object(self.faults.foreign, "that nobody sent");
+        object(self.unsent, "of the schedule never sent");
         if let Rate::PerSecond(rate) = case.rate {
             let rates =
                 [("sent", self.sent, 1), ("received", self.received, case.shape.fan_out as u64)];

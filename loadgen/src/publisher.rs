@@ -27,6 +27,19 @@ const LISTEN_EVERY_NS: u64 = 1_000_000_000;
 /// and leaves 40 % of the core free; with 10 µs and less the core is as good as full.
 const PAUSE_NS: u64 = 20_000;
 
+/// How long a publisher may take beyond the end of its schedule to send what it owes.
+const OVERTIME_NS: u64 = 2_000_000_000;
+
+/// What a publisher did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct PublisherReport {
+    /// Messages handed to the socket.
+    pub(crate) sent: u64,
+    /// Messages of the schedule that were not, because it was hopelessly behind. Their latency is
+    /// missing, so the run does not count.
+    pub(crate) unsent: u64,
+}
+
 /// What tells a publisher when to send.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
@@ -68,19 +81,19 @@ impl<F: Framing> Publisher<F> {
         }
     }
 
-    /// Publishes from `start_ns` to `end_ns`, and says how many messages it sent.
-    pub(crate) fn run(mut self, start_ns: u64, end_ns: u64) -> Result<u64, LoadError> {
+    /// Publishes from `start_ns` to `end_ns`.
+    pub(crate) fn run(mut self, start_ns: u64, end_ns: u64) -> Result<PublisherReport, LoadError> {
         clock::wake_on_time();
         clock::sleep_until(start_ns);
         let result = match self.pace {
-            Pace::Window => self.run_windowed(end_ns),
+            Pace::Window => self.run_windowed(end_ns).map(|()| 0),
             Pace::Schedule(schedule) => self.run_scheduled(schedule, end_ns),
         };
         self.lane.on_ended(self.sent);
         if result.is_err() {
             self.state.give_up();
         }
-        result.map(|()| self.sent)
+        result.map(|unsent| PublisherReport { sent: self.sent, unsent })
     }
 
     fn run_windowed(&mut self, end_ns: u64) -> Result<(), LoadError> {
@@ -109,14 +122,15 @@ impl<F: Framing> Publisher<F> {
         }
     }
 
-    fn run_scheduled(&mut self, schedule: Schedule, end_ns: u64) -> Result<(), LoadError> {
+    /// Returns how many messages of the schedule it did not send.
+    fn run_scheduled(&mut self, schedule: Schedule, end_ns: u64) -> Result<u64, LoadError> {
         let mut listen_ns = 0;
         loop {
             let next_ns = schedule.intended_ns(self.sent);
-            if next_ns >= end_ns || self.state.is_given_up() {
-                return Ok(());
-            }
             let mut now_ns = clock::now_ns();
+            if next_ns >= end_ns || now_ns > end_ns + OVERTIME_NS || self.state.is_given_up() {
+                return Ok(schedule.due(end_ns - 1).saturating_sub(self.sent));
+            }
             // Who owes more than one write has no time to lose.
             if schedule.due(now_ns).saturating_sub(self.sent) <= self.batch.capacity() {
                 if now_ns >= listen_ns {

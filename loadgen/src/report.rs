@@ -267,6 +267,7 @@ mod tests {
             sent: 200,
             received: 200,
             sent_in_all: 300,
+            unsent: 0,
             faults: Faults::default(),
             told_lost: 0,
             send_latencies: latencies.clone(),

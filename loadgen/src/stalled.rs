@@ -18,7 +18,7 @@ use crate::target::native::NativeFraming;
 use crate::target::{Framing, FramingError, SubscriberEnd};
 
 /// Silence after which what has not come is not going to.
-const QUIET_NS: u64 = 3_000_000_000;
+const QUIET_NS: u64 = 10_000_000_000;
 
 /// A subscriber that does not read yet.
 #[derive(Debug)]

@@ -27,7 +27,7 @@ const EVENTS_PER_ROUND: usize = 256;
 /// How long a round waits for something to happen before it looks whether the run has ended.
 const ROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// Silence behind the last publish after which what has not come is lost.
-const QUIET_NS: u64 = 3_000_000_000;
+const QUIET_NS: u64 = 10_000_000_000;
 
 /// Which messages' latencies are recorded.
 #[derive(Clone, Debug)]
@@ -196,6 +196,8 @@ impl<F: Framing> Subscribers<F> {
         let bytes = match received.map_err(lost)? {
             Received::Bytes(bytes) => bytes,
             Received::Nothing => return Ok(0),
+            // A server may close behind the last message.
+            Received::End if self.has_everything() => return Ok(0),
             Received::End => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
         };
         let now_ns = clock::now_ns();
@@ -245,18 +247,22 @@ impl<F: Framing> Subscribers<F> {
         if self.state.is_given_up() {
             return true;
         }
-        let everything_came = self.lanes.iter().all(|(lane, subscribers)| {
-            lane.total().is_some_and(|total| {
-                self.progress[subscribers.clone()].iter().all(|next| *next >= total)
-            })
-        });
         let nothing_comes = || {
             quiet_since_ns.is_some_and(|since| {
                 clock::now_ns() - since > QUIET_NS
                     && self.lanes.iter().all(|(lane, _)| lane.total().is_some())
             })
         };
-        everything_came || nothing_comes()
+        self.has_everything() || nothing_comes()
+    }
+
+    /// Whether every subscriber has come as far as its publisher, which has ended.
+    fn has_everything(&self) -> bool {
+        self.lanes.iter().all(|(lane, subscribers)| {
+            lane.total().is_some_and(|total| {
+                self.progress[subscribers.clone()].iter().all(|next| *next >= total)
+            })
+        })
     }
 
     fn into_report(self) -> SubscribersReport {
