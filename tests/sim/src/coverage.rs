@@ -36,6 +36,11 @@ marks! {
     EventClosed = "event" "Closed",
     EventCommand = "event" "Command",
     EventTick = "event" "Tick",
+    FullTurn = "bound" "a turn had more sends than fit it",
+    FullSend = "bound" "a send had as many slices as fit it",
+    LongSend = "bound" "a send had as many bytes as fit it",
+    Flood = "bound" "a client asked for more answers than it was read for",
+    SecondDrain = "fault" "draining was asked for twice",
     ShortSend = "fault" "a send took only some of the bytes",
     BlockedSend = "fault" "a send was told that the socket is full",
     Reset = "fault" "a connection was reset",
@@ -198,7 +203,7 @@ impl Coverage {
     }
 }
 
-const GROUPS: [&str; 11] = [
+const GROUPS: [&str; 12] = [
     "output",
     "event",
     "frame in",
@@ -209,6 +214,7 @@ const GROUPS: [&str; 11] = [
     "error",
     "memory",
     "fault",
+    "bound",
     "other",
 ];
 

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
+use std::sync::Once;
 
 use nexusd_core::{Metrics, Shard};
 
@@ -22,17 +23,27 @@ pub struct Outcome {
 }
 
 thread_local! {
+    /// A run is going on in this thread: its panics are violations.
+    static IS_RUNNING: Cell<bool> = const { Cell::new(false) };
     /// Where the panic of this thread's run was, and what it said.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Makes panics inside runs silent: they are reported as violations. Call once per process.
+/// Makes panics inside runs silent, because they are reported as violations. Without it they are
+/// reported and printed.
 pub fn take_over_panics() {
-    panic::set_hook(Box::new(|info| {
-        let place = info.location().map(ToString::to_string).unwrap_or_default();
-        let what = info.payload_as_str().unwrap_or("a panic without words");
-        PANIC.set(Some(format!("panic at {place}: {what}")));
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let others = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !IS_RUNNING.get() {
+                return others(info);
+            }
+            let place = info.location().map(ToString::to_string).unwrap_or_default();
+            let what = info.payload_as_str().unwrap_or("a panic without words");
+            PANIC.set(Some(format!("panic at {place}: {what}")));
+        }));
+    });
 }
 
 /// Runs a seed for that many operations. A panic, in the shard or in a check, is a violation.
@@ -41,17 +52,15 @@ pub fn run_seed(seed: u64, operations: u64, wants_trace: bool, coverage: &mut Co
     let (mut world, config) =
         World::new(seed, operations, coverage, Trace::new(wants_trace), Rc::clone(&metrics));
     let mut shard = Watched::new(Shard::new(config), metrics, wants_trace);
+    IS_RUNNING.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
         nexusd_core::run(&mut world, &mut shard)?;
         world.check_finished()
     }));
+    IS_RUNNING.set(false);
     let violation = match result {
         Ok(result) => result.err(),
-        Err(_) => {
-            let what = PANIC.take().unwrap_or_else(|| "a panic".to_owned());
-            // The shard's state is undefined now; it is not even dropped.
-            Some(Violation(what))
-        }
+        Err(_) => Some(Violation(PANIC.take().unwrap_or_else(|| "a panic".to_owned()))),
     };
     let operations = world.operations();
     let trace = world.into_trace().into_lines();

@@ -86,6 +86,8 @@ pub struct Scenario {
     pub violators: usize,
     /// Most messages in one burst.
     pub burst_max: usize,
+    /// Publishers go to and fro between the first two topics.
+    pub alternates: bool,
     /// How large payloads are.
     pub payloads: Payloads,
     /// How time passes.
@@ -129,10 +131,11 @@ impl Scenario {
             system_topics: SYSTEM_TOPICS.len(),
             filters,
             publishers: 1 + dice.below(3),
-            subscribers: 1 + dice.below(4),
+            subscribers: if dice.one_in(40) { 90 } else { 1 + dice.below(4) },
             mixed: dice.below(3),
             violators: dice.below(3),
             burst_max: dice.pick(&[1, 4, 20]),
+            alternates: false,
             payloads,
             pace,
             socket_bytes: match payloads {
@@ -143,6 +146,15 @@ impl Scenario {
             drains_midway: dice.one_in(10),
             pauses_in_silence: dice.one_in(6),
         };
+        if dice.one_in(12) {
+            // Every message of a topic is alone between two of another: queues of many extents.
+            scenario.alternates = true;
+            scenario.payloads = Payloads::Small;
+            scenario.burst_max = 20;
+            scenario.filters.retain(|filter| *filter == scenario.topics[0]);
+            scenario.limits.queue_messages = 0;
+            scenario.limits.queue_bytes = 1 << 20;
+        }
         if dice.one_in(16) {
             scenario.limits.connections = 2 + dice.below(3);
         }
@@ -179,7 +191,7 @@ fn limits(dice: &mut Dice, payloads: Payloads) -> Limits {
             Payloads::Mixed => 60 << 10,
             Payloads::Large => dice.pick(&[70 << 10, 200 << 10, 400 << 10]),
         },
-        connections: 64,
+        connections: 200,
         topics: 1_000,
         queue_messages: dice.pick(&[0, 1, 3, 10, 50, 400]),
         queue_bytes: dice.pick(&[1 << 10, 8 << 10, 64 << 10, 1 << 20]),

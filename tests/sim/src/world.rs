@@ -485,6 +485,14 @@ impl<'c> World<'c> {
         if turns == 0 && self.dice.one_in(4) {
             self.connect_too_late(service)?;
         }
+        if turns == 1 && self.dice.one_in(4) {
+            // A second drain can only shorten the first.
+            let other_us = deadline_us + DRAIN_US / 2 - self.dice.between(0, DRAIN_US);
+            self.coverage.mark(Mark::SecondDrain);
+            self.phase =
+                Phase::Draining { turns: turns + 1, deadline_us: deadline_us.min(other_us) };
+            self.command(Command::Drain { deadline_us: other_us }, service)?;
+        }
         for slot in 0..self.slots.len() {
             if self.dice.one_in(8) {
                 self.visit(slot, service)?;

@@ -31,6 +31,7 @@ impl Driver for World<'_> {
         match park {
             Park::Never => {
                 self.busy_turns += 1;
+                self.coverage.mark(Mark::FullTurn);
                 ensure!(
                     self.busy_turns < BUSY_TURNS_MAX,
                     "an output storm: nothing happens, but the shard wants more"
@@ -128,6 +129,12 @@ impl World<'_> {
             bytes.extend_from_slice(slice);
         });
         ensure!(slices <= IOVECS_PER_SEND, "a send of {slices} slices");
+        if slices + 2 > IOVECS_PER_SEND {
+            self.coverage.mark(Mark::FullSend);
+        }
+        if bytes.len() >= BYTES_PER_SEND {
+            self.coverage.mark(Mark::LongSend);
+        }
         let bound = BYTES_PER_SEND + 2 * SEGMENT_BYTES + 2 * CONTROL_BACKLOG_BYTES + largest;
         ensure!(bytes.len() <= bound, "a send of {} bytes", bytes.len());
         if let Some(connection) = self.connection(id) {

@@ -22,6 +22,8 @@ const OUTBOX_BYTES_MAX: usize = 256 << 10;
 const RUDE_OUTBOX_BYTES_MAX: usize = 2 << 20;
 /// Subscriptions a client holds.
 const STREAMS_MAX: usize = 5;
+/// Acknowledged messages in a flood: more than one PublishAck answers, all in one receive.
+const FLOOD_MESSAGES: u64 = 1_300;
 /// Pings in a flood: enough to fill a connection's control backlog.
 const FLOOD_PINGS: u64 = 6_000;
 
@@ -205,10 +207,18 @@ impl World<'_> {
         });
     }
 
-    /// More pings than the daemon is willing to answer at once.
+    /// More questions than the daemon is willing to answer at once.
     fn flood(&mut self, slot: usize) {
-        for _ in 0..FLOOD_PINGS {
-            self.ping(slot);
+        self.coverage.mark(Mark::Flood);
+        if self.dice.one_in(2) {
+            for _ in 0..FLOOD_PINGS {
+                self.ping(slot);
+            }
+        } else {
+            let topic = self.dice.below(self.scenario.client_topics());
+            for _ in 0..FLOOD_MESSAGES {
+                self.publish_one(slot, topic, 0, MessageFlags::ACK);
+            }
         }
     }
 
@@ -299,24 +309,24 @@ impl World<'_> {
         }
         let count = 1 + self.dice.below(self.scenario.burst_max);
         let mut topic = self.dice.below(self.scenario.client_topics());
-        for _ in 0..count {
-            if self.dice.one_in(4) {
+        for at in 0..count {
+            if self.scenario.alternates {
+                topic = at % 2;
+            } else if self.dice.one_in(4) {
                 topic = self.dice.below(self.scenario.client_topics());
             }
-            self.publish_one(slot, topic);
+            let len = self.scenario.payload_len(&mut self.dice);
+            let wants_ack = self.dice.one_in(4);
+            let flags = if wants_ack { MessageFlags::ACK } else { MessageFlags::default() };
+            self.publish_one(slot, topic, len, flags);
         }
     }
 
-    fn publish_one(&mut self, slot: usize, topic: usize) {
+    fn publish_one(&mut self, slot: usize, topic: usize, len: usize, mut flags: MessageFlags) {
         let Some(id) = self.bound_id(slot, topic) else { return };
-        let len = self.scenario.payload_len(&mut self.dice);
         let index = self.oracle.next_publication();
         let metadata =
             if self.dice.one_in(4) { self.oracle.shelf().pick(&mut self.dice) } else { 0 };
-        let mut flags = MessageFlags::default();
-        if self.dice.one_in(4) {
-            flags = flags.with(MessageFlags::ACK);
-        }
         if len < NAME_BYTES {
             flags = flags.with(MessageFlags::KEYED);
         }
