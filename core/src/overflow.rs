@@ -22,11 +22,12 @@ pub(crate) fn cut_to_limit(queue: &mut SubscriberQueue, log: &mut Log) -> u64 {
     drop_oldest(queue, log, GapReason::SlowConsumer, messages, bytes)
 }
 
-/// Drops the front of the queue through its last message in `segment`; returns the messages
-/// dropped. A frame that is half on the wire may still be there afterwards.
+/// Drops the front of the queue through its last message in `segment`, which no running send reads;
+/// returns the messages dropped. What a running send reads stays in front of the gap, and a frame
+/// that is half on the wire may still be in the segment afterwards.
 pub(crate) fn drop_through(queue: &mut SubscriberQueue, log: &mut Log, segment: SegmentId) -> u64 {
     let (mut passed, mut through) = (0, 0);
-    for item in &queue.items {
+    for item in queue.items.iter().skip(queue.planned) {
         if let Item::Extent(extent) = item {
             passed += u64::from(extent.messages);
             if extent.segment == segment {
@@ -46,10 +47,12 @@ fn drop_oldest(
     keep_messages: u64,
     keep_bytes: u64,
 ) -> u64 {
-    debug_assert!(!queue.in_flight, "a running send reads from the front");
-    let partial = queue.detach_partial_frame(log);
     // What stays in front of the messages that are kept, in order.
-    let mut kept: Vec<Item> = partial.map(Item::Extent).into_iter().collect();
+    let mut kept: Vec<Item> = if queue.in_flight {
+        queue.items.drain(..queue.planned).collect()
+    } else {
+        queue.detach_partial_frame(log).map(Item::Extent).into_iter().collect()
+    };
     let mut gap = Box::new(Gap::new(reason));
     let mut dropped = 0;
     while queue.messages > keep_messages || queue.bytes > keep_bytes {

@@ -62,6 +62,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) front_sent: u32,
     /// A running send reads from the queue: its front must stay as it is.
     pub(crate) in_flight: bool,
+    /// Items at the front that the running send reads, in whole or in part.
+    pub(crate) planned: usize,
     /// The queue went beyond its bounds while in flight; overflow is dealt with when that ends.
     pub(crate) overflow_due: bool,
     /// The queue stands in its connection's list of queues to send from.
@@ -99,6 +101,7 @@ impl SubscriberQueue {
             bytes: 0,
             front_sent: 0,
             in_flight: false,
+            planned: 0,
             overflow_due: false,
             is_ready: false,
             is_dying: false,
@@ -265,9 +268,9 @@ impl SubscriberQueue {
             .filter(move |extent| extent.segment == segment)
     }
 
-    /// Moves everything the queue has in `segment` to a block of its own.
+    /// Moves everything the queue has in `segment`, which no running send reads, to a block of its
+    /// own.
     pub(crate) fn evacuate(&mut self, segment: SegmentId, log: &mut Log) {
-        debug_assert!(!self.in_flight);
         let mut bytes = Vec::with_capacity(self.bytes_in(segment, log) as usize);
         for extent in self.extents_in(segment, log) {
             log.copy_to_block(&mut bytes, extent);
@@ -316,6 +319,8 @@ impl SubscriberQueue {
                 "a queue is never left beyond its bounds"
             );
         }
+        assert!(self.in_flight || self.planned == 0, "only a running send has plans");
+        assert!(self.planned <= self.items.len(), "what is being sent stays in the queue");
         assert!(self.in_flight || !self.overflow_due, "overflow waits only for a running send");
     }
 }

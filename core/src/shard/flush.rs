@@ -49,7 +49,11 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
         outbound.visited += 1;
         let id = outbound.ready[at];
         let skip_cut = cut_rest == Some(id);
-        plan_queue(id, skip_cut, &mut run, &mut bytes, outbound, plane, encoder);
+        let planned = plan_queue(id, skip_cut, &mut run, &mut bytes, outbound, plane, encoder);
+        protect(id, planned, plane);
+    }
+    if let Some(id) = cut_rest {
+        protect(id, 1, plane);
     }
     for piece in &outbound.plan {
         if let Piece::Extent { segment, queue, .. } = piece {
@@ -61,6 +65,14 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
         if let Piece::Marker { queue, .. } = piece {
             plane.queues[queue.0 as usize].in_flight = true;
         }
+    }
+}
+
+/// Keeps the queue's first items where they are: the send to come reads them.
+fn protect(id: QueueId, items: usize, plane: &mut Plane) {
+    if !is_planted(Plant::SendNotProtected) {
+        let queue = &mut plane.queues[id.0 as usize];
+        queue.planned = queue.planned.max(items);
     }
 }
 
@@ -80,7 +92,8 @@ fn rest_of_cut_frame(id: QueueId, plane: &Plane) -> Option<Piece> {
     })
 }
 
-/// Adds what one queue has to send. `skip_cut`: its first frame is planned already.
+/// Adds what one queue has to send, and returns how many of its items that takes. `skip_cut`: its
+/// first frame is planned already.
 fn plan_queue(
     id: QueueId,
     mut skip_cut: bool,
@@ -89,12 +102,12 @@ fn plan_queue(
     outbound: &mut Outbound,
     plane: &Plane,
     encoder: &mut FrameEncoder,
-) {
+) -> usize {
     let queue = &plane.queues[id.0 as usize];
     let Outbound { inline, plan, .. } = outbound;
-    for item in &queue.items {
+    for (at, item) in queue.items.iter().enumerate() {
         if *bytes >= BYTES_PER_SEND || plan.len() + 2 > IOVECS_PER_SEND {
-            return;
+            return at;
         }
         let start = inline.len() as u32;
         match item {
@@ -138,6 +151,7 @@ fn plan_queue(
             }
         }
     }
+    queue.items.len()
 }
 
 /// Lends the slices of the planned send, in order.
@@ -176,7 +190,8 @@ pub(crate) fn settle(
             plane.log.unpin(segment);
         }
         if let Piece::Extent { queue, .. } | Piece::Marker { queue, .. } = *piece {
-            plane.queues[queue.0 as usize].in_flight = false;
+            let read = &mut plane.queues[queue.0 as usize];
+            (read.in_flight, read.planned) = (false, 0);
             if touched.last() != Some(&queue) {
                 touched.push(queue);
             }

@@ -9,7 +9,6 @@
 use crate::limits::{EVACUATION_SHARE, SEGMENT_BYTES};
 use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
-use crate::plant::{Plant, is_planted};
 use crate::shard::publish::Plane;
 use crate::subscriber_queue::QueueId;
 
@@ -65,14 +64,6 @@ impl Plane {
         let holds = |plane: &Self, id: &QueueId| {
             plane.queues.get(id.0 as usize).map_or(0, |queue| queue.bytes_in(segment, &plane.log))
         };
-        let is_busy = holders.iter().any(|id| {
-            self.queues.get(id.0 as usize).is_some_and(|queue| queue.in_flight)
-                && holds(self, id) > 0
-        });
-        if is_busy && !is_planted(Plant::SendNotProtected) {
-            self.log.restore_holders(segment, holders);
-            return false;
-        }
         let live: u64 = holders.iter().map(|id| holds(self, id)).sum();
         let is_sparse = live < (SEGMENT_BYTES / EVACUATION_SHARE) as u64
             && self.log.kind(segment) == SegmentKind::Log
