@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexusd_tests::{
-    Account, Address, Bystanders, Client, Daemon, Heard, Listened, SOON, eventually, nexusd,
+    Account, Address, Bystanders, Client, Daemon, Heard, Listened, SOON, TurnOff, eventually,
+    nexusd,
 };
 use nexusd_wire::SubscribeRequest;
 
@@ -267,11 +268,11 @@ fn statistics_come_once_a_second_and_are_json() {
 fn a_daemon_survives_clients_that_come_and_go_while_it_ends() {
     let mut daemon = Daemon::start(&[]);
     let ways = [daemon.v4(), daemon.unix()];
-    let stop = AtomicBool::new(false);
+    let coming = AtomicBool::new(true);
     thread::scope(|scope| {
         for way in &ways {
             scope.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
+                while coming.load(Ordering::Relaxed) {
                     let Ok(socket) = way.connect(None) else { continue };
                     let mut client = Client::over(socket);
                     client.hello();
@@ -284,10 +285,10 @@ fn a_daemon_survives_clients_that_come_and_go_while_it_ends() {
                 }
             });
         }
+        let _stop = TurnOff(&coming);
         thread::sleep(Duration::from_millis(300));
         daemon.terminate();
         let ended = daemon.wait();
-        stop.store(true, Ordering::Relaxed);
         assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
         assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
     });

@@ -21,7 +21,7 @@ const PROOF: u64 = 10;
 pub struct Bystanders {
     exchanged: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Bystanders {
@@ -45,21 +45,28 @@ impl Bystanders {
                 thread::sleep(PACE);
             }
         });
-        Self { exchanged, stop, thread }
+        Self { exchanged, stop, thread: Some(thread) }
     }
 
     /// Checks that they still talk and noticed nothing so far.
     ///
     /// # Panics
     /// If they noticed something.
-    pub fn unharmed(self) {
+    pub fn unharmed(mut self) {
+        let thread = self.thread.take().expect("they talk until now");
         let before = self.exchanged.load(Ordering::Relaxed);
         eventually("bystanders exchange messages", || {
-            self.thread.is_finished() || self.exchanged.load(Ordering::Relaxed) >= before + PROOF
+            thread.is_finished() || self.exchanged.load(Ordering::Relaxed) >= before + PROOF
         });
         self.stop.store(true, Ordering::Relaxed);
-        if let Err(fault) = self.thread.join() {
+        if let Err(fault) = thread.join() {
             std::panic::resume_unwind(fault);
         }
+    }
+}
+
+impl Drop for Bystanders {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }

@@ -16,7 +16,8 @@ mod daemon;
 pub mod golden;
 mod heard;
 mod process;
-mod skip;
+mod say;
+mod turn_off;
 
 pub use account::Account;
 pub use address::Address;
@@ -26,7 +27,8 @@ pub use client::{Client, Listened};
 pub use daemon::{Daemon, Ended};
 pub use heard::{Complaint, Confirmation, Delivery, Heard, Loss};
 pub use process::{Usage, open_files_limit, usage};
-pub use skip::skip;
+pub use say::{note, skip};
+pub use turn_off::TurnOff;
 
 use std::time::{Duration, Instant};
 
