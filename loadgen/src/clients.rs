@@ -120,7 +120,7 @@ impl Clients {
             let pace = match case.rate {
                 Rate::Max => Pace::Window,
                 Rate::PerSecond(rate) => {
-                    Pace::Schedule(schedule(times.start_ns, rate, number, count))
+                    Pace::Schedule(Schedule::new(times.start_ns, rate).share(number, count))
                 }
             };
             let publisher = Publisher::new(
@@ -189,12 +189,6 @@ impl RunningClients {
         }
         Ok(ClientsReport { published, subscribers, stalled })
     }
-}
-
-/// The share of one of `count` publishers in a schedule: every `count`th message.
-fn schedule(start_ns: u64, rate: u64, number: u64, count: u64) -> Schedule {
-    let offset_ns = Schedule::new(0, rate).intended_ns(number);
-    Schedule::new(start_ns + offset_ns, rate / count)
 }
 
 fn spawn<T: Send + 'static>(

@@ -6,25 +6,41 @@
 //! Invariant: `due(t)` counts exactly the messages with `intended_ns(n) <= t`.
 //! Never reads a clock.
 
-/// An even schedule.
+/// An even schedule, or one publisher's share of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedule {
     start_ns: u64,
-    /// Messages per second.
+    /// Messages per second of the whole schedule.
     rate: u64,
+    /// Publishers that share it.
+    publishers: u64,
+    /// Which of them this is, from 0. It sends every `publishers`th message.
+    number: u64,
 }
 
 impl Schedule {
     /// `rate` messages per second (at least one) from `start_ns` on.
     pub(crate) fn new(start_ns: u64, rate: u64) -> Self {
-        Self { start_ns, rate: rate.max(1) }
+        Self { start_ns, rate: rate.max(1), publishers: 1, number: 0 }
+    }
+
+    /// The share of one of several publishers, counted from 0.
+    #[must_use]
+    pub(crate) fn share(self, number: u64, publishers: u64) -> Self {
+        Self { publishers: publishers.max(1), number, ..self }
     }
 
     /// When message `n` (from 0) is meant to be sent. Rounded down once, from the start, so that no
     /// rounding adds up.
     #[inline]
     pub(crate) fn intended_ns(&self, n: u64) -> u64 {
-        self.start_ns + (u128::from(n) * 1_000_000_000 / u128::from(self.rate)) as u64
+        let of_all = u128::from(n) * u128::from(self.publishers) + u128::from(self.number);
+        self.start_ns + (of_all * 1_000_000_000 / u128::from(self.rate)) as u64
+    }
+
+    /// The time between two messages, rounded down.
+    pub(crate) fn interval_ns(&self) -> u64 {
+        (u128::from(self.publishers) * 1_000_000_000 / u128::from(self.rate)) as u64
     }
 
     /// How many messages are due at `now_ns`.
@@ -33,9 +49,11 @@ impl Schedule {
         let Some(elapsed) = now_ns.checked_sub(self.start_ns) else {
             return 0;
         };
-        // The largest n with n * 1e9 / rate (rounded down) <= elapsed, plus one for n = 0.
+        // Of all publishers: the largest n with n * 1e9 / rate (rounded down) <= elapsed, and one
+        // more for n = 0.
         let numerator = (u128::from(elapsed) + 1) * u128::from(self.rate) - 1;
-        (numerator / 1_000_000_000) as u64 + 1
+        let of_all = (numerator / 1_000_000_000) as u64 + 1;
+        of_all.saturating_sub(self.number).div_ceil(self.publishers)
     }
 }
 
@@ -70,6 +88,20 @@ mod tests {
         let after = schedule.due(1_500_000_000);
         assert_eq!(after - before, 5_000);
         assert_eq!(schedule.intended_ns(before), 1_000_100_000);
+    }
+
+    #[test]
+    fn several_publishers_share_a_schedule_without_a_rest() {
+        let whole = Schedule::new(7, 10);
+        let shares: Vec<_> = (0..8).map(|number| whole.share(number, 8)).collect();
+        let mut intended: Vec<u64> =
+            shares.iter().flat_map(|share| (0..5).map(|n| share.intended_ns(n))).collect();
+        intended.sort_unstable();
+        assert_eq!(intended, (0..40).map(|n| whole.intended_ns(n)).collect::<Vec<_>>());
+        for now_ns in [6, 7, 8, 1_000_000_006, 1_000_000_007, 3_141_592_653] {
+            let due: u64 = shares.iter().map(|share| share.due(now_ns)).sum();
+            assert_eq!(due, whole.due(now_ns), "at {now_ns}");
+        }
     }
 
     #[test]

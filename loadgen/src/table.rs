@@ -18,7 +18,9 @@ pub(crate) fn render(records: &[RunRecord]) -> String {
     }
     for run in records {
         for note in notes(run) {
-            text += &format!("{}: {note}\n", name(run));
+            let rate =
+                run.rate.map_or_else(String::new, |rate| format!(" at {}/s", count(rate as f64)));
+            text += &format!("{}{rate}, {}: {note}\n", name(run), size(run.size));
         }
     }
     if let Some(run) = records.first() {
