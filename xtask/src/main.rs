@@ -19,7 +19,6 @@ mod dependencies;
 mod fuzz;
 mod invocation;
 mod profile;
-mod python_example;
 mod repository;
 mod setup;
 mod sim;

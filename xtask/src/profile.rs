@@ -56,7 +56,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     let load = thread::spawn(move || load.run());
     thread::sleep(std::time::Duration::from_secs(1));
     let recorded = Invocation::new(&perf)
-        .args(["record", "--quiet", "--freq", "997", "--call-graph", "fp", "--pid"])
+        .args(["record", "--quiet", "--freq", "997", "--pid"])
         .arg(daemon.pid().to_string())
         .arg("--output")
         .arg(&recording)

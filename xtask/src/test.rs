@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 
 use crate::invocation::Invocation;
 use crate::step::{self, Mode, Step};
-use crate::{codegen, dependencies, python_example, sim, tool};
+use crate::{codegen, dependencies, repository, sim, tool};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [--only STEP]… [--skip STEP]… [--fail-fast] [--list]
@@ -73,7 +73,7 @@ const STEPS: &[Step] = &[
         name: "python-example",
         proves: "docs/PROTOCOL.md is enough to write a client",
         needs: &[&tool::PYTHON],
-        run: python_example::check,
+        run: python_example,
     },
     Step {
         name: "instructions",
@@ -213,6 +213,14 @@ fn docs() -> Result<()> {
 fn instructions() -> Result<()> {
     Invocation::cargo()
         .args(["run", "--release", "--locked", "--package", "nexusd-bench", "--bin", "nexusd-gate"])
+        .run()
+}
+
+fn python_example() -> Result<()> {
+    Invocation::cargo().args(["build", "--locked", "--package", "nexusd"]).run()?;
+    Invocation::new(tool::PYTHON.require()?)
+        .args(["docs/examples/python/check.py", "--nexusd"])
+        .arg(repository::target().join("debug/nexusd"))
         .run()
 }
 
