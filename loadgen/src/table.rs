@@ -71,10 +71,7 @@ fn latency_table(records: &[&RunRecord]) -> Table {
         let cpu = run
             .server_cpu_s
             .map_or_else(dash, |cpu| format!("{:.1} %", 100.0 * cpu / run.duration_s));
-        let Some(intended) = run.latency_us else {
-            continue;
-        };
-        let [p50, p90, p99, p999, p9999, max] = percentiles(&intended);
+        let [p50, p90, p99, p999, p9999, max] = percentiles(run.latency_us);
         let rate = run.rate.map_or_else(dash, |rate| count(rate as f64));
         add_row(
             &mut table,
@@ -93,8 +90,8 @@ fn latency_table(records: &[&RunRecord]) -> Table {
                 validity(run),
             ],
         );
-        if let Some(send) = run.send_latency_us {
-            let [p50, p90, p99, p999, p9999, max] = percentiles(&send);
+        if run.send_latency_us.is_some() {
+            let [p50, p90, p99, p999, p9999, max] = percentiles(run.send_latency_us);
             let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
             let from = "send".to_owned();
             add_row(
@@ -106,9 +103,13 @@ fn latency_table(records: &[&RunRecord]) -> Table {
     table
 }
 
-fn percentiles(latency: &LatencySummary) -> [String; 6] {
-    [latency.p50, latency.p90, latency.p99, latency.p999, latency.p9999, latency.max]
-        .map(microseconds)
+/// Dashes if nothing was recorded.
+fn percentiles(latency: Option<LatencySummary>) -> [String; 6] {
+    let Some(latency) = latency else {
+        return [(); 6].map(|()| dash());
+    };
+    let LatencySummary { p50, p90, p99, p999, p9999, max, .. } = latency;
+    [p50, p90, p99, p999, p9999, max].map(microseconds)
 }
 
 fn name(run: &RunRecord) -> String {
