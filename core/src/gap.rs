@@ -47,6 +47,24 @@ impl Gap {
         }
     }
 
+    /// Adds the losses of a later gap.
+    pub(crate) fn absorb(&mut self, later: &Self) {
+        for &(topic, first, last) in &later.entries {
+            let continues = |entry: &&mut (TopicId, Sequence, Sequence)| {
+                entry.0 == topic && entry.2.0 + 1 == first.0
+            };
+            if let Some(entry) = self.entries.iter_mut().find(continues) {
+                entry.2 = last;
+            } else if self.entries.len() < GAP_TOPICS_MAX {
+                self.entries.push((topic, first, last));
+            } else {
+                self.rest += last.0 - first.0 + 1;
+            }
+        }
+        self.rest += later.rest;
+        self.missed += later.missed;
+    }
+
     /// The frame's contents.
     pub(crate) fn report(&self, subscription: SubscriptionId) -> GapReport<'_> {
         GapReport {
@@ -62,6 +80,20 @@ impl Gap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_later_gap_joins_an_earlier_one_without_losing_count() {
+        let mut gap = Gap::new(GapReason::SlowConsumer);
+        gap.note(TopicId(1), Sequence(1));
+        let mut later = Gap::new(GapReason::Memory);
+        for topic in 1..=80 {
+            later.note(TopicId(topic), Sequence(2));
+        }
+        gap.absorb(&later);
+        let report = gap.report(SubscriptionId(9));
+        assert_eq!(report.entries[0], (TopicId(1), Sequence(1), Sequence(2)));
+        assert_eq!((report.missed, report.entries.len(), report.rest), (81, 64, 16));
+    }
 
     #[test]
     fn runs_of_a_topic_share_an_entry_and_further_topics_are_counted() {

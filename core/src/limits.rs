@@ -41,6 +41,9 @@ pub const EXTENT_BYTES: usize = 32;
 pub const ITEMS_KEPT: usize = 1024;
 /// Message frames with a longer stride get a segment of their own and are received in place.
 pub const LARGE_FRAME_BYTES: usize = SEGMENT_BYTES / 4;
+/// Large messages that are being received take at most this share (one part in …) of the log, so
+/// that some that never come whole leave room for others. One alone may take all of it.
+pub const LANDING_SHARE: usize = 2;
 /// A segment is evacuated when less than this share (one part in …) of it is live.
 pub const EVACUATION_SHARE: usize = 8;
 /// Free segments kept for reuse; more are given back to the system.
@@ -52,6 +55,19 @@ pub const CONTROL_BYTES_MAX: u32 = 256 << 10;
 pub const METADATA_BYTES_MAX: u32 = 16 << 10;
 /// Filters of one subscription.
 pub const FILTERS_PER_SUBSCRIPTION_MAX: usize = 4_096;
+/// Subscriptions and topic ids of all clients take at most this share (one part in …) of
+/// `--memory-limit`, …
+pub const CLIENT_SHARE: usize = 8;
+/// … or this many bytes, if that is more.
+pub const CLIENT_BYTES_MIN: usize = 4 << 20;
+/// Memory that a subscription is counted with, without its filters.
+pub const SUBSCRIPTION_BYTES: usize = 512;
+/// Memory that a filter is counted with beside its text.
+pub const FILTER_BYTES: usize = 32;
+/// Memory that a level of the subscription index is counted with beside its text.
+pub const INDEX_NODE_BYTES: usize = 128;
+/// Memory that a topic id bound by a client is counted with.
+pub const BINDING_BYTES: usize = 16;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
@@ -60,6 +76,8 @@ pub const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
 pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 /// Topics named in one Gap; the messages of further ones are counted together.
 pub const GAP_TOPICS_MAX: usize = 64;
+/// Gaps of different reasons that follow each other in a queue; further losses join the last one.
+pub const GAPS_TOGETHER_MAX: usize = 8;
 /// An overflowing queue is cut to this many eighths of its limit.
 pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
 /// A blocked queue lets publishers go on at this many eighths of its limit.
@@ -81,6 +99,8 @@ pub const CLOSE_LINGER_US: u64 = 2_000_000;
 pub const SCAN_INTERVAL_US: u64 = 250_000;
 /// Topics looked at for idleness per scan.
 pub const TOPICS_PER_SCAN: usize = 5_000;
+/// Nodes of the subscription index looked at for that, give or take one topic.
+pub const INDEX_LOOKS_PER_SCAN: usize = 20_000;
 /// Idle time after which a topic is forgotten, microseconds.
 pub const TOPIC_IDLE_US: u64 = 60_000_000;
 

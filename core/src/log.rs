@@ -12,7 +12,9 @@
 
 use nexusd_wire::{HEADER_BYTES, Header};
 
-use crate::limits::{EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, SEGMENT_BYTES};
+use crate::limits::{
+    EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, LANDING_SHARE, SEGMENT_BYTES,
+};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::QueueId;
 
@@ -84,6 +86,7 @@ pub(crate) struct Log {
     next_serial: u64,
     used_bytes: usize,
     block_bytes: usize,
+    landing_bytes: usize,
     /// References to all segments together; each is an extent somewhere that takes memory too.
     references: usize,
     budget_bytes: usize,
@@ -102,6 +105,7 @@ impl Log {
             next_serial: 0,
             used_bytes: 0,
             block_bytes: 0,
+            landing_bytes: 0,
             references: 0,
             budget_bytes: budget_bytes.max(3 * SEGMENT_BYTES),
         }
@@ -169,10 +173,21 @@ impl Log {
         self.make_youngest(self.tail);
     }
 
+    /// Whether a large frame of `stride` bytes may be received beside those that are, if there is
+    /// or can be made room for it.
+    pub(crate) fn may_land(&self, stride: usize) -> bool {
+        let shared = self.budget_bytes - self.block_budget();
+        match self.landing_bytes {
+            0 => stride <= shared,
+            landing => landing + stride <= shared / LANDING_SHARE,
+        }
+    }
+
     /// Takes memory for one large frame, with one reference held by the caller. The caller has seen
     /// [`Self::may_allocate`].
     pub(crate) fn open_landing(&mut self, stride: usize) -> SegmentId {
         self.used_bytes += stride;
+        self.landing_bytes += stride;
         let segment = self.insert(vec![0; stride].into_boxed_slice(), SegmentKind::Landing);
         self.retain(segment, 1);
         segment
@@ -190,6 +205,7 @@ impl Log {
         let landing = &mut self.segments[segment.0 as usize];
         landing.kind = SegmentKind::Large;
         landing.len = landing.memory.len() as u32;
+        self.landing_bytes -= landing.memory.len();
         self.make_youngest(segment);
     }
 
@@ -416,7 +432,11 @@ impl Log {
         }
         match kind {
             SegmentKind::Log => self.spare.push(memory),
-            SegmentKind::Landing | SegmentKind::Large => self.used_bytes -= memory.len(),
+            SegmentKind::Large => self.used_bytes -= memory.len(),
+            SegmentKind::Landing => {
+                self.used_bytes -= memory.len();
+                self.landing_bytes -= memory.len();
+            }
             SegmentKind::Block => {
                 self.used_bytes -= memory.len();
                 self.block_bytes -= memory.len();

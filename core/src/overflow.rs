@@ -9,7 +9,7 @@
 use nexusd_wire::control::GapReason;
 
 use crate::gap::Gap;
-use crate::limits::OVERFLOW_KEEP_EIGHTHS;
+use crate::limits::{GAPS_TOGETHER_MAX, OVERFLOW_KEEP_EIGHTHS};
 use crate::log::{Log, SegmentId};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, SubscriberQueue, share};
@@ -35,7 +35,9 @@ pub(crate) fn drop_through(queue: &mut SubscriberQueue, log: &mut Log, segment: 
             }
         }
     }
-    let keep = queue.messages - through;
+    // A half-sent frame stays, and no younger message goes for it.
+    let stays = u64::from(through > 0 && queue.front_sent > 0 && !queue.in_flight);
+    let keep = queue.messages - through + stays;
     drop_oldest(queue, log, GapReason::Memory, keep, u64::MAX)
 }
 
@@ -54,23 +56,30 @@ fn drop_oldest(
         queue.detach_partial_frame(log).map(Item::Extent).into_iter().collect()
     };
     let mut gap = Box::new(Gap::new(reason));
-    let mut dropped = 0;
+    let (mut dropped, mut gaps) = (0, 0);
     while queue.messages > keep_messages || queue.bytes > keep_bytes {
         match queue.items.front_mut() {
             None => break,
             Some(Item::Bind(_)) => kept.extend(queue.items.pop_front()),
+            // The loss goes on where an earlier one, not told yet, ended. Losses of both kinds stand
+            // in their order, but not without end.
             Some(Item::Gap(earlier))
-                if earlier.reason() == reason && dropped == 0 && gap.missed() == 0 =>
+                if earlier.reason() == gap.reason() || gaps + 2 >= GAPS_TOGETHER_MAX =>
             {
-                // The loss goes on where an earlier one, not told yet, ended.
-                std::mem::swap(&mut gap, earlier);
+                if gap.missed() > 0 {
+                    gap.absorb(earlier);
+                } else {
+                    std::mem::swap(&mut gap, earlier);
+                }
                 queue.items.pop_front();
             }
             Some(Item::Gap(_)) => {
                 if gap.missed() > 0 {
                     kept.push(Item::Gap(std::mem::replace(&mut gap, Box::new(Gap::new(reason)))));
+                    gaps += 1;
                 }
                 kept.extend(queue.items.pop_front());
+                gaps += 1;
             }
             Some(Item::Extent(front)) => {
                 while front.messages > 0

@@ -79,6 +79,8 @@ plants! {
     SendNotProtected = "send-not-protected",
     /// A full `block` queue drops at once instead of holding its publishers back.
     BlockDropsEarly = "block-drops-early",
+    /// A full `block` queue holds its publishers back for ever.
+    BlockNeverExpires = "block-never-expires",
     /// A silent client is pinged but never given up.
     SilentClientKept = "silent-client-kept",
     /// A connection that broke the protocol is told so and stays open.

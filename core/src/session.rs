@@ -4,6 +4,8 @@
 //! holds, which acks it is owed and what holds it back. It does not act: `shard.rs` decides what a
 //! frame does.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::PublishAckEntry;
 use nexusd_wire::{SubscriptionId, TopicId};
 
@@ -43,8 +45,8 @@ pub(crate) struct Session {
     pub(crate) acks: Vec<PublishAckEntry>,
     /// Newest publisher sequence that was accepted.
     pub(crate) last_accepted: u64,
-    /// Full `block` queues that hold this publisher back.
-    pub(crate) held_by: Vec<QueueId>,
+    /// Full `block` queues that hold this publisher back; one client can have thousands.
+    pub(crate) held_by: BTreeSet<QueueId>,
     /// Bytes it is still read while held back.
     pub(crate) held_allowance: usize,
     pub(crate) last_received_us: u64,
@@ -65,7 +67,7 @@ impl Session {
             subscriptions: Vec::new(),
             acks: Vec::new(),
             last_accepted: 0,
-            held_by: Vec::new(),
+            held_by: BTreeSet::new(),
             held_allowance: 0,
             last_received_us: now_us,
             pinged_at_us: None,

@@ -3,34 +3,38 @@
 //!
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow
-//! through (`shard/publish.rs`); `shard/flush.rs` plans sends, `shard/memory.rs` keeps the log in
-//! its budget, `shard/timers.rs` does what is due by time.
+//! through (`shard/publish.rs`); `shard/landing.rs` receives large messages, `shard/flush.rs` plans
+//! sends, `shard/memory.rs` keeps the log in its budget, `shard/timers.rs` does what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod control;
 pub mod event;
 mod flush;
+mod landing;
 mod memory;
 pub mod output;
 mod publish;
 mod timers;
+mod violation;
 
 use std::collections::VecDeque;
 
 use event::{CloseReason, Command, ConnectionId, Event, Now};
 use nexusd_wire::control::{ErrorCode, PublishAckEntry, PublishStatus};
 use nexusd_wire::{
-    Cut, DecodeError, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES,
-    Header, MessageFlags, NodeId, aligned,
+    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header,
+    MessageFlags, NodeId, aligned,
 };
 use output::Output;
-use publish::{Plane, Publisher, Refusal};
+use publish::{ACKS_PER_FRAME, Plane, Publisher, Refusal};
 use siphasher::sip::SipHasher24;
+use violation::Violation;
 
 use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
-    CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX,
+    BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits,
+    METADATA_BYTES_MAX,
 };
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
@@ -270,12 +274,7 @@ impl Shard {
             if connection.session.state == SessionState::Closing {
                 return Ok(());
             }
-            if must_pause(connection) {
-                connection.inbound.backlog.extend_from_slice(input);
-                connection.inbound.is_paused = true;
-                self.outputs.push_back(Output::PauseReceive(id));
-                return Ok(());
-            }
+            // What is landing has its place. Were it to wait, bytes received in place would pass it.
             if connection.inbound.landing.is_some() {
                 let taken = self.land(id, input);
                 cutter.skipped(taken);
@@ -284,6 +283,12 @@ impl Shard {
                     return Ok(());
                 }
                 continue;
+            }
+            if must_pause(connection) {
+                connection.inbound.backlog.extend_from_slice(input);
+                connection.inbound.is_paused = true;
+                self.outputs.push_back(Output::PauseReceive(id));
+                return Ok(());
             }
             let Connection { session, outbound, .. } = connection;
             let is_open = session.state == SessionState::Open;
@@ -340,9 +345,9 @@ impl Shard {
         };
         let is_greeted = connection.session.state == SessionState::Open;
         match frame.kind() {
-            FrameKind::Hello if is_greeted => Err(violation_at(frame, "Hello was said already")),
+            FrameKind::Hello if is_greeted => Err(Violation::by(frame, "Hello was said already")),
             FrameKind::Hello => self.on_hello(id, frame),
-            _ if !is_greeted => Err(violation_at(frame, BEFORE_HELLO)),
+            _ if !is_greeted => Err(Violation::by(frame, BEFORE_HELLO)),
             FrameKind::Ping => self.on_ping(id, frame),
             FrameKind::Pong | FrameKind::Heartbeat => Ok(()),
             FrameKind::Goodbye => self.on_goodbye(id, now),
@@ -350,14 +355,14 @@ impl Shard {
             FrameKind::TopicUnbind => self.on_topic_unbind(id, frame),
             FrameKind::Subscribe => self.on_subscribe(id, frame),
             FrameKind::Unsubscribe => self.on_unsubscribe(id, frame),
-            FrameKind::Error => Err(violation_at(frame, "the client reported an error")),
+            FrameKind::Error => Err(Violation::by(frame, "the client reported an error")),
             FrameKind::Resume
             | FrameKind::StreamAck
             | FrameKind::Ack
             | FrameKind::Nack
             | FrameKind::Request
             | FrameKind::Reply => self.on_unsupported(id, frame),
-            _ => Err(violation_at(frame, "clients do not send this kind of frame")),
+            _ => Err(Violation::by(frame, "clients do not send this kind of frame")),
         }
     }
 
@@ -426,7 +431,7 @@ impl Shard {
             Refusal::NoMemory => (
                 PublishStatus::LimitReached,
                 Some(ErrorCode::LimitReached),
-                "the daemon's memory is in use by running sends (--memory-limit)".to_string(),
+                "the daemon has no memory left for this message now (--memory-limit)".to_string(),
             ),
         };
         let Some(connection) = open_connection(&mut self.connections, id) else {
@@ -435,6 +440,9 @@ impl Shard {
         if header.flags().contains(MessageFlags::ACK) {
             let entry = PublishAckEntry::new(header.sequence().0, 0, 0, 0, 0, status);
             connection.session.acks.push(entry);
+            if connection.session.acks.len() >= ACKS_PER_FRAME {
+                self.send_acks(id);
+            }
         } else if let Some(code) = code {
             let kind = FrameKind::Message.0;
             let report =
@@ -442,117 +450,6 @@ impl Shard {
             self.encoder.error(&mut connection.outbound.control, &report);
         }
         Ok(())
-    }
-
-    /// A large message begins: finds a place for it, or decides to throw it away.
-    fn begin_landing(
-        &mut self,
-        id: ConnectionId,
-        head: &[u8],
-        stride: usize,
-        at: u64,
-    ) -> Result<(), Violation> {
-        let Some(header) = Header::peek(head).copied() else {
-            return Ok(());
-        };
-        let stride = stride - 8 * usize::from(is_planted(Plant::LandingCutShort));
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return Ok(());
-        };
-        let refusal = match self.plane.admit(&connection.session, &header) {
-            Ok(topic) if self.plane.make_room_for_large(stride) => {
-                let segment = self.plane.log.open_landing(stride);
-                self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
-                let landing = Landing::Segment { segment, filled: head.len(), stride, topic };
-                connection.inbound.landing = Some(landing);
-                if head.len() < stride {
-                    self.outputs.push_back(Output::ReceiveInPlace(id));
-                }
-                return Ok(());
-            }
-            Ok(_) => Refusal::NoMemory,
-            Err(refusal) => refusal,
-        };
-        connection.inbound.landing = Some(Landing::Discard { remaining: stride - head.len() });
-        self.refuse(id, &header, at, refusal)
-    }
-
-    /// Copies received bytes to where the large frame goes; returns how many were its.
-    fn land(&mut self, id: ConnectionId, input: &[u8]) -> usize {
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return 0;
-        };
-        match &mut connection.inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, .. }) => {
-                let taken = input.len().min(*stride - *filled);
-                let memory = self.plane.log.landing_memory(*segment);
-                memory[*filled..*filled + taken].copy_from_slice(&input[..taken]);
-                *filled += taken;
-                taken
-            }
-            Some(Landing::Discard { remaining }) => {
-                let taken = input.len().min(*remaining);
-                *remaining -= taken;
-                taken
-            }
-            None => 0,
-        }
-    }
-
-    fn on_landed(&mut self, id: ConnectionId, bytes: usize, now: Now) {
-        let Some(connection) = self.connection(id) else {
-            return;
-        };
-        connection.session.last_received_us = now.mono_us;
-        connection.session.pinged_at_us = None;
-        let Some(Landing::Segment { filled, stride, .. }) = &mut connection.inbound.landing else {
-            return;
-        };
-        debug_assert!(*filled + bytes <= *stride, "the landing zone ends with the frame");
-        *filled = (*filled + bytes).min(*stride);
-        connection.inbound.cutter.skipped(bytes);
-        let position = connection.inbound.cutter.position();
-        if connection.session.state == SessionState::Open {
-            let result = self.finish_landing(id, position, now);
-            self.end_of_bytes(id, now);
-            if let Err(violation) = result {
-                self.violate(id, &violation, now);
-            }
-        }
-    }
-
-    /// Publishes the large frame if it is complete; `position` is the stream position behind what
-    /// has arrived. Returns whether the stream goes on with another frame.
-    fn finish_landing(
-        &mut self,
-        id: ConnectionId,
-        position: u64,
-        now: Now,
-    ) -> Result<bool, Violation> {
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return Ok(false);
-        };
-        let Connection { inbound, session, outbound, .. } = connection;
-        match inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, topic }) if filled == stride => {
-                inbound.landing = None;
-                session.held_allowance = session.held_allowance.saturating_sub(stride);
-                let header = Header::peek(self.plane.log.landing_memory(segment)).copied();
-                let mut publisher = Publisher { id, session, control: &mut outbound.control };
-                let result = self.plane.publish_landed(&mut publisher, segment, topic, now);
-                self.plane.log.release(segment);
-                if let (Err(refusal), Some(header)) = (result, header) {
-                    self.refuse(id, &header, position - stride as u64, refusal)?;
-                }
-                Ok(true)
-            }
-            Some(Landing::Discard { remaining: 0 }) => {
-                inbound.landing = None;
-                Ok(true)
-            }
-            Some(_) => Ok(false),
-            None => Ok(true),
-        }
     }
 
     fn on_sent(&mut self, id: ConnectionId, bytes: usize, blocked: bool, now: Now) {
@@ -626,6 +523,22 @@ impl Shard {
         }
     }
 
+    /// The same for many queues of a connection at once.
+    fn remove_queues(&mut self, id: ConnectionId, queues: &[QueueId]) {
+        for &queue in queues {
+            self.plane.remove_queue(queue);
+        }
+        let Plane { queues, newly_ready, .. } = &mut self.plane;
+        let is_left = |queue: &QueueId| queues.contains(queue.0 as usize);
+        newly_ready.retain(is_left);
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            let outbound = &mut connection.outbound;
+            outbound.ready.retain(is_left);
+            outbound.run = outbound.run.filter(is_left);
+            outbound.cut_queue = outbound.cut_queue.filter(is_left);
+        }
+    }
+
     fn on_closed(&mut self, id: ConnectionId, _reason: CloseReason) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
@@ -641,18 +554,18 @@ impl Shard {
         let landing = connection.inbound.landing.take();
         let bindings = std::mem::take(&mut connection.session.bindings);
         let held_by = std::mem::take(&mut connection.session.held_by);
-        for &queue in &touched {
-            if let Some(gone) = self.plane.queues.get_mut(queue.0 as usize) {
-                gone.front_sent = 0;
-                if !is_planted(Plant::ClosedQueueKept) {
-                    self.remove_queue(id, queue);
-                }
-            }
+        touched.retain(|queue| self.plane.queues.contains(queue.0 as usize));
+        for queue in &touched {
+            self.plane.queues[queue.0 as usize].front_sent = 0;
+        }
+        if !is_planted(Plant::ClosedQueueKept) {
+            self.remove_queues(id, &touched);
         }
         self.scratch_queues = touched;
         if let Some(Landing::Segment { segment, .. }) = landing {
             self.plane.log.release(segment);
         }
+        self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
         for binding in bindings {
             self.plane.release_binding(binding);
         }
@@ -691,8 +604,7 @@ impl Shard {
             }
         }
         if self.block_due_us.is_none()
-            && let Some(&first) = self.plane.blocked.first()
-            && let Some(since) = self.plane.queues[first.0 as usize].blocked_since_us
+            && let Some((since, _)) = self.plane.blocked.first()
         {
             self.block_due_us = Some(since + self.config.limits.block_timeout_us);
         }
@@ -701,7 +613,7 @@ impl Shard {
     /// A queue holds this publisher back no longer; if it was the last one, the publisher goes on.
     fn release_publisher(&mut self, id: ConnectionId, queue: QueueId, now: Now) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        connection.session.held_by.retain(|held_by| *held_by != queue);
+        connection.session.held_by.remove(&queue);
         if is_planted(Plant::PublisherNeverResumed) {
             return;
         }
@@ -788,42 +700,7 @@ impl Shard {
     }
 }
 
-/// Why a connection is ended by the shard.
-#[derive(Debug)]
-struct Violation {
-    code: ErrorCode,
-    message: String,
-    /// Stream position and kind of the frame at fault.
-    at: Option<(u64, FrameKind)>,
-}
-
 const BEFORE_HELLO: &str = "the first frame must be Hello";
-
-impl Violation {
-    fn protocol(message: &str) -> Self {
-        Self { code: ErrorCode::Protocol, message: message.to_string(), at: None }
-    }
-
-    /// The same, by a frame whose header was in order: its kind can be named.
-    fn of(mut self, kind: FrameKind) -> Self {
-        if let Some((_, at_fault)) = &mut self.at {
-            *at_fault = kind;
-        }
-        self
-    }
-}
-
-impl From<DecodeError> for Violation {
-    fn from(error: DecodeError) -> Self {
-        // Of a header that is wrong the kind cannot be trusted.
-        let at = Some((error.at(), FrameKind(0)));
-        Self { code: ErrorCode::Malformed, message: error.to_string(), at }
-    }
-}
-
-fn violation_at(frame: &Frame<'_>, message: &str) -> Violation {
-    Violation { at: Some((frame.at(), frame.kind())), ..Violation::protocol(message) }
-}
 
 fn fatal(code: ErrorCode, message: &str) -> ErrorReport<'_> {
     ErrorReport { code, message, fatal: true, request: 0, offset: 0, kind: 0 }

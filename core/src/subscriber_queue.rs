@@ -15,7 +15,7 @@ use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, TopicId};
 
 use crate::gap::Gap;
-use crate::limits::ITEMS_KEPT;
+use crate::limits::{FILTER_BYTES, ITEMS_KEPT, SUBSCRIPTION_BYTES};
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
@@ -110,6 +110,12 @@ impl SubscriberQueue {
             waiting: Vec::new(),
             last_serial: None,
         }
+    }
+
+    /// Memory that the subscription is counted with, beside its queue and the index.
+    pub(crate) fn subscription_bytes(&self) -> usize {
+        let filters = self.filters.iter().map(|filter| FILTER_BYTES + filter.len());
+        SUBSCRIPTION_BYTES + filters.sum::<usize>()
     }
 
     /// Queues a run of messages: lengthens the last extent if the run follows it directly.
@@ -242,6 +248,16 @@ impl SubscriberQueue {
             log.retain(partial.segment, 1);
         }
         Some(partial)
+    }
+
+    /// Bytes of the queue's half-sent frame, if it has one and that lies in `segment`.
+    pub(crate) fn half_sent_in(&self, segment: SegmentId, log: &Log) -> usize {
+        match self.items.front() {
+            Some(Item::Extent(front)) if self.front_sent > 0 && front.segment == segment => {
+                log.header(front.segment, front.start).stride()
+            }
+            _ => 0,
+        }
     }
 
     /// Bytes of the queue's extents in `segment`. Extents in log segments stand in age order, so the

@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
+use crate::limits::INDEX_NODE_BYTES;
 use crate::subscriber_queue::QueueId;
 
 /// A keyed hash, so that clients cannot choose colliding names.
@@ -61,6 +62,8 @@ pub struct SubscriptionIndex {
     children: HashTable<u32>,
     hash: KeyedHash,
     generation: u64,
+    /// Memory of the live nodes.
+    bytes: usize,
 }
 
 impl SubscriptionIndex {
@@ -72,6 +75,7 @@ impl SubscriptionIndex {
             children: HashTable::new(),
             hash: KeyedHash::new(seed),
             generation: 1,
+            bytes: 0,
         }
     }
 
@@ -79,6 +83,11 @@ impl SubscriptionIndex {
     #[inline]
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Memory taken by the levels of all filters, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds a well-formed filter of the queue in slot `queue`.
@@ -113,38 +122,48 @@ impl SubscriptionIndex {
         self.prune(node);
     }
 
-    /// Writes the slots of all queues that want `topic` to `found`: sorted, each once.
-    pub fn matches(&self, topic: &str, found: &mut Vec<u32>) {
+    /// Writes the slots of all queues that want `topic` to `found`: sorted, each once. Returns how
+    /// many nodes it looked at, which filters with many `+` can make very many.
+    pub fn matches(&self, topic: &str, found: &mut Vec<u32>) -> usize {
         found.clear();
-        self.walk(ROOT, Some(topic), topic.starts_with('$'), found);
+        let looks = self.walk(ROOT, Some(topic), topic.starts_with('$'), found);
         found.sort_unstable();
         found.dedup();
+        looks
     }
 
     /// Follows `levels` (`None`: all are used up) below `node`. `is_system`: the first level starts
-    /// with `$` and is still ahead, so that wildcards do not apply to it.
-    fn walk(&self, node: u32, levels: Option<&str>, is_system: bool, found: &mut Vec<u32>) {
+    /// with `$` and is still ahead, so that wildcards do not apply to it. Returns the nodes visited.
+    fn walk(
+        &self,
+        node: u32,
+        levels: Option<&str>,
+        is_system: bool,
+        found: &mut Vec<u32>,
+    ) -> usize {
         let here = &self.nodes[node as usize];
         if !is_system {
             found.extend(here.rest.iter().map(|queue| queue.0));
         }
         let Some(levels) = levels else {
             found.extend(here.exact.iter().map(|queue| queue.0));
-            return;
+            return 1;
         };
         if here.children == 0 {
-            return;
+            return 1;
         }
+        let mut looks = 1;
         let (level, rest) = match levels.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (levels, None),
         };
         if here.plus != 0 && !is_system {
-            self.walk(here.plus, rest, false, found);
+            looks += self.walk(here.plus, rest, false, found);
         }
         if let Some(child) = self.named_child(node, level) {
-            self.walk(child, rest, false, found);
+            looks += self.walk(child, rest, false, found);
         }
+        looks
     }
 
     fn child(&self, node: u32, level: &str) -> Option<u32> {
@@ -167,6 +186,7 @@ impl SubscriptionIndex {
             return child;
         }
         let node = Node { parent, level: level.into(), ..Node::default() };
+        self.bytes += INDEX_NODE_BYTES + level.len();
         let child = match self.vacant.pop() {
             Some(slot) => {
                 self.nodes[slot as usize] = node;
@@ -195,6 +215,7 @@ impl SubscriptionIndex {
     fn prune(&mut self, mut node: u32) {
         while node != ROOT && self.nodes[node as usize].is_unused() {
             let Node { parent, level, .. } = std::mem::take(&mut self.nodes[node as usize]);
+            self.bytes -= INDEX_NODE_BYTES + level.len();
             self.nodes[parent as usize].children -= 1;
             if &*level == "+" {
                 self.nodes[parent as usize].plus = 0;
@@ -276,6 +297,7 @@ mod tests {
             }
         }
         assert_eq!(index.nodes.len(), index.vacant.len() + 1, "all nodes are given back");
+        assert_eq!(index.bytes(), 0);
     }
 
     #[test]

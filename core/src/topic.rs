@@ -11,7 +11,7 @@ use hashbrown::HashTable;
 use nexusd_wire::{Sequence, TopicId};
 use slab::Slab;
 
-use crate::limits::TOPIC_IDLE_US;
+use crate::limits::{INDEX_LOOKS_PER_SCAN, TOPIC_IDLE_US};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
@@ -108,18 +108,20 @@ impl Topics {
     }
 
     /// Brings the topic's matches up to date with the index, keeping what connections were told.
+    /// Returns how many nodes of the index that took.
     #[inline]
     pub(crate) fn refresh_matches(
         &mut self,
         id: TopicId,
         index: &SubscriptionIndex,
         queues: &Slab<SubscriberQueue>,
-    ) {
+    ) -> usize {
         let topic = &mut self.slots[id.0 as usize];
         let is_stale = is_planted(Plant::StaleMatches) && !topic.matches.is_empty();
         if topic.generation != index.generation() && !is_stale {
-            Self::rebuild_matches(topic, &mut self.found, index, queues);
+            return Self::rebuild_matches(topic, &mut self.found, index, queues);
         }
+        0
     }
 
     #[cold]
@@ -128,8 +130,8 @@ impl Topics {
         found: &mut Vec<u32>,
         index: &SubscriptionIndex,
         queues: &Slab<SubscriberQueue>,
-    ) {
-        index.matches(&topic.name, found);
+    ) -> usize {
+        let looks = index.matches(&topic.name, found);
         let Topic { matches: old, generation, .. } = topic;
         let was_bound = |slot: u32| {
             // Slots are reused: only a queue made before the old list was is the one it names.
@@ -143,6 +145,7 @@ impl Topics {
             .map(|&slot| Match { queue: QueueId(slot), bound: was_bound(slot) })
             .collect();
         topic.generation = index.generation();
+        looks
     }
 
     /// The number of the topic's next message.
@@ -154,7 +157,8 @@ impl Topics {
     }
 
     /// Looks at the next `count` slots for topics idle for a minute, forgets them, and returns the
-    /// ids with the connections that were told their names.
+    /// ids with the connections that were told their names. Ends early where topics are costly to
+    /// match.
     pub(crate) fn forget_idle(
         &mut self,
         count: usize,
@@ -163,7 +167,11 @@ impl Topics {
         queues: &Slab<SubscriberQueue>,
     ) -> Vec<(TopicId, Vec<ConnectionId>)> {
         let mut forgotten = Vec::new();
+        let mut looks = 0;
         for _ in 0..count.min(self.slots.capacity()) {
+            if looks > INDEX_LOOKS_PER_SCAN {
+                break;
+            }
             let slot = self.idle_cursor;
             self.idle_cursor = if slot + 1 >= self.slots.capacity() { 0 } else { slot + 1 };
             let Some(topic) = self.slots.get(slot) else {
@@ -172,7 +180,7 @@ impl Topics {
             if topic.publishers > 0 || now_us.saturating_sub(topic.used_at_us) < TOPIC_IDLE_US {
                 continue;
             }
-            self.refresh_matches(TopicId(slot as u32), index, queues);
+            looks += self.refresh_matches(TopicId(slot as u32), index, queues);
             if !self.slots[slot].matches.is_empty() {
                 continue;
             }
@@ -201,4 +209,34 @@ pub(crate) fn note_bound(
         topic.bound.retain(|&told| is_open(told));
     }
     topic.bound.push(connection);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filters_that_are_costly_to_match_do_not_stretch_the_search_for_idle_topics() {
+        let mut index = SubscriptionIndex::new(7);
+        // Every way of writing twelve levels as `a` or `+`, with an end that no topic has.
+        for number in 0..1 << 12 {
+            let level = |at: usize| if number >> at & 1 == 0 { "a/" } else { "+/" };
+            let filter: String = (0..12).map(level).chain(["end"]).collect();
+            index.insert(&filter, 0);
+        }
+        let mut topics = Topics::new(7);
+        for number in 0..100 {
+            let name = format!("{}{number}", "a/".repeat(12));
+            topics.find_or_insert(&name, usize::MAX, 0);
+        }
+        let queues = Slab::new();
+        let mut scans = 0;
+        while topics.len() > 0 {
+            let before = topics.len();
+            topics.forget_idle(5_000, TOPIC_IDLE_US, &index, &queues);
+            assert!(before - topics.len() <= 5, "a scan looks at a bounded part of the index");
+            scans += 1;
+        }
+        assert!(scans <= 100, "and still gets there");
+    }
 }

@@ -8,14 +8,18 @@ use nexusd_wire::{
 
 use super::event::{ConnectionId, Now};
 use super::output::Output;
-use super::{Shard, Violation, open_connection, violation_at};
+use super::violation::Violation;
+use super::{Shard, open_connection};
 use crate::limits::{
-    CLOSE_LINGER_US, FILTERS_PER_SUBSCRIPTION_MAX, METADATA_BYTES_MAX,
-    SUBSCRIPTIONS_PER_CONNECTION_MAX,
+    BINDING_BYTES, CLOSE_LINGER_US, FILTER_BYTES, FILTERS_PER_SUBSCRIPTION_MAX, INDEX_NODE_BYTES,
+    METADATA_BYTES_MAX, SUBSCRIPTION_BYTES, SUBSCRIPTIONS_PER_CONNECTION_MAX,
 };
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{QueueLimits, SubscriberQueue};
+
+/// Characters of a malformed name that its error shows.
+const NAME_CHARACTERS_SHOWN: usize = 64;
 
 impl Shard {
     pub(super) fn on_hello(
@@ -37,7 +41,7 @@ impl Shard {
         if hello.role() != Role::Client {
             return Err(Violation {
                 code: ErrorCode::Unsupported,
-                ..violation_at(frame, "this version of the daemon accepts clients only")
+                ..Violation::by(frame, "this version of the daemon accepts clients only")
             });
         }
         let Some(connection) = open_connection(&mut self.connections, id) else {
@@ -89,14 +93,19 @@ impl Shard {
         let bound = connection.session.bindings.len();
         if slot > bound {
             let text = format!("topic ids are given in order: the next is {bound}, not {slot}");
-            return Err(violation_at(frame, &text));
+            return Err(Violation::by(frame, &text));
         }
         let limit = self.config.limits.topics;
         if slot >= limit {
-            return Err(violation_at(
+            return Err(Violation::by(
                 frame,
                 "the connection has bound as many topic ids as there may be",
             ));
+        }
+        if slot == bound && !self.plane.may_keep_for_clients(BINDING_BYTES) {
+            let text = "the daemon's clients have bound as many topic ids as its memory allows \
+                        (--memory-limit)";
+            return Err(Violation { code: ErrorCode::LimitReached, ..Violation::by(frame, text) });
         }
         let topic = match check_topic(name) {
             Err(cause) => Err((ErrorCode::InvalidTopic, invalid_name(name, cause))),
@@ -128,7 +137,10 @@ impl Shard {
                 let before = std::mem::replace(place, binding);
                 self.plane.release_binding(before);
             }
-            None => connection.session.bindings.push(binding),
+            None => {
+                connection.session.bindings.push(binding);
+                self.plane.client_bytes += BINDING_BYTES;
+            }
         }
         Ok(())
     }
@@ -143,7 +155,7 @@ impl Shard {
             return Ok(());
         };
         let Some(place) = connection.session.bindings.get_mut(slot) else {
-            return Err(violation_at(frame, "the topic id was never bound"));
+            return Err(Violation::by(frame, "the topic id was never bound"));
         };
         let before = std::mem::replace(place, Binding::Free);
         self.plane.release_binding(before);
@@ -182,14 +194,16 @@ impl Shard {
         for filter in &filters {
             self.plane.index.insert(filter, slot);
         }
-        self.plane.queues.insert(SubscriberQueue::new(
+        let queue = SubscriberQueue::new(
             subscription,
             id,
             limits,
             deliver_frame.into_boxed_slice(),
             filters,
             created_at,
-        ));
+        );
+        self.plane.client_bytes += queue.subscription_bytes();
+        self.plane.queues.insert(queue);
         self.plane.metrics.subscriptions += 1;
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
@@ -227,9 +241,18 @@ impl Shard {
             let text = format!("a subscription has at most {FILTERS_PER_SUBSCRIPTION_MAX} filters");
             return Err((ErrorCode::LimitReached, text));
         }
+        // At most: levels that other filters have too are kept once.
+        let mut bytes = SUBSCRIPTION_BYTES;
         for filter in filters {
             check_filter(filter)
                 .map_err(|cause| (ErrorCode::InvalidTopic, invalid_name(filter, cause)))?;
+            let levels = filter.split('/').count();
+            bytes += FILTER_BYTES + 2 * filter.len() + levels * INDEX_NODE_BYTES;
+        }
+        if !self.plane.may_keep_for_clients(bytes) {
+            let text = "the daemon's clients have as many subscriptions as its memory allows \
+                        (--memory-limit)";
+            return Err((ErrorCode::LimitReached, text.to_string()));
         }
         let unsupported = |text: &str| Err((ErrorCode::Unsupported, text.to_string()));
         match subscribe.policy().unwrap_or(OverflowPolicy::DropOldest) {
@@ -338,9 +361,8 @@ impl Shard {
         if std::mem::take(&mut connection.inbound.is_paused) {
             self.outputs.push_back(Output::ResumeReceive(id));
         }
-        for (_, queue) in subscriptions {
-            self.remove_queue(id, queue);
-        }
+        let queues: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
+        self.remove_queues(id, &queues);
         self.scan_by(now.mono_us + CLOSE_LINGER_US);
         self.schedule(id);
         self.close_if_done(id);
@@ -371,8 +393,11 @@ impl Shard {
     }
 }
 
+/// What is wrong with a name, of which the error shows the start: it may be longer than any frame.
 fn invalid_name(name: &str, cause: NameError) -> String {
-    format!("'{}': {cause}", name.escape_debug())
+    let shown: String = name.chars().take(NAME_CHARACTERS_SHOWN).collect();
+    let dots = if shown.len() < name.len() { "…" } else { "" };
+    format!("'{}{dots}': {cause}", shown.escape_debug())
 }
 
 impl Shard {

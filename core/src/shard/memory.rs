@@ -29,6 +29,9 @@ impl Plane {
     /// Makes room for one large frame of `stride` bytes; `false` if it cannot be made. No run may
     /// be open.
     pub(crate) fn make_room_for_large(&mut self, stride: usize) -> bool {
+        if !self.log.may_land(stride) {
+            return false;
+        }
         while !self.log.may_allocate(stride) {
             // The tail is no candidate while it is written to.
             self.log.close_tail();
@@ -40,11 +43,15 @@ impl Plane {
     }
 
     /// Recycles until the queues' extents are inside the budget again: many queues with many short
-    /// extents can outgrow the log they refer to.
+    /// extents can outgrow the log they refer to. Free segments are given back first.
     #[cold]
     pub(crate) fn shrink_to_budget(&mut self) {
-        self.log.close_tail();
-        while self.log.is_over_budget() && self.recycle_one() {}
+        while !self.log.may_allocate(0) {
+            self.log.close_tail();
+            if !self.recycle_one() {
+                return;
+            }
+        }
     }
 
     /// Frees the oldest segment that can be freed; `false` if none can.
@@ -68,6 +75,18 @@ impl Plane {
         let is_sparse = live < (SEGMENT_BYTES / EVACUATION_SHARE) as u64
             && self.log.kind(segment) == SegmentKind::Log
             && self.log.may_keep_block(live as usize);
+        // Where a half-sent frame cannot be moved, dropping the others' messages frees nothing.
+        let half_sent = |id: &QueueId| {
+            let queue = self.queues.get(id.0 as usize);
+            queue.map_or(0, |queue| queue.half_sent_in(segment, &self.log))
+        };
+        let stuck: usize = holders.iter().map(half_sent).sum();
+        if stuck > 0
+            && (self.log.kind(segment) != SegmentKind::Log || !self.log.may_keep_block(stuck))
+        {
+            self.log.restore_holders(segment, holders);
+            return false;
+        }
         // Holders are kept alive by a reference of our own while they are dealt with.
         self.log.retain(segment, 1);
         if is_sparse && live > 0 {

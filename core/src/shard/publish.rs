@@ -8,6 +8,8 @@
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::{GapReason, OverflowPolicy, PublishAckEntry, PublishStatus};
 use nexusd_wire::{
     DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId,
@@ -15,7 +17,10 @@ use nexusd_wire::{
 use slab::Slab;
 
 use super::event::{ConnectionId, Now};
-use crate::limits::{BLOCK_RESUME_EIGHTHS, BLOCKED_READ_BYTES, Limits, METADATA_BYTES_MAX};
+use crate::limits::{
+    BLOCK_RESUME_EIGHTHS, BLOCKED_READ_BYTES, CLIENT_BYTES_MIN, CLIENT_SHARE, Limits,
+    METADATA_BYTES_MAX,
+};
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::metrics::Metrics;
 use crate::overflow;
@@ -27,7 +32,7 @@ use crate::topic::{Topics, note_bound};
 
 /// Owed acks beyond this are sent before more messages are looked at, so that a PublishAck frame
 /// stays far below the limit of control frames.
-const ACKS_PER_FRAME: usize = 1024;
+pub(super) const ACKS_PER_FRAME: usize = 1024;
 
 /// Why a message was not accepted.
 #[derive(Debug)]
@@ -44,7 +49,7 @@ pub(crate) enum Refusal {
     Metadata(DecodeError),
     /// It asks for something this version does not do.
     Unsupported(&'static str),
-    /// Running sends hold all of the log.
+    /// Running sends and large messages on their way hold all of the log.
     NoMemory,
 }
 
@@ -93,8 +98,10 @@ pub(crate) struct Plane {
     pub(crate) newly_ready: Vec<QueueId>,
     /// Publishers that a queue no longer holds back, with that queue.
     pub(crate) released: Vec<(ConnectionId, QueueId)>,
-    /// Full `block` queues.
-    pub(crate) blocked: Vec<QueueId>,
+    /// Full `block` queues and since when, the one that is due first in front.
+    pub(crate) blocked: BTreeSet<(u64, QueueId)>,
+    /// Memory of subscriptions, without the index, and of topic ids that clients bound.
+    pub(crate) client_bytes: usize,
     /// Generation of the open connection at each index, plus one; 0 where there is none.
     pub(crate) open_generations: Vec<u64>,
 }
@@ -112,9 +119,16 @@ impl Plane {
             run: None,
             newly_ready: Vec::new(),
             released: Vec::new(),
-            blocked: Vec::new(),
+            blocked: BTreeSet::new(),
+            client_bytes: 0,
             open_generations: Vec::new(),
         }
+    }
+
+    /// Whether clients may have the daemon keep `bytes` more of subscriptions and topic ids.
+    pub(crate) fn may_keep_for_clients(&self, bytes: usize) -> bool {
+        let most = (self.limits.memory_bytes / CLIENT_SHARE).max(CLIENT_BYTES_MIN);
+        self.client_bytes + self.index.bytes() + bytes <= most
     }
 
     /// Accepts one message: numbers it, copies it to the log, adds it to the open run.
@@ -359,8 +373,8 @@ impl Plane {
     /// The queue holds nobody back any more.
     pub(crate) fn unblock(&mut self, id: QueueId) {
         let queue = &mut self.queues[id.0 as usize];
-        if queue.blocked_since_us.take().is_some() {
-            self.blocked.retain(|blocked| *blocked != id);
+        if let Some(since) = queue.blocked_since_us.take() {
+            self.blocked.remove(&(since, id));
             self.released.extend(queue.waiting.drain(..).map(|publisher| (publisher, id)));
         }
     }
@@ -368,23 +382,19 @@ impl Plane {
     /// Ends the blocking of queues that held publishers back for too long: they drop their oldest
     /// and go on doing so until they have been drained. Returns when the next one is due.
     pub(crate) fn expire_blocking(&mut self, now: Now) -> Option<u64> {
-        let timeout = self.limits.block_timeout_us;
-        let mut next = None;
-        for id in self.blocked.clone() {
-            let queue = &mut self.queues[id.0 as usize];
-            let Some(since) = queue.blocked_since_us else {
-                continue;
-            };
-            let due = since + timeout;
-            if due > now.mono_us {
-                next = Some(next.map_or(due, |next: u64| next.min(due)));
-                continue;
+        while let Some(&(since, id)) = self.blocked.first() {
+            let due = since + self.limits.block_timeout_us;
+            if due > now.mono_us || is_planted(Plant::BlockNeverExpires) {
+                return Some(due);
             }
+            let queue = &mut self.queues[id.0 as usize];
             queue.block_expired = true;
-            cut(queue, &mut self.log, &mut self.metrics);
+            if queue.is_over_limit() {
+                cut(queue, &mut self.log, &mut self.metrics);
+            }
             self.unblock(id);
         }
-        next
+        None
     }
 
     /// Takes a queue out: its filters, its place among the matches, its messages. A frame that is
@@ -396,6 +406,7 @@ impl Plane {
         if !queue.is_dying {
             queue.is_dying = true;
             self.metrics.subscriptions -= 1;
+            self.client_bytes -= queue.subscription_bytes();
             let removed =
                 if is_planted(Plant::UnsubscribeKeepsMatch) { 0 } else { queue.filters.len() };
             for filter in &queue.filters[..removed] {
@@ -460,7 +471,7 @@ fn hold_back(
     queue: &mut SubscriberQueue,
     id: QueueId,
     publisher: Option<&mut Publisher<'_>>,
-    blocked: &mut Vec<QueueId>,
+    blocked: &mut BTreeSet<(u64, QueueId)>,
     metrics: &mut Metrics,
     now: Now,
 ) -> bool {
@@ -475,16 +486,15 @@ fn hold_back(
     };
     if queue.blocked_since_us.is_none() {
         queue.blocked_since_us = Some(now.mono_us);
-        blocked.push(id);
+        blocked.insert((now.mono_us, id));
     }
-    let held_by = &mut publisher.session.held_by;
-    if !held_by.contains(&id) {
-        if held_by.is_empty() {
+    let was_free = publisher.session.held_by.is_empty();
+    if publisher.session.held_by.insert(id) {
+        if was_free {
             publisher.session.held_allowance = BLOCKED_READ_BYTES;
             metrics.publisher_pauses += 1;
             FrameEncoder::bare(publisher.control, &Header::new(FrameKind::PublishPause, 0, 0));
         }
-        held_by.push(id);
         queue.waiting.push(publisher.id);
     }
     true

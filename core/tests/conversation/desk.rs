@@ -1,8 +1,10 @@
 //! A desk in front of a shard: opens connections, says frames, collects what is heard. Sends take
 //! everything at once unless a connection is stalled.
 
+use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
-    Command, ConnectionId, Event, Limits, Now, Output, PeerAddress, Service, Shard, ShardConfig,
+    CloseReason, Command, ConnectionId, Event, Limits, Metrics, Now, Output, PeerAddress, Service,
+    Shard, ShardConfig,
 };
 use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role};
 use nexusd_wire::{
@@ -50,12 +52,16 @@ pub struct Desk {
 
 impl Desk {
     pub fn new() -> Self {
+        Self::with_limits(Limits { memory_bytes: 8 << 20, ..Limits::default() })
+    }
+
+    pub fn with_limits(limits: Limits) -> Self {
         let config = ShardConfig {
             node: NodeId(1),
             cluster: "test".into(),
             software: "test".into(),
             seed: 7,
-            limits: Limits { memory_bytes: 8 << 20, ..Limits::default() },
+            limits,
         };
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
         Self { shard: Shard::new(config), encoder: FrameEncoder::new(), seats: Vec::new(), now }
@@ -103,7 +109,11 @@ impl Desk {
         )
     }
 
-    fn subscribe_as(&mut self, id: ConnectionId, request: &SubscribeRequest<'_>) -> SubscriptionId {
+    pub fn subscribe_as(
+        &mut self,
+        id: ConnectionId,
+        request: &SubscribeRequest<'_>,
+    ) -> SubscriptionId {
         let mut bytes = Vec::new();
         self.encoder.subscribe(&mut bytes, request);
         self.say(id, &bytes);
@@ -188,6 +198,20 @@ impl Desk {
         self.now.mono_us = end;
     }
 
+    /// The client's end of the connection closes.
+    pub fn end(&mut self, connection: ConnectionId) {
+        self.event(Event::Closed { connection, reason: CloseReason::EndOfStream });
+    }
+
+    pub fn metrics(&self) -> Metrics {
+        self.shard.metrics()
+    }
+
+    /// Bytes that the rest of a large frame still has to bring.
+    pub fn landing_zone(&mut self, id: ConnectionId) -> Option<usize> {
+        self.shard.landing_zone(id).map(|zone| zone.len())
+    }
+
     pub fn is_finished(&self) -> bool {
         self.shard.is_finished()
     }
@@ -200,7 +224,7 @@ impl Desk {
     pub fn heard(&mut self, id: ConnectionId) -> Vec<Heard> {
         let received = std::mem::take(&mut self.seats[id.index as usize].received);
         let mut input = received.as_slice();
-        let mut cutter = FrameCutter::new(u32::MAX, u32::MAX, usize::MAX);
+        let mut cutter = FrameCutter::new(u32::MAX, CONTROL_BYTES_MAX, usize::MAX);
         let mut heard = Vec::new();
         while let Cut::Frame(frame) =
             cutter.next(&mut input).expect("the shard speaks the protocol")
@@ -239,7 +263,7 @@ impl Desk {
                 }
                 Output::Close(connection) => {
                     self.seats[connection.index as usize].closed = true;
-                    let reason = nexusd_core::CloseReason::Asked;
+                    let reason = CloseReason::Asked;
                     self.shard.on_event(self.now, Event::Closed { connection, reason });
                 }
                 _ => {}

@@ -3,6 +3,7 @@
 mod cut_sends;
 #[allow(unreachable_pub)]
 mod desk;
+mod hostile;
 mod memory;
 
 use desk::{Desk, Heard};

@@ -355,13 +355,12 @@ impl<'c> World<'c> {
             return Ok(());
         }
         self.check_rest()?;
-        let victims = || self.slots.iter().flatten().filter(|c| c.conversation.is_welcome);
-        let victim = victims().map(|connection| connection.socket.id).next();
-        match victim {
+        match self.victim() {
             Some(victim) if self.operations_behind_silence > 0 => {
                 trace!(self.trace, "silence of {victim:?}");
                 let since_us = self.clock.now().mono_us;
                 self.phase = Phase::Silence { victim, since_us, turns: 0 };
+                self.flood_victim(victim);
                 self.give_up_topics();
                 Ok(())
             }
@@ -401,6 +400,17 @@ impl<'c> World<'c> {
         Ok(())
     }
 
+    /// Who will be silent: somebody with a small `block` queue, if there is one.
+    fn victim(&self) -> Option<ConnectionId> {
+        let welcome = || self.slots.iter().flatten().filter(|c| c.conversation.is_welcome);
+        let blocks = |connection: &Connection| {
+            let streams = &connection.conversation.known_streams;
+            streams.iter().any(|&stream| self.oracle.stream(stream).is_small_block_queue())
+        };
+        let victim = welcome().find(|connection| blocks(connection)).or_else(|| welcome().next());
+        victim.map(|connection| connection.socket.id)
+    }
+
     /// Nothing is published; one client says nothing at all any more, all others live on.
     fn turn_silence(
         &mut self,
@@ -426,6 +436,12 @@ impl<'c> World<'c> {
                     || conversation.fatal_error.is_none()
                     || !conversation.is_welcome,
                 "connection {} showed life and was given up",
+                conversation.number
+            );
+            ensure!(
+                !conversation.is_held_back
+                    || now_us - since_us <= self.scenario.limits.block_timeout_us + TIMER_SLACK_US,
+                "connection {} is held back for longer than a queue may block",
                 conversation.number
             );
         }

@@ -23,33 +23,31 @@ impl Oracle {
             return Ok(());
         }
         let unexplained = self.unexplained_refusals();
-        {
-            let (mut had, mut owed_low, mut owed_high) = (stream.unattributed, 0, 0);
-            for (topic, cursor) in
-                self.topics.iter().zip(&stream.cursors).filter(|(_, c)| c.matches)
-            {
-                let count = cursor.delivered + cursor.missed;
-                let low =
-                    topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
-                let high = topic.fed - cursor.settled_before.min(topic.fed);
-                had += count;
-                owed_low += low;
-                owed_high += high;
-                ensure!(
-                    (count >= low || stream.unattributed > 0) && count <= high,
-                    "{}: {:?} had {} messages and was told of {} lost; owed are {low} to {high}",
-                    topic.name,
-                    stream.filters,
-                    cursor.delivered,
-                    cursor.missed
-                );
+        let (mut had, mut owed_low, mut owed_high) = (stream.unattributed, 0, 0);
+        for (topic, cursor) in self.topics.iter().zip(&stream.cursors) {
+            if !cursor.matches {
+                continue;
             }
+            let count = cursor.delivered + cursor.missed;
+            let low = topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
+            let high = topic.fed.saturating_sub(cursor.settled_before);
+            had += count;
+            owed_low += low;
+            owed_high += high;
             ensure!(
-                had >= owed_low && had <= owed_high,
-                "{:?} had or lost {had} messages in all; owed are {owed_low} to {owed_high}",
-                stream.filters
+                (count >= low || stream.unattributed > 0) && count <= high,
+                "{}: {:?} had {} messages and was told of {} lost; owed are {low} to {high}",
+                topic.name,
+                stream.filters,
+                cursor.delivered,
+                cursor.missed
             );
         }
+        ensure!(
+            (owed_low..=owed_high).contains(&had),
+            "{:?} had or lost {had} messages in all; owed are {owed_low} to {owed_high}",
+            stream.filters
+        );
         Ok(())
     }
 

@@ -155,6 +155,17 @@ impl Stream {
         }
     }
 
+    /// Whether it is open and holds publishers back after few messages.
+    pub fn is_small_block_queue(&self) -> bool {
+        let is_small = self.queue_messages <= 100 || self.queue_bytes <= 20_000;
+        self.state == StreamState::Open && self.policy == OverflowPolicy::Block && is_small
+    }
+
+    /// Whether it wants a topic.
+    pub fn wants(&self, topic: usize) -> bool {
+        self.cursors[topic].matches
+    }
+
     /// Whether its queue can have overflowed by now.
     pub(super) fn may_have_dropped(&mut self, now_us: u64, block_timeout_us: u64) -> bool {
         self.may_have_dropped |=

@@ -1,6 +1,6 @@
 //! What clients and the daemon's other threads do, one operation at a time, and the faults.
 
-use nexusd_core::{CloseReason, Command, Service};
+use nexusd_core::{CloseReason, Command, ConnectionId, Service};
 use nexusd_wire::control::{OverflowPolicy, Role as HelloRole};
 use nexusd_wire::{
     FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest, SubscriptionId,
@@ -24,6 +24,10 @@ const RUDE_OUTBOX_BYTES_MAX: usize = 2 << 20;
 const STREAMS_MAX: usize = 5;
 /// Acknowledged messages in a flood: more than one PublishAck answers, all in one receive.
 const FLOOD_MESSAGES: u64 = 1_300;
+/// Messages for a client that will not read: more than its socket and a small queue take.
+const VICTIM_MESSAGES: usize = 220;
+/// Their length.
+const VICTIM_MESSAGE_BYTES: usize = 1_000;
 /// Pings in a flood: enough to fill a connection's control backlog.
 const FLOOD_PINGS: u64 = 6_000;
 
@@ -233,6 +237,26 @@ impl World<'_> {
         conversation.write(Sent::Other, self.coverage, |out| {
             FrameEncoder::topic_unbind(out, TopicId(id as u32));
         });
+    }
+
+    /// Somebody publishes more than the `block` queues of a client take that will not read.
+    pub(super) fn flood_victim(&mut self, victim: ConnectionId) {
+        let Some(connection) = self.slots[victim.index as usize].as_deref() else { return };
+        let streams = connection.conversation.known_streams.iter();
+        let streams: Vec<_> = streams.map(|&stream| self.oracle.stream(stream)).collect();
+        let mut topics = 0..self.scenario.client_topics();
+        let wanted = |topic: &usize| {
+            streams.iter().any(|stream| stream.is_small_block_queue() && stream.wants(*topic))
+        };
+        let Some(topic) = topics.find(wanted) else { return };
+        let is_other = |connection: &Connection| {
+            connection.socket.id != victim && connection.conversation.is_welcome
+        };
+        let publisher = self.slots.iter().position(|slot| slot.as_deref().is_some_and(is_other));
+        let Some(publisher) = publisher else { return };
+        for _ in 0..VICTIM_MESSAGES {
+            self.publish_one(publisher, topic, VICTIM_MESSAGE_BYTES, MessageFlags::default());
+        }
     }
 
     /// Clients release their topics and end their subscriptions, most of them.

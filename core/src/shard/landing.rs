@@ -1,0 +1,130 @@
+//! Large messages: received into a segment of their own, without a second copy.
+//!
+//! The cutter names a large frame by its first bytes; a place of its whole length is taken from the
+//! log's budget, and what follows goes there, copied from buffers or received in place by the
+//! driver. A message that is refused is thrown away as it comes, so that the stream goes on behind
+//! it.
+
+use nexusd_wire::Header;
+
+use super::event::{ConnectionId, Now};
+use super::output::Output;
+use super::publish::{Publisher, Refusal};
+use super::violation::Violation;
+use super::{Shard, open_connection};
+use crate::connection::{Connection, Landing};
+use crate::plant::{Plant, is_planted};
+use crate::session::SessionState;
+
+impl Shard {
+    /// A large message begins: finds a place for it, or decides to throw it away.
+    pub(super) fn begin_landing(
+        &mut self,
+        id: ConnectionId,
+        head: &[u8],
+        stride: usize,
+        at: u64,
+    ) -> Result<(), Violation> {
+        let Some(header) = Header::peek(head).copied() else {
+            return Ok(());
+        };
+        let stride = stride - 8 * usize::from(is_planted(Plant::LandingCutShort));
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let refusal = match self.plane.admit(&connection.session, &header) {
+            Ok(topic) if self.plane.make_room_for_large(stride) => {
+                let segment = self.plane.log.open_landing(stride);
+                self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
+                let landing = Landing::Segment { segment, filled: head.len(), stride, topic };
+                connection.inbound.landing = Some(landing);
+                if head.len() < stride {
+                    self.outputs.push_back(Output::ReceiveInPlace(id));
+                }
+                return Ok(());
+            }
+            Ok(_) => Refusal::NoMemory,
+            Err(refusal) => refusal,
+        };
+        connection.inbound.landing = Some(Landing::Discard { remaining: stride - head.len() });
+        self.refuse(id, &header, at, refusal)
+    }
+
+    /// Copies received bytes to where the large frame goes; returns how many were its.
+    pub(super) fn land(&mut self, id: ConnectionId, input: &[u8]) -> usize {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return 0;
+        };
+        match &mut connection.inbound.landing {
+            Some(Landing::Segment { segment, filled, stride, .. }) => {
+                let taken = input.len().min(*stride - *filled);
+                let memory = self.plane.log.landing_memory(*segment);
+                memory[*filled..*filled + taken].copy_from_slice(&input[..taken]);
+                *filled += taken;
+                taken
+            }
+            Some(Landing::Discard { remaining }) => {
+                let taken = input.len().min(*remaining);
+                *remaining -= taken;
+                taken
+            }
+            None => 0,
+        }
+    }
+
+    pub(super) fn on_landed(&mut self, id: ConnectionId, bytes: usize, now: Now) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        connection.session.last_received_us = now.mono_us;
+        connection.session.pinged_at_us = None;
+        let Some(Landing::Segment { filled, stride, .. }) = &mut connection.inbound.landing else {
+            return;
+        };
+        debug_assert!(*filled + bytes <= *stride, "the landing zone ends with the frame");
+        *filled = (*filled + bytes).min(*stride);
+        connection.inbound.cutter.skipped(bytes);
+        let position = connection.inbound.cutter.position();
+        if connection.session.state == SessionState::Open {
+            let result = self.finish_landing(id, position, now);
+            self.end_of_bytes(id, now);
+            if let Err(violation) = result {
+                self.violate(id, &violation, now);
+            }
+        }
+    }
+
+    /// Publishes the large frame if it is complete; `position` is the stream position behind what
+    /// has arrived. Returns whether the stream goes on with another frame.
+    pub(super) fn finish_landing(
+        &mut self,
+        id: ConnectionId,
+        position: u64,
+        now: Now,
+    ) -> Result<bool, Violation> {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(false);
+        };
+        let Connection { inbound, session, outbound, .. } = connection;
+        match inbound.landing {
+            Some(Landing::Segment { segment, filled, stride, topic }) if filled == stride => {
+                inbound.landing = None;
+                session.held_allowance = session.held_allowance.saturating_sub(stride);
+                let header = Header::peek(self.plane.log.landing_memory(segment)).copied();
+                let mut publisher = Publisher { id, session, control: &mut outbound.control };
+                let result = self.plane.publish_landed(&mut publisher, segment, topic, now);
+                self.plane.log.release(segment);
+                if let (Err(refusal), Some(header)) = (result, header) {
+                    self.refuse(id, &header, position - stride as u64, refusal)?;
+                }
+                Ok(true)
+            }
+            Some(Landing::Discard { remaining: 0 }) => {
+                inbound.landing = None;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+            None => Ok(true),
+        }
+    }
+}
