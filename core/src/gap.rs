@@ -28,41 +28,37 @@ impl Gap {
         self.missed
     }
 
-    /// Adds one lost message. Messages of a topic come in order of their sequence.
-    pub(crate) fn note(&mut self, topic: TopicId, sequence: Sequence) {
-        self.missed += 1;
-        let sequence = Sequence(sequence.0 + u64::from(is_planted(Plant::GapOffByOne)));
-        let continues = |entry: &&mut (TopicId, Sequence, Sequence)| {
-            entry.0 == topic && entry.2.0 + 1 == sequence.0
-        };
-        // Losses come in runs of a topic, so the last entry is nearly always the one.
-        if let Some(entry) = self.entries.last_mut().filter(|entry| continues(entry)) {
-            entry.2 = sequence;
-        } else if let Some(entry) = self.entries.iter_mut().find(continues) {
-            entry.2 = sequence;
-        } else if self.entries.len() < GAP_TOPICS_MAX {
-            self.entries.push((topic, sequence, sequence));
-        } else {
-            self.rest += 1;
-        }
+    /// Adds `messages` lost messages of a topic, numbered from `first`. Those of a topic come in
+    /// order of their sequence.
+    pub(crate) fn note(&mut self, topic: TopicId, first: Sequence, messages: u64) {
+        let first = Sequence(first.0 + u64::from(is_planted(Plant::GapOffByOne)));
+        self.missed += messages;
+        self.add(topic, first, Sequence(first.0 + messages - 1));
     }
 
     /// Adds the losses of a later gap.
     pub(crate) fn absorb(&mut self, later: &Self) {
         for &(topic, first, last) in &later.entries {
-            let continues = |entry: &&mut (TopicId, Sequence, Sequence)| {
-                entry.0 == topic && entry.2.0 + 1 == first.0
-            };
-            if let Some(entry) = self.entries.iter_mut().find(continues) {
-                entry.2 = last;
-            } else if self.entries.len() < GAP_TOPICS_MAX {
-                self.entries.push((topic, first, last));
-            } else {
-                self.rest += last.0 - first.0 + 1;
-            }
+            self.add(topic, first, last);
         }
         self.rest += later.rest;
         self.missed += later.missed;
+    }
+
+    fn add(&mut self, topic: TopicId, first: Sequence, last: Sequence) {
+        let continues = |entry: &&mut (TopicId, Sequence, Sequence)| {
+            entry.0 == topic && entry.2.0 + 1 == first.0
+        };
+        // Losses come in runs of a topic, so the last entry is nearly always the one.
+        if let Some(entry) = self.entries.last_mut().filter(|entry| continues(entry)) {
+            entry.2 = last;
+        } else if let Some(entry) = self.entries.iter_mut().find(continues) {
+            entry.2 = last;
+        } else if self.entries.len() < GAP_TOPICS_MAX {
+            self.entries.push((topic, first, last));
+        } else {
+            self.rest += last.0 - first.0 + 1;
+        }
     }
 
     /// The frame's contents.
@@ -84,10 +80,10 @@ mod tests {
     #[test]
     fn a_later_gap_joins_an_earlier_one_without_losing_count() {
         let mut gap = Gap::new(GapReason::SlowConsumer);
-        gap.note(TopicId(1), Sequence(1));
+        gap.note(TopicId(1), Sequence(1), 1);
         let mut later = Gap::new(GapReason::Memory);
         for topic in 1..=80 {
-            later.note(TopicId(topic), Sequence(2));
+            later.note(TopicId(topic), Sequence(2), 1);
         }
         gap.absorb(&later);
         let report = gap.report(SubscriptionId(9));
@@ -99,12 +95,12 @@ mod tests {
     fn runs_of_a_topic_share_an_entry_and_further_topics_are_counted() {
         let mut gap = Gap::new(GapReason::SlowConsumer);
         for sequence in 5..8 {
-            gap.note(TopicId(1), Sequence(sequence));
-            gap.note(TopicId(2), Sequence(sequence + 10));
+            gap.note(TopicId(1), Sequence(sequence), 1);
+            gap.note(TopicId(2), Sequence(sequence + 10), 1);
         }
-        gap.note(TopicId(1), Sequence(20));
+        gap.note(TopicId(1), Sequence(20), 1);
         for topic in 100..200 {
-            gap.note(TopicId(topic), Sequence(1));
+            gap.note(TopicId(topic), Sequence(1), 1);
         }
         let report = gap.report(SubscriptionId(9));
         assert_eq!(report.entries[0], (TopicId(1), Sequence(5), Sequence(7)));

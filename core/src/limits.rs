@@ -80,6 +80,8 @@ pub const GAP_TOPICS_MAX: usize = 64;
 pub const GAPS_TOGETHER_MAX: usize = 8;
 /// An overflowing queue is cut to this many eighths of its limit.
 pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
+/// What is left when an extent goes whole for that: at least this many eighths of what is kept.
+pub const OVERFLOW_LEAVE_EIGHTHS: u64 = 6;
 /// A blocked queue lets publishers go on at this many eighths of its limit.
 pub const BLOCK_RESUME_EIGHTHS: u64 = 4;
 

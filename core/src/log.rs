@@ -10,7 +10,7 @@
 //! references or pins is never freed or rewritten; frames start at multiples of 8 and lie whole in
 //! one segment.
 
-use nexusd_wire::{HEADER_BYTES, Header};
+use nexusd_wire::{HEADER_BYTES, Header, TopicId};
 
 use crate::limits::{
     EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, LANDING_SHARE, SEGMENT_BYTES,
@@ -34,6 +34,8 @@ pub(crate) struct Extent {
     pub(crate) start: u32,
     pub(crate) len: u32,
     pub(crate) messages: u32,
+    /// The topic of all of them: they are then numbered one by one. `None` if there are several.
+    pub(crate) topic: Option<TopicId>,
 }
 
 impl Extent {

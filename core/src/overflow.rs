@@ -1,16 +1,17 @@
 //! What a queue gives up, and how that is told.
 //!
 //! Messages are dropped from the front, oldest first, many at a time: an overflowing queue is cut to
-//! 7/8 of its bound, so that the walk over frame headers is paid once per eighth. Binds in the
-//! dropped stretch are kept, a Gap takes the messages' place, and a frame that is half on the wire
-//! stays. Nothing here decides *whether* to drop: that is policy, in `shard/publish.rs`, or memory,
-//! in `shard/memory.rs`.
+//! 7/8 of its bound, and an extent goes whole where that leaves 5/8, so that a subscriber who is
+//! stalled for good costs next to nothing. Binds in the dropped stretch are kept, a Gap takes the
+//! messages' place, and a frame that is half on the wire stays. Nothing here decides *whether* to
+//! drop: that is policy, in `shard/publish.rs`, or memory, in `shard/memory.rs`.
 
+use nexusd_wire::Header;
 use nexusd_wire::control::GapReason;
 
 use crate::gap::Gap;
-use crate::limits::{GAPS_TOGETHER_MAX, OVERFLOW_KEEP_EIGHTHS};
-use crate::log::{Log, SegmentId};
+use crate::limits::{GAPS_TOGETHER_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS};
+use crate::log::{Extent, Log, SegmentId};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, SubscriberQueue, share};
 
@@ -82,19 +83,29 @@ fn drop_oldest(
                 gaps += 1;
             }
             Some(Item::Extent(front)) => {
-                while front.messages > 0
-                    && (queue.messages > keep_messages || queue.bytes > keep_bytes)
-                {
-                    let header = log.header(front.segment, front.start);
-                    let stride = header.stride() as u32;
-                    gap.note(header.topic(), header.sequence());
-                    front.start += stride;
-                    front.len -= stride;
-                    front.messages -= 1;
-                    queue.messages -= 1;
-                    queue.bytes -= u64::from(stride);
-                    dropped += 1;
-                }
+                let over_messages = queue.messages.saturating_sub(keep_messages);
+                let over_bytes = queue.bytes.saturating_sub(keep_bytes);
+                // Bounds that are kept already do not count.
+                let leaves_enough = |over: u64, left: u64, keep: u64| {
+                    over == 0 || left >= share(keep, OVERFLOW_LEAVE_EIGHTHS).max(1)
+                };
+                let (messages, bytes) = (u64::from(front.messages), u64::from(front.len));
+                let whole = front.topic.filter(|_| {
+                    leaves_enough(over_messages, queue.messages - messages, keep_messages)
+                        && leaves_enough(over_bytes, queue.bytes - bytes, keep_bytes)
+                });
+                let (messages, bytes) = match whole {
+                    Some(topic) => {
+                        let first = log.header(front.segment, front.start).sequence();
+                        gap.note(topic, first, messages);
+                        (front.messages, front.len) = (0, 0);
+                        (messages, bytes)
+                    }
+                    None => drop_front(front, log, &mut gap, over_messages, over_bytes),
+                };
+                queue.messages -= messages;
+                queue.bytes -= bytes;
+                dropped += messages;
                 if front.messages == 0 {
                     let segment = front.segment;
                     queue.items.pop_front();
@@ -112,4 +123,37 @@ fn drop_oldest(
         queue.items.push_front(item);
     }
     dropped
+}
+
+/// Drops whole frames off the front of an extent until at least `over_messages` and `over_bytes` are
+/// gone, or the extent is used up, and notes them; returns the messages and bytes dropped.
+fn drop_front(
+    extent: &mut Extent,
+    log: &Log,
+    gap: &mut Gap,
+    over_messages: u64,
+    over_bytes: u64,
+) -> (u64, u64) {
+    let mut rest = log.bytes(extent.segment, extent.start, extent.len);
+    let (mut messages, mut bytes) = (0, 0);
+    while let Some(first) = Header::peek(rest)
+        && (messages < over_messages || bytes < over_bytes)
+    {
+        let before = messages;
+        while let Some(header) = Header::peek(rest)
+            && header.topic() == first.topic()
+            && (messages < over_messages || bytes < over_bytes)
+        {
+            debug_assert_eq!(header.sequence().0 - first.sequence().0, messages - before);
+            let stride = header.stride();
+            rest = rest.get(stride..).unwrap_or_default();
+            messages += 1;
+            bytes += stride as u64;
+        }
+        gap.note(first.topic(), first.sequence(), messages - before);
+    }
+    extent.start += bytes as u32;
+    extent.len -= bytes as u32;
+    extent.messages -= messages as u32;
+    (messages, bytes)
 }

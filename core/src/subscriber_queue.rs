@@ -129,6 +129,7 @@ impl SubscriberQueue {
         {
             last.len += run.len;
             last.messages += run.messages;
+            last.topic = last.topic.filter(|topic| Some(*topic) == run.topic);
             return;
         }
         log.retain(run.segment, 1);

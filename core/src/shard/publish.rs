@@ -212,7 +212,7 @@ impl Plane {
             return Err(Refusal::NoMemory);
         }
         let (segment, start) = self.log.room(stride).ok_or(Refusal::NoMemory)?;
-        let extent = Extent { segment, start, len: 0, messages: 0 };
+        let extent = Extent { segment, start, len: 0, messages: 0, topic: Some(topic) };
         self.open_run(topic, extent, publisher.session.acks.len());
         Ok(())
     }
@@ -245,7 +245,8 @@ impl Plane {
         let accepted = accepted_header(&header, topic, sequence, now);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
-        let extent = Extent { segment, start: 0, len: stride as u32, messages: 1 };
+        let extent =
+            Extent { segment, start: 0, len: stride as u32, messages: 1, topic: Some(topic) };
         self.open_run(topic, extent, publisher.session.acks.len());
         publisher.session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
@@ -282,7 +283,8 @@ impl Plane {
         let Some(header) = Header::peek(frame).copied() else {
             return;
         };
-        self.open_run(topic, Extent { segment, start, len: stride as u32, messages: 1 }, 0);
+        let extent = Extent { segment, start, len: stride as u32, messages: 1, topic: Some(topic) };
+        self.open_run(topic, extent, 0);
         let fits = self.log.append(&header, frame);
         debug_assert!(fits, "there was room");
         self.flush_run(None, now);

@@ -84,6 +84,23 @@ fn slow_subscriber_drops_oldest_and_learns_the_gap() {
 }
 
 #[test]
+fn the_smallest_queue_keeps_the_newest_message() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["t"], OverflowPolicy::DropOldest, 1);
+    desk.stall(subscriber);
+    desk.bind(publisher, 0, "t");
+    for _ in 0..40 {
+        desk.publish(publisher, 0, b"payload", MessageFlags::default());
+    }
+    desk.go_on(subscriber);
+    let heard = desk.heard(subscriber);
+    let had = heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
+    assert_eq!(had, 1, "{heard:?}");
+    assert!(matches!(heard.last(), Some(Heard::Message { sequence: 40, .. })), "{heard:?}");
+}
+
+#[test]
 fn a_full_block_queue_pauses_the_publisher_until_it_is_drained() {
     let mut desk = Desk::new();
     let subscriber = desk.greet();

@@ -1,6 +1,6 @@
 //! One subscription as its subscriber sees it: what it asked for and what it has had.
 
-use nexusd_core::limits::OVERFLOW_KEEP_EIGHTHS;
+use nexusd_core::limits::{OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS};
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, filter_matches};
 
@@ -173,11 +173,10 @@ impl Stream {
         self.may_have_dropped
     }
 
-    /// Whether what is left in its queue can be what an overflow leaves: as much as fits seven
-    /// eighths of a bound, less the message it stopped at and one that was half on the wire, each of
-    /// at most `frame_bytes`.
+    /// Whether what is left in its queue can be what an overflow leaves: a good half of a bound, less
+    /// the message it stopped at and one that was half on the wire, each of at most `frame_bytes`.
     pub(super) fn was_cut_sparingly(&self, frame_bytes: u64) -> bool {
-        let kept = |limit: u64| limit / 8 * OVERFLOW_KEEP_EIGHTHS;
+        let kept = |limit: u64| limit / 64 * OVERFLOW_KEEP_EIGHTHS * OVERFLOW_LEAVE_EIGHTHS;
         let by_messages = self.queue_messages < u64::MAX
             && self.waiting_messages + 1 >= kept(self.queue_messages);
         by_messages || self.waiting_bytes + 2 * frame_bytes >= kept(self.queue_bytes)
