@@ -1,9 +1,9 @@
-//! `cargo xtask bench --against REV`: is this tree faster than that revision? Answered by pairs of
-//! runs, alternately old and new, because these machines drift by a factor of two within minutes:
-//! only the ratio of two neighbouring runs means anything.
+//! `cargo xtask bench --against …`: is this tree faster than that revision, and how far is it from the
+//! relay? Answered by pairs of runs, alternately one and the other, because these machines drift by a
+//! factor of two within minutes: only the ratio of two neighbouring runs means anything.
 //!
-//! Both daemons are driven by this tree's load generator, so that the measure itself never changes
-//! between the two. The revision is built in a git worktree below target/, which is removed again.
+//! Both sides are driven by this tree's load generator, so that the measure itself never changes
+//! between the two. A revision is built in a git worktree below target/, which is removed again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,28 +19,38 @@ use crate::statistics::{Spread, median};
 use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
-Usage: cargo xtask bench --against REV [--workload NAME]… [--pairs N] [--size BYTES]
-                         [--duration TIME] [--warmup TIME] [--json FILE]
+Usage: cargo xtask bench --against REV|relay|pump [--workload NAME]… [--pairs N] [--size BYTES]
+                         [--rate N] [--transport tcp|unix] [--duration TIME] [--warmup TIME]
+                         [--json FILE]
 
-Builds the daemon of REV (any git revision) and of this tree, uncommitted changes included, and runs
-them alternately under the same load generator. Prints, per workload, the ratio new / old of messages
-per CPU-second of the daemon: the median over the pairs, its 95 % confidence interval, and the
-smallest and largest ratio. An interval that holds 1.0 shows no difference.
+Runs this tree's daemon, uncommitted changes included, and something else alternately under the same
+load generator: the daemon of REV (any git revision), or one of the load generator's yardsticks.
+Prints, per workload and measure, the ratio of this tree to the other: the median over the pairs, its
+95 % confidence interval, and the smallest and largest ratio. An interval that holds 1.0 shows no
+difference. Workload B also compares this tree's runs with and without the stalled subscriber.
 
-  --against REV    compare with this revision, for example HEAD or main~3
-  --workload NAME  T1 (default), T2, F16, F64, F1000, P, B; may be repeated
+  --against WHAT   a revision, for example HEAD or main~3; or relay, or pump
+  --workload NAME  T1 (default), T2, F16, F64, F1000, P, L, B; may be repeated
   --pairs N        pairs of runs, 20 unless told
   --size BYTES     payload, 128 unless told
+  --rate N         messages per second, for latency: as in the load generator
+  --transport NAME tcp (default) or unix
   --duration TIME  measured time of each run, 3s unless told
   --warmup TIME    unmeasured time before it, 1s unless told
   --json FILE      every single figure as well
 
 A quick look:      cargo xtask bench --against HEAD --pairs 5
 For a decision:    cargo xtask bench --against main --workload T1 --workload F16
+Against the limit: cargo xtask bench --against relay --workload T1,F16 --pairs 9 --duration 1s
+Latency:           cargo xtask bench --against relay --workload L --rate 10k --pairs 9
 ";
 
 /// A run that loses messages or misses its schedule is repeated this often before we give up.
 const ATTEMPTS: u32 = 3;
+/// A run for latency that the machine disturbed is repeated this often before it counts all the same.
+const DISTURBED_ATTEMPTS: u32 = 30;
+/// Gaps of more than a millisecond in the execution of the machine's cores that latency can bear.
+const HICCUPS_MAX: u64 = 2;
 
 #[derive(Debug, PartialEq)]
 struct Arguments {
@@ -48,15 +58,61 @@ struct Arguments {
     workloads: Vec<String>,
     pairs: usize,
     size: u32,
+    rate: Option<String>,
+    transport: String,
     duration: String,
     warmup: String,
     json: Option<PathBuf>,
 }
 
-/// One daemon to measure.
+/// What is measured.
 struct Side {
     label: String,
-    daemon: PathBuf,
+    server: Server,
+}
+
+enum Server {
+    /// A daemon, by its binary.
+    Daemon(PathBuf),
+    /// A target that the load generator starts itself.
+    Target(String),
+}
+
+/// What a run is judged by.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Measure {
+    /// Messages (deliveries, for fan-out) per CPU-second of the server.
+    PerCpuSecond,
+    /// Messages per second of wall time.
+    PerSecond,
+    /// Latency from the intended send time, microseconds.
+    P50,
+    P99,
+}
+
+impl Measure {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PerCpuSecond => "per CPU-second",
+            Self::PerSecond => "per second",
+            Self::P50 => "p50 (µs)",
+            Self::P99 => "p99 (µs)",
+        }
+    }
+
+    /// Its place in a run's report.
+    fn of(self, run: &Json) -> Option<f64> {
+        match self {
+            Self::PerCpuSecond => run["messages_per_cpu_s"].as_f64(),
+            Self::PerSecond => run["received_per_s"].as_f64(),
+            Self::P50 => run["latency_us"]["p50"].as_f64(),
+            Self::P99 => run["latency_us"]["p99"].as_f64(),
+        }
+    }
+
+    fn is_better_low(self) -> bool {
+        matches!(self, Self::P50 | Self::P99)
+    }
 }
 
 pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
@@ -68,18 +124,18 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
     }
     println!("\nold: {}\nnew: {}", sides[0].label, sides[1].label);
     println!(
-        "messages per CPU-second of the daemon, {} B, {} pairs of {} each\n",
-        arguments.size, arguments.pairs, arguments.duration
+        "{} B, {}, {} pairs of {} each\n",
+        arguments.size, arguments.transport, arguments.pairs, arguments.duration
     );
     println!(
-        "{:<26} {:>11} {:>11} {:>6} {:>15} {:>15}  verdict",
-        "workload", "old median", "new median", "ratio", "95 % interval", "min .. max"
+        "{:<26} {:<15} {:>11} {:>11} {:>6} {:>15} {:>15}  verdict",
+        "workload", "measure", "old median", "new median", "ratio", "95 % interval", "min .. max"
     );
     let mut rows = Vec::new();
     for (workload, figures) in &measured {
-        for (run, pairs) in figures {
+        for ((run, measure), pairs) in figures {
             // Present as soon as there is one pair.
-            let Some(comparison) = Comparison::of(pairs) else { continue };
+            let Some(comparison) = Comparison::of(*measure, pairs) else { continue };
             println!("{}", comparison.row(format!("{workload} {run}").trim_end()));
             rows.push(comparison.json(workload, run, pairs));
         }
@@ -103,6 +159,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
         workloads: Vec::new(),
         pairs: 20,
         size: 128,
+        rate: None,
+        transport: "tcp".to_owned(),
         duration: "3s".to_owned(),
         warmup: "1s".to_owned(),
         json: None,
@@ -116,6 +174,8 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
             }
             Long("pairs") => arguments.pairs = parser.value()?.parse()?,
             Long("size") => arguments.size = parser.value()?.parse()?,
+            Long("rate") => arguments.rate = Some(parser.value()?.string()?),
+            Long("transport") => arguments.transport = parser.value()?.string()?,
             Long("duration") => arguments.duration = parser.value()?.string()?,
             Long("warmup") => arguments.warmup = parser.value()?.string()?,
             Long("json") => arguments.json = Some(std::path::absolute(parser.value()?)?),
@@ -135,32 +195,41 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
 }
 
 fn build_sides(against: &str) -> Result<[Side; 2]> {
-    let folder = repository::target().join("bench");
+    let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let commit = resolve(against)?;
-    let old = Side {
-        label: format!("{against} ({})", short(&commit)),
-        daemon: folder.join(format!("nexusd-{}", short(&commit))),
+    let old = match against {
+        "relay" | "pump" => None,
+        revision => Some(resolve(revision)?),
     };
     let changes =
         Invocation::new("git").args(["status", "--porcelain", "--untracked-files=no"]).output()?;
     let suffix = if changes.is_empty() { "" } else { " with uncommitted changes" };
     let new = Side {
         label: format!("this tree ({}{suffix})", short(&resolve("HEAD")?)),
-        daemon: folder.join("nexusd-new"),
+        server: Server::Daemon(folder.join("nexusd-new")),
     };
     Invocation::cargo()
         .args(["build", "--release", "--locked"])
         .args(["--package", "nexusd", "--package", "nexusd-loadgen"])
         .run()?;
     // Copies, so that the next build does not change a program under a measurement.
-    copy(&repository::release_binary("nexusd"), &new.daemon)?;
+    copy(&repository::release_binary("nexusd"), &folder.join("nexusd-new"))?;
     copy(&repository::release_binary("nexusd-loadgen"), &folder.join("nexusd-loadgen"))?;
-    if !old.daemon.exists() {
-        build_revision(&commit, &folder, &old.daemon)
+    let Some(commit) = old else {
+        let label = format!("the load generator's {against}");
+        return Ok([Side { label, server: Server::Target(against.to_owned()) }, new]);
+    };
+    let daemon = folder.join(format!("nexusd-{}", short(&commit)));
+    if !daemon.exists() {
+        build_revision(&commit, &folder, &daemon)
             .with_context(|| format!("{against} could not be built"))?;
     }
-    Ok([old, new])
+    let label = format!("{against} ({})", short(&commit));
+    Ok([Side { label, server: Server::Daemon(daemon) }, new])
+}
+
+fn folder() -> PathBuf {
+    repository::target().join("bench")
 }
 
 fn resolve(revision: &str) -> Result<String> {
@@ -208,106 +277,160 @@ fn copy(program: &Path, destination: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Messages per CPU-second of one pair of neighbouring runs.
-#[derive(Debug, Clone, Copy)]
+/// The figures of one pair of neighbouring runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Pair {
     old: f64,
     new: f64,
 }
 
-/// Run of a workload (`128 B`, `with the stalled one` …) → its pairs, in order.
-type Figures = BTreeMap<String, Vec<Pair>>;
+/// Run of a workload (`1 → 1, tcp`, …) and measure.
+type Key = (String, Measure);
 
-fn measure_pairs(arguments: &Arguments, workload: &str, sides: &[Side; 2]) -> Result<Figures> {
-    let mut figures = Figures::new();
+fn measure_pairs(
+    arguments: &Arguments,
+    workload: &str,
+    sides: &[Side; 2],
+) -> Result<BTreeMap<Key, Vec<Pair>>> {
+    let mut figures = BTreeMap::<Key, Vec<Pair>>::new();
     for index in 0..arguments.pairs {
         let old = measure(arguments, workload, &sides[0])?;
-        let new = measure(arguments, workload, &sides[1])?;
-        for (run, new) in new {
-            let Some(&old) = old.get(&run) else { continue };
+        let mut new = measure(arguments, workload, &sides[1])?;
+        let mut pairs: Vec<_> = std::mem::take(&mut new.pairs).into_iter().collect();
+        for (key, new) in new.figures {
+            if let Some(&old) = old.figures.get(&key) {
+                pairs.push((key, Pair { old, new }));
+            }
+        }
+        for ((run, measure), pair) in pairs {
             eprintln!(
-                "{workload} {run}: pair {:>2}/{}: old {old:>11.0}  new {new:>11.0}  ratio {:.3}",
+                "{workload} {run}, {}: pair {:>2}/{}: old {:>11.0}  new {:>11.0}  ratio {:.3}",
+                measure.name(),
                 index + 1,
                 arguments.pairs,
-                new / old
+                pair.old,
+                pair.new,
+                pair.new / pair.old
             );
-            figures.entry(run).or_default().push(Pair { old, new });
+            figures.entry((run, measure)).or_default().push(pair);
         }
     }
     Ok(figures)
 }
 
-/// One valid measurement: messages per CPU-second of each run of the workload.
-fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<BTreeMap<String, f64>> {
-    let mut complaint = String::new();
-    for _ in 0..ATTEMPTS {
+/// What the load generator reported of one measurement.
+#[derive(Debug, Default, PartialEq)]
+struct Report {
+    figures: BTreeMap<Key, f64>,
+    /// Comparisons that the measurement made itself.
+    pairs: BTreeMap<Key, Pair>,
+    /// The machine was busy elsewhere while latency was measured.
+    is_disturbed: bool,
+}
+
+/// One measurement that counts.
+fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report> {
+    let (mut invalid, mut disturbed) = (0, 0);
+    loop {
         match attempt(arguments, workload, side)? {
-            Ok(rates) => return Ok(rates),
-            Err(reason) => {
-                eprintln!("{workload} on {}: {reason}; once more", side.label);
-                complaint = reason;
+            Ok(report) if report.is_disturbed && disturbed < DISTURBED_ATTEMPTS => {
+                disturbed += 1;
             }
+            Ok(report) => return Ok(report),
+            Err(reason) if invalid + 1 < ATTEMPTS => {
+                eprintln!("{workload} on {}: {reason}; once more", side.label);
+                invalid += 1;
+            }
+            Err(reason) => bail!(
+                "{workload} on {} gave no valid run in {ATTEMPTS} attempts: {reason}",
+                side.label
+            ),
         }
     }
-    bail!("{workload} on {} gave no valid run in {ATTEMPTS} attempts: {complaint}", side.label)
 }
 
 /// The inner error is a measurement that does not count, which may be repeated.
-fn attempt(
-    arguments: &Arguments,
-    workload: &str,
-    side: &Side,
-) -> Result<Result<BTreeMap<String, f64>, String>> {
-    let (daemon_core, load_core) = cores::for_daemon_and_load();
-    let daemon = Daemon::start(&side.daemon, daemon_core)?;
-    let output = Invocation::new(repository::target().join("bench/nexusd-loadgen"))
+fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<Report, String>> {
+    let (server_core, load_core) = cores::for_daemon_and_load();
+    let mut load = Invocation::new(folder().join("nexusd-loadgen"))
         .args(["--workload", workload, "--size", &arguments.size.to_string()])
         .args(["--duration", &arguments.duration, "--warmup", &arguments.warmup])
-        .args(["--addr", &daemon.address, "--server-pid", &daemon.pid().to_string()])
-        .args(["--load-core", &load_core.to_string(), "--json", "-"])
-        .into_command()
-        .output()
-        .context("the load generator could not be started")?;
-    daemon.stop().with_context(|| format!("the daemon of {}", side.label))?;
-    Ok(rates_in(&String::from_utf8_lossy(&output.stdout)).map_err(|reason| {
+        .args(["--load-core", &load_core.to_string(), "--json", "-"]);
+    if let Some(rate) = &arguments.rate {
+        load = load.args(["--rate", rate]);
+    }
+    let mut daemon = None;
+    match &side.server {
+        Server::Daemon(program) => {
+            let started = Daemon::start(program, server_core)?;
+            let address = match arguments.transport.as_str() {
+                "unix" => ["--unix", &started.unix_socket],
+                _ => ["--addr", &started.address],
+            };
+            load = load.args(address).args(["--server-pid", &started.pid().to_string()]);
+            daemon = Some(started);
+        }
+        Server::Target(target) => {
+            load = load.args(["--spawn", "--target", target, "--transport", &arguments.transport]);
+            load = load.args(["--server-core", &server_core.to_string()]);
+        }
+    }
+    let output = load.into_command().output().context("the load generator could not be started")?;
+    if let Some(daemon) = daemon {
+        daemon.stop().with_context(|| format!("the daemon of {}", side.label))?;
+    }
+    Ok(figures_in(&String::from_utf8_lossy(&output.stdout)).map_err(|reason| {
         let said = String::from_utf8_lossy(&output.stderr);
         format!("{reason} {}", said.lines().last().unwrap_or_default())
     }))
 }
 
 /// Reads the figures out of the load generator's report, a line of JSON per run.
-fn rates_in(report: &str) -> Result<BTreeMap<String, f64>, String> {
-    let mut rates = BTreeMap::new();
+fn figures_in(output: &str) -> Result<Report, String> {
+    let mut report = Report::default();
     // A table for people stands beside them.
-    for line in report.lines().filter(|line| line.starts_with('{')) {
+    for line in output.lines().filter(|line| line.starts_with('{')) {
         let run: Json = serde_json::from_str(line)
             .map_err(|error| format!("the report is not JSON: {error}."))?;
         if run["valid"] != Json::Bool(true) {
             return Err(format!("the run is not valid: {}.", run["objections"]));
         }
-        let label = run["label"].as_str().unwrap_or_default().to_owned();
-        match run["messages_per_cpu_s"].as_f64() {
-            Some(rate) if rate > 0.0 => rates.insert(label, rate),
-            _ => return Err("the run gave no messages_per_cpu_s.".to_owned()),
+        let label = run["label"].as_str().unwrap_or_default();
+        let measures = if run["rate"].is_null() {
+            [Measure::PerCpuSecond, Measure::PerSecond].as_slice()
+        } else {
+            report.is_disturbed |= run["hiccups"].as_u64().is_some_and(|gaps| gaps > HICCUPS_MAX);
+            [Measure::PerCpuSecond, Measure::P50, Measure::P99].as_slice()
         };
+        for &measure in measures {
+            let figure = measure.of(&run).filter(|figure| *figure > 0.0);
+            let figure = figure.ok_or_else(|| format!("no {} was reported.", measure.name()))?;
+            report.figures.insert((label.to_owned(), measure), figure);
+            if let Some(old) = measure.of(&run["without_stalled"]) {
+                let key = (format!("{label} ÷ without"), measure);
+                report.pairs.insert(key, Pair { old, new: figure });
+            }
+        }
     }
-    if rates.is_empty() {
+    if report.figures.is_empty() {
         return Err("the load generator reported no run.".to_owned());
     }
-    Ok(rates)
+    Ok(report)
 }
 
 /// What all pairs of a run say together.
 struct Comparison {
+    measure: Measure,
     old: f64,
     new: f64,
     ratio: Spread,
 }
 
 impl Comparison {
-    fn of(pairs: &[Pair]) -> Option<Self> {
+    fn of(measure: Measure, pairs: &[Pair]) -> Option<Self> {
         let ratios: Vec<f64> = pairs.iter().map(|pair| pair.new / pair.old).collect();
         Some(Self {
+            measure,
             old: median(&pairs.iter().map(|pair| pair.old).collect::<Vec<_>>())?,
             new: median(&pairs.iter().map(|pair| pair.new).collect::<Vec<_>>())?,
             ratio: Spread::of(&ratios)?,
@@ -315,10 +438,11 @@ impl Comparison {
     }
 
     fn verdict(&self) -> &'static str {
-        match (self.ratio.excludes(1.0), self.ratio.median > 1.0) {
+        let is_better = (self.ratio.median > 1.0) != self.measure.is_better_low();
+        match (self.ratio.excludes(1.0), is_better) {
             (false, _) => "no difference shown",
-            (true, true) => "faster",
-            (true, false) => "slower",
+            (true, true) => "better",
+            (true, false) => "worse",
         }
     }
 
@@ -327,7 +451,8 @@ impl Comparison {
         let interval = format!("{low:.3} .. {high:.3}");
         let range = format!("{min:.3} .. {max:.3}");
         format!(
-            "{run:<26} {:>11.0} {:>11.0} {median:>6.3} {interval:>15} {range:>15}  {}",
+            "{run:<26} {:<15} {:>11.0} {:>11.0} {median:>6.3} {interval:>15} {range:>15}  {}",
+            self.measure.name(),
             self.old,
             self.new,
             self.verdict()
@@ -338,8 +463,9 @@ impl Comparison {
         json!({
             "workload": workload,
             "run": run,
-            "old_messages_per_cpu_s": self.old,
-            "new_messages_per_cpu_s": self.new,
+            "measure": self.measure.name(),
+            "old": self.old,
+            "new": self.new,
             "ratio": {
                 "median": self.ratio.median, "low": self.ratio.low, "high": self.ratio.high,
                 "min": self.ratio.min, "max": self.ratio.max, "pairs": self.ratio.count,
@@ -359,30 +485,57 @@ mod tests {
 
     #[test]
     fn figures_are_read_from_valid_runs_alone() {
-        let rates = rates_in(
+        let report = figures_in(
             "workload  per CPU-second\n\
-             {\"label\": \"128 B\", \"valid\": true, \"messages_per_cpu_s\": 1.5e7}\n\
-             {\"label\": \"1 KiB\", \"valid\": true, \"messages_per_cpu_s\": 2}\n",
+             {\"label\": \"a\", \"valid\": true, \"messages_per_cpu_s\": 1.5e7, \"received_per_s\": 1e7}\n\
+             {\"label\": \"b\", \"valid\": true, \"messages_per_cpu_s\": 2, \"rate\": 10, \"hiccups\": 9,\
+              \"latency_us\": {\"p50\": 80.5, \"p99\": 170}}\n",
         );
-        let expected = [("128 B".to_owned(), 1.5e7), ("1 KiB".to_owned(), 2.0)];
-        assert_eq!(rates, Ok(BTreeMap::from(expected)));
+        let figure = |run: &str, measure, figure| ((run.to_owned(), measure), figure);
+        let figures = BTreeMap::from([
+            figure("a", Measure::PerCpuSecond, 1.5e7),
+            figure("a", Measure::PerSecond, 1e7),
+            figure("b", Measure::PerCpuSecond, 2.0),
+            figure("b", Measure::P50, 80.5),
+            figure("b", Measure::P99, 170.0),
+        ]);
+        assert_eq!(report, Ok(Report { figures, pairs: BTreeMap::new(), is_disturbed: true }));
 
-        let lossy = rates_in(r#"{"label": "", "valid": false, "objections": ["3 lost"]}"#);
+        let lossy = figures_in(r#"{"label": "", "valid": false, "objections": ["3 lost"]}"#);
         assert!(lossy.is_err_and(|reason| reason.contains("3 lost")));
-        let unknown = rates_in(r#"{"label": "", "valid": true, "messages_per_cpu_s": null}"#);
+        let unknown = figures_in(r#"{"label": "", "valid": true, "messages_per_cpu_s": null}"#);
         assert!(unknown.is_err());
-        assert!(rates_in("").is_err());
+        assert!(figures_in("").is_err());
     }
 
     #[test]
-    fn a_steady_gain_is_called_faster_and_noise_is_not() {
-        let pairs = |ratios: &[f64]| -> Vec<Pair> {
-            ratios.iter().map(|ratio| Pair { old: 100.0, new: 100.0 * ratio }).collect()
+    fn a_run_beside_a_stalled_subscriber_is_compared_with_the_one_without() {
+        let report = figures_in(
+            r#"{"label": "B", "valid": true, "messages_per_cpu_s": 9, "received_per_s": 19,
+                "without_stalled": {"messages_per_cpu_s": 10, "received_per_s": 20}}"#
+                .replace('\n', "")
+                .as_str(),
+        );
+        let pairs = report.expect("valid").pairs;
+        let pair = pairs[&("B ÷ without".to_owned(), Measure::PerCpuSecond)];
+        assert_eq!((pair.old, pair.new), (10.0, 9.0));
+        assert_eq!(pairs.len(), 2);
+    }
+
+    #[test]
+    fn a_steady_gain_is_called_better_and_noise_is_not() {
+        let verdict = |measure, ratios: &[f64]| {
+            let pairs: Vec<_> =
+                ratios.iter().map(|ratio| Pair { old: 100.0, new: 100.0 * ratio }).collect();
+            Comparison::of(measure, &pairs).expect("pairs").verdict()
         };
-        let verdict = |ratios: &[f64]| Comparison::of(&pairs(ratios)).expect("pairs").verdict();
-        assert_eq!(verdict(&[1.04, 1.05, 1.06, 1.05, 1.07]), "faster");
-        assert_eq!(verdict(&[0.94, 0.95, 0.96, 0.95, 0.97]), "slower");
-        assert_eq!(verdict(&[0.9, 1.0, 1.1, 1.05, 0.95]), "no difference shown");
+        let (more, less) = ([1.04, 1.05, 1.06, 1.05, 1.07], [0.94, 0.95, 0.96, 0.95, 0.97]);
+        assert_eq!(verdict(Measure::PerSecond, &more), "better");
+        assert_eq!(verdict(Measure::PerSecond, &less), "worse");
+        assert_eq!(verdict(Measure::P99, &more), "worse");
+        assert_eq!(verdict(Measure::P99, &less), "better");
+        let noise = [0.9, 1.0, 1.1, 1.05, 0.95];
+        assert_eq!(verdict(Measure::PerSecond, &noise), "no difference shown");
     }
 
     #[test]

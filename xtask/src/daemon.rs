@@ -21,6 +21,8 @@ pub(crate) struct Daemon {
     child: Child,
     /// Where applications connect: `127.0.0.1:PORT`.
     pub(crate) address: String,
+    /// Its unix socket, as the load generator takes it.
+    pub(crate) unix_socket: String,
     /// What it said when it was ready.
     pub(crate) ready_line: String,
 }
@@ -31,7 +33,7 @@ impl Daemon {
         let invocation = Invocation::new("taskset")
             .args(["--cpu-list", &core.to_string()])
             .arg(program)
-            .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "none"])
+            .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "auto"])
             .args(["--log-level", "warn"]);
         let line = invocation.line();
         let mut child = invocation
@@ -40,13 +42,21 @@ impl Daemon {
             .spawn()
             .with_context(|| format!("`{line}` could not be started"))?;
         let stdout = child.stdout.take().context("the daemon has a standard output")?;
-        let mut daemon = Self { child, address: String::new(), ready_line: String::new() };
+        let mut daemon = Self {
+            child,
+            address: String::new(),
+            unix_socket: String::new(),
+            ready_line: String::new(),
+        };
         daemon.ready_line = first_line(stdout).with_context(|| {
             format!("`{line}` did not say that it is ready; its reason stands above")
         })?;
-        daemon.address = tcp_address(&daemon.ready_line)
-            .with_context(|| format!("no address in the ready line `{}`", daemon.ready_line))?
-            .to_owned();
+        let address = |transport| {
+            address(&daemon.ready_line, transport)
+                .map(str::to_owned)
+                .with_context(|| format!("no address in the ready line `{}`", daemon.ready_line))
+        };
+        (daemon.address, daemon.unix_socket) = (address("tcp=")?, address("unix=")?);
         Ok(daemon)
     }
 
@@ -112,9 +122,9 @@ fn first_line(stdout: impl std::io::Read + Send + 'static) -> Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// The first address behind `tcp=`.
-fn tcp_address(ready_line: &str) -> Option<&str> {
-    let addresses = ready_line.split(' ').find_map(|word| word.strip_prefix("tcp="))?;
+/// The first address behind `tcp=` or `unix=`.
+fn address<'a>(ready_line: &'a str, transport: &str) -> Option<&'a str> {
+    let addresses = ready_line.split(' ').find_map(|word| word.strip_prefix(transport))?;
     addresses.split(',').next().filter(|address| !address.is_empty())
 }
 
@@ -124,10 +134,11 @@ mod tests {
 
     #[test]
     fn the_address_stands_in_the_ready_line() {
-        let line = "NexusD is ready tcp=127.0.0.1:40123,[::1]:40123 unix=none node=7f";
-        assert_eq!(tcp_address(line), Some("127.0.0.1:40123"));
-        assert_eq!(tcp_address("NexusD is ready tcp= unix=none"), None);
-        assert_eq!(tcp_address("something else"), None);
+        let line = "NexusD is ready tcp=127.0.0.1:40123,[::1]:40123 unix=@nexusd/40123 node=7f";
+        assert_eq!(address(line, "tcp="), Some("127.0.0.1:40123"));
+        assert_eq!(address(line, "unix="), Some("@nexusd/40123"));
+        assert_eq!(address("NexusD is ready tcp= unix=none", "tcp="), None);
+        assert_eq!(address("something else", "tcp="), None);
     }
 
     #[test]
