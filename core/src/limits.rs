@@ -8,7 +8,7 @@ pub const SENDS_PER_TURN: usize = 64;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last frame's rest.
-pub const BYTES_PER_SEND: usize = 256 << 10;
+pub const BYTES_PER_SEND: usize = 64 << 10;
 
 /// Receive buffers that all connections of a shard share. The pool has to stay inside the
 /// second-level cache.
@@ -34,7 +34,7 @@ pub const LINGER_US: u64 = 1_000_000;
 pub const LINGER_BYTES_MAX: u32 = 1 << 20;
 
 /// Bytes of one log segment. A few fit the second-level cache together with the receive buffers.
-pub const SEGMENT_BYTES: usize = 256 << 10;
+pub const SEGMENT_BYTES: usize = 128 << 10;
 /// Memory that one extent in a queue is counted with.
 pub const EXTENT_BYTES: usize = 32;
 /// Room for items that a drained queue keeps; more is given back.

@@ -110,7 +110,7 @@ fn a_message_of_the_daemons_own_that_is_given_up_leaves_no_hole() {
     let publisher = desk.greet();
     desk.bind(publisher, 0, "large");
     let mut head = Vec::new();
-    let header = Header::new(FrameKind::Message, 0, 5_300_000).with_topic(TopicId(0));
+    let header = Header::new(FrameKind::Message, 0, 5_400_000).with_topic(TopicId(0));
     FrameEncoder::bare(&mut head, &header);
     assert_eq!(head.len(), HEADER_BYTES);
     desk.say(publisher, &head);

@@ -173,6 +173,8 @@ impl Scenario {
     pub fn payload_len(&self, dice: &mut Dice) -> usize {
         let limit = self.limits.payload_bytes as u64;
         let longest = match self.payloads {
+            // So short that a send is full of slices before it is full of bytes.
+            Payloads::Small if self.alternates => 8,
             Payloads::Small => 400,
             Payloads::Mixed if dice.one_in(8) => 48 << 10,
             Payloads::Mixed => 6 << 10,

@@ -349,8 +349,8 @@ impl World<'_> {
     fn publish_one(&mut self, slot: usize, topic: usize, len: usize, mut flags: MessageFlags) {
         let Some(id) = self.bound_id(slot, topic) else { return };
         let index = self.oracle.next_publication();
-        let metadata =
-            if self.dice.one_in(4) { self.oracle.shelf().pick(&mut self.dice) } else { 0 };
+        let has_metadata = !self.scenario.alternates && self.dice.one_in(4);
+        let metadata = if has_metadata { self.oracle.shelf().pick(&mut self.dice) } else { 0 };
         if len < NAME_BYTES {
             flags = flags.with(MessageFlags::KEYED);
         }
