@@ -3,11 +3,8 @@
 //! Invariant: the buffer being sent changes only when no send is in flight, so what was lent to the
 //! driver stays in place.
 
-use nexusd_core::limits::{BYTES_PER_SEND, RECEIVE_BUFFER_BYTES};
-
-/// Bytes of one send. What a turn received goes out at once, the rest of a frame that it completed
-/// included.
-const SEND_BYTES_MAX: usize = BYTES_PER_SEND + RECEIVE_BUFFER_BYTES as usize;
+/// Bytes of one send: with more or with less, pump and relay are slower.
+const SEND_BYTES_MAX: usize = 320 << 10;
 
 /// The bytes of one connection, and whether its socket takes them.
 #[derive(Debug, Default)]
