@@ -2,7 +2,7 @@
 //!
 //! A thread that is pinned passes its core on to every thread it starts.
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 use crate::error::LoadError;
 
@@ -18,7 +18,20 @@ pub(crate) fn pin_to(core: usize) -> Result<(), LoadError> {
 
 /// The cores this thread may run on, lowest first.
 pub(crate) fn allowed_cores() -> Vec<usize> {
-    let Ok(allowed) = sched_getaffinity(None) else {
+    cores_of(None)
+}
+
+/// The core that another process is pinned to, if it is one alone.
+pub(crate) fn pinned_core(pid: u32) -> Option<usize> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    match cores_of(Some(pid)).as_slice() {
+        [core] => Some(*core),
+        _ => None,
+    }
+}
+
+fn cores_of(pid: Option<Pid>) -> Vec<usize> {
+    let Ok(allowed) = sched_getaffinity(pid) else {
         return Vec::new();
     };
     (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()

@@ -21,9 +21,11 @@ use crate::workload::{Case, Overrides, Workload};
 /// Measures what is asked for, prints it, and says whether every run was valid.
 pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
     let cpus = pinning::allowed_cores().len();
+    // The server's core is watched like the load's: the meter's own wake-ups change what a parked
+    // server costs, so that it has to be there for every server or for none.
     let server_core = match request.source {
         ServerSource::Spawn { .. } => Some(request.server_core),
-        ServerSource::Running { .. } => None,
+        ServerSource::Running { pid, .. } => pid.and_then(pinning::pinned_core),
     };
     let mut session = Session {
         runs: Runs {
