@@ -29,6 +29,16 @@ const HOLDERS: usize = 100;
 const DROWNED: usize = 10;
 const MEMORY_LIMIT: u64 = 64 << 20;
 
+/// Stalled readers sip this often: one that shows no life for 40 s, or takes nothing for 60 s, is
+/// given up.
+const SIP_INTERVAL: Duration = Duration::from_secs(20);
+/// Bytes that a holder sips: what its unix socket holds, so that the daemon sees it take something.
+const HOLDERS_SIP_BYTES: usize = 256 << 10;
+/// The same for the drowned: TCP tells the daemon late that there is room again.
+const DROWNED_SIP_BYTES: usize = 4 << 20;
+/// Messages of 4,000 bytes that a reader who stalls is sent: more than its unix socket holds.
+const STALLING_MESSAGES: usize = 80;
+
 /// A client that does not read, and what it is owed.
 struct Stalled {
     client: Client,
@@ -42,7 +52,7 @@ fn stall(daemon: &Daemon, publisher: &mut Client, number: usize) -> Stalled {
     let mut client = Client::connect(&daemon.unix());
     let topic = format!("held/{number}");
     let subscription = client.subscribe_to_all(&[&topic]);
-    for _ in 0..80 {
+    for _ in 0..STALLING_MESSAGES {
         publisher.publish(&topic, &[7; 4_000]);
     }
     publisher.catch_up();
@@ -104,10 +114,22 @@ fn memory_stays_inside_its_limit(time: Duration) {
             published
         });
         // Each stalled reader gets another message now and then.
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            for holder in &holders {
+        let begun = Instant::now();
+        let mut sipped = begun;
+        while begun.elapsed() < time {
+            let sip = sipped.elapsed() >= SIP_INTERVAL;
+            for holder in &mut holders {
                 publisher.publish(&holder.topic, &[7; 500]);
+                if sip {
+                    holder.client.sip(HOLDERS_SIP_BYTES);
+                    for _ in 0..STALLING_MESSAGES {
+                        publisher.publish(&holder.topic, &[7; 4_000]);
+                    }
+                }
+            }
+            if sip {
+                drowned.iter_mut().for_each(|(client, _)| client.sip(DROWNED_SIP_BYTES));
+                sipped = Instant::now();
             }
             publisher.catch_up();
             thread::sleep(Duration::from_millis(200));

@@ -24,6 +24,8 @@ use crate::heard::{Complaint, Confirmation, Delivery, Heard, Loss};
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 64 << 10;
+/// How long a sip waits for more.
+const SIP_PATIENCE: Duration = Duration::from_millis(10);
 /// Request numbers begin here, so that a daemon that answers with another number is noticed.
 const FIRST_REQUEST: u64 = 1_000;
 
@@ -442,6 +444,15 @@ impl Client {
             },
         }
         true
+    }
+
+    /// Shows life and takes about `bytes` of what waits off the socket, as a reader does that is all
+    /// but stalled.
+    pub fn sip(&mut self, bytes: usize) {
+        self.pong(0);
+        self.flush();
+        let wanted = self.incoming.len() - self.taken + bytes;
+        while self.incoming.len() - self.taken < wanted && self.receive(SIP_PATIENCE) {}
     }
 
     /// Takes one whole frame off what was received; `Some(None)` if it is nothing to be heard.
