@@ -350,7 +350,7 @@ impl Shard {
             _ if !is_greeted => Err(Violation::by(frame, BEFORE_HELLO)),
             FrameKind::Ping => self.on_ping(id, frame),
             FrameKind::Pong | FrameKind::Heartbeat => Ok(()),
-            FrameKind::Goodbye => self.on_goodbye(id, now),
+            FrameKind::Goodbye => self.on_goodbye(id, frame, now),
             FrameKind::TopicBind => self.on_topic_bind(id, frame, now),
             FrameKind::TopicUnbind => self.on_topic_unbind(id, frame),
             FrameKind::Subscribe => self.on_subscribe(id, frame),

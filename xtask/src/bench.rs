@@ -128,7 +128,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
         arguments.size, arguments.transport, arguments.pairs, arguments.duration
     );
     println!(
-        "{:<26} {:<15} {:>11} {:>11} {:>6} {:>15} {:>15}  verdict",
+        "{:<36} {:<14} {:>11} {:>11} {:>6} {:>14} {:>14}  verdict",
         "workload", "measure", "old median", "new median", "ratio", "95 % interval", "min .. max"
     );
     let mut rows = Vec::new();
@@ -451,7 +451,7 @@ impl Comparison {
         let interval = format!("{low:.3} .. {high:.3}");
         let range = format!("{min:.3} .. {max:.3}");
         format!(
-            "{run:<26} {:<15} {:>11.0} {:>11.0} {median:>6.3} {interval:>15} {range:>15}  {}",
+            "{run:<36} {:<14} {:>11.0} {:>11.0} {median:>6.3} {interval:>14} {range:>14}  {}",
             self.measure.name(),
             self.old,
             self.new,

@@ -73,7 +73,13 @@ impl Shard {
         Ok(())
     }
 
-    pub(super) fn on_goodbye(&mut self, id: ConnectionId, now: Now) -> Result<(), Violation> {
+    pub(super) fn on_goodbye(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        frame.body::<control::Goodbye<'_>>()?;
         self.send_acks(id);
         self.begin_close(id, now);
         Ok(())
@@ -168,7 +174,7 @@ impl Shard {
         frame: &Frame<'_>,
     ) -> Result<(), Violation> {
         let subscribe = frame.body::<control::Subscribe<'_>>()?;
-        let request = subscribe.request();
+        let request = request_number(frame, subscribe.request())?;
         if let Err((code, message)) = self.check_subscribe(id, &subscribe) {
             self.report(id, frame, code, request, &message);
             return Ok(());
@@ -275,7 +281,7 @@ impl Shard {
         frame: &Frame<'_>,
     ) -> Result<(), Violation> {
         let unsubscribe = frame.body::<control::Unsubscribe<'_>>()?;
-        let request = unsubscribe.request();
+        let request = request_number(frame, unsubscribe.request())?;
         if unsubscribe.pause() {
             let text = "this version of the daemon does not pause subscriptions";
             self.report(id, frame, ErrorCode::Unsupported, request, text);
@@ -390,6 +396,14 @@ impl Shard {
         if !std::mem::replace(&mut connection.close_asked, true) {
             self.outputs.push_back(Output::Close(id));
         }
+    }
+}
+
+/// The number that tells the answer apart.
+fn request_number(frame: &Frame<'_>, request: u64) -> Result<u64, Violation> {
+    match request {
+        0 => Err(Violation::by(frame, "the request number is 0, which no request has")),
+        request => Ok(request),
     }
 }
 
