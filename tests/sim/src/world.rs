@@ -168,8 +168,11 @@ impl<'c> World<'c> {
             }
         }
         let oracle = Oracle::new(&scenario.topics, &scenario.limits);
-        let drain_after =
-            if scenario.drains_midway { dice.between(0, operations) } else { u64::MAX };
+        let drain_after = if scenario.drains_midway {
+            dice.between(operations / 2, operations)
+        } else {
+            u64::MAX
+        };
         let behind_silence =
             if scenario.pauses_in_silence { operations / WORK_BEHIND_SILENCE } else { 0 };
         let mut world = Self {
