@@ -130,4 +130,16 @@ impl Connection {
             close_asked: false,
         }
     }
+
+    /// Gives the memory of buffers back that a silent client does not need.
+    pub(crate) fn shrink(&mut self) {
+        self.inbound.cutter.shrink();
+        self.inbound.backlog.shrink_to_fit();
+        if !self.outbound.in_flight {
+            self.outbound.control.shrink_to_fit();
+            self.outbound.sending.shrink_to_fit();
+            self.outbound.inline = Vec::new();
+            self.outbound.plan.shrink_to_fit();
+        }
+    }
 }

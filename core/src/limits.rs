@@ -1,4 +1,4 @@
-//! Every bound of the data plane, by name. What an operator may need to change is in [`Limits`];
+//! The bounds of the data plane, by name. What an operator may need to change is in [`Limits`];
 //! the rest are constants that the design rests on.
 
 use nexusd_wire::control::OverflowPolicy;
@@ -7,7 +7,7 @@ use nexusd_wire::control::OverflowPolicy;
 pub const SENDS_PER_TURN: usize = 64;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
-/// Bytes in one gathered send, give or take the last frame's rest.
+/// Bytes in one gathered send, give or take the last extent's rest.
 pub const BYTES_PER_SEND: usize = 64 << 10;
 
 /// Receive buffers that all connections of a shard share. The pool has to stay inside the

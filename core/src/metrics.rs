@@ -17,7 +17,7 @@ pub struct Metrics {
     pub sends: u64,
     /// Messages accepted that no subscription wanted.
     pub no_subscribers: u64,
-    /// Publishes refused (bad topic, too large, draining), told by Error or PublishAck.
+    /// Publishes and topic binds refused (bad topic, too large, no memory), told by Error or PublishAck.
     pub rejected: u64,
     /// Messages dropped from full queues, told by a Gap.
     pub dropped_slow_consumer: u64,
@@ -47,7 +47,8 @@ pub struct Metrics {
     pub queued_messages: u64,
     /// Bytes now queued, over all subscriptions (shared bytes counted once per queue).
     pub queued_bytes: u64,
-    /// Memory now taken by log segments and evacuated blocks, in bytes.
+    /// Memory now taken by the log in bytes: its segments, spare ones included, large messages, blocks,
+    /// and the queues' extents.
     pub log_bytes: u64,
 }
 

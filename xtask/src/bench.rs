@@ -143,6 +143,7 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
     if let Some(path) = &arguments.json {
         let document = json!({
             "old": sides[0].label, "new": sides[1].label, "size": arguments.size,
+            "transport": arguments.transport, "rate": arguments.rate,
             "duration": arguments.duration, "warmup": arguments.warmup, "results": rows,
         });
         fs::write(path, format!("{document:#}\n"))
@@ -175,7 +176,12 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
             Long("pairs") => arguments.pairs = parser.value()?.parse()?,
             Long("size") => arguments.size = parser.value()?.parse()?,
             Long("rate") => arguments.rate = Some(parser.value()?.string()?),
-            Long("transport") => arguments.transport = parser.value()?.string()?,
+            Long("transport") => {
+                arguments.transport = parser.value()?.string()?;
+                if !["tcp", "unix"].contains(&arguments.transport.as_str()) {
+                    bail!("--transport takes tcp or unix, not `{}`", arguments.transport);
+                }
+            }
             Long("duration") => arguments.duration = parser.value()?.string()?,
             Long("warmup") => arguments.warmup = parser.value()?.string()?,
             Long("json") => arguments.json = Some(std::path::absolute(parser.value()?)?),

@@ -87,7 +87,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "bench",
-        summary: "measures this tree against another revision, alternately, with an interval",
+        summary: "measures this tree against a revision or the relay, alternately",
         help: bench::HELP,
         run: bench::run,
     },

@@ -142,6 +142,7 @@ impl Shard {
             return;
         };
         connection.session.pinged_at_us = Some(now.mono_us);
+        connection.shrink();
         FrameEncoder::ping_or_pong(&mut connection.outbound.control, FrameKind::Ping, now.mono_us);
         self.schedule(id);
     }

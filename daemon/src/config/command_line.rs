@@ -27,7 +27,7 @@ Values:
   DURATION  milliseconds, or with ms, s, m or h: 500, 500ms, 10s, 5m
 
 Examples:
-  nexusd                                  listen on port 5672 of every address
+  nexusd                                  listen on port 5672 of every IPv4 address
   nexusd --bind 127.0.0.1 --app-port 0    this host alone, on a free port
   nexusd --config /etc/nexusd.toml --log-format json
 

@@ -105,8 +105,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "unix-socket",
         heading: ADDRESSES,
         value: "auto|none|PATH",
-        help: "Unix socket for applications on this host, which costs about a third less per call \
-               than TCP. `auto` is the abstract name @nexusd/<app-port>, where clients look first; \
+        help: "Unix socket for applications on this host, which costs less per call than TCP. `auto` is the abstract name @nexusd/<app-port>, where clients look first; \
                @NAME is another abstract name.",
         read: |config, text| {
             config.unix_socket = read_unix_socket(text)?;
@@ -123,7 +122,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         heading: LIMITS,
         value: "SIZE",
         help: "Memory for messages: the log and all that is queued. When it is used up, the oldest \
-               messages go, and their subscribers are told.",
+               messages go, and their subscribers are told. Subscriptions and topic ids of clients \
+               take at most an eighth of it.",
         read: |config, text| {
             let bytes = read_size(text)?;
             within(bytes, 1 << 20, 1 << 50, "1048576G")?;
