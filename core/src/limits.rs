@@ -17,6 +17,10 @@ pub const RECEIVE_BUFFERS: u16 = 8;
 pub const RECEIVE_BUFFER_BYTES: u32 = 64 << 10;
 /// Bytes fed to the state machine before what it wants sent is sent.
 pub const RECEIVE_BYTES_PER_TURN: usize = 256 << 10;
+/// What an accepted connection counts for in that.
+pub const ACCEPT_COST_BYTES: usize = 4 << 10;
+/// Connections that the service is done with and whose end is begun in one turn.
+pub const CLOSES_PER_TURN: usize = 64;
 /// Receives that ran out of buffers and are armed again in one turn.
 pub const REARMS_PER_TURN: usize = 64;
 /// The rest of a large frame is received in place only if it is at least this long, in bytes.

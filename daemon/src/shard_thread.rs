@@ -78,6 +78,8 @@ fn run(
         answer(Err(StartError::Pin { cpu }));
         return Ok(Metrics::default());
     }
+    // Made before the driver and so dropped after it, which may still lend its memory to the kernel.
+    let mut shard = Shard::new(config.shard);
     let driver =
         UringDriver::new(&config.options, config.listeners, config.commands, config.on_metrics);
     let mut driver = match driver {
@@ -87,10 +89,11 @@ fn run(
             return Ok(Metrics::default());
         }
     };
-    let mut shard = Shard::new(config.shard);
     answer(Ok(()));
     nexusd_core::run(&mut driver, &mut shard)?;
-    Ok(last_sample(&mut shard))
+    let metrics = last_sample(&mut shard);
+    driver.finish(&mut shard)?;
+    Ok(metrics)
 }
 
 /// What a shard counted until its end, when no loop turns any more to ask it.

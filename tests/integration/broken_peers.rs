@@ -190,3 +190,24 @@ fn a_silent_client_is_pinged_and_who_does_not_answer_is_closed() {
     });
     daemon.end_well();
 }
+
+#[test]
+fn what_a_client_said_before_it_closed_is_accepted_though_it_no_longer_listens() {
+    const CLIENTS: usize = 100;
+    const MESSAGES: usize = 100;
+    let daemon = Daemon::start(&[]);
+    let mut subscriber = daemon.client();
+    subscriber.subscribe(&["last words"]);
+    for _ in 0..CLIENTS {
+        // Answers are owed for each, and some meet a socket that is closed.
+        let mut client = Client::connect(&daemon.unix());
+        for _ in 0..MESSAGES {
+            client.publish_asking("last words", &[7; 1_000]);
+            client.flush();
+        }
+        drop(client);
+    }
+    for sequence in 1..=(CLIENTS * MESSAGES) as u64 {
+        assert_eq!(subscriber.next_message().sequence, sequence);
+    }
+}

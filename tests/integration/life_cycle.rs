@@ -70,6 +70,16 @@ fn a_socket_file_that_a_killed_daemon_left_is_taken_over() {
     second.end_well();
 }
 
+#[test]
+fn a_file_that_is_no_socket_is_left_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("letters").to_string_lossy().into_owned();
+    std::fs::write(&path, "dear").expect("a file");
+    let complaint = refused(&["--app-port", "0", "--unix-socket", &path, "--log-level", "warn"]);
+    assert!(complaint.contains(&path) && complaint.contains("in use"), "{complaint}");
+    assert_eq!(std::fs::read_to_string(&path).expect("still there"), "dear");
+}
+
 /// What one publisher knows when the daemon has ended.
 struct Published {
     topic: String,

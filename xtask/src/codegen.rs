@@ -77,6 +77,7 @@ pub(crate) fn check() -> Result<()> {
 fn generate() -> Result<Sources> {
     tool::CPLUSPLUS.require()?;
     tool::CMAKE.require()?;
+    tool::MAKE.require()?;
     let package = repository::root().join("xtask/codegen");
     let build = repository::target().join("codegen");
     let output = build.join("output");

@@ -35,9 +35,16 @@ struct Job {
 const JOBS: &[Job] = &[
     Job {
         name: "test",
-        tools: &[&tool::CPLUSPLUS, &tool::CMAKE, &tool::VALGRIND, &tool::PYTHON, &tool::CARGO_DENY],
+        tools: &[
+            &tool::CPLUSPLUS,
+            &tool::CMAKE,
+            &tool::MAKE,
+            &tool::VALGRIND,
+            &tool::PYTHON,
+            &tool::CARGO_DENY,
+        ],
     },
-    Job { name: "codegen", tools: &[&tool::CPLUSPLUS, &tool::CMAKE] },
+    Job { name: "codegen", tools: &[&tool::CPLUSPLUS, &tool::CMAKE, &tool::MAKE] },
     Job { name: "deny", tools: &[&tool::CARGO_DENY] },
     Job { name: "fuzz", tools: &[&tool::CPLUSPLUS, &tool::CARGO_FUZZ] },
     Job { name: "bench", tools: &[&tool::VALGRIND, &tool::PERF] },

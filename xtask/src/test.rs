@@ -84,7 +84,7 @@ const STEPS: &[Step] = &[
     Step {
         name: "generated-code",
         proves: "wire/src/generated is what wire/schema gives",
-        needs: &[&tool::CPLUSPLUS, &tool::CMAKE],
+        needs: &[&tool::CPLUSPLUS, &tool::CMAKE, &tool::MAKE],
         run: codegen::check,
     },
     Step {

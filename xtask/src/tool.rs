@@ -37,6 +37,11 @@ pub(crate) const CMAKE: Tool = Tool {
     why: "builds flatc, which turns wire/schema into Rust",
     source: Source::Debian { package: "cmake" },
 };
+pub(crate) const MAKE: Tool = Tool {
+    program: "make",
+    why: "is what cmake builds flatc with",
+    source: Source::Debian { package: "make" },
+};
 pub(crate) const VALGRIND: Tool = Tool {
     program: "valgrind",
     why: "counts the instructions per message, the same on every machine",

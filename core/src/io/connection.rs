@@ -44,7 +44,7 @@ pub(super) struct Connection {
     pub(super) gathered: u32,
     /// Bytes read and thrown away while lingering.
     pub(super) discarded: u32,
-    /// Why it ends; meaningful once it is closing.
+    /// Why it ends; meaningful once it is closing, or its peer is gone.
     pub(super) reason: CloseReason,
     pub(super) receive: Receive,
     pub(super) phase: Phase,
@@ -60,6 +60,9 @@ pub(super) struct Connection {
     pub(super) sending: bool,
     /// The poll for room in the send buffer is in flight.
     pub(super) polling_writable: bool,
+    /// A send found that the peer is gone, which is the reason from then on. What it had said before
+    /// is still read.
+    pub(super) is_gone: bool,
     /// The service was told of the end.
     pub(super) told_closed: bool,
 }
@@ -80,6 +83,7 @@ impl Connection {
             fed: false,
             sending: false,
             polling_writable: false,
+            is_gone: false,
             told_closed: false,
         }
     }

@@ -1,9 +1,9 @@
 //! The kernel's two queues: submissions in, completions out, and the one system call between.
 //!
 //! Owns the io_uring instance. `SINGLE_ISSUER | DEFER_TASKRUN`: only the thread that made it enters
-//! it, and the kernel works for it only inside [`KernelRing::enter`]; so nothing moves behind our
-//! back while completions are handled. Invariant: submissions reach the kernel in the order they
-//! were pushed.
+//! it, and the kernel works for it only inside [`KernelRing::enter`] and, when the queue is full,
+//! [`KernelRing::push`]; so nothing moves behind our back elsewhere. Invariant: submissions reach the
+//! kernel in the order they were pushed.
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -162,7 +162,8 @@ impl KernelRing {
             timeout = Timespec::new().sec(us / 1_000_000).nsec((us % 1_000_000) as u32 * 1_000);
             args = args.timespec(&timeout);
         }
-        let wanted = u32::from(wait.is_some());
+        // With submissions that found no room there is more to do than to wait.
+        let wanted = u32::from(wait.is_some() && self.backlog.is_empty());
         // SAFETY: `args` is what EXT_ARG promises, and lives, with the timeout it points to, until
         // the call returns. The submissions' own memory is vouched for by `push`.
         let entered =

@@ -23,7 +23,7 @@ use self::receive::Starved;
 use super::buffer_ring::BufferRing;
 use super::clock;
 use super::connection::ConnectionTable;
-use super::driver::{Driver, Park, Service};
+use super::driver::{self, Driver, Park, Service};
 use super::kernel_ring::{Completion, KernelRing};
 use super::listener::Listener;
 use super::mailbox::CommandReceiver;
@@ -31,7 +31,8 @@ use super::operation::{self, Operation, SLOTS_MAX};
 use super::send_slots::SendSlots;
 use super::setup_error::SetupError;
 use crate::limits::{
-    COMMANDS_PER_TURN, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, RECEIVE_BYTES_PER_TURN,
+    ACCEPT_COST_BYTES, COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
+    RECEIVE_BYTES_PER_TURN,
 };
 use crate::metrics::Metrics;
 use crate::shard::event::{ConnectionId, Event, Now};
@@ -153,6 +154,22 @@ impl UringDriver {
         Ok(driver)
     }
 
+    /// Goes on for the connections that were closed last, until their peers have had the last frames
+    /// or it is time to end: for a service that is finished. Nobody's commands are taken any more.
+    pub fn finish(&mut self, service: &mut impl Service) -> io::Result<()> {
+        let until = clock::mono_us() + LINGER_US;
+        while !self.lingering.is_empty() && clock::mono_us() < until {
+            self.commands_left = false;
+            self.submit_and_wait(Park::Until(Some(until)))?;
+            self.now = clock::now();
+            self.close_asked(service);
+            self.feed(service);
+            self.end_lingering(service);
+            driver::drain_outputs(self, service);
+        }
+        Ok(())
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> DriverCounters {
         self.counters
@@ -251,7 +268,7 @@ impl UringDriver {
         self.starved.end_turn();
     }
 
-    /// Handles one completion and returns the bytes it received.
+    /// Handles one completion and returns the bytes it received, or what it counts for.
     #[inline]
     fn on_completion(&mut self, service: &mut impl Service, completion: Completion) -> usize {
         let Some((operation, id)) = operation::unpack(completion.user_data) else {
@@ -265,7 +282,10 @@ impl UringDriver {
             Operation::ReceiveInPlace => return self.on_landed(service, id, completion.result),
             Operation::Send => self.on_sent(service, id, completion.result),
             Operation::Writable => self.on_writable(service, id),
-            Operation::Accept => self.on_accepted(service, id.index as usize, completion),
+            Operation::Accept => {
+                self.on_accepted(service, id.index as usize, completion);
+                return ACCEPT_COST_BYTES;
+            }
             Operation::Doorbell => {
                 if !completion.more() {
                     self.watch_doorbell();
@@ -321,7 +341,7 @@ impl Driver for UringDriver {
         match output {
             Output::Send(id) => self.send(service, id),
             Output::Close(id) => self.ask_to_close(id),
-            Output::PauseReceive(id) => self.pause_receive(id),
+            Output::PauseReceive(id) => self.pause_receive(service, id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
             Output::StopAccepting => self.stop_accepting(),

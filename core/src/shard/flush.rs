@@ -113,11 +113,15 @@ fn plan_queue(
         match item {
             Item::Bind(topic) => {
                 encoder.topic_bind(inline, *topic, plane.topics.name(*topic));
-                plan.push(Piece::Marker { queue: id, start, bytes: inline.len() as u32 - start });
+                let marker = inline.len() as u32 - start;
+                plan.push(Piece::Marker { queue: id, start, bytes: marker });
+                *bytes += marker as usize;
             }
             Item::Gap(gap) => {
                 encoder.gap(inline, &gap.report(queue.subscription));
-                plan.push(Piece::Marker { queue: id, start, bytes: inline.len() as u32 - start });
+                let marker = inline.len() as u32 - start;
+                plan.push(Piece::Marker { queue: id, start, bytes: marker });
+                *bytes += marker as usize;
             }
             Item::Extent(extent) => {
                 let mut extent = *extent;

@@ -14,7 +14,7 @@ use super::UringDriver;
 use crate::io::connection::{Phase, Receive};
 use crate::io::driver::Service;
 use crate::io::operation::Operation;
-use crate::limits::LINGER_US;
+use crate::limits::{CLOSES_PER_TURN, LINGER_US};
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
 /// Reads of leftover bytes from a socket that is closed in a hurry.
@@ -34,7 +34,10 @@ impl UringDriver {
 
     /// Goes on with the connections the service was done with.
     pub(super) fn close_asked(&mut self, service: &mut impl Service) {
-        while let Some(id) = self.to_close.pop() {
+        for _ in 0..CLOSES_PER_TURN {
+            let Some(id) = self.to_close.pop() else {
+                break;
+            };
             self.advance_close(service, id);
         }
     }
@@ -48,7 +51,9 @@ impl UringDriver {
     ) {
         if let Some(connection) = self.connections.find(id) {
             connection.phase = Phase::Closing;
-            connection.reason = reason;
+            if !connection.is_gone {
+                connection.reason = reason;
+            }
             self.advance_close(service, id);
         }
     }

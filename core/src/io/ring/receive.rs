@@ -221,12 +221,17 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn pause_receive(&mut self, id: ConnectionId) {
+    pub(super) fn pause_receive(&mut self, service: &mut impl Service, id: ConnectionId) {
         if let Some(connection) = self.connections.find(id)
             && connection.is_open()
         {
             connection.paused = true;
-            self.cancel_receive(id);
+            if connection.is_gone {
+                // The receive was all that was left of it.
+                self.begin_close(service, id, CloseReason::EndOfStream);
+            } else {
+                self.cancel_receive(id);
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::UringDriver;
+use crate::io::connection::Receive;
 use crate::io::driver::Service;
 use crate::io::operation::Operation;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
@@ -41,7 +42,18 @@ impl UringDriver {
             return;
         };
         connection.sending = false;
+        // The peer is gone, but what it said before may still be on its way to us: the receive ends
+        // the connection.
+        let is_gone = matches!(-result, libc::EPIPE | libc::ECONNRESET)
+            && connection.is_open()
+            && !connection.paused
+            && connection.receive != Receive::Idle;
+        if is_gone {
+            connection.is_gone = true;
+            connection.reason = CloseReason::Failed(-result);
+        }
         let (bytes, blocked) = match result {
+            _ if is_gone => (0, true),
             0.. => (result as usize, (result as u32) < connection.gathered),
             _ => match -result {
                 libc::EAGAIN => (0, true),
@@ -57,7 +69,7 @@ impl UringDriver {
             },
         };
         let open = connection.is_open();
-        if open && blocked && !connection.polling_writable {
+        if open && blocked && !is_gone && !connection.polling_writable {
             connection.polling_writable = true;
             let socket = connection.descriptor();
             self.ring.push_poll_writable(socket, Operation::Writable.on(id));
