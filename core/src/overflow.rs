@@ -2,8 +2,8 @@
 //!
 //! Messages are dropped from the front, oldest first, many at a time: an overflowing queue is cut to
 //! 7/8 of its bound, and an extent goes whole where that leaves 6/8 of those, so that a subscriber who is
-//! stalled for good costs next to nothing. Binds in the dropped stretch are kept, a Gap takes the
-//! messages' place, and a frame that is half on the wire stays. Nothing here decides *whether* to
+//! stalled for good costs next to nothing. Binds in the dropped stretch are kept in front, a Gap takes
+//! the messages' place, and a frame that is half on the wire stays. Nothing here decides *whether* to
 //! drop: that is policy, in `shard/publish.rs`, or memory, in `shard/memory.rs`.
 
 use nexusd_wire::Header;
@@ -61,7 +61,10 @@ fn drop_oldest(
     while queue.messages > keep_messages || queue.bytes > keep_bytes {
         match queue.items.front_mut() {
             None => break,
-            Some(Item::Bind(_)) => kept.extend(queue.items.pop_front()),
+            Some(Item::Bind(topic)) => {
+                queue.binds.push_back(*topic);
+                queue.items.pop_front();
+            }
             // The loss goes on where an earlier one, not told yet, ended. Losses of both kinds stand
             // in their order, but not without end.
             Some(Item::Gap(earlier))

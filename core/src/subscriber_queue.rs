@@ -56,6 +56,9 @@ pub(crate) struct SubscriberQueue {
     /// Generation of the subscription index when the queue was made.
     pub(crate) created_at: u64,
     pub(crate) items: VecDeque<Item>,
+    /// Topics to be named before the items: overflow passed their binds over. They stand apart, so
+    /// that the next overflow does not walk over them again.
+    pub(crate) binds: VecDeque<TopicId>,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     /// Bytes of the first extent's first frame that are already on the wire.
@@ -64,6 +67,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) in_flight: bool,
     /// Items at the front that the running send reads, in whole or in part.
     pub(crate) planned: usize,
+    /// The same for `binds`.
+    pub(crate) planned_binds: usize,
     /// The queue went beyond its bounds while in flight; overflow is dealt with when that ends.
     pub(crate) overflow_due: bool,
     /// The queue stands in its connection's list of queues to send from.
@@ -97,11 +102,13 @@ impl SubscriberQueue {
             filters,
             created_at,
             items: VecDeque::new(),
+            binds: VecDeque::new(),
             messages: 0,
             bytes: 0,
             front_sent: 0,
             in_flight: false,
             planned: 0,
+            planned_binds: 0,
             overflow_due: false,
             is_ready: false,
             is_dying: false,
@@ -144,6 +151,11 @@ impl SubscriberQueue {
     /// Queues the name of a topic, ahead of its first message.
     pub(crate) fn push_bind(&mut self, topic: TopicId) {
         self.items.push_back(Item::Bind(topic));
+    }
+
+    /// Whether nothing is left to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty() && self.binds.is_empty()
     }
 
     /// Whether the queue holds more than its bounds allow.
@@ -208,8 +220,13 @@ impl SubscriberQueue {
 
     /// Takes a bind or gap off the front: its frame is on the wire.
     pub(crate) fn pop_marker(&mut self) {
-        debug_assert!(!matches!(self.items.front(), Some(Item::Extent(_))));
-        self.items.pop_front();
+        if self.planned_binds > 0 {
+            self.planned_binds -= 1;
+            self.binds.pop_front();
+        } else {
+            debug_assert!(!matches!(self.items.front(), Some(Item::Extent(_))));
+            self.items.pop_front();
+        }
     }
 
     /// Drops everything but the frame that is half on the wire; returns the messages dropped.
@@ -217,6 +234,7 @@ impl SubscriberQueue {
         debug_assert!(!self.in_flight);
         let before = self.messages;
         self.overflow_due = false;
+        self.binds.clear();
         let partial = self.detach_partial_frame(log);
         for item in self.items.drain(..) {
             if let Item::Extent(extent) = item {
@@ -337,7 +355,9 @@ impl SubscriberQueue {
             );
         }
         assert!(self.in_flight || self.planned == 0, "only a running send has plans");
+        assert!(self.in_flight || self.planned_binds == 0, "only a running send has plans");
         assert!(self.planned <= self.items.len(), "what is being sent stays in the queue");
+        assert!(self.planned_binds <= self.binds.len(), "what is being sent stays in the queue");
         assert!(self.in_flight || !self.overflow_due, "overflow waits only for a running send");
     }
 }

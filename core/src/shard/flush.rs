@@ -5,7 +5,7 @@
 //! written beside it for this send alone. Queues keep what is sent until the send has ended, so a
 //! short one loses nothing: what was not taken is simply planned again.
 
-use nexusd_wire::FrameEncoder;
+use nexusd_wire::{FrameEncoder, TopicId};
 
 use super::publish::Plane;
 use crate::connection::{Outbound, Piece};
@@ -53,7 +53,7 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
         protect(id, planned, plane);
     }
     if let Some(id) = cut_rest {
-        protect(id, 1, plane);
+        protect(id, Planned { binds: 0, items: 1 }, plane);
     }
     for piece in &outbound.plan {
         if let Piece::Extent { segment, queue, .. } = piece {
@@ -68,11 +68,19 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
     }
 }
 
-/// Keeps the queue's first items where they are: the send to come reads them.
-fn protect(id: QueueId, items: usize, plane: &mut Plane) {
+/// How much of a queue a send takes, in whole or in part.
+#[derive(Clone, Copy)]
+struct Planned {
+    binds: usize,
+    items: usize,
+}
+
+/// Keeps the front of the queue as it is: the send to come reads it.
+fn protect(id: QueueId, planned: Planned, plane: &mut Plane) {
+    let queue = &mut plane.queues[id.0 as usize];
+    queue.planned_binds = queue.planned_binds.max(planned.binds);
     if !is_planted(Plant::SendNotProtected) {
-        let queue = &mut plane.queues[id.0 as usize];
-        queue.planned = queue.planned.max(items);
+        queue.planned = queue.planned.max(planned.items);
     }
 }
 
@@ -92,8 +100,8 @@ fn rest_of_cut_frame(id: QueueId, plane: &Plane) -> Option<Piece> {
     })
 }
 
-/// Adds what one queue has to send, and returns how many of its items that takes. `skip_cut`: its
-/// first frame is planned already.
+/// Adds what one queue has to send, and returns how much of it that is. `skip_cut`: its first frame
+/// is planned already.
 fn plan_queue(
     id: QueueId,
     mut skip_cut: bool,
@@ -102,21 +110,23 @@ fn plan_queue(
     outbound: &mut Outbound,
     plane: &Plane,
     encoder: &mut FrameEncoder,
-) -> usize {
+) -> Planned {
     let queue = &plane.queues[id.0 as usize];
     let Outbound { inline, plan, .. } = outbound;
+    for (at, topic) in queue.binds.iter().enumerate() {
+        if *bytes >= BYTES_PER_SEND || plan.len() + 2 > IOVECS_PER_SEND {
+            return Planned { binds: at, items: 0 };
+        }
+        plan_bind(id, *topic, bytes, inline, plan, plane, encoder);
+    }
+    let binds = queue.binds.len();
     for (at, item) in queue.items.iter().enumerate() {
         if *bytes >= BYTES_PER_SEND || plan.len() + 2 > IOVECS_PER_SEND {
-            return at;
+            return Planned { binds, items: at };
         }
         let start = inline.len() as u32;
         match item {
-            Item::Bind(topic) => {
-                encoder.topic_bind(inline, *topic, plane.topics.name(*topic));
-                let marker = inline.len() as u32 - start;
-                plan.push(Piece::Marker { queue: id, start, bytes: marker });
-                *bytes += marker as usize;
-            }
+            Item::Bind(topic) => plan_bind(id, *topic, bytes, inline, plan, plane, encoder),
             Item::Gap(gap) => {
                 encoder.gap(inline, &gap.report(queue.subscription));
                 let marker = inline.len() as u32 - start;
@@ -155,7 +165,24 @@ fn plan_queue(
             }
         }
     }
-    queue.items.len()
+    Planned { binds, items: queue.items.len() }
+}
+
+/// Adds the name of a topic.
+fn plan_bind(
+    id: QueueId,
+    topic: TopicId,
+    bytes: &mut usize,
+    inline: &mut Vec<u8>,
+    plan: &mut Vec<Piece>,
+    plane: &Plane,
+    encoder: &mut FrameEncoder,
+) {
+    let start = inline.len() as u32;
+    encoder.topic_bind(inline, topic, plane.topics.name(topic));
+    let marker = inline.len() as u32 - start;
+    plan.push(Piece::Marker { queue: id, start, bytes: marker });
+    *bytes += marker as usize;
 }
 
 /// Lends the slices of the planned send, in order.
@@ -226,13 +253,16 @@ pub(crate) fn settle(
     }
     plan.clear();
     outbound.plan = plan;
+    for queue in &*touched {
+        plane.queues[queue.0 as usize].planned_binds = 0;
+    }
     // Each queue that was visited has had its turn; those with more to send go to the end.
     for _ in 0..outbound.visited {
         let Some(id) = outbound.ready.pop_front() else {
             break;
         };
         let queue = &mut plane.queues[id.0 as usize];
-        queue.is_ready = !queue.items.is_empty();
+        queue.is_ready = !queue.is_empty();
         if queue.is_ready {
             outbound.ready.push_back(id);
         }

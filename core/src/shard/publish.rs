@@ -526,7 +526,7 @@ impl Plane {
                     *references.entry(extent.segment).or_insert(0) += 1;
                 }
             }
-            assert!(queue.is_ready || queue.items.is_empty(), "what waits has its turn");
+            assert!(queue.is_ready || queue.is_empty(), "what waits has its turn");
         }
         assert_eq!(messages, self.metrics.queued_messages, "queued messages are counted");
         assert_eq!(bytes, self.metrics.queued_bytes, "queued bytes are counted");

@@ -315,6 +315,35 @@ fn thousands_of_full_queues_of_one_client_do_not_stop_the_others() {
 }
 
 #[test]
+fn names_that_wait_for_a_stalled_subscriber_cost_nothing_when_it_overflows() {
+    const TOPICS: u32 = 60_000;
+    let mut desk = Desk::with_limits(Limits::default());
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["#"], OverflowPolicy::DropOldest, 1);
+    desk.stall(subscriber);
+    let mut encoder = FrameEncoder::new();
+    let mut bytes = Vec::new();
+    for topic in 0..TOPICS {
+        encoder.topic_bind(&mut bytes, TopicId(topic), &format!("topic/{topic}"));
+    }
+    // Every topic once, so that its name waits; then every message drops the one before.
+    for _ in 0..2 {
+        for topic in 0..TOPICS {
+            let header = Header::new(FrameKind::Message, 0, 0).with_topic(TopicId(topic));
+            FrameEncoder::message(&mut bytes, &header, &[], b"");
+        }
+    }
+    // Walking over all names for each message would take minutes.
+    let begun = Instant::now();
+    desk.say(publisher, &bytes);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    desk.go_on(subscriber);
+    let heard = desk.heard(subscriber);
+    let names = heard.iter().filter(|heard| matches!(heard, Heard::Bind { .. })).count();
+    assert_eq!((names, sequences(&heard)), (TOPICS as usize, vec![2]));
+}
+
+#[test]
 fn subscriptions_stay_inside_their_share_of_memory() {
     let mut desk = Desk::new();
     let hostile = desk.greet();
