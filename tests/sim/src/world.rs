@@ -483,6 +483,9 @@ impl<'c> World<'c> {
             let conversation = &mut connection.conversation;
             if conversation.stage == Stage::Going && conversation.must_be_refused.is_none() {
                 conversation.ending(Stage::Draining, &mut self.oracle);
+            } else if conversation.is_unsettled() {
+                // What ends it was fed, but perhaps the shard will not look at that any more.
+                conversation.doubt(&mut self.oracle);
             }
         }
         self.command(Command::Drain { deadline_us }, service)

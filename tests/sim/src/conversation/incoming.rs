@@ -236,7 +236,10 @@ impl Conversation {
 
     fn on_goodbye(&mut self, frame: &Frame<'_>, oracle: &Oracle) -> Result<(), Violation> {
         let goodbye = frame.body::<control::Goodbye<'_>>().map_err(|error| undecodable(&error))?;
-        ensure!(self.stage == Stage::Draining, "a Goodbye, but nobody asked to drain");
+        ensure!(
+            self.stage == Stage::Draining || self.is_doubtful,
+            "a Goodbye, but nobody asked to drain"
+        );
         ensure!(!self.goodbye_seen, "Goodbye twice");
         let (mut low, mut high) = (0, 0);
         for &(_, sent) in &self.placed {
