@@ -1,10 +1,10 @@
 //! What a queue gives up, and how that is told.
 //!
 //! Messages are dropped from the front, oldest first, many at a time: an overflowing queue is cut to
-//! 7/8 of its bound, and an extent goes whole where that leaves 6/8 of those, so that a subscriber who is
-//! stalled for good costs next to nothing. Binds in the dropped stretch are kept in front, a Gap takes
-//! the messages' place, and a frame that is half on the wire stays. Nothing here decides *whether* to
-//! drop: that is policy, in `shard/publish.rs`, or memory, in `shard/memory.rs`.
+//! 7/8 of its bound, and an extent goes whole where that leaves 6/8 of those, so that a subscriber
+//! who is stalled for good costs next to nothing. Binds in the dropped stretch are kept in front, a
+//! Gap takes the messages' place, and a frame that is half on the wire stays. Nothing here decides
+//! *whether* to drop: that is policy, in `shard/publish.rs`, or memory, in `shard/memory.rs`.
 
 use nexusd_wire::Header;
 use nexusd_wire::control::GapReason;

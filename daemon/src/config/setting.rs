@@ -105,7 +105,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "unix-socket",
         heading: ADDRESSES,
         value: "auto|none|PATH",
-        help: "Unix socket for applications on this host, which costs less per call than TCP. `auto` is the abstract name @nexusd/<app-port>, where clients look first; \
+        help: "Unix socket for applications on this host, which costs less per call than TCP. \
+               `auto` is the abstract name @nexusd/<app-port>, where clients look first; \
                @NAME is another abstract name.",
         read: |config, text| {
             config.unix_socket = read_unix_socket(text)?;
