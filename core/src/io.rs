@@ -32,3 +32,5 @@ pub mod ring;
 mod send_slots;
 #[cfg(feature = "uring")]
 pub mod setup_error;
+#[cfg(any(feature = "uring", loom))]
+pub(crate) mod sleeper;

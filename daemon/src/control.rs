@@ -1,10 +1,9 @@
 //! The control thread: a glommio executor for everything that has to do with time and not with a
-//! message. It asks the shard for its counters once a second and publishes them as statistics.
+//! message. It asks the shards for their counters once a second and publishes them as statistics.
 //!
-//! It reaches the shard through the mailbox alone, never waits for it, and is never on the path of a
+//! It reaches the shards through their mailboxes alone, never waits for them, and is never on the path of a
 //! message. It ends when the channel of samples is closed.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -29,21 +28,24 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of glommio's three rings. Timers need few.
 const RING_DEPTH: usize = 8;
-/// Samples on their way from the shard; one a second comes.
+/// Samples on their way from the shards; one a second comes.
 const SAMPLES_MAX: usize = 4;
 
 /// What the control thread is made from.
 #[derive(Debug)]
 pub(crate) struct ControlConfig {
     pub(crate) statistics: Statistics,
-    pub(crate) commands: CommandSender,
+    /// The ways to all shards.
+    pub(crate) shards: Vec<CommandSender>,
+    /// The one of them that owns the topic of the statistics.
+    pub(crate) publisher: CommandSender,
     /// Set once the node drains: nothing is sampled from then on.
     pub(crate) draining: Arc<AtomicBool>,
-    /// The way of the shard's counters to this thread, made by [`samples`].
+    /// The way of the shards' counters to this thread, made by [`samples`].
     pub(crate) samples: (Sender<Metrics>, Receiver<Metrics>),
 }
 
-/// A channel for the shard's counters. If it is full they may be thrown away: younger ones follow.
+/// A channel for the shards' counters. If it is full they may be thrown away: younger ones follow.
 pub(crate) fn samples() -> (Sender<Metrics>, Receiver<Metrics>) {
     async_channel::bounded(SAMPLES_MAX)
 }
@@ -95,28 +97,30 @@ fn executor() -> Result<LocalExecutor, StartError> {
 }
 
 async fn publish_statistics(config: ControlConfig) {
-    let ControlConfig { mut statistics, commands, draining, samples: (_, samples) } = config;
+    let ControlConfig { mut statistics, shards, publisher, draining, samples: (_, samples) } =
+        config;
     let topic: Box<str> = statistics.topic().into();
-    let commands = Rc::new(commands);
-    let sampler = glommio::spawn_local(sample(Rc::clone(&commands), draining));
+    let sampler = glommio::spawn_local(sample(shards, draining));
     while let Ok(metrics) = samples.recv().await {
         let document = statistics.document(Sample::now(metrics));
         let publish = Command::Publish {
             topic: topic.clone(),
             payload: document.to_string().into_bytes().into(),
         };
-        if commands.send(publish).is_err() {
-            debug!("the shard's mailbox is full; statistics of this second are not published");
+        if publisher.send(publish).is_err() {
+            debug!("the mailbox is full; statistics of this second are not published");
         }
     }
     sampler.cancel().await;
 }
 
-/// Asks for the shard's counters at each interval. The answers come through the channel.
-async fn sample(commands: Rc<CommandSender>, draining: Arc<AtomicBool>) {
+/// Asks for the shards' counters at each interval. The answers come through the channel.
+async fn sample(shards: Vec<CommandSender>, draining: Arc<AtomicBool>) {
     while !draining.load(Ordering::Acquire) {
         Timer::new(STATISTICS_INTERVAL).await;
-        // A mailbox without room is one the shard has not looked into for long; it is asked again.
-        let _ = commands.send(Command::Sample);
+        for shard in &shards {
+            // A mailbox without room is one its shard has not looked into for long; it is asked again.
+            let _ = shard.send(Command::Sample);
+        }
     }
 }

@@ -8,22 +8,27 @@ use std::thread::{self, JoinHandle};
 
 use nexusd_core::io::clock;
 use nexusd_core::io::listener::Listener;
-use nexusd_core::io::mailbox::CommandReceiver;
+use nexusd_core::io::mailbox::{CommandReceiver, CommandSender};
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Event, Metrics, Output, Service, Shard, ShardConfig};
+use nexusd_core::{
+    Command, Event, Metrics, Output, Service, Shard, ShardConfig, ShardIndex, Wiring,
+};
 
 use crate::error::{StartError, StopError};
 use crate::{panic_hook, process};
 
 /// What a shard thread is made from.
 pub(crate) struct ShardThreadConfig {
-    pub(crate) name: String,
+    pub(crate) index: usize,
     pub(crate) shard: ShardConfig,
+    pub(crate) wiring: Wiring,
     pub(crate) options: UringOptions,
     /// The CPU to stay on.
     pub(crate) pin: Option<usize>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) commands: CommandReceiver,
+    /// The ways to the loops of all shards, in order.
+    pub(crate) shards: Vec<CommandSender>,
     /// Gets what the shard counts whenever it was asked for.
     pub(crate) on_metrics: Box<dyn FnMut(Metrics) + Send>,
 }
@@ -38,7 +43,7 @@ pub(crate) struct ShardThread {
 impl ShardThread {
     /// Starts the thread and waits until it serves.
     pub(crate) fn start(config: ShardThreadConfig) -> Result<Self, StartError> {
-        let name = config.name.clone();
+        let name = format!("shard-{}", config.index);
         let (started, is_started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(name.clone())
@@ -79,11 +84,11 @@ fn run(
         return Ok(Metrics::default());
     }
     // Made before the driver and so dropped after it, which may still lend its memory to the kernel.
-    let mut shard = Shard::new(config.shard);
+    let mut shard = Shard::wired(config.shard, config.wiring);
     let driver =
         UringDriver::new(&config.options, config.listeners, config.commands, config.on_metrics);
     let mut driver = match driver {
-        Ok(driver) => driver,
+        Ok(driver) => driver.among(ShardIndex::new(config.index), config.shards),
         Err(error) => {
             answer(Err(error.into()));
             return Ok(Metrics::default());

@@ -1,23 +1,25 @@
-//! The way other threads reach a shard: a bounded queue of commands, and a doorbell.
+//! The way other threads reach a shard's loop: a bounded queue of commands, connections that another
+//! loop accepted for it, and its doorbell.
 //!
 //! Any number of threads send, one loop receives. Sending never blocks: a full queue hands the
 //! command back. Commands of one thread arrive in order.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 
 use super::doorbell::Doorbell;
-use crate::shard::event::Command;
+use crate::shard::event::{Command, PeerAddress};
 
 /// Makes a mailbox that holds up to `capacity` commands (at least one). Fails when the kernel gives
 /// no eventfd.
 pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> {
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity.max(1)),
+        accepted: SegQueue::new(),
         doorbell: Doorbell::new()?,
         gone: AtomicBool::new(false),
     });
@@ -27,6 +29,8 @@ pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> 
 #[derive(Debug)]
 struct Shared {
     queue: ArrayQueue<Command>,
+    /// Bounded by the node's connections.
+    accepted: SegQueue<(OwnedFd, PeerAddress)>,
     doorbell: Doorbell,
     gone: AtomicBool,
 }
@@ -48,6 +52,25 @@ impl CommandSender {
         self.shared.doorbell.ring();
         Ok(())
     }
+
+    /// Whether the loop has ended.
+    pub fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Wakes the loop if it sleeps: there is something in its shard's inbox.
+    pub(super) fn ring(&self) {
+        self.shared.doorbell.ring();
+    }
+
+    /// Gives a connection that was accepted elsewhere to the loop. If that has ended, so does the
+    /// connection.
+    pub(super) fn hand_over(&self, socket: OwnedFd, peer: PeerAddress) {
+        if !self.shared.gone.load(Ordering::Acquire) {
+            self.shared.accepted.push((socket, peer));
+            self.shared.doorbell.ring();
+        }
+    }
 }
 
 /// The loop's end. Dropped with the loop, after which senders get their commands back.
@@ -62,9 +85,24 @@ impl CommandReceiver {
         self.shared.queue.pop()
     }
 
-    /// To be called before the commands that a ring announced are taken.
-    pub(super) fn answer(&self) {
-        self.shared.doorbell.answer();
+    /// Takes the next connection that another loop accepted for this one.
+    pub(super) fn pop_accepted(&self) -> Option<(OwnedFd, PeerAddress)> {
+        self.shared.accepted.pop()
+    }
+
+    /// Whether nothing is there to be taken.
+    pub(super) fn is_empty(&self) -> bool {
+        self.shared.queue.is_empty() && self.shared.accepted.is_empty()
+    }
+
+    /// The loop is about to sleep. It has to look whether anything is there once more.
+    pub(super) fn fall_asleep(&self) {
+        self.shared.doorbell.fall_asleep();
+    }
+
+    /// The loop does not sleep any more.
+    pub(super) fn wake_up(&self) {
+        self.shared.doorbell.wake_up();
     }
 
     /// What the loop's ring polls.

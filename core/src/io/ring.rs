@@ -26,17 +26,18 @@ use super::connection::ConnectionTable;
 use super::driver::{self, Driver, Park, Service};
 use super::kernel_ring::{Completion, KernelRing};
 use super::listener::Listener;
-use super::mailbox::CommandReceiver;
+use super::mailbox::{CommandReceiver, CommandSender};
 use super::operation::{self, Operation, SLOTS_MAX};
 use super::send_slots::SendSlots;
 use super::setup_error::SetupError;
 use crate::limits::{
-    ACCEPT_COST_BYTES, COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
-    RECEIVE_BYTES_PER_TURN,
+    ACCEPT_COST_BYTES, ADOPTIONS_PER_TURN, COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES,
+    RECEIVE_BUFFERS, RECEIVE_BYTES_PER_TURN,
 };
 use crate::metrics::Metrics;
 use crate::shard::event::{ConnectionId, Event, Now};
 use crate::shard::output::Output;
+use crate::shard::routing::ShardIndex;
 
 /// Looks at the queues between two looks at the clock, while spinning.
 const SPINS_PER_LOOK: u32 = 64;
@@ -99,17 +100,19 @@ pub struct UringDriver {
     connections_max: usize,
     listeners: Vec<ListenerSlot>,
     commands: CommandReceiver,
-    /// Commands beyond a turn's share wait in the mailbox.
-    commands_left: bool,
+    /// The ways to the loops of all shards, by index; none if there is but one.
+    shards: Vec<CommandSender>,
+    shard: ShardIndex,
     on_metrics: Box<dyn FnMut(Metrics) + Send>,
     spin_us: u64,
     now: Now,
     /// Requests whose last completion is still to come.
     in_flight: usize,
     starved: Starved,
-    /// Connections that the service closed since the last turn.
+    /// Connections that the service closed, or that came to their end, since the last turn.
     to_close: Vec<ConnectionId>,
-    /// Closed connections that are still read, and until when; the earliest first.
+    /// Closed connections that are still read, and those whose peer is gone while the service has
+    /// not taken all it said; and until when. The earliest first.
     lingering: VecDeque<(u64, ConnectionId)>,
     counters: DriverCounters,
 }
@@ -137,7 +140,8 @@ impl UringDriver {
             connections_max: options.connections_max.min(SLOTS_MAX / 2),
             listeners: listeners.into_iter().map(ListenerSlot::new).collect(),
             commands,
-            commands_left: false,
+            shards: Vec::new(),
+            shard: ShardIndex::default(),
             on_metrics,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
@@ -154,13 +158,19 @@ impl UringDriver {
         Ok(driver)
     }
 
+    /// Makes it the driver of one of several shards: `shards` are the mailboxes of all their drivers,
+    /// in order.
+    pub fn among(mut self, shard: ShardIndex, shards: Vec<CommandSender>) -> Self {
+        (self.shard, self.shards) = (shard, shards);
+        self
+    }
+
     /// Goes on for the connections that were closed last, until their peers have had the last frames
     /// or it is time to end: for a service that is finished. Nobody's commands are taken any more.
     pub fn finish(&mut self, service: &mut impl Service) -> io::Result<()> {
         let until = clock::mono_us() + LINGER_US;
         while !self.lingering.is_empty() && clock::mono_us() < until {
-            self.commands_left = false;
-            self.submit_and_wait(Park::Until(Some(until)))?;
+            self.submit_and_wait(service, Park::Until(Some(until)))?;
             self.now = clock::now();
             self.close_asked(service);
             self.feed(service);
@@ -183,10 +193,7 @@ impl UringDriver {
 
     /// Whether something waits that no completion will announce.
     fn has_more_to_do(&mut self) -> bool {
-        self.commands_left
-            || !self.to_close.is_empty()
-            || !self.starved.is_empty()
-            || self.ring.completions() > 0
+        !self.to_close.is_empty() || !self.starved.is_empty() || self.ring.completions() > 0
     }
 
     /// The earliest time, of the service's and our own, at which something is to be done.
@@ -197,16 +204,16 @@ impl UringDriver {
     }
 
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.
-    fn submit_and_wait(&mut self, park: Park) -> io::Result<()> {
+    fn submit_and_wait(&mut self, service: &impl Service, park: Park) -> io::Result<()> {
         let deadline = match park {
             Park::Until(wake_at) if !self.has_more_to_do() => self.deadline(wake_at),
             _ => self.now.mono_us,
         };
         if deadline > self.now.mono_us && self.spin_us > 0 {
-            return self.spin_then_wait(deadline);
+            return self.spin_then_wait(service, deadline);
         }
         if deadline > self.now.mono_us {
-            self.enter(Some(time_until(deadline, self.now.mono_us)))
+            self.sleep(service, time_until(deadline, self.now.mono_us))
         } else if !self.ring.is_submitted() || self.ring.has_deferred_work() {
             self.enter(None)
         } else {
@@ -214,8 +221,18 @@ impl UringDriver {
         }
     }
 
+    /// Sleeps until something completes or the doorbell rings, for `wait_us` at most, unless
+    /// something waits that another thread sent.
+    fn sleep(&mut self, service: &impl Service, wait_us: u64) -> io::Result<()> {
+        self.commands.fall_asleep();
+        let has_mail = !self.commands.is_empty() || service.has_mail();
+        let result = self.enter((!has_mail).then_some(wait_us));
+        self.commands.wake_up();
+        result
+    }
+
     /// Looks for completions for a while before sleeping.
-    fn spin_then_wait(&mut self, deadline: u64) -> io::Result<()> {
+    fn spin_then_wait(&mut self, service: &impl Service, deadline: u64) -> io::Result<()> {
         if !self.ring.is_submitted() {
             self.enter(None)?;
         }
@@ -227,7 +244,7 @@ impl UringDriver {
                 if self.ring.has_deferred_work() {
                     return self.enter(None);
                 }
-                if self.ring.completions() > 0 {
+                if self.ring.completions() > 0 || service.has_mail() || !self.commands.is_empty() {
                     return Ok(());
                 }
                 hint::spin_loop();
@@ -237,7 +254,7 @@ impl UringDriver {
                 return Ok(());
             }
             if now >= spin_until {
-                return self.enter(Some(time_until(deadline, now)));
+                return self.sleep(service, time_until(deadline, now));
             }
         }
     }
@@ -290,24 +307,24 @@ impl UringDriver {
                 if !completion.more() {
                     self.watch_doorbell();
                 }
-                self.commands_left = true;
             }
             Operation::Cancel => {}
         }
         0
     }
 
-    fn take_commands(&mut self, service: &mut impl Service) {
-        if !self.commands_left {
-            return;
-        }
-        self.commands.answer();
+    /// Feeds what other threads sent.
+    fn take_mail(&mut self, service: &mut impl Service) {
         for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.pop() else {
-                self.commands_left = false;
-                return;
-            };
+            let Some(command) = self.commands.pop() else { break };
             service.on_event(self.now, Event::Command(command));
+        }
+        for _ in 0..ADOPTIONS_PER_TURN {
+            let Some((socket, peer)) = self.commands.pop_accepted() else { break };
+            self.adopt(service, socket, peer);
+        }
+        if service.has_mail() {
+            service.on_event(self.now, Event::Inbox);
         }
     }
 }
@@ -324,11 +341,11 @@ impl Driver for UringDriver {
 
     fn wait(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
         self.rearm_starved(service);
-        self.submit_and_wait(park)?;
+        self.submit_and_wait(service, park)?;
         self.now = clock::now();
         self.close_asked(service);
         self.feed(service);
-        self.take_commands(service);
+        self.take_mail(service);
         self.end_lingering(service);
         self.retry_accepts();
         if service.wake_at().is_some_and(|at| at <= self.now.mono_us) {
@@ -341,9 +358,14 @@ impl Driver for UringDriver {
         match output {
             Output::Send(id) => self.send(service, id),
             Output::Close(id) => self.ask_to_close(id),
-            Output::PauseReceive(id) => self.pause_receive(service, id),
+            Output::PauseReceive(id) => self.pause_receive(id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
+            Output::Ring(shard) => {
+                if let Some(mailbox) = self.shards.get(shard.index()) {
+                    mailbox.ring();
+                }
+            }
             Output::StopAccepting => self.stop_accepting(),
             Output::Metrics(mut metrics) => {
                 metrics.connections_refused += self.counters.refused;

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use nexusd_core::{ConnectionId, Event, Metrics, Now, Output, Service, Shard};
+use nexusd_core::{ConnectionId, Event, Metrics, Now, Output, Service, Shard, ShardIndex};
 
 /// Events between two walks over all of the shard's state.
 const EVENTS_PER_WALK: u64 = 24;
@@ -89,6 +89,14 @@ impl Service for Watched {
 
     fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]> {
         self.shard.landing_zone(connection)
+    }
+
+    fn has_mail(&self) -> bool {
+        self.shard.has_mail()
+    }
+
+    fn place(&mut self) -> ShardIndex {
+        self.shard.place()
     }
 
     fn wake_at(&self) -> Option<u64> {

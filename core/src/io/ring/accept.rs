@@ -132,6 +132,15 @@ impl UringDriver {
             }
         };
         self.counters.accepted += 1;
+        let shard = service.place();
+        match self.shards.get(shard.index()) {
+            Some(mailbox) if shard != self.shard => mailbox.hand_over(socket, peer),
+            _ => self.adopt(service, socket, peer),
+        }
+    }
+
+    /// Begins to serve an accepted connection on this shard.
+    pub(super) fn adopt(&mut self, service: &mut impl Service, socket: OwnedFd, peer: PeerAddress) {
         let connection = self.connections.insert(socket);
         service.on_event(self.now, Event::Opened { connection, peer });
         self.arm_receive(service, connection);

@@ -32,13 +32,22 @@ impl UringDriver {
         }
     }
 
-    /// Goes on with the connections the service was done with.
+    /// Goes on with the connections the service was done with, and with those whose stream ended. One
+    /// that is paused has a while for the service to take what came before the end.
     pub(super) fn close_asked(&mut self, service: &mut impl Service) {
         for _ in 0..CLOSES_PER_TURN {
             let Some(id) = self.to_close.pop() else {
                 break;
             };
-            self.advance_close(service, id);
+            let Some(connection) = self.connections.find(id) else { continue };
+            if connection.is_leaving() {
+                self.lingering.push_back((self.now.mono_us + LINGER_US, id));
+            } else if connection.is_open() {
+                let reason = connection.reason;
+                self.begin_close(service, id, reason);
+            } else {
+                self.advance_close(service, id);
+            }
         }
     }
 
@@ -112,14 +121,20 @@ impl UringDriver {
     /// Ends connections whose time to linger is over, and forgets those that ended before.
     pub(super) fn end_lingering(&mut self, service: &mut impl Service) {
         while let Some((until, id)) = self.lingering.front().copied() {
-            let lingers =
-                self.connections.find(id).filter(|connection| connection.phase == Phase::Lingering);
+            let lingers = self.connections.find(id).filter(|connection| {
+                connection.phase == Phase::Lingering || connection.is_leaving()
+            });
             if let Some(connection) = lingers {
                 if until > self.now.mono_us {
                     break;
                 }
-                connection.phase = Phase::Ending;
-                self.advance_close(service, id);
+                if connection.is_open() {
+                    let reason = connection.reason;
+                    self.begin_close(service, id, reason);
+                } else {
+                    connection.phase = Phase::Ending;
+                    self.advance_close(service, id);
+                }
             }
             self.lingering.pop_front();
         }

@@ -8,6 +8,7 @@ use super::UringDriver;
 use crate::io::connection::Receive;
 use crate::io::driver::Service;
 use crate::io::operation::Operation;
+use crate::limits::LINGER_US;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
 impl UringDriver {
@@ -42,15 +43,17 @@ impl UringDriver {
             return;
         };
         connection.sending = false;
-        // The peer is gone, but what it said before may still be on its way to us: the receive ends
-        // the connection.
+        // The peer is gone, but what it said before may still be on its way to us, or not taken by the
+        // service: the end of that ends the connection.
         let is_gone = matches!(-result, libc::EPIPE | libc::ECONNRESET)
             && connection.is_open()
-            && !connection.paused
-            && connection.receive != Receive::Idle;
+            && (connection.paused || connection.ended || connection.receive != Receive::Idle);
         if is_gone {
             connection.is_gone = true;
             connection.reason = CloseReason::Failed(-result);
+            if connection.paused {
+                self.lingering.push_back((self.now.mono_us + LINGER_US, id));
+            }
         }
         let (bytes, blocked) = match result {
             _ if is_gone => (0, true),

@@ -71,6 +71,7 @@ impl<S: Service> Surroundings<S> {
             ..Seat::default()
         };
         let connection = self.id(seat);
+        self.service.place();
         self.event(Event::Opened { connection, peer: PeerAddress::Unix });
     }
 
