@@ -233,6 +233,12 @@ impl Shard {
         }
     }
 
+    /// Whether messages of other shards' publishers wait here for memory. For the simulator, which
+    /// knows by it when nothing is under way.
+    pub fn has_stalled(&self) -> bool {
+        self.plane.neighbours.iter().any(|neighbour| !neighbour.stalled.is_empty())
+    }
+
     /// Lends the slices of the connection's running send once more, as `gather` did. For the
     /// simulator, which proves with it that they stay where and as they are.
     pub fn lend_again(&self, id: ConnectionId, take: &mut dyn FnMut(&[u8])) {

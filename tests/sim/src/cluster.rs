@@ -178,7 +178,8 @@ impl Service for Cluster {
             }
             self.turn = (at + 1) % self.members.len();
         }
-        self.gauges.is_quiet.set(!self.members.iter().any(|member| member.shard.has_mail()));
+        let is_busy = |member: &Member| member.shard.has_mail() || member.shard.has_stalled();
+        self.gauges.is_quiet.set(!self.members.iter().any(is_busy));
         None
     }
 

@@ -40,6 +40,11 @@ impl Watched {
         Self { shard, loans: BTreeMap::new(), metrics, events: 0, is_thorough }
     }
 
+    /// Whether messages of other shards wait in this one for memory.
+    pub fn has_stalled(&self) -> bool {
+        self.shard.has_stalled()
+    }
+
     fn check_loan(&self, connection: ConnectionId) {
         let Some(loan) = self.loans.get(&connection) else { return };
         let (mut slices, mut bytes) = (loan.slices.iter(), loan.bytes.as_slice());
