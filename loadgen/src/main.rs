@@ -6,11 +6,13 @@
 //! count. What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
 //! stated against, are servers inside this program (`forwarder.rs`).
 
+mod acks;
 mod batch;
 mod cli;
 mod clients;
 mod clock;
 mod connection;
+mod delivery_check;
 mod demo;
 mod error;
 mod forwarder;
@@ -20,6 +22,7 @@ mod latency;
 mod machine;
 mod measurement;
 mod pinning;
+mod policy;
 mod publisher;
 mod pump;
 mod quantity;
@@ -35,6 +38,9 @@ mod stamp;
 mod subscriber;
 mod table;
 mod target;
+mod topic_check;
+mod topic_tree;
+mod topic_walk;
 mod window;
 mod workload;
 
@@ -61,9 +67,7 @@ fn main() -> ExitCode {
 /// Whether all went well.
 fn carry_out(request: Request) -> Result<bool, LoadError> {
     match request {
-        Request::Serve { target, core, spin_us } => {
-            server::serve::serve(target, core, spin_us).map(|()| true)
-        }
+        Request::Serve { target, options } => server::serve::serve(target, &options).map(|()| true),
         Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
         Request::Measure(request) => session::measure(&request),
     }

@@ -11,6 +11,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use self::account::Account;
@@ -42,6 +43,41 @@ impl Addresses {
             Transport::Unix => self.unix.clone().map(Endpoint::Unix),
             Transport::Tcp | Transport::Both => self.tcp.map(Endpoint::Tcp),
         }
+    }
+}
+
+/// How a server is started.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
+pub(crate) struct ServerOptions {
+    /// Cores it runs on; empty leaves that to the kernel.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) cores: Vec<usize>,
+    /// How long it looks for work before it sleeps, in microseconds.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) spin_us: u32,
+    /// Shards of a daemon; `None` leaves them to the daemon.
+    #[arg(long)]
+    pub(crate) shards: Option<usize>,
+    /// Connections a daemon takes; `None` leaves them to the daemon.
+    #[arg(long)]
+    pub(crate) connections_max: Option<usize>,
+}
+
+impl ServerOptions {
+    /// As arguments of the hidden command `serve`.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--spin-us".to_owned(), self.spin_us.to_string()];
+        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        for core in &self.cores {
+            add("--cores", core.to_string());
+        }
+        if let Some(shards) = self.shards {
+            add("--shards", shards.to_string());
+        }
+        if let Some(connections) = self.connections_max {
+            add("--connections-max", connections.to_string());
+        }
+        arguments
     }
 }
 
@@ -81,15 +117,14 @@ impl Server {
         Self { addresses, account: Account::Threads(threads), origin: Origin::Embedded }
     }
 
-    /// Starts one in a process of its own, pinned to `core`. It ends when this value is dropped, or
-    /// when this process ends, however that happens.
-    pub(crate) fn spawn(target: Target, core: usize, spin_us: u32) -> Result<Self, LoadError> {
+    /// Starts one in a process of its own, pinned. It ends when this value is dropped, or when this
+    /// process ends, however that happens.
+    pub(crate) fn spawn(target: Target, options: &ServerOptions) -> Result<Self, LoadError> {
         let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(program)
             .args(["serve", target.name()])
-            .args(["--core", &core.to_string()])
-            .args(["--spin-us", &spin_us.to_string()])
+            .args(options.arguments())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

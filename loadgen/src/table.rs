@@ -37,6 +37,7 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
         "sent/s",
         "delivered/s",
         "per CPU-second",
+        "of the first",
         "user time",
         "per send",
         "RSS",
@@ -52,6 +53,9 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
                 count(run.sent_per_s),
                 count(run.received_per_s),
                 run.messages_per_cpu_s.map_or_else(dash, count),
+                run.first_run
+                    .and_then(|first| first.messages_per_cpu_s_ratio)
+                    .map_or_else(dash, |ratio| format!("{:.1} %", ratio * 100.0)),
                 run.user_ns_per_delivery.map_or_else(dash, |ns| format!("{ns:.0} ns")),
                 run.bytes_per_send.map_or_else(dash, |bytes| format!("{}B", count(bytes))),
                 run.server_rss_kb.map_or_else(dash, memory),
@@ -91,16 +95,20 @@ fn latency_table(records: &[&RunRecord]) -> Table {
             ],
         );
         if run.send_latency_us.is_some() {
-            let [p50, p90, p99, p999, p9999, max] = percentiles(run.send_latency_us);
-            let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
-            let from = "send".to_owned();
-            add_row(
-                &mut table,
-                [name, size, rate, from, p50, p90, p99, p999, p9999, max, cpu, validity],
-            );
+            add_row(&mut table, further_row("send", run.send_latency_us));
+        }
+        if run.ack_latency_us.is_some() {
+            add_row(&mut table, further_row("to the ack", run.ack_latency_us));
         }
     }
     table
+}
+
+/// Another latency of the run in the row above.
+fn further_row(from: &str, latency: Option<LatencySummary>) -> [String; 12] {
+    let [p50, p90, p99, p999, p9999, max] = percentiles(latency);
+    let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
+    [name, size, rate, from.to_owned(), p50, p90, p99, p999, p9999, max, cpu, validity]
 }
 
 /// Dashes if nothing was recorded.
@@ -119,10 +127,14 @@ fn name(run: &RunRecord) -> String {
 /// What the figures were measured on.
 fn conditions(run: &RunRecord) -> String {
     let unknown = || "unknown".to_owned();
-    let server = run.cores.server_core.map_or_else(
-        || "the server wherever it runs".to_owned(),
-        |core| format!("the server on core {core}"),
-    );
+    let server = match run.cores.server_cores.as_slice() {
+        [] => "the server wherever it runs".to_owned(),
+        [core] => format!("the server on core {core}"),
+        cores => {
+            let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+            format!("the server on cores {}", cores.join(", "))
+        }
+    };
     format!(
         "CPU: {}, {} cores; Linux {}; {server}, the load on core {}; commit {}",
         run.machine.cpu_model.clone().unwrap_or_else(unknown),
@@ -145,6 +157,10 @@ fn notes(run: &RunRecord) -> Vec<String> {
             run.hiccups,
             run.hiccup_longest_us / 1e3
         ));
+    }
+    if let (Some(acked), Some(every)) = (run.acked, run.ack_every) {
+        let of = if every == 1 { String::new() } else { format!(" (one in {every})") };
+        notes.push(format!("{acked} of {} messages were acknowledged{of}, in order", run.sent));
     }
     if let Some(stalled) = run.stalled {
         notes.push(format!(
