@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::connection::Endpoint;
 use crate::error::LoadError;
 use crate::policy::Policy;
 use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_size};
@@ -38,6 +39,9 @@ Workloads:
   W      one publisher to 100 subscribers with different filters, half of them with wildcards, of
          which every message matches two: 10,000 filters and topics, then 100,000 filters, then
          100,000 topics as well
+  S      10,000 idle clients in processes of their own, each with a connection and a subscription:
+         memory of the daemon and of the kernel for each, time to connect all, and time until all
+         are back after all were dropped at once; then each must get one message
 
 Examples:
   nexusd-loadgen --workload T1
@@ -153,6 +157,10 @@ pub(crate) struct Cli {
     #[arg(long, value_enum, value_delimiter = ',')]
     order: Vec<Order>,
 
+    /// Idle clients in S [default: 10k]
+    #[arg(long, value_name = "N", value_parser = parse_topics)]
+    clients: Option<u32>,
+
     /// Ask for an acknowledgement of every message, or of one in N
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
     #[arg(value_parser = parse_count)]
@@ -194,6 +202,20 @@ enum Command {
         #[command(flatten)]
         options: ServerOptions,
     },
+    /// What workload S starts: clients that end with their standard input
+    #[command(hide = true)]
+    IdleClients {
+        #[arg(long)]
+        addr: Option<SocketAddr>,
+        #[arg(long)]
+        unix: Option<String>,
+        #[arg(long)]
+        run_name: String,
+        #[arg(long)]
+        first: usize,
+        #[arg(long)]
+        count: usize,
+    },
 }
 
 /// What a command line asks for.
@@ -205,6 +227,17 @@ pub(crate) enum Request {
         target: Target,
         /// How.
         options: ServerOptions,
+    },
+    /// Be many idle clients.
+    IdleClients {
+        /// Where they connect.
+        endpoint: Endpoint,
+        /// What their topics begin with.
+        run_name: String,
+        /// The number of the first.
+        first: usize,
+        /// How many.
+        count: usize,
     },
     /// Show what an embedded node can do.
     Demo {
@@ -276,8 +309,18 @@ pub(crate) struct ResultFiles {
 impl Cli {
     /// What is asked for, or one sentence about what is wrong.
     pub(crate) fn request(self) -> Result<Request, LoadError> {
-        if let Some(Command::Serve { target, options }) = self.command {
-            return Ok(Request::Serve { target, options });
+        match self.command {
+            Some(Command::Serve { target, options }) => {
+                return Ok(Request::Serve { target, options });
+            }
+            Some(Command::IdleClients { addr, unix, run_name, first, count }) => {
+                let endpoint = addr
+                    .map(Endpoint::Tcp)
+                    .or_else(|| unix.map(Endpoint::Unix))
+                    .ok_or_else(|| usage("idle clients need --addr or --unix"))?;
+                return Ok(Request::IdleClients { endpoint, run_name, first, count });
+            }
+            None => {}
         }
         let Some(workload) = self.workload else {
             return self.demo();
@@ -305,6 +348,7 @@ impl Cli {
                 orders: self.order,
                 ack_every: self.ack.and_then(NonZeroU64::new),
                 policy: self.policy,
+                clients: self.clients.map(|clients| clients as usize),
             },
             capacity_shares: self.capacity_shares,
             duration: self.duration,
@@ -327,6 +371,7 @@ impl Cli {
             && self.hgrm.is_none()
             && self.topics.is_empty()
             && self.order.is_empty()
+            && self.clients.is_none()
             && self.ack.is_none()
             && self.policy.is_none()
             && self.shards.is_none();
@@ -367,6 +412,7 @@ impl Cli {
             ));
         }
         self.check_topics(workload)?;
+        self.check_idle(workload)?;
         self.check_daemon(workload)
     }
 
@@ -376,6 +422,24 @@ impl Cli {
         }
         if !matches!(workload, Workload::K | Workload::W) && !self.order.is_empty() {
             return Err(usage("--order belongs to --workload K and W"));
+        }
+        Ok(())
+    }
+
+    fn check_idle(&self, workload: Workload) -> Result<(), LoadError> {
+        if workload != Workload::S {
+            return match self.clients {
+                Some(_) => Err(usage("--clients belongs to --workload S")),
+                None => Ok(()),
+            };
+        }
+        if self.target != Target::Nexusd {
+            return Err(usage("--workload S needs --target nexusd"));
+        }
+        if self.rate.is_some() || self.ack.is_some() || self.policy.is_some() {
+            return Err(usage(
+                "--workload S has idle clients: --rate, --ack and --policy change nothing there",
+            ));
         }
         Ok(())
     }
@@ -538,6 +602,9 @@ mod tests {
             ("--workload T1 --target pump --policy block", "--target nexusd"),
             ("--workload T1 --shards 2 --addr 127.0.0.1:1", "started here"),
             ("--workload B --policy block", "drop-newest"),
+            ("--workload T1 --clients 5", "--workload S"),
+            ("--workload S --target pump", "--target nexusd"),
+            ("--workload S --rate 5", "idle clients"),
             ("--workload T9", "invalid value"),
             ("--workload T1 --rate fast", "20k"),
         ] {

@@ -17,12 +17,14 @@ mod demo;
 mod error;
 mod forwarder;
 mod hiccup;
+mod idle;
 mod lane;
 mod latency;
 mod machine;
 mod measurement;
 mod pinning;
 mod policy;
+mod process;
 mod publisher;
 mod pump;
 mod quantity;
@@ -68,6 +70,9 @@ fn main() -> ExitCode {
 fn carry_out(request: Request) -> Result<bool, LoadError> {
     match request {
         Request::Serve { target, options } => server::serve::serve(target, &options).map(|()| true),
+        Request::IdleClients { endpoint, run_name, first, count } => {
+            idle::clients::run(endpoint, &run_name, first, count).map(|()| true)
+        }
         Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
         Request::Measure(request) => session::measure(&request),
     }

@@ -2,6 +2,7 @@
 
 use crate::acks::AckReport;
 use crate::hiccup::Hiccups;
+use crate::idle::IdleFigures;
 use crate::latency::Latencies;
 use crate::quantity::Rate;
 use crate::sequence_check::Faults;
@@ -52,6 +53,8 @@ pub(crate) struct Measurement {
     pub(crate) stalled: Option<StalledReport>,
     /// What acknowledgements said, if they were asked for.
     pub(crate) acks: Option<AckReport>,
+    /// What idle clients cost, in the workload that has them.
+    pub(crate) idle: IdleFigures,
 }
 
 impl Measurement {

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::idle::IdleFigures;
 use crate::latency::LatencySummary;
 use crate::machine::Machine;
 use crate::measurement::Measurement;
@@ -143,6 +144,8 @@ pub(crate) struct RunRecord {
     /// rate.
     pub(crate) ack_latency_us: Option<LatencySummary>,
     #[serde(flatten)]
+    pub(crate) idle: IdleFigures,
+    #[serde(flatten)]
     pub(crate) cores: Cores,
     #[serde(flatten)]
     pub(crate) machine: Machine,
@@ -239,6 +242,7 @@ impl RunRecord {
             acked: acks.map(|acks| acks.acked),
             ack_every: case.ack_every.map(NonZeroU64::get),
             ack_latency_us: acks.and_then(|acks| acks.latencies.summary()),
+            idle: measurement.idle,
             cores: conditions.cores.clone(),
             machine: conditions.machine.clone(),
             ended_unix_s: SystemTime::now()
@@ -308,7 +312,7 @@ mod tests {
     use crate::workload::Overrides;
 
     /// What scripts rely on.
-    const KEYS: [&str; 24] = [
+    const KEYS: [&str; 29] = [
         "target",
         "workload",
         "size",
@@ -333,6 +337,11 @@ mod tests {
         "topics",
         "acked",
         "ack_latency_us",
+        "clients",
+        "connect_s",
+        "reconnect_s",
+        "user_bytes_per_client",
+        "kernel_bytes_per_client",
     ];
 
     fn measurement() -> Measurement {
@@ -356,6 +365,7 @@ mod tests {
             hiccups: Hiccups::default(),
             stalled: None,
             acks: None,
+            idle: IdleFigures::default(),
         }
     }
 

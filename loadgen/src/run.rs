@@ -10,6 +10,7 @@ use crate::clients::{Clients, RunningClients, Times};
 use crate::clock;
 use crate::error::LoadError;
 use crate::hiccup::HiccupMeter;
+use crate::idle::IdleFigures;
 use crate::measurement::Measurement;
 use crate::server::account::{Account, CpuTime, busy_ns};
 use crate::server::sends::{SendCounts, SendWatch};
@@ -85,12 +86,7 @@ pub(crate) fn measure(
     run_name: &str,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Measurement, LoadError> {
-    let endpoint = server.addresses.endpoint(case.transport).ok_or_else(|| {
-        LoadError::Usage(format!(
-            "the server has no {} address; see --transport",
-            case.transport.name()
-        ))
-    })?;
+    let endpoint = server.endpoint(case.transport)?;
     let clients = Clients::connect(case, options.target, &endpoint, run_name, &mut |share| {
         watch(Progress::Bound(share));
     })?;
@@ -129,6 +125,7 @@ pub(crate) fn measure(
         hiccups,
         stalled: report.stalled,
         acks: report.acks,
+        idle: IdleFigures::default(),
     })
 }
 

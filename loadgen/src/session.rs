@@ -8,13 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{MeasureRequest, ResultFiles, ServerSource};
 use crate::error::LoadError;
+use crate::idle;
 use crate::latency::Latencies;
 use crate::machine::Machine;
 use crate::pinning;
 use crate::quantity::Rate;
 use crate::report::{Conditions, Cores, RunRecord};
 use crate::run::{self, Progress, RunOptions};
-use crate::server::Server;
+use crate::server::{Server, ServerOptions};
 use crate::table;
 use crate::workload::{Case, Overrides, Workload};
 
@@ -82,7 +83,7 @@ impl Session<'_> {
     fn run_cases(&mut self, workload: Workload, overrides: &Overrides) -> Result<(), LoadError> {
         let cases = workload.cases(overrides);
         for (at, case) in cases.iter().enumerate() {
-            let mut server = self.server()?;
+            let mut server = self.server(workload, case)?;
             let (mut record, latencies) = self.runs.run(workload, case, &mut server)?;
             if let (true, Some(without)) = (case.shape.stalled > 0, self.results.records.last()) {
                 record.compare_with(without);
@@ -98,9 +99,14 @@ impl Session<'_> {
     }
 
     /// A server for the next run: a new one, so that no run inherits another's memory and state.
-    fn server(&self) -> Result<Server, LoadError> {
+    fn server(&self, workload: Workload, case: &Case) -> Result<Server, LoadError> {
         match &self.request.source {
-            ServerSource::Spawn(options) => Server::spawn(self.request.target, options),
+            ServerSource::Spawn(options) => {
+                let connections_max =
+                    (workload == Workload::S).then(|| idle::connections_wanted(case.shape.fan_out));
+                let options = ServerOptions { connections_max, ..options.clone() };
+                Server::spawn(self.request.target, &options)
+            }
             ServerSource::Running { addresses, pid } => {
                 Ok(Server::running(addresses.clone(), *pid))
             }
@@ -130,19 +136,25 @@ impl Runs {
         let name = format!("loadgen/{}/{}", std::process::id(), self.count);
         let text = format!("{} {} {}", self.options.target.name(), workload.name(), case.label);
         let bar = progress_bar(&text);
-        let measurement = run::measure(case, &self.options, server, &name, &mut |progress| {
-            let share = match progress {
-                Progress::Bound(share) => {
-                    bar.set_message(format!("{text}: binding topics"));
-                    share
-                }
-                Progress::Passed(share) => {
-                    bar.set_message(text.clone());
-                    share
-                }
-            };
-            bar.set_position((share * 1_000.0) as u64);
-        });
+        let target = self.options.target;
+        let measurement = if workload == Workload::S {
+            let mut watch = |share: f64| bar.set_position((share * 1_000.0) as u64);
+            idle::measure(case, target, server, &name, &mut watch)
+        } else {
+            run::measure(case, &self.options, server, &name, &mut |progress| {
+                let share = match progress {
+                    Progress::Bound(share) => {
+                        bar.set_message(format!("{text}: binding topics"));
+                        share
+                    }
+                    Progress::Passed(share) => {
+                        bar.set_message(text.clone());
+                        share
+                    }
+                };
+                bar.set_position((share * 1_000.0) as u64);
+            })
+        };
         bar.finish_and_clear();
         let measurement = measurement?;
         let record = RunRecord::new(workload, case, &self.options, &measurement, &self.conditions);

@@ -8,13 +8,17 @@ use crate::report::RunRecord;
 /// A table of runs, and what they were measured on.
 pub(crate) fn render(records: &[RunRecord]) -> String {
     let mut text = String::new();
+    let (idle, busy): (Vec<_>, Vec<_>) = records.iter().partition(|run| run.idle.clients.is_some());
     let (throughput, latency): (Vec<_>, Vec<_>) =
-        records.iter().partition(|run| run.rate.is_none());
+        busy.into_iter().partition(|run| run.rate.is_none());
     if !throughput.is_empty() {
         text += &format!("{}\n\n", throughput_table(&throughput));
     }
     if !latency.is_empty() {
         text += &format!("{}\n\n", latency_table(&latency));
+    }
+    if !idle.is_empty() {
+        text += &format!("{}\n\n", idle_table(&idle));
     }
     for run in records {
         for note in notes(run) {
@@ -58,6 +62,35 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
                     .map_or_else(dash, |ratio| format!("{:.1} %", ratio * 100.0)),
                 run.user_ns_per_delivery.map_or_else(dash, |ns| format!("{ns:.0} ns")),
                 run.bytes_per_send.map_or_else(dash, |bytes| format!("{}B", count(bytes))),
+                run.server_rss_kb.map_or_else(dash, memory),
+                validity(run),
+            ],
+        );
+    }
+    table
+}
+
+fn idle_table(records: &[&RunRecord]) -> Table {
+    let mut table = table(&[
+        "idle clients",
+        "connected in",
+        "again in",
+        "user memory",
+        "kernel memory",
+        "RSS",
+        "valid",
+    ]);
+    let seconds = |time: Option<f64>| time.map_or_else(dash, |seconds| microseconds(seconds * 1e6));
+    let each = |bytes: Option<f64>| bytes.map_or_else(dash, |bytes| format!("{bytes:.0} B each"));
+    for run in records {
+        add_row(
+            &mut table,
+            [
+                name(run),
+                seconds(run.idle.connect_s),
+                seconds(run.idle.reconnect_s),
+                each(run.idle.user_bytes_per_client),
+                each(run.idle.kernel_bytes_per_client),
                 run.server_rss_kb.map_or_else(dash, memory),
                 validity(run),
             ],

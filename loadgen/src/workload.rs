@@ -29,6 +29,8 @@ const SPARSE_FAN_OUTS: [usize; 2] = [1, 64];
 /// Many-topics workload.
 const TOPICS: [u32; 3] = [1, 1_000, 1_000_000];
 const ORDERS: [Order; 3] = [Order::RoundRobin, Order::Random, Order::Zipf];
+/// Idle clients.
+const CLIENTS: usize = 10_000;
 /// Workload of many filters: rooms that have filters, and of them those that have messages. What ten
 /// times the filters cost is seen between the first two, what ten times the topics cost between the
 /// last two.
@@ -68,6 +70,9 @@ pub(crate) enum Workload {
     /// One publisher over very many topics to 100 subscribers with very many filters.
     #[value(name = "W")]
     W,
+    /// Very many idle clients, dropped all at once and connected again.
+    #[value(name = "S")]
+    S,
 }
 
 /// TCP or unix socket.
@@ -142,6 +147,8 @@ pub(crate) struct Overrides {
     pub(crate) ack_every: Option<NonZeroU64>,
     /// Overflow policy of subscribers.
     pub(crate) policy: Option<Policy>,
+    /// Idle clients.
+    pub(crate) clients: Option<usize>,
 }
 
 impl Workload {
@@ -158,6 +165,7 @@ impl Workload {
             Self::B => "B",
             Self::K => "K",
             Self::W => "W",
+            Self::S => "S",
         }
     }
 
@@ -178,6 +186,7 @@ impl Workload {
             Self::P if overrides.fan_outs.is_empty() => SPARSE_FAN_OUTS.map(fan_out).to_vec(),
             Self::P => overrides.fan_outs.iter().copied().map(fan_out).collect(),
             Self::B => vec![fan_out(15), Shape { stalled: 1, ..fan_out(15) }],
+            Self::S => vec![fan_out(overrides.clients.unwrap_or(CLIENTS))],
             Self::K => {
                 let shape =
                     |topics, order| Shape { tree: TopicTree::Wide { topics }, order, ..fan_out(1) };
@@ -238,7 +247,14 @@ impl Workload {
                 for rate in self.rates(overrides) {
                     for shape in self.shapes(overrides) {
                         cases.push(Case {
-                            label: label(shape, transport),
+                            label: match self {
+                                Self::S => format!(
+                                    "{} idle clients, {}",
+                                    grouped(shape.fan_out),
+                                    transport.name()
+                                ),
+                                _ => label(shape, transport),
+                            },
                             shape,
                             size: *size,
                             rate,

@@ -210,6 +210,40 @@ fn a_policy_is_passed_on_or_refused_in_the_daemons_own_words() {
 }
 
 #[test]
+fn idle_clients_all_come_back_and_each_gets_its_message() {
+    for transport in ["tcp", "unix"] {
+        // More than one process of them.
+        let run = &runs(&format!("--workload S --clients 3k --transport {transport}"))[0];
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        assert_eq!(run["clients"], 3_000);
+        assert_eq!(run["sent"], 3_000);
+        for figure in ["connect_s", "reconnect_s", "user_bytes_per_client"] {
+            assert!(run[figure].as_f64() > Some(0.0), "{figure} in {run}");
+        }
+    }
+}
+
+#[test]
+fn idle_clients_end_with_the_generator_even_if_it_is_killed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let mut generator = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+        .args(["--workload", "S", "--clients", "1", "--load-core", &cores().1])
+        .args(["--addr", &address.to_string()])
+        .spawn()
+        .expect("the program starts");
+    // The client says hello and gets no answer, so that everybody waits.
+    let (mut client, _) = listener.accept().expect("a client");
+    let mut hello = [0; 48];
+    client.read_exact(&mut hello).expect("a hello");
+    generator.kill().expect("it can be killed");
+    generator.wait().expect("it ends");
+    // The connection ends when the process of clients does.
+    drop(std::io::copy(&mut client, &mut std::io::sink()));
+}
+
+#[test]
 fn bad_flags_end_with_one_sentence_and_code_2() {
     for arguments in [
         "--workload T1 --size 8",

@@ -154,6 +154,11 @@ impl NativeFraming {
         }
     }
 
+    /// Whether its Subscribe was confirmed.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.control.subscription.is_some()
+    }
+
     /// Whether the server, which has said hello, takes payloads of that length.
     fn may_carry(&self, payload_bytes: usize) -> Result<(), HandshakeError> {
         match self.control.payload_max {
