@@ -41,7 +41,8 @@ Workloads:
          100,000 topics as well
   S      10,000 idle clients in processes of their own, each with a connection and a subscription:
          memory of the daemon and of the kernel for each, time to connect all, and time until all
-         are back after all were dropped at once; then each must get one message
+         are back after all were dropped at once; then each must get one message (a daemon at
+         --addr needs a --max-connections well above the clients)
 
 Examples:
   nexusd-loadgen --workload T1

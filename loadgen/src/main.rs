@@ -3,7 +3,9 @@
 //! `cli.rs` says what can be asked; `workload.rs` turns it into runs; `session.rs` does them one
 //! after the other and `run.rs` each of them: it connects the clients (`clients.rs`), whose threads
 //! publish (`publisher.rs`) and read and check (`subscriber.rs`), and takes two looks at what they
-//! count. What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
+//! count. Publishers with many topics go over them as `topic_walk.rs` says, and `topic_tree.rs` knows
+//! who must get which; `acks.rs` reads acknowledgements. Idle clients live in processes of their own
+//! (`idle.rs`). What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
 //! stated against, are servers inside this program (`forwarder.rs`).
 
 mod acks;
