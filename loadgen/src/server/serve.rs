@@ -48,13 +48,13 @@ pub(crate) fn node_config(options: &ServerOptions) -> Config {
     let connections = options.connections_max.unwrap_or(defaults.limits.connections);
     Config {
         limits: Limits { connections, ..defaults.limits.clone() },
-        shards: options.shards.unwrap_or(defaults.shards),
+        shards: options.shards.or(defaults.shards),
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
         unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
-        // Several cores are the whole process's.
+        // Several cores, or one that several shards share, are the whole process's.
         pin: match options.cores.as_slice() {
-            [core] => Some(*core),
+            [core] if options.shards.is_none_or(|shards| shards == 1) => Some(*core),
             _ => None,
         },
         spin_us: options.spin_us,

@@ -255,7 +255,7 @@ impl<S: Service> Surroundings<S> {
                 }
             }
             Output::StopAccepting => self.accepts = false,
-            Output::Metrics(_) => {}
+            Output::Ring(_) | Output::Metrics(_) => {}
         }
     }
 
