@@ -120,8 +120,9 @@ impl Segment {
             // SAFETY: frames stay as they are while anything refers to them, and whoever asks does;
             // the log writes behind them (`append`), and a borrowed segment's shard does the same.
             Some(memory) => unsafe { memory.bytes(start as usize, end as usize) },
-            None => &[],
+            None => None,
         }
+        .unwrap_or_default()
     }
 
     fn is_borrowed(&self) -> bool {
@@ -187,13 +188,11 @@ impl Log {
     #[inline]
     pub(crate) fn append(&mut self, header: &Header, frame: &[u8]) -> bool {
         let Some(tail) = self.segments.get_mut(self.tail.0 as usize) else { return false };
-        let (start, end) = (tail.len as usize, tail.len as usize + frame.len());
-        if end > tail.capacity as usize {
-            return false;
-        }
+        let start = tail.len as usize;
         let Some(memory) = &mut tail.memory else { return false };
         // SAFETY: nothing refers to bytes behind the last frame.
-        let place = unsafe { memory.bytes_mut(start, end) };
+        let place = unsafe { memory.bytes_mut(start, start + frame.len()) };
+        let Some(place) = place else { return false };
         let (head, body) = place.split_at_mut(HEADER_BYTES);
         head.copy_from_slice(header.bytes());
         body.copy_from_slice(&frame[HEADER_BYTES..]);
@@ -269,8 +268,9 @@ impl Log {
         match &mut segment.memory {
             // SAFETY: a landing is its connection's alone until it joins the log.
             Some(memory) => unsafe { memory.bytes_mut(0, segment.capacity as usize) },
-            None => &mut [],
+            None => None,
         }
+        .unwrap_or_default()
     }
 
     /// A landing is complete and goes to another shard: its memory. It counts as a landing here until

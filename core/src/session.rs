@@ -91,7 +91,6 @@ impl Session {
     }
 
     /// The client's topic `id`, or `None` if it never bound it.
-    #[inline]
     pub(crate) fn binding(&self, id: TopicId) -> Option<Binding> {
         self.bindings.get(id.0 as usize).copied().filter(|binding| *binding != Binding::Free)
     }

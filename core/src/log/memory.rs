@@ -49,18 +49,20 @@ impl Memory {
         self.len
     }
 
-    /// The bytes from `start` to `end`. Panics if there are not so many.
+    /// The bytes from `start` to `end`, if there are so many.
     ///
     /// # Safety
     ///
     /// They are not written while the slice is in use.
     #[inline]
-    pub(crate) unsafe fn bytes(&self, start: usize, end: usize) -> &[u8] {
-        assert!(start <= end && end <= self.len, "inside the segment");
+    pub(crate) unsafe fn bytes(&self, start: usize, end: usize) -> Option<&[u8]> {
+        if start > end || end > self.len {
+            return None;
+        }
         // SAFETY: inside the allocation that `_cells` keeps.
         let first = unsafe { self.start.add(start) };
         // SAFETY: so is all of the range, and nobody writes it (the caller).
-        unsafe { slice::from_raw_parts(first.as_ptr(), end - start) }
+        Some(unsafe { slice::from_raw_parts(first.as_ptr(), end - start) })
     }
 
     /// The same, to be written.
@@ -69,13 +71,15 @@ impl Memory {
     ///
     /// Nobody else reads or writes them while the slice is in use.
     #[inline]
-    pub(crate) unsafe fn bytes_mut(&mut self, start: usize, end: usize) -> &mut [u8] {
-        assert!(start <= end && end <= self.len, "inside the segment");
+    pub(crate) unsafe fn bytes_mut(&mut self, start: usize, end: usize) -> Option<&mut [u8]> {
+        if start > end || end > self.len {
+            return None;
+        }
         // SAFETY: inside the allocation that `_cells` keeps.
         let first = unsafe { self.start.add(start) };
         // SAFETY: so is all of the range, and nobody else reads or writes it (the caller). The bytes
         // are in cells, so they may be written through a shared pointer.
-        unsafe { slice::from_raw_parts_mut(first.as_ptr(), end - start) }
+        Some(unsafe { slice::from_raw_parts_mut(first.as_ptr(), end - start) })
     }
 }
 
@@ -93,14 +97,14 @@ mod tests {
     fn a_reader_sees_what_was_written_before_it_was_lent_while_more_is_written() {
         let mut memory = Memory::zeroed(64);
         // SAFETY: nobody else has the memory.
-        unsafe { memory.bytes_mut(0, 8) }.copy_from_slice(b"first on");
+        unsafe { memory.bytes_mut(0, 8) }.expect("8 bytes").copy_from_slice(b"first on");
         let lent = memory.clone();
         let reader = std::thread::spawn(move || {
             // SAFETY: the writer goes on behind these bytes.
-            unsafe { lent.bytes(0, 8) }.to_vec()
+            unsafe { lent.bytes(0, 8) }.expect("8 bytes").to_vec()
         });
         // SAFETY: the reader reads the bytes before these.
-        unsafe { memory.bytes_mut(8, 16) }.copy_from_slice(b"and next");
+        unsafe { memory.bytes_mut(8, 16) }.expect("8 bytes").copy_from_slice(b"and next");
         assert_eq!(reader.join().expect("no panic"), b"first on");
     }
 }

@@ -261,7 +261,9 @@ impl Plane {
                 let wants_ack = header.flags().contains(MessageFlags::ACK);
                 let refusal = match topic.flatten() {
                     None => Some(Refusal::RefusedTopic),
-                    Some(topic) => self.append(topic, Some(publisher), header, frame, now).err(),
+                    Some(topic) => {
+                        self.append(topic, |_| Some(publisher), header, frame, now).err()
+                    }
                 };
                 let ack = wants_ack.then_some(run.first_ack + acks);
                 match (refusal, ack) {

@@ -102,6 +102,8 @@ pub(crate) struct Plane {
     pub(crate) released: Vec<(PublisherId, QueueId)>,
     /// What became of acknowledged messages.
     pub(crate) acks: Vec<(PublisherId, AckPart)>,
+    /// There is so much of `holds` and `acks` that reading has to pause for it.
+    pub(crate) has_news: bool,
     /// Full `block` queues and since when, the one that is due first in front.
     pub(crate) blocked: BTreeSet<(u64, QueueId)>,
     /// Segments that neighbours were asked to give back and have not answered for.
@@ -137,6 +139,7 @@ impl Plane {
             holds: Vec::new(),
             released: Vec::new(),
             acks: Vec::new(),
+            has_news: false,
             blocked: BTreeSet::new(),
             recalls: 0,
             waiting_for_memory: VecDeque::new(),
@@ -162,7 +165,7 @@ impl Plane {
 
     /// Accepts one message of a connection: numbers it, copies it to the log, adds it to the open
     /// run; or passes it on to the shard that owns its topic.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn publish(
         &mut self,
         id: ConnectionId,
@@ -171,78 +174,88 @@ impl Plane {
         now: Now,
     ) -> Result<(), Refusal> {
         let header = frame.header();
-        let route = self.admit(session, header)?;
+        let Some(&Binding::Topic(topic)) = session.bindings.get(header.topic().0 as usize) else {
+            return self.publish_elsewhere(id, session, frame);
+        };
+        self.check(header)?;
         if header.metadata_len() != 0 {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
-        let wants_ack = header.flags().contains(MessageFlags::ACK);
-        match route {
-            Route::Own(topic) => {
-                let publisher = PublisherId { shard: self.routing.own, connection: id };
-                self.append(topic, Some(publisher), header, frame.bytes(), now)?;
-                if wants_ack {
-                    let number = session.acks.owe(header.sequence().0);
-                    self.end_acknowledged_run(number, now);
-                }
-            }
-            Route::Neighbour(owner, handle) => {
-                let run = BatchRun {
-                    connection: id,
-                    handle,
-                    bytes: 0,
-                    first_ack: session.acks.next(),
-                    offset: frame.at(),
-                };
-                if !self.neighbours.of(owner).publish(run, frame.bytes()) {
-                    return Err(Refusal::NotNow);
-                }
-                if wants_ack {
-                    session.acks.owe(header.sequence().0);
-                }
-            }
-        }
+        let publisher = |plane: &Self| PublisherId { shard: plane.routing.own, connection: id };
+        self.append(topic, |plane| Some(publisher(plane)), header, frame.bytes(), now)?;
         session.last_accepted = header.sequence().0;
+        if header.flags().contains(MessageFlags::ACK) {
+            let number = session.acks.owe(header.sequence().0);
+            self.end_acknowledged_run(number, now);
+        }
         Ok(())
     }
 
-    /// After a message of `bytes`: whether something stands against reading on. Somebody is to be
-    /// told of a hold or of acknowledgements, or a full queue holds the publisher back and its
-    /// allowance is used up.
-    #[inline]
+    /// The same for a message whose topic is not this shard's: it goes into the batch for the owner.
+    #[inline(never)]
+    fn publish_elsewhere(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        frame: &Frame<'_>,
+    ) -> Result<(), Refusal> {
+        let header = frame.header();
+        let Route::Neighbour(owner, handle) = self.admit(session, header)? else {
+            debug_assert!(false, "topics of this shard do not come here");
+            return Err(Refusal::RefusedTopic);
+        };
+        if header.metadata_len() != 0 {
+            frame.metadata().map_err(Refusal::Metadata)?;
+        }
+        let first_ack = session.acks.next();
+        let run = BatchRun { connection: id, handle, bytes: 0, first_ack, offset: frame.at() };
+        if !self.neighbours.of(owner).publish(run, frame.bytes()) {
+            return Err(Refusal::NotNow);
+        }
+        session.last_accepted = header.sequence().0;
+        if header.flags().contains(MessageFlags::ACK) {
+            session.acks.owe(header.sequence().0);
+            self.has_news |= session.acks.len() > ACKS_OWED_MAX;
+        }
+        Ok(())
+    }
+
+    /// After a message of `bytes`: whether something stands against reading on. Publishers are to be
+    /// told something, or a full queue holds this one back and its allowance is used up.
+    #[inline(always)]
     pub(crate) fn wants_attention(&self, session: &mut Session, bytes: usize) -> bool {
         if !session.held_by.is_empty() {
             session.held_allowance = session.held_allowance.saturating_sub(bytes);
+            return session.is_held() || self.has_news;
         }
-        session.is_held()
-            || !self.holds.is_empty()
-            || self.acks.len() >= ACKS_PER_FRAME
-            || session.acks.len() > ACKS_OWED_MAX
+        self.has_news
     }
 
-    /// Numbers a message of one of this shard's topics and copies it to the log.
-    #[inline]
+    /// Numbers a message of one of this shard's topics and copies it to the log. `publisher` is asked
+    /// whose it is where a run begins.
+    #[inline(always)]
     pub(crate) fn append(
         &mut self,
         topic: TopicId,
-        publisher: Option<PublisherId>,
+        publisher: impl Fn(&Self) -> Option<PublisherId>,
         header: &Header,
         frame: &[u8],
         now: Now,
     ) -> Result<(), Refusal> {
         let is_other = |run: &Run| run.topic != topic && !is_planted(Plant::RunAcrossTopics);
         if self.run.as_ref().is_none_or(is_other) {
-            self.begin_run(topic, publisher, header.stride(), now)?;
+            self.begin_run(topic, publisher(self), header.stride(), now)?;
         }
         if self.extend_run(header, frame, now) {
             return Ok(());
         }
         // The tail is full.
-        self.begin_run(topic, publisher, header.stride(), now)?;
+        self.begin_run(topic, publisher(self), header.stride(), now)?;
         if self.extend_run(header, frame, now) { Ok(()) } else { Err(Refusal::NoMemory) }
     }
 
     /// Numbers a message of the open run's topic and copies it to the log, if the tail has room.
-    #[inline]
+    #[inline(always)]
     fn extend_run(&mut self, header: &Header, frame: &[u8], now: Now) -> bool {
         let Some(run) = &mut self.run else { return false };
         let is_reused = is_planted(Plant::SequenceReused) && run.sequence.0 % 8 == 7;
@@ -257,8 +270,7 @@ impl Plane {
         true
     }
 
-    /// Checks what can be refused before any byte of the message is kept.
-    #[inline]
+    /// Where a message goes, and whether it may, before any byte of it is kept.
     pub(crate) fn admit(&self, session: &Session, header: &Header) -> Result<Route, Refusal> {
         let route = match session.binding(header.topic()) {
             Some(Binding::Topic(topic)) => Route::Own(topic),
@@ -266,6 +278,13 @@ impl Plane {
             Some(_) => return Err(Refusal::RefusedTopic),
             None => return Err(Refusal::NotBound(header.topic())),
         };
+        self.check(header)?;
+        Ok(route)
+    }
+
+    /// Checks what is the same for all topics.
+    #[inline(always)]
+    fn check(&self, header: &Header) -> Result<(), Refusal> {
         if header.payload_len() > self.limits.payload_bytes as usize {
             return Err(Refusal::PayloadTooLarge(header.payload_len()));
         }
@@ -275,9 +294,10 @@ impl Plane {
         if header.flags().contains(MessageFlags::RETAIN) {
             return Err(Refusal::Unsupported("retained values"));
         }
-        Ok(route)
+        Ok(())
     }
 
+    #[inline(never)]
     fn begin_run(
         &mut self,
         topic: TopicId,
@@ -346,13 +366,12 @@ impl Plane {
         frame.clear();
         FrameEncoder::message(frame, &header, &[], payload);
         // Without memory it is given up.
-        let _ = self.append(topic, None, &header, frame, now);
+        let _ = self.append(topic, |_| None, &header, frame, now);
         self.flush_run(now);
     }
 
     /// The open run ends with a message that is acknowledged under `number`, for the counts of an
     /// acknowledgement are those of one message.
-    #[inline]
     pub(crate) fn end_acknowledged_run(&mut self, number: u64, now: Now) {
         if let Some(run) = &mut self.run {
             run.ack = Some(number);
@@ -388,6 +407,7 @@ impl Plane {
                 newly_ready: &mut self.newly_ready,
                 blocked: &mut self.blocked,
                 holds: &mut self.holds,
+                has_news: &mut self.has_news,
                 open_generations: &self.open_generations,
             },
             now,
@@ -470,6 +490,7 @@ impl Plane {
                 newly_ready: &mut self.newly_ready,
                 blocked: &mut self.blocked,
                 holds: &mut self.holds,
+                has_news: &mut self.has_news,
                 open_generations: &self.open_generations,
             },
             now,
@@ -487,6 +508,7 @@ impl Plane {
         let Outcome { delivered, dropped, blocked } = outcome;
         let part = AckPart { number, delivered: delivered + miscount, dropped, blocked, owner };
         self.acks.push((publisher, part));
+        self.has_news |= self.acks.len() >= ACKS_PER_FRAME;
     }
 
     /// A publisher's topic id no longer stands for its topic.
@@ -509,6 +531,7 @@ struct Hall<'a> {
     newly_ready: &'a mut Vec<QueueId>,
     blocked: &'a mut BTreeSet<(u64, QueueId)>,
     holds: &'a mut Vec<(PublisherId, QueueId)>,
+    has_news: &'a mut bool,
     open_generations: &'a [u64],
 }
 
@@ -549,6 +572,7 @@ fn fan_out(
             let holds = publisher.is_some_and(|publisher| {
                 backpressure::hold_back(queue, id, publisher, hall.blocked, hall.holds, now)
             });
+            *hall.has_news |= holds;
             blocked += u32::from(holds);
             if !holds {
                 backpressure::cut(queue, hall.log, hall.metrics);
