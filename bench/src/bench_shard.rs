@@ -1,17 +1,23 @@
-//! A shard with clients that are already greeted: the least that a benchmark needs around it.
+//! The shards of a node with clients that are already greeted: the least that a benchmark needs
+//! around them. What shards send each other arrives at once.
 //!
 //! Sends are settled at once, as if every socket took everything, except on connections that are
 //! stalled. Nothing here allocates once traffic runs.
 
 use nexusd_core::{
-    ConnectionId, Event, Limits, Now, Output, PeerAddress, Service, Shard, ShardConfig,
+    ConnectionId, Event, Limits, Now, Output, PeerAddress, Service, Shard, ShardConfig, owner_of,
+    wire,
 };
 use nexusd_wire::control::Role;
 use nexusd_wire::{FrameEncoder, NodeId, SubscribeRequest, TopicId};
 
-/// A shard and the state of its clients' sockets.
-pub struct BenchShard {
-    shard: Shard,
+const SEED: u64 = 7;
+
+/// Shards and the state of their clients' sockets.
+pub struct BenchShards {
+    shards: Vec<Shard>,
+    /// The shard of each connection.
+    homes: Vec<usize>,
     encoder: FrameEncoder,
     now: Now,
     stalled: Vec<bool>,
@@ -19,18 +25,20 @@ pub struct BenchShard {
     pub sent_bytes: u64,
 }
 
-impl BenchShard {
-    /// An empty shard with default limits.
-    pub fn new() -> Self {
+impl BenchShards {
+    /// Empty shards with default limits. Connections are spread over them in turn.
+    pub fn new(shards: usize) -> Self {
         let config = ShardConfig {
             node: NodeId(1),
             cluster: String::from("bench"),
             software: String::from("bench"),
-            seed: 7,
+            seed: SEED,
             limits: Limits::default(),
         };
+        let wired = |wiring| Shard::wired(config.clone(), wiring);
         Self {
-            shard: Shard::new(config),
+            shards: wire(shards).into_iter().map(wired).collect(),
+            homes: Vec::new(),
             encoder: FrameEncoder::new(),
             now: Now { mono_us: 1, wall_us: 1_700_000_000_000_000 },
             stalled: Vec::new(),
@@ -42,8 +50,9 @@ impl BenchShard {
     pub fn connect(&mut self) -> ConnectionId {
         let connection = ConnectionId { index: self.stalled.len() as u32, generation: 0 };
         self.stalled.push(false);
-        self.shard.place();
-        self.event(Event::Opened { connection, peer: PeerAddress::Unix });
+        let home = self.shards[0].place().index();
+        self.homes.push(home);
+        self.event(home, Event::Opened { connection, peer: PeerAddress::Unix });
         let mut bytes = Vec::new();
         self.encoder.hello(&mut bytes, 0, Role::Client, "bench", "bench");
         self.receive(connection, &bytes);
@@ -73,27 +82,37 @@ impl BenchShard {
 
     /// Feeds received bytes and carries out everything the shard asks for.
     pub fn receive(&mut self, connection: ConnectionId, bytes: &[u8]) {
-        self.event(Event::Received { connection, bytes });
+        self.event(self.homes[connection.index as usize], Event::Received { connection, bytes });
     }
 
-    fn event(&mut self, event: Event<'_>) {
-        self.shard.on_event(self.now, event);
-        while let Some(output) = self.shard.poll_output() {
+    /// A name of a topic that the shard owns.
+    pub fn topic_of(&self, shard: usize) -> String {
+        let mut names = (0..).map(|number| format!("bench/{number}"));
+        let owner = |name: &String| owner_of(name, self.shards.len(), SEED).index();
+        names.find(|name| owner(name) == shard).unwrap_or_default()
+    }
+
+    fn event(&mut self, at: usize, event: Event<'_>) {
+        self.shards[at].on_event(self.now, event);
+        self.carry_out(at);
+        while let Some(at) = self.shards.iter().position(|shard| shard.has_mail()) {
+            self.shards[at].on_event(self.now, Event::Inbox);
+            self.carry_out(at);
+        }
+    }
+
+    fn carry_out(&mut self, at: usize) {
+        let shard = &mut self.shards[at];
+        while let Some(output) = shard.poll_output() {
             let Output::Send(connection) = output else {
                 continue;
             };
             let mut gathered = 0;
-            self.shard.gather(connection, &mut |slice| gathered += slice.len());
+            shard.gather(connection, &mut |slice| gathered += slice.len());
             let blocked = self.stalled[connection.index as usize];
             let bytes = if blocked { 0 } else { gathered };
             self.sent_bytes += bytes as u64;
-            self.shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
+            shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
         }
-    }
-}
-
-impl Default for BenchShard {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -1,9 +1,9 @@
-//! The standing workloads, as traffic through a [`BenchShard`].
+//! The standing workloads, as traffic through [`BenchShards`].
 
 use nexusd_core::ConnectionId;
 use nexusd_wire::{FrameEncoder, FrameKind, Header, Sequence, TopicId};
 
-use crate::bench_shard::BenchShard;
+use crate::bench_shard::BenchShards;
 
 /// Bytes handed to the shard at a time: what one receive buffer holds.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -18,11 +18,15 @@ pub enum Workload {
     FanOut(usize),
     /// One publisher, 16 subscribers, one of which takes nothing.
     Stalled,
+    /// One publisher, one subscriber on another shard than it and the topic's owner.
+    Lent,
+    /// One publisher, one subscriber, on another shard; which owns the topic.
+    PassedOn,
 }
 
 /// A workload that is set up and warm.
 pub struct Traffic {
-    shard: BenchShard,
+    shards: BenchShards,
     publisher: ConnectionId,
     chunk: Vec<u8>,
     messages_per_chunk: u64,
@@ -31,21 +35,27 @@ pub struct Traffic {
 impl Traffic {
     /// Sets up `workload` and runs it until queues and buffers have their steady size.
     pub fn new(workload: Workload) -> Self {
-        let mut shard = BenchShard::new();
+        let (count, owner) = match workload {
+            Workload::Lent => (2, 1),
+            Workload::PassedOn => (2, 0),
+            _ => (1, 0),
+        };
+        let mut shards = BenchShards::new(count);
+        let topic = shards.topic_of(owner);
         let subscribers = match workload {
-            Workload::T1 => 1,
+            Workload::T1 | Workload::Lent | Workload::PassedOn => 1,
             Workload::FanOut(subscribers) => subscribers,
             Workload::Stalled => 16,
         };
         for at in 0..subscribers {
-            let subscriber = shard.connect();
-            shard.subscribe(subscriber, "bench/topic");
+            let subscriber = shards.connect();
+            shards.subscribe(subscriber, &topic);
             if workload == Workload::Stalled && at == 0 {
-                shard.stall(subscriber);
+                shards.stall(subscriber);
             }
         }
-        let publisher = shard.connect();
-        shard.bind(publisher, 0, "bench/topic");
+        let publisher = shards.connect();
+        shards.bind(publisher, 0, &topic);
         let mut chunk = Vec::new();
         let mut messages_per_chunk = 0;
         let payload = [7; PAYLOAD_BYTES];
@@ -61,7 +71,7 @@ impl Traffic {
             }
             messages_per_chunk += 1;
         }
-        let mut traffic = Self { shard, publisher, chunk, messages_per_chunk };
+        let mut traffic = Self { shards, publisher, chunk, messages_per_chunk };
         traffic.run(40_000);
         traffic
     }
@@ -70,7 +80,7 @@ impl Traffic {
     pub fn run(&mut self, messages: u64) -> u64 {
         let mut published = 0;
         while published < messages {
-            self.shard.receive(self.publisher, &self.chunk);
+            self.shards.receive(self.publisher, &self.chunk);
             published += self.messages_per_chunk;
         }
         published
@@ -78,6 +88,6 @@ impl Traffic {
 
     /// Bytes all subscribers took so far.
     pub fn sent_bytes(&self) -> u64 {
-        self.shard.sent_bytes
+        self.shards.sent_bytes
     }
 }

@@ -14,8 +14,13 @@ use std::process::{Command, ExitCode};
 use nexusd_bench::{Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 3] =
-    [("t1", Workload::T1), ("f16", Workload::FanOut(16)), ("stalled", Workload::Stalled)];
+const WORKLOADS: [(&str, Workload); 5] = [
+    ("t1", Workload::T1),
+    ("f16", Workload::FanOut(16)),
+    ("stalled", Workload::Stalled),
+    ("lent", Workload::Lent),
+    ("passed-on", Workload::PassedOn),
+];
 const FEW: u64 = 20_000;
 const MANY: u64 = 120_000;
 

@@ -16,7 +16,7 @@ use super::inbox::{Receiver, Sender};
 use super::parcel::{Batch, BatchRun, Item, LargeMessage, LentRun, Parcel, TopicHandle};
 use super::routing::{PublisherId, ShardIndex};
 use super::wiring::Ends;
-use crate::limits::{BATCH_BYTES, SPARE_PARCELS};
+use crate::limits::SPARE_PARCELS;
 use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::subscription_index::KeyedHash;
@@ -145,19 +145,23 @@ impl Neighbour {
         self.items.is_empty() && self.batch.as_ref().is_none_or(|batch| batch.is_empty())
     }
 
-    /// Puts a message into the batch for the neighbour; `false` if there is no credit for another
-    /// batch and this one is full.
-    #[inline]
-    pub(crate) fn publish(&mut self, run: BatchRun, frame: &[u8]) -> bool {
-        if self.batch.as_ref().is_none_or(|batch| batch.is_full(frame.len(), BATCH_BYTES))
-            && !self.begin_batch()
+    /// Puts the first message of a run into the batch for the neighbour; `false` if this one is full
+    /// and there is no credit for another.
+    pub(crate) fn begin_run(&mut self, run: BatchRun, frame: &[u8]) -> bool {
+        if self.batch.as_ref().is_none_or(|batch| batch.is_full(frame.len())) && !self.begin_batch()
         {
             return false;
         }
         if let Some(batch) = &mut self.batch {
-            batch.push(run, frame);
+            batch.begin_run(run, frame);
         }
         true
+    }
+
+    /// Puts the next message of the run begun last into the batch, if there is room.
+    #[inline]
+    pub(crate) fn extend_batch(&mut self, frame: &[u8]) -> bool {
+        self.batch.as_mut().is_some_and(|batch| batch.extend(frame))
     }
 
     /// Whether a batch may be begun.
@@ -172,7 +176,7 @@ impl Neighbour {
         self.close_batch();
         self.batch = self.spare_batches.pop().or_else(|| {
             self.credit -= 1;
-            Some(Box::default())
+            Some(Box::new(Batch::new()))
         });
         true
     }

@@ -6,6 +6,7 @@
 
 use nexusd_wire::TopicId;
 
+use crate::limits::BATCH_BYTES;
 use crate::log::{Memory, SegmentId};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
@@ -114,7 +115,7 @@ pub(crate) struct BatchRun {
 }
 
 /// Messages of several connections on their way to their topics' owner: whole frames, as published.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Batch {
     bytes: Vec<u8>,
     runs: Vec<BatchRun>,
@@ -124,29 +125,41 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
+    pub(crate) fn new() -> Self {
+        Self {
+            bytes: Vec::with_capacity(BATCH_BYTES),
+            runs: Vec::new(),
+            runs_done: 0,
+            bytes_done: 0,
+        }
+    }
+
     /// Whether so many bytes more are too many for one batch.
     #[inline]
-    pub(crate) fn is_full(&self, bytes: usize, capacity: usize) -> bool {
-        self.bytes.len() + bytes > capacity && !self.bytes.is_empty()
+    pub(crate) fn is_full(&self, bytes: usize) -> bool {
+        self.bytes.len() + bytes > BATCH_BYTES
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// Adds a frame; `run` says where it comes from, with the number of its acknowledgement.
-    #[inline]
-    pub(crate) fn push(&mut self, run: BatchRun, frame: &[u8]) {
+    /// Adds the first frame of a run. There is room.
+    pub(crate) fn begin_run(&mut self, run: BatchRun, frame: &[u8]) {
         self.bytes.extend_from_slice(frame);
-        if let Some(last) = self.runs.last_mut()
-            && last.connection == run.connection
-            && last.handle == run.handle
-            && last.offset + u64::from(last.bytes) == run.offset
-        {
-            last.bytes += frame.len() as u32;
-            return;
-        }
         self.runs.push(BatchRun { bytes: frame.len() as u32, ..run });
+    }
+
+    /// Adds another frame to the last run; `false` if there is no room.
+    #[inline]
+    pub(crate) fn extend(&mut self, frame: &[u8]) -> bool {
+        let Some(run) = self.runs.last_mut() else { return false };
+        if self.bytes.len() + frame.len() > BATCH_BYTES {
+            return false;
+        }
+        self.bytes.extend_from_slice(frame);
+        run.bytes += frame.len() as u32;
+        true
     }
 
     /// The run that the owner has come to.

@@ -72,6 +72,14 @@ struct Run {
     ack: Option<u64>,
 }
 
+/// Messages of one topic and publisher that follow each other into a batch for the topic's owner.
+#[derive(Clone, Copy, Debug)]
+struct Passing {
+    /// The publisher's id for the topic.
+    topic: TopicId,
+    owner: ShardIndex,
+}
+
 /// What became of a run at this shard's queues.
 #[derive(Clone, Copy, Default, Debug)]
 struct Outcome {
@@ -94,6 +102,7 @@ pub(crate) struct Plane {
     pub(crate) metrics: Metrics,
     pub(crate) limits: Limits,
     run: Option<Run>,
+    passing: Option<Passing>,
     /// Queues that have something to send since their connections were last told.
     pub(crate) newly_ready: Vec<QueueId>,
     /// Publishers that a full queue began to hold back, with that queue.
@@ -135,6 +144,7 @@ impl Plane {
             metrics: Metrics::default(),
             limits,
             run: None,
+            passing: None,
             newly_ready: Vec::new(),
             holds: Vec::new(),
             released: Vec::new(),
@@ -200,23 +210,47 @@ impl Plane {
         frame: &Frame<'_>,
     ) -> Result<(), Refusal> {
         let header = frame.header();
-        let Route::Neighbour(owner, handle) = self.admit(session, header)? else {
-            debug_assert!(false, "topics of this shard do not come here");
-            return Err(Refusal::RefusedTopic);
-        };
-        if header.metadata_len() != 0 {
-            frame.metadata().map_err(Refusal::Metadata)?;
-        }
-        let first_ack = session.acks.next();
-        let run = BatchRun { connection: id, handle, bytes: 0, first_ack, offset: frame.at() };
-        if !self.neighbours.of(owner).publish(run, frame.bytes()) {
-            return Err(Refusal::NotNow);
+        match self.passing.filter(|passing| passing.topic == header.topic()) {
+            Some(passing) => {
+                self.check(header)?;
+                if header.metadata_len() != 0 {
+                    frame.metadata().map_err(Refusal::Metadata)?;
+                }
+                if !self.neighbours.of(passing.owner).extend_batch(frame.bytes()) {
+                    self.passing = None;
+                    return self.publish_elsewhere(id, session, frame);
+                }
+            }
+            None => self.begin_passing(id, session, frame)?,
         }
         session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
             session.acks.owe(header.sequence().0);
             self.has_news |= session.acks.len() > ACKS_OWED_MAX;
         }
+        Ok(())
+    }
+
+    /// Begins a run of messages that are passed on with this one.
+    fn begin_passing(
+        &mut self,
+        id: ConnectionId,
+        session: &Session,
+        frame: &Frame<'_>,
+    ) -> Result<(), Refusal> {
+        let Route::Neighbour(owner, handle) = self.admit(session, frame.header())? else {
+            debug_assert!(false, "topics of this shard do not come here");
+            return Err(Refusal::RefusedTopic);
+        };
+        if frame.header().metadata_len() != 0 {
+            frame.metadata().map_err(Refusal::Metadata)?;
+        }
+        let first_ack = session.acks.next();
+        let run = BatchRun { connection: id, handle, bytes: 0, first_ack, offset: frame.at() };
+        if !self.neighbours.of(owner).begin_run(run, frame.bytes()) {
+            return Err(Refusal::NotNow);
+        }
+        self.passing = Some(Passing { topic: frame.header().topic(), owner });
         Ok(())
     }
 
@@ -382,6 +416,7 @@ impl Plane {
     /// Hands the open run, if there is one, to the queues that want it, and to other shards whose
     /// queues do.
     pub(crate) fn flush_run(&mut self, now: Now) {
+        self.passing = None;
         let Some(run) = self.run.take() else { return };
         self.topics.refresh_audience(run.topic, &self.index, &self.queues);
         let topic = self.topics.topic(run.topic);
