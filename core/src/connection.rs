@@ -11,14 +11,13 @@ use nexusd_wire::FrameCutter;
 use crate::log::SegmentId;
 use crate::session::Session;
 use crate::shard::event::ConnectionId;
-use crate::shard::routing::Route;
 use crate::subscriber_queue::QueueId;
 
 /// A large frame that is being received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Landing {
     /// It goes to the log.
-    Segment { segment: SegmentId, filled: usize, stride: usize, route: Route },
+    Segment { segment: SegmentId, filled: usize, stride: usize },
     /// It was refused; its rest is thrown away.
     Discard { remaining: usize },
 }

@@ -36,10 +36,10 @@ impl Shard {
             return Ok(());
         };
         let refusal = match self.plane.admit(&connection.session, &header) {
-            Ok(route) if self.plane.make_room_for_large(stride) => {
+            Ok(_) if self.plane.make_room_for_large(stride) => {
                 let segment = self.plane.log.open_landing(stride);
                 self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
-                let landing = Landing::Segment { segment, filled: head.len(), stride, route };
+                let landing = Landing::Segment { segment, filled: head.len(), stride };
                 connection.inbound.landing = Some(landing);
                 if head.len() < stride {
                     self.outputs.push_back(Output::ReceiveInPlace(id));
@@ -109,11 +109,11 @@ impl Shard {
             return Ok(false);
         };
         match connection.inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, route }) if filled == stride => {
+            Some(Landing::Segment { segment, filled, stride }) if filled == stride => {
                 connection.inbound.landing = None;
                 let session = &mut connection.session;
                 session.held_allowance = session.held_allowance.saturating_sub(stride);
-                self.landed(id, segment, route, position - stride as u64, now)?;
+                self.landed(id, segment, position - stride as u64, now)?;
                 Ok(true)
             }
             Some(Landing::Discard { remaining: 0 }) => {
@@ -131,7 +131,6 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         segment: SegmentId,
-        route: Route,
         offset: u64,
         now: Now,
     ) -> Result<(), Violation> {
@@ -150,6 +149,14 @@ impl Shard {
             return Ok(());
         };
         let session = &mut connection.session;
+        // While it landed, the owner of its topic may have refused that.
+        let route = match self.plane.admit(session, &header) {
+            Ok(route) => route,
+            Err(refusal) => {
+                self.plane.log.release(segment);
+                return self.refuse(id, &header, offset, refusal);
+            }
+        };
         let sequence = header.sequence().0;
         session.last_accepted = sequence;
         let ack = header.flags().contains(MessageFlags::ACK).then(|| session.acks.owe(sequence));
