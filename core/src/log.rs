@@ -716,6 +716,13 @@ impl Log {
         }
     }
 
+    /// Checks that nothing is lent, borrowed or given away. For tests and the simulator.
+    pub(crate) fn assert_nothing_under_way(&self) {
+        assert!(self.segments.iter().all(|segment| segment.lent == 0), "what was lent came back");
+        assert_eq!(self.given_bytes, 0, "what was given away was taken");
+        assert!(self.returns.is_empty(), "what is to go back has gone");
+    }
+
     /// References to each live segment from this shard, for comparison with the queues.
     pub(crate) fn references(&self) -> impl Iterator<Item = (SegmentId, u32)> + '_ {
         self.segments.iter().enumerate().filter(|(_, segment)| segment.memory.is_some()).map(

@@ -97,6 +97,12 @@ plants! {
     DoorbellLost = "doorbell-lost",
     /// A batch that was published does not come back.
     CreditLeaks = "credit-leaks",
+    /// A shard keeps what it borrowed of another one's log though nobody wants it any more.
+    RunsNotReturned = "runs-not-returned",
+    /// A subscription gets an owner's messages before that owner knows it.
+    ConfirmedEarly = "confirmed-early",
+    /// A drain does not wait for what is under way between shards.
+    DrainRoundsSkipped = "drain-rounds-skipped",
 }
 
 /// Whether `plant` is active on this thread.

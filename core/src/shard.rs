@@ -239,6 +239,13 @@ impl Shard {
         self.plane.neighbours.iter().any(|neighbour| !neighbour.stalled.is_empty())
     }
 
+    /// Checks that nothing is under way between this shard and others. For the simulator, when
+    /// nothing is queued and all inboxes are empty.
+    pub fn assert_nothing_under_way(&self) {
+        self.plane.log.assert_nothing_under_way();
+        self.plane.neighbours.iter().for_each(Neighbour::assert_nothing_under_way);
+    }
+
     /// Lends the slices of the connection's running send once more, as `gather` did. For the
     /// simulator, which proves with it that they stay where and as they are.
     pub fn lend_again(&self, id: ConnectionId, take: &mut dyn FnMut(&[u8])) {

@@ -349,6 +349,9 @@ impl Plane {
     /// Tells other shards of their segments that nobody here wants any more.
     fn return_borrowed(&mut self) {
         while let Some(back) = self.log.next_return() {
+            if is_planted(Plant::RunsNotReturned) {
+                continue;
+            }
             let item = Item::Return { segment: back.slot, runs: back.extents };
             self.neighbours.of(back.lender).tell(item);
         }

@@ -64,8 +64,13 @@ impl Shard {
         let Some(drain) = &mut self.drain else {
             return;
         };
+        if is_planted(Plant::DrainRoundsSkipped) {
+            drain.round = ROUNDS;
+        }
         while drain.round <= ROUNDS
-            && self.plane.neighbours.iter().all(|neighbour| neighbour.drain_round >= drain.round)
+            && self.plane.neighbours.iter().all(|neighbour| {
+                neighbour.drain_round >= drain.round || is_planted(Plant::DrainRoundsSkipped)
+            })
         {
             drain.round += 1;
             if drain.round <= ROUNDS {

@@ -66,6 +66,7 @@ pub(crate) struct Neighbour {
     spare_batches: Vec<Box<Batch>>,
     /// Batches that may yet be made.
     credit: usize,
+    credit_max: usize,
     /// Publishers that wait for a batch, in turn.
     pub(crate) waiting: VecDeque<ConnectionId>,
     open: Slab<OpenTopic>,
@@ -90,6 +91,7 @@ impl Neighbour {
             batch: None,
             spare_batches: Vec::new(),
             credit,
+            credit_max: credit,
             waiting: VecDeque::new(),
             open: Slab::new(),
             by_name: HashTable::new(),
@@ -197,6 +199,13 @@ impl Neighbour {
         }
         batch.clear();
         self.spare_batches.push(batch);
+    }
+
+    /// Checks that all credit is back. For tests and the simulator.
+    pub(crate) fn assert_nothing_under_way(&self) {
+        let at_hand = self.credit + self.spare_batches.len() + usize::from(self.batch.is_some());
+        assert_eq!(at_hand, self.credit_max, "all batches came back");
+        assert!(self.is_flushed() && self.stalled.is_empty(), "nothing waits");
     }
 
     /// Gives the memory of batches at hand back.

@@ -585,7 +585,7 @@ fn fan_out(
     for at in 0..audience.matches.len() {
         let id = audience.matches[at].queue;
         let queue = &mut hall.queues[id.0 as usize];
-        if queue.awaits.contains(hall.owner) {
+        if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
             continue;
         }
         delivered += 1;

@@ -179,7 +179,11 @@ impl Service for Cluster {
             self.turn = (at + 1) % self.members.len();
         }
         let is_busy = |member: &Member| member.shard.has_mail() || member.shard.has_stalled();
-        self.gauges.is_quiet.set(!self.members.iter().any(is_busy));
+        let is_quiet = !self.members.iter().any(is_busy);
+        self.gauges.is_quiet.set(is_quiet);
+        if is_quiet && self.gauges.metrics.get().queued_messages == 0 {
+            self.members.iter().for_each(|member| member.shard.assert_nothing_under_way());
+        }
         None
     }
 

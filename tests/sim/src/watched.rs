@@ -45,6 +45,11 @@ impl Watched {
         self.shard.has_stalled()
     }
 
+    /// Checks that nothing is under way between this shard and others.
+    pub fn assert_nothing_under_way(&self) {
+        self.shard.assert_nothing_under_way();
+    }
+
     fn check_loan(&self, connection: ConnectionId) {
         let Some(loan) = self.loans.get(&connection) else { return };
         let (mut slices, mut bytes) = (loan.slices.iter(), loan.bytes.as_slice());

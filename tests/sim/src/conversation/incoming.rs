@@ -259,6 +259,14 @@ impl Conversation {
             (low..=high).contains(&last) || self.is_doubtful,
             "Goodbye says {last} was accepted last; it was {low} to {high}"
         );
+        let unanswered = self
+            .acks_due
+            .iter()
+            .find(|&&index| oracle.publication(index).header.sequence().0 <= last);
+        ensure!(
+            unanswered.is_none() || self.is_doubtful,
+            "Goodbye says {last} was accepted last, but the ack of publication {unanswered:?} never came"
+        );
         self.goodbye_seen = true;
         Ok(())
     }
