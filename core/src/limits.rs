@@ -5,6 +5,8 @@ use nexusd_wire::control::OverflowPolicy;
 
 /// Sends begun before the loop looks at completions and inbox again.
 pub const SENDS_PER_TURN: usize = 64;
+/// Sends begun before other shards are told what waits for them.
+pub const SENDS_PER_FLUSH: usize = SENDS_PER_TURN / 2;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last extent's rest.

@@ -48,7 +48,7 @@ use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
     ACKS_OWED_MAX, ACKS_PER_FRAME, BINDING_BYTES, BLOCKED_READ_BYTES, CONTROL_BACKLOG_BYTES,
-    CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SHARDS_MAX,
+    CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH, SHARDS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::owed_acks::AckPart;
@@ -80,7 +80,12 @@ pub struct Shard {
     open: usize,
     plane: Plane,
     encoder: FrameEncoder,
+    /// What the driver is asked for, but for sends, which come behind.
     outputs: VecDeque<Output>,
+    /// Connections that have something to send, in turn.
+    sends: VecDeque<ConnectionId>,
+    /// Sends since other shards were last told something.
+    sends_since_flush: usize,
     /// Numbers the subscriptions, as input to the keyed hash that makes their ids.
     next_subscription: u64,
     next_scan_us: Option<u64>,
@@ -133,20 +138,28 @@ impl Service for Shard {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        loop {
-            let Some(output) = self.outputs.pop_front() else {
-                return self.flush_parcels();
-            };
-            let Output::Send(id) = output else {
-                return Some(output);
-            };
-            // The connection may have ended since the send was asked for.
-            if let Some(connection) = self.connection(id) {
-                connection.outbound.scheduled = false;
-                connection.outbound.in_flight = true;
-                return Some(output);
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        // Other shards do not wait until there is nothing left to send here.
+        if self.sends_since_flush >= SENDS_PER_FLUSH {
+            self.sends_since_flush = 0;
+            if let Some(ring) = self.flush_parcels() {
+                return Some(ring);
             }
         }
+        while let Some(id) = self.sends.pop_front() {
+            // The connection may have ended since the send was asked for.
+            if let Some(connection) = self.connection(id)
+                && !connection.close_asked
+            {
+                connection.outbound.scheduled = false;
+                connection.outbound.in_flight = true;
+                self.sends_since_flush += 1;
+                return Some(Output::Send(id));
+            }
+        }
+        self.flush_parcels()
     }
 
     fn gather(&mut self, id: ConnectionId, take: &mut dyn FnMut(&[u8])) {
@@ -179,6 +192,7 @@ impl Service for Shard {
         is_drained
             && self.open == 0
             && self.outputs.is_empty()
+            && self.sends.is_empty()
             && self.plane.neighbours.iter().all(Neighbour::is_flushed)
     }
 
@@ -212,6 +226,8 @@ impl Shard {
             open: 0,
             encoder: FrameEncoder::new(),
             outputs: VecDeque::new(),
+            sends: VecDeque::new(),
+            sends_since_flush: 0,
             next_subscription: 0,
             next_scan_us: None,
             block_due_us: None,
@@ -830,7 +846,7 @@ impl Shard {
             && (outbound.control_backlog() > 0 || !outbound.ready.is_empty())
         {
             outbound.scheduled = true;
-            self.outputs.push_back(Output::Send(id));
+            self.sends.push_back(id);
         }
     }
 

@@ -148,6 +148,29 @@ impl Desk {
     }
 
     pub fn publish(&mut self, id: ConnectionId, topic: u32, payload: &[u8], flags: MessageFlags) {
+        let bytes = self.message(id, topic, payload, flags);
+        self.say(id, &bytes);
+    }
+
+    /// Publishes, and leaves what the shard asks for then to be polled.
+    pub fn feed_publish(&mut self, connection: ConnectionId, topic: u32, payload: &[u8]) {
+        let bytes = &self.message(connection, topic, payload, MessageFlags::default());
+        let shard = self.seats[connection.index as usize].shard;
+        self.shards[shard].on_event(self.now, Event::Received { connection, bytes });
+    }
+
+    /// What the first shard asks for next.
+    pub fn poll_first_shard(&mut self) -> Option<Output> {
+        self.shards[0].poll_output()
+    }
+
+    fn message(
+        &mut self,
+        id: ConnectionId,
+        topic: u32,
+        payload: &[u8],
+        flags: MessageFlags,
+    ) -> Vec<u8> {
         let seat = &mut self.seats[id.index as usize];
         seat.published += 1;
         let header = Header::new(FrameKind::Message, 0, 0)
@@ -156,7 +179,7 @@ impl Desk {
             .with_flags(flags);
         let mut bytes = Vec::new();
         FrameEncoder::message(&mut bytes, &header, &[], payload);
-        self.say(id, &bytes);
+        bytes
     }
 
     pub fn publish_own(&mut self, topic: &str, payload: &[u8]) {

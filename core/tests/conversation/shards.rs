@@ -1,6 +1,7 @@
 //! Conversations with several shards: what crosses between them.
 
-use nexusd_core::{ConnectionId, Limits, owner_of};
+use nexusd_core::limits::SENDS_PER_TURN;
+use nexusd_core::{ConnectionId, Limits, Output, owner_of};
 use nexusd_wire::MessageFlags;
 use nexusd_wire::control::{ErrorCode, OverflowPolicy};
 
@@ -214,4 +215,21 @@ fn a_topic_that_its_owner_forgets_is_unbound_everywhere() {
         }
     }
     panic!("the topic is not forgotten");
+}
+
+#[test]
+fn other_shards_are_told_though_there_is_more_to_send_than_a_turn_takes() {
+    let mut desk = desk();
+    // Those at 0, 3, 6, … live on the first shard.
+    let clients: Vec<_> = (0..SHARDS * 2 * SENDS_PER_TURN).map(|_| desk.greet()).collect();
+    let (publisher, busy, other) = (clients[0], topic_of(0), topic_of(1));
+    for &subscriber in clients.iter().step_by(SHARDS) {
+        desk.subscribe(subscriber, &[&busy]);
+    }
+    desk.bind(publisher, 0, &busy);
+    desk.bind(publisher, 1, &other);
+    desk.feed_publish(publisher, 1, b"elsewhere");
+    desk.feed_publish(publisher, 0, b"here");
+    let turn: Vec<_> = (0..SENDS_PER_TURN).map_while(|_| desk.poll_first_shard()).collect();
+    assert!(turn.iter().any(|output| matches!(output, Output::Ring(_))), "{turn:?}");
 }
