@@ -3,7 +3,7 @@
 //! `driver.rs` is the contract and always there; the rest is the driver on io_uring (feature
 //! `uring`): `ring.rs` turns completions into events and outputs into submissions, on top of the
 //! kernel's two queues (`kernel_ring.rs`), the shared receive buffers (`buffer_ring.rs`), the table
-//! of connections (`connection.rs`) and the memory of gathered sends (`send_slots.rs`).
+//! of connections (`connection.rs`) and the memory of gathered sends (`gathered.rs`, `send_slots.rs`).
 //!
 //! `unsafe` lives here and nowhere above. Two rules carry it: what the kernel may still touch stays
 //! where it is until its completion was seen, and a slot changes its user only then.
@@ -17,9 +17,17 @@ pub mod clock;
 #[cfg(feature = "uring")]
 mod connection;
 #[cfg(feature = "uring")]
+pub mod counters;
+#[cfg(feature = "uring")]
 mod doorbell;
 #[cfg(feature = "uring")]
+mod errno;
+#[cfg(feature = "uring")]
+mod gathered;
+#[cfg(feature = "uring")]
 mod kernel_ring;
+#[cfg(feature = "uring")]
+mod lingering;
 #[cfg(feature = "uring")]
 pub mod listener;
 #[cfg(feature = "uring")]

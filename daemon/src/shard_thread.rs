@@ -10,7 +10,7 @@ use nexusd_core::io::clock;
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::CommandReceiver;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Event, Metrics, Output, Service, Shard, ShardConfig};
+use nexusd_core::{Command, Driver, Event, Metrics, Output, Service, Shard, ShardConfig};
 
 use crate::error::{StartError, StopError};
 use crate::{panic_hook, process};

@@ -19,9 +19,10 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nexusd_core::io::counters::DriverCounters;
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::io::ring::{DriverCounters, UringDriver, UringOptions};
+use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{Command, Metrics, Service, run};
 
 /// How long anything here may take before it counts as failed.

@@ -7,6 +7,7 @@
 use super::UringDriver;
 use crate::io::connection::Receive;
 use crate::io::driver::Service;
+use crate::io::errno;
 use crate::io::operation::Operation;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
@@ -44,7 +45,7 @@ impl UringDriver {
         connection.sending = false;
         // The peer is gone, but what it said before may still be on its way to us: the receive ends
         // the connection.
-        let is_gone = matches!(-result, libc::EPIPE | libc::ECONNRESET)
+        let is_gone = errno::says_peer_is_gone(-result)
             && connection.is_open()
             && !connection.paused
             && connection.receive != Receive::Idle;
