@@ -13,7 +13,7 @@ use crate::shard::event::{CloseReason, ConnectionId};
 pub(super) enum Receive {
     /// Nothing is in flight.
     Idle,
-    /// The multishot receive into the shared buffers.
+    /// The multishot receive into the shared buffers. On epoll: the socket is watched.
     Shared,
     /// A single receive into the service's landing zone.
     InPlace,
@@ -58,11 +58,13 @@ pub(super) struct Connection {
     pub(super) fed: bool,
     /// A send is in flight.
     pub(super) sending: bool,
-    /// The poll for room in the send buffer is in flight.
+    /// The poll for room in the send buffer is in flight. On epoll: the socket is watched for that.
     pub(super) polling_writable: bool,
     /// A send found that the peer is gone, which is the reason from then on. What it had said before
     /// is still read.
     pub(super) is_gone: bool,
+    /// It stands in the line of those that are to be read (epoll).
+    pub(super) in_line: bool,
     /// The service was told of the end.
     pub(super) told_closed: bool,
 }
@@ -84,6 +86,7 @@ impl Connection {
             sending: false,
             polling_writable: false,
             is_gone: false,
+            in_line: false,
             told_closed: false,
         }
     }

@@ -1,4 +1,4 @@
-//! Wakes a parked loop from another thread: an eventfd that the loop's ring watches.
+//! Wakes a parked loop from another thread: an eventfd that the loop watches.
 //!
 //! Rung many times before the loop looks, it costs one system call: only the first ring writes.
 //! Invariant: whoever changes what the loop should see does so before [`Doorbell::ring`], and the
@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// An eventfd, and whether it was rung since the loop last answered.
@@ -46,8 +46,8 @@ impl Doorbell {
         self.rung.swap(false, Ordering::SeqCst);
     }
 
-    /// What the loop's ring polls.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.event.as_raw_fd()
+    /// What the loop watches.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 }

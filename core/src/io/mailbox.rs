@@ -4,7 +4,7 @@
 //! command back. Commands of one thread arrive in order.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -69,6 +69,11 @@ impl CommandReceiver {
 
     /// What the loop's ring polls.
     pub(super) fn descriptor(&self) -> RawFd {
+        self.doorbell().as_raw_fd()
+    }
+
+    /// What the loop watches: written to when a command was put in.
+    pub(super) fn doorbell(&self) -> BorrowedFd<'_> {
         self.shared.doorbell.descriptor()
     }
 }

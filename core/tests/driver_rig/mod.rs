@@ -20,13 +20,43 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nexusd_core::io::counters::DriverCounters;
+use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Metrics, Service, run};
+use nexusd_core::{Command, Driver, Metrics, Service, run};
 
 /// How long anything here may take before it counts as failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The driver that a test runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    Uring,
+    Epoll,
+}
+
+/// Makes a test on each driver out of functions that take an [`Io`].
+#[macro_export]
+macro_rules! on_both_drivers {
+    ($($name:ident,)*) => {
+        mod on_io_uring {
+            $(#[test] fn $name() { super::$name($crate::driver_rig::Io::Uring); })*
+        }
+        mod on_epoll {
+            $(#[test] fn $name() { super::$name($crate::driver_rig::Io::Epoll); })*
+        }
+    };
+}
+
+/// What epoll has of these options.
+pub fn epoll_options(options: &UringOptions) -> EpollOptions {
+    EpollOptions {
+        spin_us: options.spin_us,
+        connections_max: options.connections_max,
+        receive_buffer_bytes: options.receive_buffer_bytes,
+    }
+}
 
 /// A service on a driver, in a thread of its own.
 pub struct Rig<S> {
@@ -37,7 +67,7 @@ pub struct Rig<S> {
 }
 
 impl<S: Service + Send + 'static> Rig<S> {
-    pub fn start(options: UringOptions, listeners: Vec<Listener>, mut service: S) -> Self {
+    pub fn start(io: Io, options: UringOptions, listeners: Vec<Listener>, mut service: S) -> Self {
         let addresses = listeners.iter().map(Listener::local_address).collect();
         let (commands, receiver) = mailbox(1_024).expect("a mailbox");
         let (metrics_in, metrics) = mpsc::channel();
@@ -45,18 +75,25 @@ impl<S: Service + Send + 'static> Rig<S> {
             let on_metrics = Box::new(move |sample| {
                 let _ = metrics_in.send(sample);
             });
-            let mut driver =
-                UringDriver::new(&options, listeners, receiver, on_metrics).expect("a driver");
-            run(&mut driver, &mut service).expect("a loop without errors");
-            let counters = driver.counters();
+            let counters = match io {
+                Io::Uring => {
+                    let driver = UringDriver::new(&options, listeners, receiver, on_metrics);
+                    run_counted(driver.expect("a driver"), &mut service, UringDriver::counters)
+                }
+                Io::Epoll => {
+                    let options = epoll_options(&options);
+                    let driver = EpollDriver::new(&options, listeners, receiver, on_metrics);
+                    run_counted(driver.expect("a driver"), &mut service, EpollDriver::counters)
+                }
+            };
             (service, counters)
         });
         Self { addresses, commands, metrics, thread }
     }
 
     /// A rig that listens on a free port of 127.0.0.1.
-    pub fn on_loopback(service: S) -> Self {
-        Self::start(UringOptions::default(), vec![loopback()], service)
+    pub fn on_loopback(io: Io, service: S) -> Self {
+        Self::start(io, UringOptions::default(), vec![loopback()], service)
     }
 
     pub fn tcp(&self) -> SocketAddr {
@@ -80,12 +117,24 @@ impl<S: Service + Send + 'static> Rig<S> {
     }
 }
 
+fn run_counted<D: Driver<Error = io::Error>>(
+    mut driver: D,
+    service: &mut impl Service,
+    counters: fn(&D) -> DriverCounters,
+) -> DriverCounters {
+    run(&mut driver, service).expect("a loop without errors");
+    counters(&driver)
+}
+
 pub fn loopback() -> Listener {
     Listener::tcp("127.0.0.1:0".parse().expect("an address")).expect("a free port")
 }
 
-pub fn abstract_name(name: &str) -> UnixAddress {
-    UnixAddress::Abstract(format!("nexusd-test/{}/{name}", std::process::id()))
+/// A name that no other test has.
+pub fn abstract_name() -> UnixAddress {
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    UnixAddress::Abstract(format!("nexusd-test/{}/{number}", std::process::id()))
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {
