@@ -1,5 +1,6 @@
 //! The control thread: a glommio executor for everything that has to do with time and not with a
-//! message. It asks the shard for its counters once a second and publishes them as statistics.
+//! message. It asks the shard for its counters once a second and publishes them as statistics. glommio
+//! stands on io_uring; where that is not to be had, the thread does the same without an executor.
 //!
 //! It reaches the shard through the mailbox alone, never waits for it, and is never on the path of a
 //! message. It ends when the channel of samples is closed.
@@ -9,15 +10,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use nexusd_core::io::mailbox::CommandSender;
 use nexusd_core::{Command, Metrics};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::config::IoEngine;
+use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::panic_hook;
 use crate::statistics::{Sample, Statistics};
@@ -32,9 +35,47 @@ const RING_DEPTH: usize = 8;
 /// Samples on their way from the shard; one a second comes.
 const SAMPLES_MAX: usize = 4;
 
+/// What the control thread runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Executor {
+    /// glommio, or no start.
+    Glommio,
+    /// glommio, or none where it cannot be set up.
+    GlommioIfPossible,
+    /// None: the thread sleeps between two statistics.
+    None,
+}
+
+impl Executor {
+    /// What suits a shard that runs on `engine`, where the operator asked for `asked`.
+    pub(crate) fn beside(engine: Engine, asked: IoEngine) -> Self {
+        match (engine, asked) {
+            (Engine::Epoll, _) => Self::None,
+            (Engine::Uring, IoEngine::Uring) => Self::Glommio,
+            (Engine::Uring, _) => Self::GlommioIfPossible,
+        }
+    }
+
+    /// Sets glommio up, if that is what it takes.
+    fn set_up(self) -> Result<Option<LocalExecutor>, StartError> {
+        if self == Self::None {
+            return Ok(None);
+        }
+        match glommio() {
+            Ok(executor) => Ok(Some(executor)),
+            Err(error) if self == Self::GlommioIfPossible => {
+                warn!("{error}; it goes on without glommio");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// What the control thread is made from.
 #[derive(Debug)]
 pub(crate) struct ControlConfig {
+    pub(crate) executor: Executor,
     pub(crate) statistics: Statistics,
     pub(crate) commands: CommandSender,
     /// Set once the node drains: nothing is sampled from then on.
@@ -56,16 +97,19 @@ pub(crate) struct ControlThread {
 }
 
 impl ControlThread {
-    /// Starts the thread and waits until its executor runs.
+    /// Starts the thread and waits until it runs.
     pub(crate) fn start(config: ControlConfig) -> Result<Self, StartError> {
         let samples = config.samples.0.clone();
         let (started, is_started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
-            .spawn(move || match executor() {
+            .spawn(move || match config.executor.set_up() {
                 Ok(executor) => {
                     drop(started.send(Ok(())));
-                    executor.run(publish_statistics(config));
+                    match executor {
+                        Some(executor) => executor.run(publish_statistics(config)),
+                        None => publish_statistics_between_sleeps(config),
+                    }
                 }
                 Err(error) => drop(started.send(Err(error))),
             })
@@ -78,6 +122,7 @@ impl ControlThread {
     /// Ends the thread and waits for that.
     pub(crate) fn stop(self) -> Result<(), StopError> {
         self.samples.close();
+        self.thread.thread().unpark();
         self.thread.join().map_err(|panic| StopError::Panicked {
             thread: NAME.to_owned(),
             reason: panic_hook::reason(&*panic),
@@ -85,7 +130,7 @@ impl ControlThread {
     }
 }
 
-fn executor() -> Result<LocalExecutor, StartError> {
+fn glommio() -> Result<LocalExecutor, StartError> {
     LocalExecutorBuilder::new(Placement::Unbound)
         .name(NAME)
         .io_memory(IO_MEMORY_BYTES)
@@ -94,20 +139,36 @@ fn executor() -> Result<LocalExecutor, StartError> {
         .map_err(|error| StartError::Control { reason: error.to_string() })
 }
 
-async fn publish_statistics(config: ControlConfig) {
-    let ControlConfig { mut statistics, commands, draining, samples: (_, samples) } = config;
-    let topic: Box<str> = statistics.topic().into();
-    let commands = Rc::new(commands);
-    let sampler = glommio::spawn_local(sample(Rc::clone(&commands), draining));
-    while let Ok(metrics) = samples.recv().await {
-        let document = statistics.document(Sample::now(metrics));
+/// The way of a statistic to its topic.
+struct Publisher {
+    statistics: Statistics,
+    topic: Box<str>,
+}
+
+impl Publisher {
+    fn new(statistics: Statistics) -> Self {
+        Self { topic: statistics.topic().into(), statistics }
+    }
+
+    fn publish(&mut self, metrics: Metrics, commands: &CommandSender) {
+        let document = self.statistics.document(Sample::now(metrics));
         let publish = Command::Publish {
-            topic: topic.clone(),
+            topic: self.topic.clone(),
             payload: document.to_string().into_bytes().into(),
         };
         if commands.send(publish).is_err() {
             debug!("the shard's mailbox is full; statistics of this second are not published");
         }
+    }
+}
+
+async fn publish_statistics(config: ControlConfig) {
+    let ControlConfig { statistics, commands, draining, samples: (_, samples), .. } = config;
+    let mut publisher = Publisher::new(statistics);
+    let commands = Rc::new(commands);
+    let sampler = glommio::spawn_local(sample(Rc::clone(&commands), draining));
+    while let Ok(metrics) = samples.recv().await {
+        publisher.publish(metrics, &commands);
     }
     sampler.cancel().await;
 }
@@ -118,5 +179,25 @@ async fn sample(commands: Rc<CommandSender>, draining: Arc<AtomicBool>) {
         Timer::new(STATISTICS_INTERVAL).await;
         // A mailbox without room is one the shard has not looked into for long; it is asked again.
         let _ = commands.send(Command::Sample);
+    }
+}
+
+/// The same without an executor: sleep, ask, wait for the answer, publish.
+fn publish_statistics_between_sleeps(config: ControlConfig) {
+    let ControlConfig { statistics, commands, draining, samples: (_, samples), .. } = config;
+    let mut publisher = Publisher::new(statistics);
+    let mut due = Instant::now() + STATISTICS_INTERVAL;
+    while !samples.is_closed() {
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            // Whoever closes the channel wakes us.
+            thread::park_timeout(left);
+            continue;
+        }
+        due = Instant::now() + STATISTICS_INTERVAL;
+        let is_asked = !draining.load(Ordering::Acquire) && commands.send(Command::Sample).is_ok();
+        if is_asked && let Ok(metrics) = samples.recv_blocking() {
+            publisher.publish(metrics, &commands);
+        }
     }
 }

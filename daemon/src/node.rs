@@ -12,13 +12,13 @@ use std::{fmt, thread};
 use async_channel::Sender;
 use nexusd_core::io::clock;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::io::ring::UringOptions;
 use nexusd_core::{Command, Metrics, ShardConfig};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::control::{self, ControlConfig, ControlThread};
+use crate::control::{self, ControlConfig, ControlThread, Executor};
+use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
@@ -40,6 +40,8 @@ pub struct Node {
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
     drainer: Drainer,
+    /// How the shard talks to the kernel.
+    engine: Engine,
     /// What the shard counted when it was last asked.
     sampled: Arc<Mutex<Metrics>>,
     /// Both are there until the end.
@@ -87,17 +89,16 @@ impl Node {
                 seed,
                 limits: config.limits.clone(),
             },
-            options: UringOptions {
-                spin_us: config.spin_us,
-                connections_max: config.limits.connections,
-                ..UringOptions::default()
-            },
+            io: config.io,
+            spin_us: config.spin_us,
             pin: config.pin,
             listeners: listeners.all,
             commands: receiver,
             on_metrics: on_metrics(samples.0.clone(), Arc::clone(&sampled)),
         })?;
+        let engine = shard.engine();
         let control = ControlThread::start(ControlConfig {
+            executor: Executor::beside(engine, config.io),
             statistics: Statistics::new(id, &config.cluster, started),
             commands,
             draining: Arc::clone(&drainer.draining),
@@ -119,6 +120,7 @@ impl Node {
             unix: listeners.unix,
             config,
             drainer,
+            engine,
             sampled,
             shard: Some(shard),
             control: Some(control),
@@ -151,12 +153,13 @@ impl Node {
             }
             write!(
                 f,
-                " unix={} node={} cluster={} version={} shards={} io=uring",
+                " unix={} node={} cluster={} version={} shards={} io={}",
                 self.unix_name().unwrap_or("none"),
                 self.id,
                 self.config.cluster,
                 env!("CARGO_PKG_VERSION"),
                 self.config.shards,
+                self.engine,
             )
         })
     }

@@ -1,17 +1,21 @@
 //! The thread of a shard: a driver, the shard, and the loop that joins them.
 //!
 //! The driver has to be made on the thread that runs it; how that went comes back before
-//! [`ShardThread::start`] returns, so that a refused io_uring is an error of the start.
+//! [`ShardThread::start`] returns, so that a refused io_uring is known at the start.
 
+use std::io;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
 use nexusd_core::io::clock;
+use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::CommandReceiver;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{Command, Driver, Event, Metrics, Output, Service, Shard, ShardConfig};
 
+use crate::config::IoEngine;
+use crate::engine::{Engine, Granted};
 use crate::error::{StartError, StopError};
 use crate::{panic_hook, process};
 
@@ -19,7 +23,10 @@ use crate::{panic_hook, process};
 pub(crate) struct ShardThreadConfig {
     pub(crate) name: String,
     pub(crate) shard: ShardConfig,
-    pub(crate) options: UringOptions,
+    /// How it is to talk to the kernel.
+    pub(crate) io: IoEngine,
+    /// Microseconds it looks for work before it sleeps.
+    pub(crate) spin_us: u32,
     /// The CPU to stay on.
     pub(crate) pin: Option<usize>,
     pub(crate) listeners: Vec<Listener>,
@@ -32,7 +39,8 @@ pub(crate) struct ShardThreadConfig {
 #[derive(Debug)]
 pub(crate) struct ShardThread {
     name: String,
-    thread: JoinHandle<std::io::Result<Metrics>>,
+    engine: Engine,
+    thread: JoinHandle<io::Result<Metrics>>,
 }
 
 impl ShardThread {
@@ -45,8 +53,13 @@ impl ShardThread {
             .spawn(move || run(config, &started))
             .map_err(StartError::system("a thread"))?;
         // A thread that ends without an answer has panicked; its end will say so.
-        is_started.recv().unwrap_or(Ok(()))?;
-        Ok(Self { name, thread })
+        let engine = is_started.recv().unwrap_or(Ok(Engine::Uring))?;
+        Ok(Self { name, engine, thread })
+    }
+
+    /// How it talks to the kernel.
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -55,7 +68,7 @@ impl ShardThread {
 
     /// Waits for the end, and returns what was counted by then.
     pub(crate) fn join(self) -> Result<Metrics, StopError> {
-        let Self { name, thread } = self;
+        let Self { name, thread, .. } = self;
         match thread.join() {
             Ok(Ok(metrics)) => Ok(metrics),
             Ok(Err(source)) => Err(StopError::Failed { thread: name, source }),
@@ -68,31 +81,51 @@ impl ShardThread {
 
 fn run(
     config: ShardThreadConfig,
-    started: &mpsc::SyncSender<Result<(), StartError>>,
-) -> std::io::Result<Metrics> {
+    started: &mpsc::SyncSender<Result<Engine, StartError>>,
+) -> io::Result<Metrics> {
     // The receiver waits for exactly one answer, so it is there.
     let answer = |answer| drop(started.send(answer));
+    let failed = |error| {
+        answer(Err(error));
+        Ok(Metrics::default())
+    };
     if let Some(cpu) = config.pin
         && process::stay_on(cpu).is_err()
     {
-        answer(Err(StartError::Pin { cpu }));
-        return Ok(Metrics::default());
+        return failed(StartError::Pin { cpu });
     }
-    // Made before the driver and so dropped after it, which may still lend its memory to the kernel.
-    let mut shard = Shard::new(config.shard);
-    let driver =
-        UringDriver::new(&config.options, config.listeners, config.commands, config.on_metrics);
-    let mut driver = match driver {
-        Ok(driver) => driver,
-        Err(error) => {
-            answer(Err(error.into()));
-            return Ok(Metrics::default());
-        }
+    let ShardThreadConfig { shard, io, spin_us, listeners, commands, on_metrics, .. } = config;
+    let connections_max = shard.limits.connections;
+    let options = UringOptions { spin_us, connections_max, ..UringOptions::default() };
+    let granted = match Granted::ask(io, &options) {
+        Ok(granted) => granted,
+        Err(refusal) => return failed(refusal.into()),
     };
-    answer(Ok(()));
-    nexusd_core::run(&mut driver, &mut shard)?;
-    let metrics = last_sample(&mut shard);
-    driver.finish(&mut shard)?;
+    // Made before the driver and so dropped after it, which may still lend its memory to the kernel.
+    let mut shard = Shard::new(shard);
+    match granted {
+        Granted::Uring(queues) => {
+            let driver = UringDriver::on(queues, &options, listeners, commands, on_metrics);
+            answer(Ok(Engine::Uring));
+            serve(driver, &mut shard)
+        }
+        Granted::Epoll => {
+            let options = EpollOptions { spin_us, connections_max, ..EpollOptions::default() };
+            match EpollDriver::new(&options, listeners, commands, on_metrics) {
+                Ok(driver) => {
+                    answer(Ok(Engine::Epoll));
+                    serve(driver, &mut shard)
+                }
+                Err(error) => failed(StartError::system("an epoll instance")(error)),
+            }
+        }
+    }
+}
+
+fn serve(mut driver: impl Driver<Error = io::Error>, shard: &mut Shard) -> io::Result<Metrics> {
+    nexusd_core::run(&mut driver, shard)?;
+    let metrics = last_sample(shard);
+    driver.finish(shard)?;
     Ok(metrics)
 }
 
@@ -115,6 +148,7 @@ mod tests {
     fn a_shard_that_panicked_is_reported_with_its_name_and_reason() {
         let shard = ShardThread {
             name: "shard-0".to_owned(),
+            engine: Engine::Uring,
             thread: thread::spawn(|| panic!("the log lost segment {}", 7)),
         };
         let error = shard.join().expect_err("a panic");
