@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LoadError;
 use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_size};
-use crate::server::Addresses;
+use crate::server::{Addresses, DaemonIo};
 use crate::stamp::STAMP_BYTES;
 use crate::target::Target;
 use crate::workload::{Overrides, Transport, Workload};
@@ -118,6 +118,10 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin_us: u32,
 
+    /// How a daemon that is started here talks to the kernel; pump and relay are always on io_uring
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["addr", "unix"])]
+    io: DaemonIo,
+
     /// How clients connect to a server that is started here [default: tcp; both in P]
     #[arg(long, value_enum, conflicts_with_all = ["addr", "unix"])]
     transport: Option<Transport>,
@@ -159,6 +163,8 @@ enum Command {
         core: usize,
         #[arg(long, default_value_t = 0)]
         spin_us: u32,
+        #[arg(long, value_enum, default_value_t)]
+        io: DaemonIo,
     },
 }
 
@@ -173,6 +179,8 @@ pub(crate) enum Request {
         core: usize,
         /// Spinning this long before it sleeps, in microseconds.
         spin_us: u32,
+        /// Talking to the kernel like this, if it is a daemon.
+        io: DaemonIo,
     },
     /// Show what an embedded node can do.
     Demo {
@@ -217,6 +225,8 @@ pub(crate) enum ServerSource {
     Spawn {
         /// Microseconds it spins before it sleeps.
         spin_us: u32,
+        /// How it talks to the kernel, if it is a daemon.
+        io: DaemonIo,
     },
     /// It runs already.
     Running {
@@ -239,8 +249,8 @@ pub(crate) struct ResultFiles {
 impl Cli {
     /// What is asked for, or one sentence about what is wrong.
     pub(crate) fn request(self) -> Result<Request, LoadError> {
-        if let Some(Command::Serve { target, core, spin_us }) = self.command {
-            return Ok(Request::Serve { target, core, spin_us });
+        if let Some(Command::Serve { target, core, spin_us, io }) = self.command {
+            return Ok(Request::Serve { target, core, spin_us, io });
         }
         let Some(workload) = self.workload else {
             return self.demo();
@@ -310,6 +320,11 @@ impl Cli {
         if workload != Workload::L && !self.capacity_shares.is_empty() {
             return Err(usage("--capacity-shares belongs to --workload L"));
         }
+        if self.io == DaemonIo::Epoll && self.target != Target::Nexusd {
+            return Err(usage(
+                "--io epoll belongs to --target nexusd; pump and relay have io_uring",
+            ));
+        }
         if workload == Workload::B && self.target != Target::Nexusd {
             return Err(usage(
                 "--workload B needs a server that drops for a stalled subscriber; pump and relay \
@@ -330,7 +345,7 @@ impl Cli {
         if self.server_pid.is_some() {
             return Err(usage("--server-pid belongs to --addr or --unix"));
         }
-        Ok(ServerSource::Spawn { spin_us: self.spin_us })
+        Ok(ServerSource::Spawn { spin_us: self.spin_us, io: self.io })
     }
 }
 
@@ -379,7 +394,7 @@ mod tests {
              --duration 5s --warmup 1s --spawn --server-core 0 --load-core 1 --nodes 1 --json -",
         );
         assert_eq!(request.target, Target::Relay);
-        assert_eq!(request.source, ServerSource::Spawn { spin_us: 0 });
+        assert_eq!(request.source, ServerSource::Spawn { spin_us: 0, io: DaemonIo::Auto });
         assert_eq!(request.files.json, Some("-".into()));
         assert_eq!(request.overrides.window, Some(8_192));
     }
@@ -405,6 +420,7 @@ mod tests {
             ("--workload T1 --size 15", "16 bytes"),
             ("--workload T1 --size 128,8", "16 bytes"),
             ("--workload B --target relay", "stalled subscriber"),
+            ("--workload T1 --target relay --io epoll", "--target nexusd"),
             ("--workload T1 --capacity-shares 10", "--workload L"),
             ("--workload T1 --fan-out 2", "--workload P"),
             ("--workload T1 --addr nowhere", "127.0.0.1:5672"),

@@ -61,8 +61,8 @@ fn main() -> ExitCode {
 /// Whether all went well.
 fn carry_out(request: Request) -> Result<bool, LoadError> {
     match request {
-        Request::Serve { target, core, spin_us } => {
-            server::serve::serve(target, core, spin_us).map(|()| true)
+        Request::Serve { target, core, spin_us, io } => {
+            server::serve::serve(target, core, spin_us, io).map(|()| true)
         }
         Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
         Request::Measure(request) => session::measure(&request),

@@ -11,6 +11,8 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+use nexusd::config::IoEngine;
 use serde::{Deserialize, Serialize};
 
 use self::account::Account;
@@ -41,6 +43,39 @@ impl Addresses {
         match transport {
             Transport::Unix => self.unix.clone().map(Endpoint::Unix),
             Transport::Tcp | Transport::Both => self.tcp.map(Endpoint::Tcp),
+        }
+    }
+}
+
+/// How a daemon talks to the kernel; the daemon's own flag has the same values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum DaemonIo {
+    /// io_uring, or epoll where it is refused.
+    #[default]
+    Auto,
+    /// io_uring.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl DaemonIo {
+    /// The value as given on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+impl From<DaemonIo> for IoEngine {
+    fn from(io: DaemonIo) -> Self {
+        match io {
+            DaemonIo::Auto => Self::Auto,
+            DaemonIo::Uring => Self::Uring,
+            DaemonIo::Epoll => Self::Epoll,
         }
     }
 }
@@ -83,13 +118,19 @@ impl Server {
 
     /// Starts one in a process of its own, pinned to `core`. It ends when this value is dropped, or
     /// when this process ends, however that happens.
-    pub(crate) fn spawn(target: Target, core: usize, spin_us: u32) -> Result<Self, LoadError> {
+    pub(crate) fn spawn(
+        target: Target,
+        core: usize,
+        spin_us: u32,
+        io: DaemonIo,
+    ) -> Result<Self, LoadError> {
         let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
         let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
         let mut child = Command::new(program)
             .args(["serve", target.name()])
             .args(["--core", &core.to_string()])
             .args(["--spin-us", &spin_us.to_string()])
+            .args(["--io", io.name()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

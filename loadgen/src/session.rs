@@ -92,8 +92,8 @@ impl Session<'_> {
     /// A server for the next run: a new one, so that no run inherits another's memory and state.
     fn server(&self) -> Result<Server, LoadError> {
         match &self.request.source {
-            ServerSource::Spawn { spin_us } => {
-                Server::spawn(self.request.target, self.request.server_core, *spin_us)
+            ServerSource::Spawn { spin_us, io } => {
+                Server::spawn(self.request.target, self.request.server_core, *spin_us, *io)
             }
             ServerSource::Running { addresses, pid } => {
                 Ok(Server::running(addresses.clone(), *pid))

@@ -18,7 +18,7 @@ use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{Command, Metrics, Service};
 use serde::Serialize;
 
-use super::{Addresses, SendTotals};
+use super::{Addresses, DaemonIo, SendTotals};
 use crate::error::LoadError;
 use crate::pinning;
 use crate::pump::Pump;
@@ -31,10 +31,15 @@ const MAILBOX_COMMANDS: usize = 16;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs a server until standard input ends.
-pub(crate) fn serve(target: Target, core: usize, spin_us: u32) -> Result<(), LoadError> {
+pub(crate) fn serve(
+    target: Target,
+    core: usize,
+    spin_us: u32,
+    io: DaemonIo,
+) -> Result<(), LoadError> {
     pinning::pin_to(core)?;
     match target {
-        Target::Nexusd => serve_node(core, spin_us),
+        Target::Nexusd => serve_node(Config { io: io.into(), ..node_config(Some(core), spin_us) }),
         Target::Pump => serve_forwarder(target, &mut Pump::default(), spin_us),
         Target::Relay => serve_forwarder(target, &mut Relay::default(), spin_us),
     }
@@ -58,11 +63,10 @@ fn unix_name() -> String {
     format!("nexusd-loadgen/{}", std::process::id())
 }
 
-fn serve_node(core: usize, spin_us: u32) -> Result<(), LoadError> {
+fn serve_node(config: Config) -> Result<(), LoadError> {
     nexusd::logging::start(LogLevel::Warn, LogFormat::Text);
     let failed = |cause: String| LoadError::Spawn { target: Target::Nexusd.name(), cause };
-    let node =
-        Node::start(node_config(Some(core), spin_us)).map_err(|error| failed(error.to_string()))?;
+    let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
     announce(&node_addresses(&node))?;
     let drainer = node.drainer();
     thread::spawn(move || {
