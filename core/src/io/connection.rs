@@ -56,7 +56,7 @@ pub(super) struct Connection {
     pub(super) in_place: bool,
     /// Bytes came since the multishot receive was armed.
     pub(super) fed: bool,
-    /// A send is in flight.
+    /// A send is in flight. On epoll: its end is still to be told.
     pub(super) sending: bool,
     /// The poll for room in the send buffer is in flight. On epoll: the socket is watched for that.
     pub(super) polling_writable: bool,

@@ -2,9 +2,8 @@
 //! into system calls.
 //!
 //! A turn is one [`Driver::wait`]: wait for what is ready, read the clock once, accept and receive what
-//! there is. Sends are made while outputs are carried out, and their end is told at once, so a burst
-//! costs one wait, one receive and one send. `epoll/accept.rs`, `receive.rs`, `send.rs` and `close.rs`
-//! hold one kind of call each.
+//! there is. Sends are made while outputs are carried out, so a burst costs one wait, one receive and
+//! one send. `epoll/accept.rs`, `receive.rs`, `send.rs` and `close.rs` hold one kind of call each.
 //!
 //! No call on a socket ever blocks, and none outlasts its call: memory that the service lends is in the
 //! kernel's hands only within [`Driver::apply`] and [`Driver::wait`]. Watching is level-triggered: for
@@ -32,7 +31,7 @@ use super::lingering::{self, Lingering};
 use super::listener::Listener;
 use super::mailbox::CommandReceiver;
 use super::operation::{self, Operation, SLOTS_MAX};
-use crate::limits::{COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES, RECEIVE_BYTES_PER_TURN};
+use crate::limits::{COMMANDS_PER_TURN, EPOLL_BYTES_PER_TURN, LINGER_US, SENDS_PER_TURN};
 use crate::metrics::Metrics;
 use crate::shard::event::{CloseReason, ConnectionId, Event, Now, PeerAddress};
 use crate::shard::output::Output;
@@ -52,7 +51,11 @@ pub struct EpollOptions {
 
 impl Default for EpollOptions {
     fn default() -> Self {
-        Self { spin_us: 0, connections_max: 10_000, receive_buffer_bytes: RECEIVE_BUFFER_BYTES }
+        Self {
+            spin_us: 0,
+            connections_max: 10_000,
+            receive_buffer_bytes: EPOLL_BYTES_PER_TURN as u32,
+        }
     }
 }
 
@@ -72,6 +75,8 @@ pub struct EpollDriver {
     now: Now,
     /// Connections that have something to read, in the order of their turn; none of them twice.
     line: VecDeque<ConnectionId>,
+    /// Long sends since the last turn, and the bytes that the sockets took.
+    sent: Vec<(ConnectionId, usize)>,
     /// Connections that the service closed since the last turn.
     to_close: Vec<ConnectionId>,
     lingering: Lingering,
@@ -102,6 +107,7 @@ impl EpollDriver {
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
             line: VecDeque::new(),
+            sent: Vec::with_capacity(SENDS_PER_TURN),
             to_close: Vec::new(),
             lingering: Lingering::default(),
             counters: DriverCounters::default(),
@@ -127,7 +133,10 @@ impl EpollDriver {
 
     /// Whether something waits that no report will announce.
     fn has_more_to_do(&self) -> bool {
-        self.commands_left || !self.to_close.is_empty() || !self.line.is_empty()
+        self.commands_left
+            || !self.sent.is_empty()
+            || !self.to_close.is_empty()
+            || !self.line.is_empty()
     }
 
     /// The earliest time, of the service's and our own, at which something is to be done.
@@ -166,10 +175,21 @@ impl EpollDriver {
         self.poll.wait(wait_us)
     }
 
+    /// Goes on with every connection that is ready, or that the last turn left something to do for.
+    fn turn(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
+        let reports = self.look(park)?;
+        self.now = clock::now();
+        self.tell_sent(service);
+        self.close_asked(service);
+        self.feed(service, reports);
+        self.end_lingering(service);
+        Ok(())
+    }
+
     /// Accepts and receives what there is, until nothing is left or a turn's share of bytes is used
     /// up.
     fn feed(&mut self, service: &mut impl Service, reports: usize) {
-        let mut bytes_left = RECEIVE_BYTES_PER_TURN;
+        let mut bytes_left = EPOLL_BYTES_PER_TURN;
         for index in 0..reports {
             let report = self.poll.report(index);
             match operation::unpack(report.user_data) {
@@ -240,12 +260,8 @@ impl Driver for EpollDriver {
     type Error = io::Error;
 
     fn wait(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
-        let reports = self.look(park)?;
-        self.now = clock::now();
-        self.close_asked(service);
-        self.feed(service, reports);
+        self.turn(service, park)?;
         self.take_commands(service);
-        self.end_lingering(service);
         self.retry_accepts();
         if service.wake_at().is_some_and(|at| at <= self.now.mono_us) {
             service.on_event(self.now, Event::Tick);
@@ -273,11 +289,7 @@ impl Driver for EpollDriver {
         let until = clock::mono_us() + LINGER_US;
         while !self.lingering.is_empty() && clock::mono_us() < until {
             self.commands_left = false;
-            let reports = self.look(Park::Until(Some(until)))?;
-            self.now = clock::now();
-            self.close_asked(service);
-            self.feed(service, reports);
-            self.end_lingering(service);
+            self.turn(service, Park::Until(Some(until)))?;
             driver::drain_outputs(self, service);
         }
         Ok(())

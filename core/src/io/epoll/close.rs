@@ -1,7 +1,8 @@
 //! The end of a connection: `Open → Closing → Lingering → gone`.
 //!
-//! Nothing is ever in flight, so the service is told `Closed` as soon as the end begins. A connection
-//! that the peer ended, or that failed, does not linger.
+//! Nothing is ever in flight, so the service is told `Closed` as soon as the end begins; that stands for
+//! a `Sent` which was still to be told. A connection that the peer ended, or that failed, does not
+//! linger.
 
 use super::EpollDriver;
 use crate::io::connection::{Phase, Receive};
@@ -59,6 +60,7 @@ impl EpollDriver {
             connection.reason = reason;
         }
         // A socket that is closed is watched no longer.
+        connection.sending = false;
         connection.receive = Receive::Idle;
         connection.polling_writable = false;
         let closed = Event::Closed { connection: id, reason: connection.reason };

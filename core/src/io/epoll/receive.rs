@@ -11,7 +11,7 @@ use crate::io::connection::{Phase, Receive};
 use crate::io::driver::Service;
 use crate::io::errno;
 use crate::io::kernel_poll::Report;
-use crate::limits::{RECEIVE_BYTES_PER_TURN, RECEIVE_IN_PLACE_BYTES_MIN};
+use crate::limits::{EPOLL_BYTES_PER_TURN, RECEIVE_IN_PLACE_BYTES_MIN};
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
 impl EpollDriver {
@@ -65,7 +65,7 @@ impl EpollDriver {
         };
         if connection.in_place && !lingers {
             if let Some(zone) = worthwhile(service.landing_zone(id)) {
-                let wanted = zone.len().min(RECEIVE_BYTES_PER_TURN);
+                let wanted = zone.len().min(EPOLL_BYTES_PER_TURN);
                 let result = recv(socket, &mut zone[..wanted], RecvFlags::DONTWAIT);
                 let received = result.map_or(0, |(bytes, _)| bytes);
                 if received > 0 {

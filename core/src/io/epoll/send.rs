@@ -1,4 +1,8 @@
-//! Sending: one gathered call that never waits, whose end is told at once.
+//! Sending: one gathered call that never waits.
+//!
+//! The end of a short send is told at once. A long one may have left something behind: that goes
+//! together with what the next turn brings, so its end is told there. Told at once, the rest would go
+//! in a short send of its own, and each send costs its receiver's waking.
 //!
 //! A send that the socket did not take whole has the socket watched until it takes more; a stalled peer
 //! costs that and nothing else.
@@ -11,6 +15,7 @@ use crate::io::connection::Connection;
 use crate::io::driver::Service;
 use crate::io::errno;
 use crate::io::gathered::SEND_FLAGS;
+use crate::limits::BYTES_PER_SEND;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
 impl EpollDriver {
@@ -19,6 +24,7 @@ impl EpollDriver {
         else {
             return;
         };
+        debug_assert!(!connection.sending, "a second send before the first one's Sent");
         let gathered = self.gathered.collect(service, id);
         let result =
             if gathered == 0 { Ok(0) } else { transmit(connection, self.gathered.iovecs()) };
@@ -40,9 +46,26 @@ impl EpollDriver {
                 return;
             }
         };
+        if bytes >= BYTES_PER_SEND && !blocked {
+            connection.sending = true;
+            self.sent.push((id, bytes));
+            return;
+        }
         service.on_event(self.now, Event::Sent { connection: id, bytes, blocked });
         if blocked {
             self.change(service, id, |connection| connection.polling_writable = true);
+        }
+    }
+
+    /// Tells the service of the long sends since the last turn. None of their connections has lingered
+    /// since: that begins later in a turn.
+    pub(super) fn tell_sent(&mut self, service: &mut impl Service) {
+        for (id, bytes) in self.sent.drain(..) {
+            if let Some(connection) = self.connections.find(id) {
+                connection.sending = false;
+                let sent = Event::Sent { connection: id, bytes, blocked: false };
+                service.on_event(self.now, sent);
+            }
         }
     }
 
