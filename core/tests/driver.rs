@@ -5,7 +5,9 @@ mod driver_rig;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,9 +18,11 @@ use driver_rig::{
     Io, PATIENCE, Rig, abstract_name, connect, connect_abstract, eventually, exchange, loopback,
     pattern, ping,
 };
+use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::Listener;
+use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::UringOptions;
-use nexusd_core::{CloseReason, Command, PeerAddress};
+use nexusd_core::{CloseReason, Command, PeerAddress, run};
 use socket2::SockRef;
 
 const MIB: usize = 1 << 20;
@@ -142,6 +146,29 @@ fn a_paused_connection_is_not_read_until_it_is_resumed(io: Io) {
     paused.read_exact(&mut back).expect("the echo answers");
     assert_eq!(&back, b"ping");
     rig.stop();
+}
+
+fn a_paused_connection_whose_peer_has_gone_does_not_keep_the_loop_awake(io: Io) {
+    let echo = Echo::with(|echo| {
+        echo.start_paused = true;
+        echo.tick_us = Some(10_000);
+    });
+    let gauges = Arc::clone(&echo.gauges);
+    let rig = Rig::on_loopback(io, echo);
+    let mut gone = rig.connect();
+    let rude = rig.connect();
+    eventually("the connections are known", || gauges.opened.value() == 2);
+    gone.write_all(b"ping").expect("a write");
+    drop(gone);
+    SockRef::from(&rude).set_linger(Some(Duration::ZERO)).expect("the option");
+    drop(rude);
+    eventually("twenty ticks", || gauges.ticks.value() >= 20);
+    assert_eq!((gauges.received.value(), gauges.closed.value()), (0, 0));
+    rig.commands.send(Command::Sample).expect("room");
+    eventually("their end shows once they are read", || gauges.closed.value() == 2);
+    assert_eq!(gauges.received.value(), 4);
+    let (_, counters) = rig.stop();
+    assert!(counters.enters < 1_000, "sleeps between ticks: {} enters", counters.enters);
 }
 
 fn upload(client: &TcpStream, body: &[u8]) {
@@ -465,6 +492,28 @@ fn after_stop_accepting_the_port_refuses_and_open_connections_go_on(io: Io) {
     rig.stop();
 }
 
+fn a_service_that_is_flooded_with_connections_serves_those_it_has(io: Io) {
+    let rig = Rig::on_loopback(io, Echo::default());
+    let address = rig.tcp();
+    let mut client = rig.connect();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    // The backlog may be full, or ports scarce; more floods come.
+                    drop(TcpStream::connect(address));
+                }
+            });
+        }
+        for _ in 0..200 {
+            ping(&mut client);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    rig.stop();
+}
+
 fn the_port_is_free_again_as_soon_as_the_loop_has_ended(io: Io) {
     let rig = Rig::on_loopback(io, Echo::default());
     let address = rig.tcp();
@@ -495,6 +544,7 @@ on_both_drivers! {
     a_slow_reader_blocks_its_own_connection_and_gets_everything_in_the_end,
     a_connection_that_is_owed_much_is_read_no_further_until_it_reads,
     a_paused_connection_is_not_read_until_it_is_resumed,
+    a_paused_connection_whose_peer_has_gone_does_not_keep_the_loop_awake,
     a_large_frame_lands_in_the_memory_of_the_service,
     frames_of_every_size_around_the_threshold_arrive_whole,
     pausing_in_the_middle_of_a_large_frame_loses_no_byte,
@@ -511,5 +561,25 @@ on_both_drivers! {
     commands_of_many_threads_all_arrive,
     ticks_come_when_they_are_due,
     after_stop_accepting_the_port_refuses_and_open_connections_go_on,
+    a_service_that_is_flooded_with_connections_serves_those_it_has,
     the_port_is_free_again_as_soon_as_the_loop_has_ended,
+}
+
+#[test]
+fn epoll_serves_a_connection_that_somebody_else_accepted() {
+    let (ours, theirs) = UnixStream::pair().expect("sockets");
+    let (commands, receiver) = mailbox(1).expect("a mailbox");
+    let mut driver =
+        EpollDriver::new(&EpollOptions::default(), Vec::new(), receiver, Box::new(|_| {}))
+            .expect("a driver");
+    let mut echo = Echo::default();
+    driver.adopt(&mut echo, theirs.into(), PeerAddress::Unix);
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            ping(&mut &ours);
+            commands.send(Command::Drain { deadline_us: 0 }).expect("room");
+        });
+        run(&mut driver, &mut echo).expect("a loop without errors");
+    });
+    assert_eq!(echo.peers, [PeerAddress::Unix]);
 }

@@ -187,7 +187,7 @@ impl EpollDriver {
     }
 
     /// Accepts and receives what there is, until nothing is left or a turn's share of bytes is used
-    /// up.
+    /// up. However many come, whoever is first in line is served.
     fn feed(&mut self, service: &mut impl Service, reports: usize) {
         let mut bytes_left = EPOLL_BYTES_PER_TURN;
         for index in 0..reports {
@@ -195,17 +195,19 @@ impl EpollDriver {
             match operation::unpack(report.user_data) {
                 Some((Operation::Receive, id)) => self.on_ready(service, id, report),
                 Some((Operation::Accept, id)) => {
-                    let cost = self.accept(service, id.index as usize, bytes_left);
+                    let cost = self.accept(service, id.index as usize, bytes_left / 2);
                     bytes_left = bytes_left.saturating_sub(cost);
                 }
                 Some((Operation::Doorbell, _)) => self.commands_left = true,
                 _ => {}
             }
         }
-        while bytes_left > 0
-            && let Some(id) = self.line.pop_front()
-        {
-            bytes_left = bytes_left.saturating_sub(self.receive(service, id));
+        while let Some(id) = self.line.pop_front() {
+            let bytes = self.receive(service, id);
+            if bytes >= bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
         }
     }
 

@@ -119,3 +119,50 @@ impl KernelPoll {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    const WRITABLE: Interest = Interest { readable: false, writable: true };
+
+    #[test]
+    fn what_is_watched_for_is_reported_until_it_is_over() {
+        let mut poll = KernelPoll::new().expect("an epoll instance");
+        let (ours, mut theirs) = UnixStream::pair().expect("sockets");
+        poll.watch(ours.as_fd(), 7, Interest::NONE, Interest::READABLE).expect("a watch");
+        assert_eq!(poll.wait(0).expect("a wait"), 0);
+        theirs.write_all(b"x").expect("a write");
+        for _ in 0..2 {
+            assert_eq!(poll.wait(u64::MAX).expect("a wait"), 1);
+            let Report { user_data, readable, writable } = poll.report(0);
+            assert_eq!((user_data, readable, writable), (7, true, false));
+        }
+        poll.watch(ours.as_fd(), 7, Interest::READABLE, WRITABLE).expect("a change");
+        assert_eq!(poll.wait(u64::MAX).expect("a wait"), 1);
+        assert!(poll.report(0).writable && !poll.report(0).readable);
+    }
+
+    #[test]
+    fn the_end_of_a_socket_that_is_watched_for_nothing_is_not_reported() {
+        let mut poll = KernelPoll::new().expect("an epoll instance");
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        poll.watch(ours.as_fd(), 7, Interest::NONE, Interest::READABLE).expect("a watch");
+        poll.watch(ours.as_fd(), 7, Interest::READABLE, Interest::NONE).expect("a change");
+        drop(theirs);
+        assert_eq!(poll.wait(0).expect("a wait"), 0);
+        poll.watch(ours.as_fd(), 7, Interest::NONE, WRITABLE).expect("a change");
+        assert_eq!(poll.wait(u64::MAX).expect("a wait"), 1);
+        assert!(poll.report(0).readable, "the end counts as both");
+    }
+
+    #[test]
+    fn a_wait_is_never_shorter_than_asked_for() {
+        let mut poll = KernelPoll::new().expect("an epoll instance");
+        let begun = std::time::Instant::now();
+        assert_eq!(poll.wait(1_300).expect("a wait"), 0);
+        assert!(begun.elapsed().as_micros() >= 1_300);
+    }
+}

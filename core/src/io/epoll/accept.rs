@@ -53,15 +53,15 @@ impl EpollDriver {
         }
     }
 
-    /// Accepts connections worth `bytes_left` at most, and returns what they count for.
+    /// Accepts connections until they count for `share`, and returns what they do.
     pub(super) fn accept(
         &mut self,
         service: &mut impl Service,
         index: usize,
-        bytes_left: usize,
+        share: usize,
     ) -> usize {
         let mut cost = 0;
-        while cost < bytes_left {
+        while cost < share {
             let Some(listener) = &self.listeners[index].listener else {
                 break;
             };
