@@ -15,7 +15,7 @@ use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{Command, Driver, Event, Metrics, Output, Service, Shard, ShardConfig};
 
 use crate::config::IoEngine;
-use crate::engine::{Engine, Granted};
+use crate::engine::{self, Engine};
 use crate::error::{StartError, StopError};
 use crate::{panic_hook, process};
 
@@ -97,19 +97,19 @@ fn run(
     let ShardThreadConfig { shard, io, spin_us, listeners, commands, on_metrics, .. } = config;
     let connections_max = shard.limits.connections;
     let options = UringOptions { spin_us, connections_max, ..UringOptions::default() };
-    let granted = match Granted::ask(io, &options) {
-        Ok(granted) => granted,
+    let queues = match engine::grant(io, &options) {
+        Ok(queues) => queues,
         Err(refusal) => return failed(refusal.into()),
     };
     // Made before the driver and so dropped after it, which may still lend its memory to the kernel.
     let mut shard = Shard::new(shard);
-    match granted {
-        Granted::Uring(queues) => {
+    match queues {
+        Some(queues) => {
             let driver = UringDriver::on(queues, &options, listeners, commands, on_metrics);
             answer(Ok(Engine::Uring));
             serve(driver, &mut shard)
         }
-        Granted::Epoll => {
+        None => {
             let options = EpollOptions { spin_us, connections_max, ..EpollOptions::default() };
             match EpollDriver::new(&options, listeners, commands, on_metrics) {
                 Ok(driver) => {
