@@ -42,6 +42,7 @@ impl BenchShard {
     pub fn connect(&mut self) -> ConnectionId {
         let connection = ConnectionId { index: self.stalled.len() as u32, generation: 0 };
         self.stalled.push(false);
+        self.shard.place();
         self.event(Event::Opened { connection, peer: PeerAddress::Unix });
         let mut bytes = Vec::new();
         self.encoder.hello(&mut bytes, 0, Role::Client, "bench", "bench");

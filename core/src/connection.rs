@@ -6,18 +6,19 @@
 
 use std::collections::VecDeque;
 
-use nexusd_wire::{FrameCutter, TopicId};
+use nexusd_wire::FrameCutter;
 
 use crate::log::SegmentId;
 use crate::session::Session;
 use crate::shard::event::ConnectionId;
+use crate::shard::routing::Route;
 use crate::subscriber_queue::QueueId;
 
 /// A large frame that is being received.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Landing {
     /// It goes to the log.
-    Segment { segment: SegmentId, filled: usize, stride: usize, topic: TopicId },
+    Segment { segment: SegmentId, filled: usize, stride: usize, route: Route },
     /// It was refused; its rest is thrown away.
     Discard { remaining: usize },
 }

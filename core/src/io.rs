@@ -2,7 +2,8 @@
 //!
 //! `driver.rs` is the contract and always there; the rest is two drivers (feature `uring`). Both stand
 //! on the table of connections (`connection.rs`), gathered sends (`gathered.rs`), the rules of the last
-//! second of a connection (`lingering.rs`) and of errors (`errno.rs`).
+//! second of a connection (`lingering.rs`) and of errors (`errno.rs`), and the ways between the loops of
+//! a node (`mailbox.rs`, `neighbours.rs`).
 //!
 //! * `ring.rs` turns completions into events and outputs into submissions, on top of io_uring's two
 //!   queues (`kernel_ring.rs`), the shared receive buffers (`buffer_ring.rs`) and the memory that
@@ -42,6 +43,8 @@ pub mod listener;
 #[cfg(feature = "uring")]
 pub mod mailbox;
 #[cfg(feature = "uring")]
+mod neighbours;
+#[cfg(feature = "uring")]
 mod operation;
 #[cfg(feature = "uring")]
 pub mod ring;
@@ -49,3 +52,5 @@ pub mod ring;
 mod send_slots;
 #[cfg(feature = "uring")]
 pub mod setup_error;
+#[cfg(any(feature = "uring", loom))]
+pub(crate) mod sleeper;

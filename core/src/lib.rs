@@ -8,13 +8,16 @@
 //! A message's way through: `shard.rs` (the one match) → `topic.rs` (number) → `log.rs` (the one
 //! copy) → `subscriber_queue.rs` (an extent per queue) → `shard/flush.rs` (gathered sends).
 
+mod audience;
 mod connection;
+mod foreign_topics;
 mod gap;
 pub mod io;
 pub mod limits;
 mod log;
 pub mod metrics;
 mod overflow;
+mod owed_acks;
 pub mod plant;
 mod session;
 pub mod shard;
@@ -27,5 +30,7 @@ pub use limits::Limits;
 pub use metrics::Metrics;
 pub use shard::event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
 pub use shard::output::Output;
+pub use shard::routing::{ShardIndex, owner_of};
+pub use shard::wiring::{Wiring, wire};
 pub use shard::{Shard, ShardConfig};
 pub use subscription_index::SubscriptionIndex;

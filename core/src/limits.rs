@@ -10,6 +10,25 @@ pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last extent's rest.
 pub const BYTES_PER_SEND: usize = 64 << 10;
 
+/// Shards of a node.
+pub const SHARDS_MAX: usize = 64;
+/// Parcels on their way from one shard to another. What does not fit waits at the sender.
+pub const PARCELS_PER_INBOX: usize = 64;
+/// Parcels of an inbox that a shard keeps for reuse.
+pub const SPARE_PARCELS: usize = 4;
+/// Bytes of messages in one batch for another shard, but for its last message.
+pub const BATCH_BYTES: usize = 64 << 10;
+/// Batches on their way to one other shard: at least, and at most.
+pub const BATCHES_PER_NEIGHBOUR: (usize, usize) = (2, 8);
+/// Batches on their way from one shard to all others, within those bounds.
+pub const BATCHES_MAX: usize = 32;
+/// Bytes taken from inboxes before what they cause to be sent is sent.
+pub const INBOX_BYTES_PER_TURN: usize = 512 << 10;
+/// Items taken from inboxes in a turn.
+pub const INBOX_ITEMS_PER_TURN: usize = 4_096;
+/// Lent segments asked for at a time, and free ones below which some are asked for.
+pub const SEGMENTS_RECALLED: usize = 4;
+
 /// Receive buffers that all connections of a shard share. The pool has to stay inside the
 /// second-level cache.
 pub const RECEIVE_BUFFERS: u16 = 8;
@@ -30,6 +49,8 @@ pub const REARMS_PER_TURN: usize = 64;
 pub const RECEIVE_IN_PLACE_BYTES_MIN: usize = 64 << 10;
 /// Commands of other threads taken in one turn.
 pub const COMMANDS_PER_TURN: usize = 256;
+/// Connections that another shard accepted, begun in one turn.
+pub const ADOPTIONS_PER_TURN: usize = 64;
 /// Connections a driver accepts above its limit, so that the shard can refuse them with a reason.
 pub const REFUSALS_AT_A_TIME: usize = 16;
 /// Time after which a listener that ran out of file descriptors tries again, microseconds.
@@ -79,6 +100,11 @@ pub const BINDING_BYTES: usize = 16;
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
 pub const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
+/// Acknowledgements owed to a publisher at which it is no longer read.
+pub const ACKS_OWED_MAX: usize = 8_192;
+/// Acknowledgements that are sent before more messages are looked at, so that a PublishAck frame
+/// stays far below the limit of control frames.
+pub const ACKS_PER_FRAME: usize = 1_024;
 /// Bytes a held-back publisher is still read, so that its acks and pings pass.
 pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 /// Topics named in one Gap; the messages of further ones are counted together.

@@ -6,16 +6,26 @@
 //! recycles the oldest segment: what is still wanted of it is copied to a compact block, or dropped
 //! by policy (`shard/memory.rs` decides; this file only owns the bytes).
 //!
-//! Invariants: `used_bytes` is the sum of all memory held, never above the budget; a segment with
-//! references or pins is never freed or rewritten; frames start at multiples of 8 and lie whole in
-//! one segment.
+//! Other shards read messages where they lie. Each extent that another shard is told of ([`Log::lend`])
+//! holds a reference here until that shard gives it back ([`Log::take_back`]); over there the segment
+//! stands among its own as a borrowed one ([`Log::borrow`]), of which the log keeps no budget.
+//!
+//! Invariants: `used_bytes` is the sum of all memory held but not borrowed, never above the budget; a
+//! segment with references or pins is never freed or rewritten; frames start at multiples of 8 and
+//! lie whole in one segment; only bytes behind the last frame are written.
+#![allow(unsafe_code)]
 
+mod memory;
+
+pub(crate) use memory::Memory;
 use nexusd_wire::{HEADER_BYTES, Header, TopicId};
 
 use crate::limits::{
     EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, LANDING_SHARE, SEGMENT_BYTES,
+    SEGMENTS_RECALLED,
 };
 use crate::plant::{Plant, is_planted};
+use crate::shard::routing::{ShardIndex, ShardMask};
 use crate::subscriber_queue::QueueId;
 
 /// A segment's slot in the log.
@@ -55,16 +65,41 @@ pub(crate) enum SegmentKind {
     Large,
     /// What was saved of recycled segments for one queue.
     Block,
+    /// Another shard's, whose messages are wanted here.
+    Borrowed {
+        /// That shard.
+        lender: ShardIndex,
+        /// The segment's slot over there.
+        slot: SegmentId,
+    },
+}
+
+/// A segment that nobody here wants any more goes back to the shard it was borrowed from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Return {
+    pub(crate) lender: ShardIndex,
+    pub(crate) slot: SegmentId,
+    /// How many extents of it were borrowed.
+    pub(crate) extents: u32,
 }
 
 #[derive(Debug)]
 struct Segment {
-    memory: Box<[u8]>,
+    /// `None` in a vacant slot.
+    memory: Option<Memory>,
     kind: SegmentKind,
     /// Bytes written.
     len: u32,
-    /// Extents, open runs and landings that refer to it.
+    /// Bytes there are.
+    capacity: u32,
+    /// Extents, open runs and landings that refer to it, other shards' included.
     references: u32,
+    /// Of these, the other shards'; of a borrowed segment, the extents that came from its shard.
+    lent: u32,
+    /// Shards that have some of it; meaningful while `lent` is not 0.
+    borrowers: ShardMask,
+    /// Borrowers were asked to give it back.
+    is_recalled: bool,
     /// Slices of it that running sends read.
     pins: u32,
     /// Position in age order; higher is younger.
@@ -76,12 +111,30 @@ struct Segment {
     holders: Vec<QueueId>,
 }
 
+impl Segment {
+    /// The bytes from `start` to `end`, which are written.
+    #[inline]
+    fn written(&self, start: u32, end: u32) -> &[u8] {
+        debug_assert!(end <= self.len || self.kind == SegmentKind::Landing);
+        match &self.memory {
+            // SAFETY: frames stay as they are while anything refers to them, and whoever asks does;
+            // the log writes behind them (`append`), and a borrowed segment's shard does the same.
+            Some(memory) => unsafe { memory.bytes(start as usize, end as usize) },
+            None => &[],
+        }
+    }
+
+    fn is_borrowed(&self) -> bool {
+        matches!(self.kind, SegmentKind::Borrowed { .. })
+    }
+}
+
 /// The log of one shard.
 #[derive(Debug)]
 pub(crate) struct Log {
     segments: Vec<Segment>,
     vacant: Vec<SegmentId>,
-    spare: Vec<Box<[u8]>>,
+    spare: Vec<Memory>,
     tail: SegmentId,
     oldest: SegmentId,
     youngest: SegmentId,
@@ -89,9 +142,15 @@ pub(crate) struct Log {
     used_bytes: usize,
     block_bytes: usize,
     landing_bytes: usize,
+    /// Of these, bytes that another shard is about to take.
+    given_bytes: usize,
     /// References to all segments together; each is an extent somewhere that takes memory too.
     references: usize,
     budget_bytes: usize,
+    /// Borrowed segments, by shard and slot over there.
+    borrowed: Vec<Vec<SegmentId>>,
+    /// Borrowed segments that are to go back.
+    returns: Vec<Return>,
 }
 
 impl Log {
@@ -108,8 +167,11 @@ impl Log {
             used_bytes: 0,
             block_bytes: 0,
             landing_bytes: 0,
+            given_bytes: 0,
             references: 0,
             budget_bytes: budget_bytes.max(3 * SEGMENT_BYTES),
+            borrowed: Vec::new(),
+            returns: Vec::new(),
         }
     }
 
@@ -117,7 +179,7 @@ impl Log {
     #[inline]
     pub(crate) fn room(&self, stride: usize) -> Option<(SegmentId, u32)> {
         let tail = self.segments.get(self.tail.0 as usize)?;
-        (tail.len as usize + stride <= tail.memory.len()).then_some((self.tail, tail.len))
+        (tail.len as usize + stride <= tail.capacity as usize).then_some((self.tail, tail.len))
     }
 
     /// Copies `frame`, under `header` in place of its own, behind the tail's last frame; `false` if
@@ -125,8 +187,13 @@ impl Log {
     #[inline]
     pub(crate) fn append(&mut self, header: &Header, frame: &[u8]) -> bool {
         let Some(tail) = self.segments.get_mut(self.tail.0 as usize) else { return false };
-        let start = tail.len as usize;
-        let Some(place) = tail.memory.get_mut(start..start + frame.len()) else { return false };
+        let (start, end) = (tail.len as usize, tail.len as usize + frame.len());
+        if end > tail.capacity as usize {
+            return false;
+        }
+        let Some(memory) = &mut tail.memory else { return false };
+        // SAFETY: nothing refers to bytes behind the last frame.
+        let place = unsafe { memory.bytes_mut(start, end) };
         let (head, body) = place.split_at_mut(HEADER_BYTES);
         head.copy_from_slice(header.bytes());
         body.copy_from_slice(&frame[HEADER_BYTES..]);
@@ -168,7 +235,7 @@ impl Log {
             Some(memory) => memory,
             None => {
                 self.used_bytes += SEGMENT_BYTES;
-                vec![0; SEGMENT_BYTES].into_boxed_slice()
+                Memory::zeroed(SEGMENT_BYTES)
             }
         };
         self.tail = self.insert(memory, SegmentKind::Log);
@@ -190,7 +257,7 @@ impl Log {
     pub(crate) fn open_landing(&mut self, stride: usize) -> SegmentId {
         self.used_bytes += stride;
         self.landing_bytes += stride;
-        let segment = self.insert(vec![0; stride].into_boxed_slice(), SegmentKind::Landing);
+        let segment = self.insert(Memory::zeroed(stride), SegmentKind::Landing);
         self.retain(segment, 1);
         segment
     }
@@ -199,15 +266,49 @@ impl Log {
     pub(crate) fn landing_memory(&mut self, segment: SegmentId) -> &mut [u8] {
         let segment = &mut self.segments[segment.0 as usize];
         debug_assert_eq!(segment.kind, SegmentKind::Landing);
-        &mut segment.memory
+        match &mut segment.memory {
+            // SAFETY: a landing is its connection's alone until it joins the log.
+            Some(memory) => unsafe { memory.bytes_mut(0, segment.capacity as usize) },
+            None => &mut [],
+        }
+    }
+
+    /// A landing is complete and goes to another shard: its memory. It counts as a landing here until
+    /// that shard says that it has it ([`Self::taken_away`]).
+    pub(crate) fn give_away(&mut self, segment: SegmentId) -> Option<Memory> {
+        let slot = &mut self.segments[segment.0 as usize];
+        debug_assert_eq!((slot.kind, slot.references), (SegmentKind::Landing, 1));
+        let memory = slot.memory.take()?;
+        slot.references = 0;
+        self.references -= 1;
+        self.given_bytes += memory.len();
+        self.vacant.push(segment);
+        Some(memory)
+    }
+
+    /// What was given away is no longer ours to count.
+    pub(crate) fn taken_away(&mut self, bytes: usize) {
+        self.given_bytes -= bytes;
+        self.landing_bytes -= bytes;
+        self.used_bytes -= bytes;
+    }
+
+    /// A landing of another shard is ours now, as if it had landed here. The caller has seen
+    /// [`Self::may_allocate`].
+    pub(crate) fn take_landing(&mut self, memory: Memory) -> SegmentId {
+        self.used_bytes += memory.len();
+        self.landing_bytes += memory.len();
+        let segment = self.insert(memory, SegmentKind::Landing);
+        self.retain(segment, 1);
+        segment
     }
 
     /// A landing is complete: it joins the log as the youngest segment, holding one frame.
     pub(crate) fn landed(&mut self, segment: SegmentId) {
         let landing = &mut self.segments[segment.0 as usize];
         landing.kind = SegmentKind::Large;
-        landing.len = landing.memory.len() as u32;
-        self.landing_bytes -= landing.memory.len();
+        landing.len = landing.capacity;
+        self.landing_bytes -= landing.capacity as usize;
         self.make_youngest(segment);
     }
 
@@ -240,7 +341,7 @@ impl Log {
     /// Keeps `bytes` as a block, without references yet. The caller has seen
     /// [`Self::may_keep_block`].
     pub(crate) fn keep_block(&mut self, bytes: Vec<u8>) -> SegmentId {
-        let memory = bytes.into_boxed_slice();
+        let memory = Memory::from_bytes(bytes);
         self.used_bytes += memory.len();
         self.block_bytes += memory.len();
         let len = memory.len() as u32;
@@ -288,7 +389,13 @@ impl Log {
     /// Notes that `queue` has its first extent in the segment.
     #[inline]
     pub(crate) fn add_holder(&mut self, segment: SegmentId, queue: QueueId) {
-        self.segments[segment.0 as usize].holders.push(queue);
+        let holders = &mut self.segments[segment.0 as usize].holders;
+        // Queues that get messages of several shards come again and again.
+        if holders.len() == holders.capacity() {
+            holders.sort_unstable();
+            holders.dedup();
+        }
+        holders.push(queue);
     }
 
     /// Takes the list of queues that may have extents in the segment, sorted, each once.
@@ -320,6 +427,133 @@ impl Log {
         None
     }
 
+    /// Another shard is told of an extent of the segment. The reference that it holds comes back
+    /// with [`Self::take_back`].
+    pub(crate) fn lend(&mut self, segment: SegmentId, to: ShardIndex) -> Option<Memory> {
+        self.retain(segment, 1);
+        let slot = &mut self.segments[segment.0 as usize];
+        if slot.lent == 0 {
+            slot.borrowers = ShardMask::default();
+        }
+        slot.lent += 1;
+        slot.borrowers.insert(to);
+        slot.memory.clone()
+    }
+
+    /// Other shards are done with so many extents of the segment.
+    pub(crate) fn take_back(&mut self, segment: SegmentId, extents: u32) {
+        let Some(slot) = self.segments.get_mut(segment.0 as usize) else { return };
+        debug_assert!(slot.lent >= extents, "no more comes back than was lent");
+        slot.lent -= extents;
+        slot.is_recalled = slot.is_recalled && slot.lent > 0;
+        slot.references -= extents;
+        self.references -= extents as usize;
+        if slot.references == 0 {
+            self.free_if_unused(segment);
+        }
+    }
+
+    /// An extent of another shard's segment came: the segment's slot here, with one more reference,
+    /// which is the caller's.
+    pub(crate) fn borrow(
+        &mut self,
+        lender: ShardIndex,
+        slot: SegmentId,
+        memory: Memory,
+    ) -> SegmentId {
+        if self.borrowed.len() <= lender.index() {
+            self.borrowed.resize_with(lender.index() + 1, Vec::new);
+        }
+        let of_lender = &mut self.borrowed[lender.index()];
+        if of_lender.len() <= slot.0 as usize {
+            of_lender.resize(slot.0 as usize + 1, SegmentId::NONE);
+        }
+        let mut segment = of_lender[slot.0 as usize];
+        if segment == SegmentId::NONE {
+            let len = memory.len() as u32;
+            segment = self.insert(memory, SegmentKind::Borrowed { lender, slot });
+            self.segments[segment.0 as usize].len = len;
+            self.borrowed[lender.index()][slot.0 as usize] = segment;
+        }
+        self.segments[segment.0 as usize].lent += 1;
+        self.retain(segment, 1);
+        segment
+    }
+
+    /// Splits the messages of one topic off the front of an extent, or all of it where that says that
+    /// it has but one; `None` once it is used up.
+    pub(crate) fn split_off_topic(&self, extent: &mut Extent) -> Option<(TopicId, Extent)> {
+        if extent.len == 0 {
+            return None;
+        }
+        let topic = self.header(extent.segment, extent.start).topic();
+        let mut part = Extent { len: 0, messages: 0, topic: Some(topic), ..*extent };
+        while part.len < extent.len {
+            let header = self.header(extent.segment, part.end());
+            if header.topic() != topic {
+                break;
+            }
+            part.len += header.stride() as u32;
+            part.messages += 1;
+        }
+        extent.start = part.end();
+        extent.len -= part.len;
+        extent.messages -= part.messages;
+        Some((topic, part))
+    }
+
+    /// The slot here of another shard's segment, if some of it is borrowed.
+    pub(crate) fn borrowed(&self, lender: ShardIndex, slot: SegmentId) -> Option<SegmentId> {
+        let found = *self.borrowed.get(lender.index())?.get(slot.0 as usize)?;
+        (found != SegmentId::NONE).then_some(found)
+    }
+
+    /// The next borrowed segment that is to go back.
+    pub(crate) fn next_return(&mut self) -> Option<Return> {
+        self.returns.pop()
+    }
+
+    /// The shards that have to give the segment back before it can be freed. Each is asked once.
+    pub(crate) fn recall(&mut self, segment: SegmentId) -> ShardMask {
+        let slot = &mut self.segments[segment.0 as usize];
+        if slot.lent == 0 || std::mem::replace(&mut slot.is_recalled, true) {
+            return ShardMask::default();
+        }
+        slot.borrowers
+    }
+
+    /// Segments that were asked for and did not come may be asked for again.
+    pub(crate) fn forget_recalls(&mut self) {
+        self.segments.iter_mut().for_each(|segment| segment.is_recalled = false);
+    }
+
+    /// Whether so little is left of the budget that room should be made ahead of need.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        let ahead = SEGMENTS_RECALLED * SEGMENT_BYTES;
+        self.shared_bytes() + ahead > self.budget_bytes - self.block_budget() + self.spare_bytes()
+    }
+
+    fn spare_bytes(&self) -> usize {
+        self.spare.len() * SEGMENT_BYTES
+    }
+
+    /// Whether what is wanted of the segment can be copied to a block. A large message cannot: it
+    /// would take as much there.
+    pub(crate) fn is_evacuable(&self, segment: SegmentId) -> bool {
+        let segment = &self.segments[segment.0 as usize];
+        match segment.kind {
+            SegmentKind::Log => true,
+            SegmentKind::Borrowed { .. } => segment.capacity as usize == SEGMENT_BYTES,
+            _ => false,
+        }
+    }
+
+    /// Whether other shards have some of the segment.
+    pub(crate) fn is_lent(&self, segment: SegmentId) -> bool {
+        let segment = &self.segments[segment.0 as usize];
+        segment.lent > 0 && !segment.is_borrowed()
+    }
+
     /// What the segment is for.
     pub(crate) fn kind(&self, segment: SegmentId) -> SegmentKind {
         self.segments[segment.0 as usize].kind
@@ -327,7 +561,7 @@ impl Log {
 
     /// Whether the segment still has its memory.
     pub(crate) fn is_live(&self, segment: SegmentId) -> bool {
-        !self.segments[segment.0 as usize].memory.is_empty()
+        self.segments[segment.0 as usize].memory.is_some()
     }
 
     /// Position of the segment in age order.
@@ -338,13 +572,14 @@ impl Log {
     /// `len` bytes of a segment from `start`.
     #[inline]
     pub(crate) fn bytes(&self, segment: SegmentId, start: u32, len: u32) -> &[u8] {
-        &self.segments[segment.0 as usize].memory[start as usize..(start + len) as usize]
+        self.segments[segment.0 as usize].written(start, start + len)
     }
 
     /// The header of the frame at `start`.
     #[inline]
     pub(crate) fn header(&self, segment: SegmentId, start: u32) -> &Header {
-        let bytes = &self.segments[segment.0 as usize].memory[start as usize..];
+        let segment = &self.segments[segment.0 as usize];
+        let bytes = segment.written(start, start + HEADER_BYTES as u32);
         Header::peek(bytes).expect("extents start at frames, which are longer than a header")
     }
 
@@ -362,21 +597,27 @@ impl Log {
         }
     }
 
-    fn insert(&mut self, memory: Box<[u8]>, kind: SegmentKind) -> SegmentId {
+    fn insert(&mut self, memory: Memory, kind: SegmentKind) -> SegmentId {
         let serial = self.next_serial;
         self.next_serial += 1;
+        let capacity = memory.len() as u32;
         if let Some(slot) = self.vacant.pop() {
             let segment = &mut self.segments[slot.0 as usize];
-            segment.memory = memory;
+            segment.memory = Some(memory);
             segment.kind = kind;
             segment.len = 0;
+            segment.capacity = capacity;
             segment.serial = serial;
             return slot;
         }
         self.segments.push(Segment {
-            memory,
+            memory: Some(memory),
             kind,
             len: 0,
+            capacity,
+            lent: 0,
+            borrowers: ShardMask::default(),
+            is_recalled: false,
             references: 0,
             pins: 0,
             serial,
@@ -427,8 +668,9 @@ impl Log {
             self.make_youngest(id);
             return;
         }
-        let memory = std::mem::take(&mut segment.memory);
+        let Some(memory) = segment.memory.take() else { return };
         let kind = segment.kind;
+        segment.is_recalled = false;
         if matches!(kind, SegmentKind::Log | SegmentKind::Large) {
             self.unlink(id);
         }
@@ -443,15 +685,22 @@ impl Log {
                 self.used_bytes -= memory.len();
                 self.block_bytes -= memory.len();
             }
+            SegmentKind::Borrowed { lender, slot } => {
+                let extents = std::mem::take(&mut self.segments[id.0 as usize].lent);
+                self.borrowed[lender.index()][slot.0 as usize] = SegmentId::NONE;
+                drop(memory);
+                self.returns.push(Return { lender, slot, extents });
+            }
         }
         self.vacant.push(id);
     }
 
     /// Checks what must hold between calls. For tests and the simulator.
     pub(crate) fn assert_invariants(&self) {
-        let held: usize = self.segments.iter().map(|segment| segment.memory.len()).sum();
+        let own = self.segments.iter().filter(|segment| !segment.is_borrowed());
+        let held: usize = own.filter_map(|segment| segment.memory.as_ref()).map(Memory::len).sum();
         let spare: usize = self.spare.iter().map(|memory| memory.len()).sum();
-        assert_eq!(held + spare, self.used_bytes, "memory is accounted");
+        assert_eq!(held + spare + self.given_bytes, self.used_bytes, "memory is accounted");
         assert!(self.used_bytes <= self.budget_bytes, "memory stays inside its budget");
         let references: usize =
             self.segments.iter().map(|segment| segment.references as usize).sum();
@@ -461,18 +710,19 @@ impl Log {
         while at != SegmentId::NONE {
             let segment = &self.segments[at.0 as usize];
             assert!(serial < Some(segment.serial), "segments stand in age order");
-            assert!(!segment.memory.is_empty(), "freed segments leave the age order");
+            assert!(segment.memory.is_some(), "freed segments leave the age order");
             serial = Some(segment.serial);
             at = segment.younger;
         }
     }
 
-    /// References to each live segment, for comparison with the queues.
+    /// References to each live segment from this shard, for comparison with the queues.
     pub(crate) fn references(&self) -> impl Iterator<Item = (SegmentId, u32)> + '_ {
-        self.segments
-            .iter()
-            .enumerate()
-            .filter(|(_, segment)| !segment.memory.is_empty())
-            .map(|(slot, segment)| (SegmentId(slot as u32), segment.references))
+        self.segments.iter().enumerate().filter(|(_, segment)| segment.memory.is_some()).map(
+            |(slot, segment)| {
+                let lent = if segment.is_borrowed() { 0 } else { segment.lent };
+                (SegmentId(slot as u32), segment.references - lent)
+            },
+        )
     }
 }

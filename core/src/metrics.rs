@@ -1,5 +1,7 @@
 //! What a shard counts. Plain integers: the shard is their only writer, and a sample is a copy.
 
+use std::ops::AddAssign;
+
 use nexusd_wire::control::GapReason;
 
 /// Counters and gauges of one shard. Counters only grow while the daemon runs.
@@ -50,6 +52,58 @@ pub struct Metrics {
     /// Memory now taken by the log in bytes: its segments, spare ones included, large messages, blocks,
     /// and the queues' extents.
     pub log_bytes: u64,
+}
+
+impl AddAssign for Metrics {
+    fn add_assign(&mut self, other: Self) {
+        // Named one by one, so that no field can be forgotten.
+        let Self {
+            messages_in,
+            bytes_in,
+            messages_out,
+            bytes_out,
+            sends,
+            no_subscribers,
+            rejected,
+            dropped_slow_consumer,
+            dropped_memory,
+            dropped_disconnect,
+            publisher_pauses,
+            protocol_errors,
+            connections_refused,
+            accepts_failed,
+            timeouts,
+            segments_evacuated,
+            connections,
+            subscriptions,
+            topics,
+            queued_messages,
+            queued_bytes,
+            log_bytes,
+        } = other;
+        self.messages_in += messages_in;
+        self.bytes_in += bytes_in;
+        self.messages_out += messages_out;
+        self.bytes_out += bytes_out;
+        self.sends += sends;
+        self.no_subscribers += no_subscribers;
+        self.rejected += rejected;
+        self.dropped_slow_consumer += dropped_slow_consumer;
+        self.dropped_memory += dropped_memory;
+        self.dropped_disconnect += dropped_disconnect;
+        self.publisher_pauses += publisher_pauses;
+        self.protocol_errors += protocol_errors;
+        self.connections_refused += connections_refused;
+        self.accepts_failed += accepts_failed;
+        self.timeouts += timeouts;
+        self.segments_evacuated += segments_evacuated;
+        self.connections += connections;
+        self.subscriptions += subscriptions;
+        self.topics += topics;
+        self.queued_messages += queued_messages;
+        self.queued_bytes += queued_bytes;
+        self.log_bytes += log_bytes;
+    }
 }
 
 impl Metrics {

@@ -93,6 +93,10 @@ plants! {
     DrainDropsQueues = "drain-drops-queues",
     /// A forgotten topic's id is used again though connections still know its old name.
     UnbindForgotten = "unbind-forgotten",
+    /// A shard that has something in its inbox is not woken.
+    DoorbellLost = "doorbell-lost",
+    /// A batch that was published does not come back.
+    CreditLeaks = "credit-leaks",
 }
 
 /// Whether `plant` is active on this thread.

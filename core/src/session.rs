@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use nexusd_wire::control::PublishAckEntry;
 use nexusd_wire::{SubscriptionId, TopicId};
 
+use crate::owed_acks::OwedAcks;
+use crate::shard::parcel::TopicHandle;
+use crate::shard::routing::ShardIndex;
 use crate::subscriber_queue::QueueId;
 
 /// Where a session is in its life.
@@ -29,6 +31,8 @@ pub(crate) enum SessionState {
 pub(crate) enum Binding {
     /// A topic of the shard.
     Topic(TopicId),
+    /// A topic of another shard.
+    Elsewhere(ShardIndex, TopicHandle),
     /// A name that was refused, and told so: messages for it are refused too.
     Refused,
     /// Released by TopicUnbind.
@@ -42,11 +46,13 @@ pub(crate) struct Session {
     pub(crate) bindings: Vec<Binding>,
     pub(crate) subscriptions: Vec<(SubscriptionId, QueueId)>,
     /// Answers to acknowledged publishes, not yet sent.
-    pub(crate) acks: Vec<PublishAckEntry>,
+    pub(crate) acks: OwedAcks,
     /// Newest publisher sequence that was accepted.
     pub(crate) last_accepted: u64,
-    /// Full `block` queues that hold this publisher back; one client can have thousands.
-    pub(crate) held_by: BTreeSet<QueueId>,
+    /// Full `block` queues that hold this publisher back, of any shard; there can be thousands.
+    pub(crate) held_by: BTreeSet<(ShardIndex, QueueId)>,
+    /// It waits for another shard, or for memory, to take its next message.
+    pub(crate) is_waiting: bool,
     /// Bytes it is still read while held back.
     pub(crate) held_allowance: usize,
     pub(crate) last_received_us: u64,
@@ -55,6 +61,10 @@ pub(crate) struct Session {
     /// When something was last sent, for heartbeats.
     pub(crate) last_sent_us: u64,
     pub(crate) opened_at_us: u64,
+    /// The client's Goodbye is said: it still gets the acknowledgements that it is owed.
+    pub(crate) said_goodbye: bool,
+    /// The daemon's Goodbye is said: what is queued is the last.
+    pub(crate) was_told_goodbye: bool,
     /// When a closing session is cut off.
     pub(crate) close_deadline_us: Option<u64>,
 }
@@ -65,14 +75,17 @@ impl Session {
             state: SessionState::AwaitingHello,
             bindings: Vec::new(),
             subscriptions: Vec::new(),
-            acks: Vec::new(),
+            acks: OwedAcks::default(),
             last_accepted: 0,
             held_by: BTreeSet::new(),
+            is_waiting: false,
             held_allowance: 0,
             last_received_us: now_us,
             pinged_at_us: None,
             last_sent_us: now_us,
             opened_at_us: now_us,
+            said_goodbye: false,
+            was_told_goodbye: false,
             close_deadline_us: None,
         }
     }

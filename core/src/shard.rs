@@ -7,38 +7,53 @@
 //! sends, `shard/memory.rs` keeps the log in its budget, `shard/timers.rs` does what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
+mod backpressure;
 mod control;
+mod crossing;
+mod drain;
 pub mod event;
 mod flush;
+pub(crate) mod inbox;
 mod landing;
 mod memory;
+mod neighbour;
 pub mod output;
+pub(crate) mod parcel;
 mod publish;
+pub mod routing;
 mod timers;
 mod violation;
+pub mod wiring;
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
+use drain::Drain;
 use event::{CloseReason, Command, ConnectionId, Event, Now};
+use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry, PublishStatus};
 use nexusd_wire::{
     Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header,
-    MessageFlags, NodeId, aligned,
+    MessageFlags, NodeId, SubscriptionId, aligned,
 };
 use output::Output;
-use publish::{ACKS_PER_FRAME, Plane, Publisher, Refusal};
+use parcel::Item;
+use publish::{Plane, Refusal};
+use routing::{PublisherId, ShardIndex};
 use siphasher::sip::SipHasher24;
 use violation::Violation;
+use wiring::{Wiring, wire};
 
 use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
-    BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits,
-    METADATA_BYTES_MAX,
+    ACKS_OWED_MAX, ACKS_PER_FRAME, BINDING_BYTES, BLOCKED_READ_BYTES, CONTROL_BACKLOG_BYTES,
+    CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SHARDS_MAX,
 };
 use crate::metrics::Metrics;
+use crate::owed_acks::AckPart;
 use crate::plant::{Plant, is_planted};
-use crate::session::SessionState;
+use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::QueueId;
 
 /// What a shard is made from.
@@ -70,8 +85,11 @@ pub struct Shard {
     next_subscription: u64,
     next_scan_us: Option<u64>,
     block_due_us: Option<u64>,
-    drain_deadline_us: Option<u64>,
+    drain: Option<Drain>,
+    /// Where to begin looking into the inboxes, so that none is always the last.
+    next_inbox: usize,
     /// Scratch, kept for its memory.
+    scratch_acks: Vec<PublishAckEntry>,
     scratch_queues: Vec<QueueId>,
     scratch_frame: Vec<u8>,
 }
@@ -104,15 +122,21 @@ impl Service for Shard {
                 let metrics = Box::new(self.metrics());
                 self.outputs.push_back(Output::Metrics(metrics));
             }
-            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us),
+            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
+            Event::Inbox => self.on_inbox(now),
             Event::Tick => self.on_tick(now),
         }
-        self.settle_queues(now);
+        if self.plane.is_anyone_waiting() {
+            self.publish_waiting(now);
+        }
+        self.settle(now);
     }
 
     fn poll_output(&mut self) -> Option<Output> {
         loop {
-            let output = self.outputs.pop_front()?;
+            let Some(output) = self.outputs.pop_front() else {
+                return self.flush_parcels();
+            };
             let Output::Send(id) = output else {
                 return Some(output);
             };
@@ -146,19 +170,43 @@ impl Service for Shard {
     }
 
     fn wake_at(&self) -> Option<u64> {
-        [self.next_scan_us, self.block_due_us, self.drain_deadline_us].into_iter().flatten().min()
+        let drain_due_us = self.drain.as_ref().and_then(Drain::due_us);
+        [self.next_scan_us, self.block_due_us, drain_due_us].into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {
-        self.drain_deadline_us.is_some() && self.open == 0 && self.outputs.is_empty()
+        let is_drained = self.drain.as_ref().is_some_and(Drain::is_done);
+        is_drained
+            && self.open == 0
+            && self.outputs.is_empty()
+            && self.plane.neighbours.iter().all(Neighbour::is_flushed)
+    }
+
+    fn has_mail(&self) -> bool {
+        self.plane.neighbours.iter().any(Neighbour::has_mail)
+    }
+
+    fn place(&mut self) -> ShardIndex {
+        let node = &self.plane.node;
+        // One too many is refused here, with a reason.
+        let is_full = node.connections() >= self.config.limits.connections;
+        let shard = if is_full { self.plane.routing.own } else { node.least_loaded() };
+        node.add_connection(shard);
+        shard
     }
 }
 
 impl Shard {
-    /// An empty shard.
+    /// The only shard of a node, empty.
     pub fn new(config: ShardConfig) -> Self {
+        let mut alone = wire(1);
+        Self::wired(config, alone.remove(0))
+    }
+
+    /// One of several, empty. All shards of a node are made from the same configuration.
+    pub fn wired(config: ShardConfig, wiring: Wiring) -> Self {
         Self {
-            plane: Plane::new(config.limits.clone(), config.seed),
+            plane: Plane::new(config.limits.clone(), config.seed, wiring),
             config,
             connections: Vec::new(),
             open: 0,
@@ -167,7 +215,9 @@ impl Shard {
             next_subscription: 0,
             next_scan_us: None,
             block_due_us: None,
-            drain_deadline_us: None,
+            drain: None,
+            next_inbox: 0,
+            scratch_acks: Vec::new(),
             scratch_queues: Vec::new(),
             scratch_frame: Vec::new(),
         }
@@ -181,6 +231,12 @@ impl Shard {
             log_bytes: self.plane.log.used_bytes() as u64,
             ..self.plane.metrics
         }
+    }
+
+    /// Whether messages of other shards' publishers wait here for memory. For the simulator, which
+    /// knows by it when nothing is under way.
+    pub fn has_stalled(&self) -> bool {
+        self.plane.neighbours.iter().any(|neighbour| !neighbour.stalled.is_empty())
     }
 
     /// Lends the slices of the connection's running send once more, as `gather` did. For the
@@ -212,9 +268,9 @@ impl Shard {
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
         self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
-        if self.drain_deadline_us.is_some() {
+        if self.drain.is_some() {
             self.refuse_connection(id, ErrorCode::Draining, "the daemon is stopping", now);
-        } else if self.open > self.config.limits.connections {
+        } else if self.plane.node.connections() > self.config.limits.connections {
             self.plane.metrics.connections_refused += 1;
             let text = format!(
                 "the daemon has {} connections, which is its limit (--max-connections)",
@@ -290,47 +346,74 @@ impl Shard {
                 self.outputs.push_back(Output::PauseReceive(id));
                 return Ok(());
             }
-            let Connection { session, outbound, .. } = connection;
+            let Connection { session, inbound, .. } = connection;
             let is_open = session.state == SessionState::Open;
-            let mut publisher = Publisher { id, session, control: &mut outbound.control };
             // The hot loop of the daemon: messages, until something else turns up.
             let (at, cut) = loop {
                 let (at, before) = (cutter.position(), input.len());
                 match cutter.next(&mut input)? {
                     Cut::Frame(frame) if is_open && frame.kind() == FrameKind::Message => {
-                        if let Err(refusal) = self.plane.publish(&mut publisher, &frame, now) {
-                            self.plane.flush_run(Some(&mut publisher), now);
+                        if let Err(refusal) = self.plane.publish(id, session, &frame, now) {
+                            if matches!(refusal, Refusal::NotNow) {
+                                inbound.backlog.extend_from_slice(frame.bytes());
+                            }
+                            self.plane.flush_run(now);
                             let header = *frame.header();
                             break (at, Err((header, refusal)));
                         }
-                        if publisher.wants_attention(before - input.len()) {
+                        if self.plane.wants_attention(session, before - input.len()) {
                             break (at, Ok(Cut::Incomplete));
                         }
                     }
                     Cut::Incomplete => {
-                        self.plane.flush_run(Some(&mut publisher), now);
+                        self.plane.flush_run(now);
                         return Ok(());
                     }
                     cut => break (at, Ok(cut)),
                 }
             };
             if !(matches!(cut, Ok(Cut::Frame(_))) && is_planted(Plant::RunNotFlushed)) {
-                self.plane.flush_run(Some(&mut publisher), now);
+                self.plane.flush_run(now);
             }
             match cut {
-                Ok(Cut::Incomplete) => self.send_acks(id),
-                Ok(Cut::Frame(frame)) => self
-                    .on_control_frame(id, &frame, now)
-                    .map_err(|violation| violation.of(frame.kind()))?,
+                Ok(Cut::Incomplete) => self.tell_publishers(now),
+                Ok(Cut::Frame(frame)) => {
+                    self.tell_publishers(now);
+                    self.on_control_frame(id, &frame, now)
+                        .map_err(|violation| violation.of(frame.kind()))?;
+                }
                 Ok(Cut::Large { .. }) if !is_open => {
                     let at = Some((at, FrameKind::Message));
                     return Err(Violation { at, ..Violation::protocol(BEFORE_HELLO) });
                 }
                 Ok(Cut::Large { head, stride }) => self.begin_landing(id, head, stride, at)?,
+                Err((header, Refusal::NotNow)) => {
+                    cutter.give_back(header.stride());
+                    self.wait_for_room(id, &header, input);
+                    return Ok(());
+                }
                 Err((header, refusal)) => self.refuse(id, &header, at, refusal)?,
             }
         }
         Ok(())
+    }
+
+    /// The publisher's next message cannot be taken now; it and what follows stands in the backlog
+    /// until there is room.
+    fn wait_for_room(&mut self, id: ConnectionId, header: &Header, rest: &[u8]) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        connection.inbound.backlog.extend_from_slice(rest);
+        connection.inbound.is_paused = true;
+        connection.session.is_waiting = true;
+        self.outputs.push_back(Output::PauseReceive(id));
+        match connection.session.binding(header.topic()) {
+            Some(Binding::Elsewhere(owner, _)) => {
+                self.plane.neighbours.of(owner).waiting.push_back(id);
+            }
+            _ => self.plane.waiting_for_memory.push_back(id),
+        }
     }
 
     /// What each control frame does.
@@ -368,25 +451,33 @@ impl Shard {
 
     /// Closes what dealing with one connection's bytes left open: the run, and acks owed.
     fn end_of_bytes(&mut self, id: ConnectionId, now: Now) {
-        if let Some(connection) = open_connection(&mut self.connections, id) {
-            let Connection { session, outbound, .. } = connection;
-            let mut publisher = Publisher { id, session, control: &mut outbound.control };
-            self.plane.flush_run(Some(&mut publisher), now);
-            self.send_acks(id);
-            self.schedule(id);
-        } else {
-            self.plane.flush_run(None, now);
-        }
+        self.plane.flush_run(now);
+        self.tell_publishers(now);
+        self.send_acks(id);
+        self.schedule(id);
     }
 
+    /// Sends the acknowledgements that are complete.
     fn send_acks(&mut self, id: ConnectionId) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
         let Connection { session, outbound, .. } = connection;
-        if !session.acks.is_empty() {
-            self.encoder.publish_ack(&mut outbound.control, &session.acks);
-            session.acks.clear();
+        loop {
+            let entries = &mut self.scratch_acks;
+            entries.clear();
+            while entries.len() < ACKS_PER_FRAME
+                && let Some(entry) = session.acks.next_complete()
+            {
+                entries.push(entry);
+                if is_planted(Plant::AckTwice) {
+                    entries.push(entry);
+                }
+            }
+            if entries.is_empty() {
+                return;
+            }
+            self.encoder.publish_ack(&mut outbound.control, entries);
         }
     }
 
@@ -428,7 +519,7 @@ impl Shard {
                 Some(ErrorCode::Unsupported),
                 format!("this version of the daemon does not support {what}"),
             ),
-            Refusal::NoMemory => (
+            Refusal::NoMemory | Refusal::NotNow => (
                 PublishStatus::LimitReached,
                 Some(ErrorCode::LimitReached),
                 "the daemon has no memory left for this message now (--memory-limit)".to_string(),
@@ -438,11 +529,7 @@ impl Shard {
             return Ok(());
         };
         if header.flags().contains(MessageFlags::ACK) {
-            let entry = PublishAckEntry::new(header.sequence().0, 0, 0, 0, 0, status);
-            connection.session.acks.push(entry);
-            if connection.session.acks.len() >= ACKS_PER_FRAME {
-                self.send_acks(id);
-            }
+            connection.session.acks.refuse(header.sequence().0, status);
         } else if let Some(code) = code {
             let kind = FrameKind::Message.0;
             let report =
@@ -569,36 +656,41 @@ impl Shard {
         for binding in bindings {
             self.plane.release_binding(binding);
         }
-        for queue in held_by {
+        let own = self.plane.routing.own;
+        // Queues of other shards find out when they release it.
+        for (_, queue) in held_by.into_iter().filter(|(shard, _)| *shard == own) {
             if let Some(queue) = self.plane.queues.get_mut(queue.0 as usize) {
-                queue.waiting.retain(|waiting| *waiting != id);
+                queue.waiting.remove(&PublisherId { shard: own, connection: id });
             }
         }
         self.connections[id.index as usize] = None;
         self.plane.open_generations[id.index as usize] = 0;
+        self.plane.node.remove_connection(own);
         self.open -= 1;
     }
 
     fn on_own_message(&mut self, topic: &str, payload: &[u8], now: Now) {
-        if nexusd_wire::check_topic(topic).is_ok() && self.drain_deadline_us.is_none() {
+        if nexusd_wire::check_topic(topic).is_ok() && self.drain.is_none() {
             let mut frame = std::mem::take(&mut self.scratch_frame);
             self.plane.publish_own(topic, payload, &mut frame, now);
             self.scratch_frame = frame;
         }
     }
 
-    /// Tells connections that their queues have something to send, and publishers that they may go
-    /// on; those may publish at once, so it goes round until nothing is left.
-    fn settle_queues(&mut self, now: Now) {
+    /// Tells connections that their queues have something to send, and publishers what became of
+    /// their messages and that they may go on; those may publish at once, so it goes round until
+    /// nothing is left.
+    fn settle(&mut self, now: Now) {
         loop {
+            self.tell_publishers(now);
             if let Some(queue) = self.plane.newly_ready.pop() {
                 let id = self.plane.queues[queue.0 as usize].connection;
                 if let Some(connection) = open_connection(&mut self.connections, id) {
                     connection.outbound.ready.push_back(queue);
                     self.schedule(id);
                 }
-            } else if let Some((id, queue)) = self.plane.released.pop() {
-                self.release_publisher(id, queue, now);
+            } else if let Some((publisher, queue)) = self.plane.released.pop() {
+                self.release(publisher, queue, now);
             } else {
                 break;
             }
@@ -610,11 +702,73 @@ impl Shard {
         }
     }
 
-    /// A queue holds this publisher back no longer; if it was the last one, the publisher goes on.
-    fn release_publisher(&mut self, id: ConnectionId, queue: QueueId, now: Now) {
+    /// Tells publishers that full queues hold them back, and what became of their messages.
+    fn tell_publishers(&mut self, now: Now) {
+        let own = self.plane.routing.own;
+        while let Some((PublisherId { shard, connection }, queue)) = self.plane.holds.pop() {
+            if shard == own {
+                self.hold(connection, (own, queue));
+            } else {
+                self.plane.neighbours.of(shard).tell(Item::Hold { connection, queue });
+            }
+        }
+        let mut acks = std::mem::take(&mut self.plane.acks);
+        for (at, &(PublisherId { shard, connection }, part)) in acks.iter().enumerate() {
+            if shard == own {
+                let is_last =
+                    acks.get(at + 1).is_none_or(|(next, _)| next.connection != connection);
+                self.tell_ack(connection, &part, is_last, now);
+            } else {
+                self.plane.neighbours.of(shard).tell(Item::Ack { connection, part });
+            }
+        }
+        acks.clear();
+        self.plane.acks = acks;
+    }
+
+    /// What one shard has to say of an acknowledged message. `is_last`: it says no more for now.
+    fn tell_ack(&mut self, id: ConnectionId, part: &AckPart, is_last: bool, now: Now) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        connection.session.held_by.remove(&queue);
-        if is_planted(Plant::PublisherNeverResumed) {
+        let session = &mut connection.session;
+        session.acks.tell(part);
+        // Behind a connection's last words nothing more is said.
+        if is_last && (session.state != SessionState::Closing || session.said_goodbye) {
+            self.send_acks(id);
+            self.schedule(id);
+            self.resume_if_possible(id, now);
+            self.close_if_done(id);
+        }
+    }
+
+    /// A full queue holds this publisher back.
+    fn hold(&mut self, id: ConnectionId, queue: (ShardIndex, QueueId)) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Connection { session, outbound, .. } = connection;
+        let was_free = session.held_by.is_empty();
+        session.held_by.insert(queue);
+        if was_free && session.state == SessionState::Open {
+            session.held_allowance = BLOCKED_READ_BYTES;
+            self.plane.metrics.publisher_pauses += 1;
+            let pause = Header::new(FrameKind::PublishPause, 0, 0);
+            FrameEncoder::bare(&mut outbound.control, &pause);
+            self.schedule(id);
+        }
+    }
+
+    /// A queue holds a publisher back no longer.
+    fn release(&mut self, publisher: PublisherId, queue: QueueId, now: Now) {
+        let PublisherId { shard, connection } = publisher;
+        if shard == self.plane.routing.own {
+            self.release_publisher(connection, (shard, queue), now);
+        } else {
+            self.plane.neighbours.of(shard).tell(Item::Release { connection, queue });
+        }
+    }
+
+    /// If that queue was the last one, the publisher goes on.
+    fn release_publisher(&mut self, id: ConnectionId, queue: (ShardIndex, QueueId), now: Now) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        if !connection.session.held_by.remove(&queue) || is_planted(Plant::PublisherNeverResumed) {
             return;
         }
         // Behind a connection's last words nothing more is said.
@@ -664,14 +818,19 @@ impl Shard {
         }
     }
 
-    /// A fresh subscription id: unpredictable without the seed, never the same twice.
-    fn fresh_subscription_id(&mut self) -> nexusd_wire::SubscriptionId {
+    /// A fresh subscription id: unpredictable without the seed, never the same twice on the node. Its
+    /// low bits name this shard.
+    fn fresh_subscription_id(&mut self) -> SubscriptionId {
         self.next_subscription += 1;
+        let own = self.plane.routing.own;
+        let input = (self.next_subscription, own.index() as u64);
         let half = |salt: u64| {
-            SipHasher24::new_with_keys(self.config.seed, salt)
-                .hash(&self.next_subscription.to_le_bytes())
+            let mut hasher = SipHasher24::new_with_keys(self.config.seed, salt);
+            input.hash(&mut hasher);
+            hasher.finish()
         };
-        nexusd_wire::SubscriptionId((u128::from(half(1)) << 64) | u128::from(half(2)))
+        let random = (u128::from(half(1)) << 64) | u128::from(half(2));
+        SubscriptionId(random & !(SHARDS_MAX as u128 - 1) | own.index() as u128)
     }
 
     /// Checks what must hold between events. For tests and the simulator; walks everything.
@@ -707,7 +866,10 @@ fn fatal(code: ErrorCode, message: &str) -> ErrorReport<'_> {
 }
 
 fn must_pause(connection: &Connection) -> bool {
-    connection.session.is_held() || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES
+    connection.session.is_held()
+        || connection.session.is_waiting
+        || connection.session.acks.len() > ACKS_OWED_MAX
+        || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES
 }
 
 fn open_connection(

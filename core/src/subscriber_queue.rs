@@ -9,7 +9,7 @@
 //! reference to its segment; a frame whose first `front_sent` bytes are on the wire stays in front
 //! until the rest is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, TopicId};
@@ -19,6 +19,7 @@ use crate::limits::{FILTER_BYTES, ITEMS_KEPT, SUBSCRIPTION_BYTES};
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
+use crate::shard::routing::{PublisherId, ShardMask};
 
 /// A queue's slot in its shard.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -79,8 +80,13 @@ pub(crate) struct SubscriberQueue {
     pub(crate) blocked_since_us: Option<u64>,
     /// The queue blocked for too long and drops until it has been drained to its low-water mark.
     pub(crate) block_expired: bool,
-    /// Publishers held back by this queue.
-    pub(crate) waiting: Vec<ConnectionId>,
+    /// Publishers held back by this queue, of any shard.
+    pub(crate) waiting: BTreeSet<PublisherId>,
+    /// Shards that have not confirmed yet that they know the filters. Messages of their topics are not
+    /// for this queue before they have, and nothing is sent before all have.
+    pub(crate) awaits: ShardMask,
+    /// The number of the Subscribe, for its answer.
+    pub(crate) request: u64,
     /// Serial of the segment of the newest extent: the queue is noted as a holder there.
     last_serial: Option<u64>,
 }
@@ -114,7 +120,9 @@ impl SubscriberQueue {
             is_dying: false,
             blocked_since_us: None,
             block_expired: false,
-            waiting: Vec::new(),
+            waiting: BTreeSet::new(),
+            awaits: ShardMask::default(),
+            request: 0,
             last_serial: None,
         }
     }
@@ -290,7 +298,11 @@ impl SubscriberQueue {
         segment: SegmentId,
         log: &'a Log,
     ) -> impl Iterator<Item = &'a Extent> {
-        let serial = log.serial(segment);
+        let serial = match log.kind(segment) {
+            // Borrowed segments have their own age order, which is not known here.
+            SegmentKind::Borrowed { .. } => u64::MAX,
+            _ => log.serial(segment),
+        };
         self.items
             .iter()
             .filter_map(|item| match item {

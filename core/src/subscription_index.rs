@@ -4,6 +4,8 @@
 //! [`SubscriptionIndex::generation`] has moved on. All children of all nodes live in one hash table
 //! keyed by parent and level, so a lookup per level is one probe however wide a node is.
 //!
+//! Of other shards' subscriptions the index knows which shards have a filter, not whose they are.
+//!
 //! Invariant: every node but the root has a subscriber, a child, or both.
 
 use std::hash::{BuildHasher, Hash, Hasher};
@@ -12,6 +14,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::limits::INDEX_NODE_BYTES;
+use crate::shard::routing::{ShardIndex, ShardMask};
 use crate::subscriber_queue::QueueId;
 
 /// A keyed hash, so that clients cannot choose colliding names.
@@ -46,12 +49,27 @@ struct Node {
     exact: Vec<QueueId>,
     /// Queues whose filter ends in `#` below here, which matches this level too.
     rest: Vec<QueueId>,
+    /// Other shards with such queues.
+    exact_elsewhere: ShardMask,
+    rest_elsewhere: ShardMask,
 }
 
 impl Node {
     fn is_unused(&self) -> bool {
-        self.children == 0 && self.exact.is_empty() && self.rest.is_empty()
+        self.children == 0
+            && self.exact.is_empty()
+            && self.rest.is_empty()
+            && self.exact_elsewhere.union(self.rest_elsewhere).is_empty()
     }
+}
+
+/// What a lookup found, beside the queues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Found {
+    /// Nodes looked at.
+    pub(crate) looks: usize,
+    /// Other shards with matching queues.
+    pub(crate) elsewhere: ShardMask,
 }
 
 /// The filters of all subscriptions of a shard.
@@ -90,80 +108,121 @@ impl SubscriptionIndex {
         self.bytes
     }
 
-    /// Adds a well-formed filter of the queue in slot `queue`.
-    pub fn insert(&mut self, filter: &str, queue: u32) {
+    /// Adds a well-formed filter of the queue in slot `queue`. Returns whether no other queue of this
+    /// shard had it.
+    pub fn insert(&mut self, filter: &str, queue: u32) -> bool {
+        let (node, is_rest) = self.place_or_insert(filter);
+        let queues = if is_rest { &mut node.rest } else { &mut node.exact };
+        queues.push(QueueId(queue));
+        queues.len() == 1
+    }
+
+    /// Removes one filter of a queue, added before. Returns whether no queue of this shard has it any
+    /// more.
+    pub fn remove(&mut self, filter: &str, queue: u32) -> bool {
+        let Some((place, is_rest)) = self.place(filter) else {
+            return false;
+        };
+        let node = &mut self.nodes[place as usize];
+        let queues = if is_rest { &mut node.rest } else { &mut node.exact };
+        if let Some(at) = queues.iter().position(|held| held.0 == queue) {
+            queues.swap_remove(at);
+        }
+        let is_last = queues.is_empty();
+        self.generation += 1;
+        self.prune(place);
+        is_last
+    }
+
+    /// Another shard has queues with this filter.
+    pub(crate) fn insert_elsewhere(&mut self, filter: &str, shard: ShardIndex) {
+        let (node, is_rest) = self.place_or_insert(filter);
+        let shards = if is_rest { &mut node.rest_elsewhere } else { &mut node.exact_elsewhere };
+        shards.insert(shard);
+    }
+
+    /// It has none any more.
+    pub(crate) fn remove_elsewhere(&mut self, filter: &str, shard: ShardIndex) {
+        let Some((place, is_rest)) = self.place(filter) else {
+            return;
+        };
+        let node = &mut self.nodes[place as usize];
+        let shards = if is_rest { &mut node.rest_elsewhere } else { &mut node.exact_elsewhere };
+        shards.remove(shard);
+        self.generation += 1;
+        self.prune(place);
+    }
+
+    /// The node where a filter ends, and whether it ends there in `#`; made if need be.
+    fn place_or_insert(&mut self, filter: &str) -> (&mut Node, bool) {
         self.generation += 1;
         let (prefix, is_rest) = split_rest(filter);
         let mut node = ROOT;
         for level in prefix.into_iter().flat_map(|prefix| prefix.split('/')) {
             node = self.child_or_insert(node, level);
         }
-        let node = &mut self.nodes[node as usize];
-        let queues = if is_rest { &mut node.rest } else { &mut node.exact };
-        queues.push(QueueId(queue));
+        (&mut self.nodes[node as usize], is_rest)
     }
 
-    /// Removes one filter of a queue, added before.
-    pub fn remove(&mut self, filter: &str, queue: u32) {
-        self.generation += 1;
+    fn place(&self, filter: &str) -> Option<(u32, bool)> {
         let (prefix, is_rest) = split_rest(filter);
         let mut node = ROOT;
         for level in prefix.into_iter().flat_map(|prefix| prefix.split('/')) {
-            let Some(child) = self.child(node, level) else {
-                return;
-            };
-            node = child;
+            node = self.child(node, level)?;
         }
-        let found = &mut self.nodes[node as usize];
-        let queues = if is_rest { &mut found.rest } else { &mut found.exact };
-        if let Some(at) = queues.iter().position(|held| held.0 == queue) {
-            queues.swap_remove(at);
-        }
-        self.prune(node);
+        Some((node, is_rest))
     }
 
     /// Writes the slots of all queues that want `topic` to `found`: sorted, each once. Returns how
     /// many nodes it looked at, which filters with many `+` can make very many.
     pub fn matches(&self, topic: &str, found: &mut Vec<u32>) -> usize {
+        self.find(topic, found).looks
+    }
+
+    /// The same, with the other shards that want `topic`.
+    pub(crate) fn find(&self, topic: &str, found: &mut Vec<u32>) -> Found {
         found.clear();
-        let looks = self.walk(ROOT, Some(topic), topic.starts_with('$'), found);
+        let mut beside = Found::default();
+        self.walk(ROOT, Some(topic), topic.starts_with('$'), found, &mut beside);
         found.sort_unstable();
         found.dedup();
-        looks
+        beside
     }
 
     /// Follows `levels` (`None`: all are used up) below `node`. `is_system`: the first level starts
-    /// with `$` and is still ahead, so that wildcards do not apply to it. Returns the nodes visited.
+    /// with `$` and is still ahead, so that wildcards do not apply to it.
     fn walk(
         &self,
         node: u32,
         levels: Option<&str>,
         is_system: bool,
         found: &mut Vec<u32>,
-    ) -> usize {
+        beside: &mut Found,
+    ) {
+        beside.looks += 1;
         let here = &self.nodes[node as usize];
         if !is_system {
             found.extend(here.rest.iter().map(|queue| queue.0));
+            beside.elsewhere = beside.elsewhere.union(here.rest_elsewhere);
         }
         let Some(levels) = levels else {
             found.extend(here.exact.iter().map(|queue| queue.0));
-            return 1;
+            beside.elsewhere = beside.elsewhere.union(here.exact_elsewhere);
+            return;
         };
         if here.children == 0 {
-            return 1;
+            return;
         }
-        let mut looks = 1;
         let (level, rest) = match levels.split_once('/') {
             Some((level, rest)) => (level, Some(rest)),
             None => (levels, None),
         };
         if here.plus != 0 && !is_system {
-            looks += self.walk(here.plus, rest, false, found);
+            self.walk(here.plus, rest, false, found, beside);
         }
         if let Some(child) = self.named_child(node, level) {
-            looks += self.walk(child, rest, false, found);
+            self.walk(child, rest, false, found, beside);
         }
-        looks
     }
 
     fn child(&self, node: u32, level: &str) -> Option<u32> {

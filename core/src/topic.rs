@@ -1,4 +1,5 @@
-//! One topic: numbers its messages and knows its matching queues; and the table of all topics.
+//! One topic that this shard owns: numbers its messages and knows who wants them; and the table of
+//! all its topics.
 //!
 //! Invariants: sequence numbers are dense and never reused while the daemon runs: a topic that is
 //! forgotten raises the floor that new topics start above. A topic that a connected publisher has
@@ -6,43 +7,48 @@
 //! Never touches sockets or the clock.
 
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use nexusd_wire::{Sequence, TopicId};
 use slab::Slab;
 
+use crate::audience::Audience;
 use crate::limits::{INDEX_LOOKS_PER_SCAN, TOPIC_IDLE_US};
-use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
-use crate::subscriber_queue::{QueueId, SubscriberQueue};
+use crate::shard::routing::{Routing, ShardMask};
+use crate::shard::wiring::NodeWide;
+use crate::subscriber_queue::SubscriberQueue;
 use crate::subscription_index::{KeyedHash, SubscriptionIndex};
-
-/// One queue that wants the topic's messages.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Match {
-    pub(crate) queue: QueueId,
-    /// The queue's connection is told the topic's name ahead of the next message.
-    pub(crate) bound: bool,
-}
 
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) name: Box<str>,
     /// Number of the newest message.
     pub(crate) sequence: u64,
-    /// Queues that want the messages, by slot; true for `generation` of the index.
-    pub(crate) matches: Vec<Match>,
-    generation: u64,
-    /// Connections that were told the name.
-    pub(crate) bound: Vec<ConnectionId>,
-    /// Publishers' connections that have the topic bound.
+    pub(crate) audience: Audience,
+    /// Other shards that want the messages; as true as the audience's list.
+    pub(crate) wanted_by: ShardMask,
+    /// Other shards that know the name.
+    pub(crate) named_to: ShardMask,
+    /// Publishers that have the topic bound: connections of this shard, and other shards.
     pub(crate) publishers: u32,
     pub(crate) used_at_us: u64,
 }
 
-/// All topics of a shard. A topic's slot is its daemon-wide id.
+/// A topic that was forgotten, and who has to be told.
+pub(crate) struct Forgotten {
+    pub(crate) topic: TopicId,
+    pub(crate) connections: Vec<ConnectionId>,
+    pub(crate) shards: ShardMask,
+}
+
+/// All topics that a shard owns.
 #[derive(Debug)]
 pub(crate) struct Topics {
+    routing: Routing,
+    /// Counts the topics of all shards, for their limit.
+    node: Arc<NodeWide>,
     slots: Slab<Topic>,
     by_name: HashTable<u32>,
     hash: KeyedHash,
@@ -54,8 +60,10 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(routing: Routing, node: Arc<NodeWide>, seed: u64) -> Self {
         Self {
+            routing,
+            node,
             slots: Slab::new(),
             by_name: HashTable::new(),
             hash: KeyedHash::new(seed),
@@ -71,14 +79,15 @@ impl Topics {
 
     #[inline]
     pub(crate) fn topic(&mut self, id: TopicId) -> &mut Topic {
-        &mut self.slots[id.0 as usize]
+        &mut self.slots[self.routing.slot(id)]
     }
 
     pub(crate) fn name(&self, id: TopicId) -> &str {
-        &self.slots[id.0 as usize].name
+        &self.slots[self.routing.slot(id)].name
     }
 
-    /// The topic of this name; made if it is new and there are fewer than `limit`.
+    /// The topic of this name, which this shard owns; made if it is new and the node has fewer than
+    /// `limit`.
     pub(crate) fn find_or_insert(
         &mut self,
         name: &str,
@@ -88,84 +97,60 @@ impl Topics {
         let hash = self.hash.hash_one(name);
         let slots = &self.slots;
         if let Some(&slot) = self.by_name.find(hash, |&slot| &*slots[slot as usize].name == name) {
-            return Some(TopicId(slot));
+            return Some(self.routing.id(slot as usize));
         }
-        if self.slots.len() >= limit {
+        if !self.node.add_topic(limit) {
             return None;
         }
         let slot = self.slots.insert(Topic {
             name: name.into(),
             sequence: self.floor,
-            matches: Vec::new(),
-            generation: 0,
-            bound: Vec::new(),
+            audience: Audience::default(),
+            wanted_by: ShardMask::default(),
+            named_to: ShardMask::default(),
             publishers: 0,
             used_at_us: now_us,
         }) as u32;
         let (slots, key) = (&self.slots, self.hash);
         self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*slots[slot as usize].name));
-        Some(TopicId(slot))
+        Some(self.routing.id(slot as usize))
     }
 
-    /// Brings the topic's matches up to date with the index, keeping what connections were told.
-    /// Returns how many nodes of the index that took.
+    /// Brings what is known of the topic's audience up to date with the index. Returns how many nodes
+    /// of the index that took.
     #[inline]
-    pub(crate) fn refresh_matches(
+    pub(crate) fn refresh_audience(
         &mut self,
         id: TopicId,
         index: &SubscriptionIndex,
         queues: &Slab<SubscriberQueue>,
     ) -> usize {
-        let topic = &mut self.slots[id.0 as usize];
-        let is_stale = is_planted(Plant::StaleMatches) && !topic.matches.is_empty();
-        if topic.generation != index.generation() && !is_stale {
-            return Self::rebuild_matches(topic, &mut self.found, index, queues);
+        let topic = &mut self.slots[self.routing.slot(id)];
+        if !topic.audience.is_stale(index) {
+            return 0;
         }
-        0
-    }
-
-    #[cold]
-    fn rebuild_matches(
-        topic: &mut Topic,
-        found: &mut Vec<u32>,
-        index: &SubscriptionIndex,
-        queues: &Slab<SubscriberQueue>,
-    ) -> usize {
-        let looks = index.matches(&topic.name, found);
-        let Topic { matches: old, generation, .. } = topic;
-        let was_bound = |slot: u32| {
-            // Slots are reused: only a queue made before the old list was is the one it names.
-            queues[slot as usize].created_at <= *generation
-                && old
-                    .binary_search_by_key(&slot, |entry| entry.queue.0)
-                    .is_ok_and(|at| old[at].bound)
-        };
-        topic.matches = found
-            .iter()
-            .map(|&slot| Match { queue: QueueId(slot), bound: was_bound(slot) })
-            .collect();
-        topic.generation = index.generation();
-        looks
+        let found = topic.audience.refresh(&topic.name, index, queues, &mut self.found);
+        topic.wanted_by = found.elsewhere;
+        found.looks
     }
 
     /// The number of the topic's next message.
     #[inline]
     pub(crate) fn number(&mut self, id: TopicId) -> Sequence {
-        let topic = &mut self.slots[id.0 as usize];
+        let topic = self.topic(id);
         topic.sequence += 1;
         Sequence(topic.sequence)
     }
 
-    /// Looks at the next `count` slots for topics idle for a minute, forgets them, and returns the
-    /// ids with the connections that were told their names. Ends early where topics are costly to
-    /// match.
+    /// Looks at the next `count` slots for topics idle for a minute and forgets them. Ends early where
+    /// topics are costly to match.
     pub(crate) fn forget_idle(
         &mut self,
         count: usize,
         now_us: u64,
         index: &SubscriptionIndex,
         queues: &Slab<SubscriberQueue>,
-    ) -> Vec<(TopicId, Vec<ConnectionId>)> {
+    ) -> Vec<Forgotten> {
         let mut forgotten = Vec::new();
         let mut looks = 0;
         for _ in 0..count.min(self.slots.capacity()) {
@@ -180,8 +165,10 @@ impl Topics {
             if topic.publishers > 0 || now_us.saturating_sub(topic.used_at_us) < TOPIC_IDLE_US {
                 continue;
             }
-            looks += self.refresh_matches(TopicId(slot as u32), index, queues);
-            if !self.slots[slot].matches.is_empty() {
+            let id = self.routing.id(slot);
+            looks += self.refresh_audience(id, index, queues);
+            let topic = &self.slots[slot];
+            if !topic.audience.matches.is_empty() || !topic.wanted_by.is_empty() {
                 continue;
             }
             let topic = self.slots.remove(slot);
@@ -190,30 +177,21 @@ impl Topics {
                 entry.remove();
             }
             self.floor = self.floor.max(topic.sequence);
-            forgotten.push((TopicId(slot as u32), topic.bound));
+            self.node.remove_topic();
+            forgotten.push(Forgotten {
+                topic: id,
+                connections: topic.audience.bound,
+                shards: topic.named_to,
+            });
         }
         forgotten
     }
 }
 
-/// Notes that a connection is told the topic's name. `is_open` tells which connections still exist;
-/// the list is thinned out before it would grow.
-pub(crate) fn note_bound(
-    topic: &mut Topic,
-    connection: ConnectionId,
-    is_open: impl Fn(ConnectionId) -> bool,
-) {
-    if topic.bound.len() == topic.bound.capacity() {
-        topic.bound.sort_unstable();
-        topic.bound.dedup();
-        topic.bound.retain(|&told| is_open(told));
-    }
-    topic.bound.push(connection);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::routing::ShardIndex;
 
     #[test]
     fn filters_that_are_costly_to_match_do_not_stretch_the_search_for_idle_topics() {
@@ -224,7 +202,8 @@ mod tests {
             let filter: String = (0..12).map(level).chain(["end"]).collect();
             index.insert(&filter, 0);
         }
-        let mut topics = Topics::new(7);
+        let routing = Routing::new(ShardIndex::new(0), 1, 7);
+        let mut topics = Topics::new(routing, Arc::new(NodeWide::new(1)), 7);
         for number in 0..100 {
             let name = format!("{}{number}", "a/".repeat(12));
             topics.find_or_insert(&name, usize::MAX, 0);

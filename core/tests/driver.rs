@@ -5,7 +5,6 @@ mod driver_rig;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,11 +17,9 @@ use driver_rig::{
     Io, PATIENCE, Rig, abstract_name, connect, connect_abstract, eventually, exchange, loopback,
     pattern, ping,
 };
-use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::Listener;
-use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::UringOptions;
-use nexusd_core::{CloseReason, Command, PeerAddress, run};
+use nexusd_core::{CloseReason, Command, PeerAddress};
 use socket2::SockRef;
 
 const MIB: usize = 1 << 20;
@@ -563,23 +560,4 @@ on_both_drivers! {
     after_stop_accepting_the_port_refuses_and_open_connections_go_on,
     a_service_that_is_flooded_with_connections_serves_those_it_has,
     the_port_is_free_again_as_soon_as_the_loop_has_ended,
-}
-
-#[test]
-fn epoll_serves_a_connection_that_somebody_else_accepted() {
-    let (ours, theirs) = UnixStream::pair().expect("sockets");
-    let (commands, receiver) = mailbox(1).expect("a mailbox");
-    let mut driver =
-        EpollDriver::new(&EpollOptions::default(), Vec::new(), receiver, Box::new(|_| {}))
-            .expect("a driver");
-    let mut echo = Echo::default();
-    driver.adopt(&mut echo, theirs.into(), PeerAddress::Unix);
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            ping(&mut &ours);
-            commands.send(Command::Drain { deadline_us: 0 }).expect("room");
-        });
-        run(&mut driver, &mut echo).expect("a loop without errors");
-    });
-    assert_eq!(echo.peers, [PeerAddress::Unix]);
 }

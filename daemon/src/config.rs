@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use nexusd_core::Limits;
 use nexusd_core::io::listener::UnixAddress;
+use nexusd_core::limits::SHARDS_MAX;
 
 pub use error::ConfigError;
 use error::Origin;
@@ -44,9 +45,10 @@ pub struct Config {
     pub limits: Limits,
     /// How the shards talk to the kernel (`--io`).
     pub io: IoEngine,
-    /// Number of shards (`--shards`).
-    pub shards: usize,
-    /// The CPU the shard stays on (`--pin`); `None` leaves it to the kernel.
+    /// Number of shards (`--shards`); `None` is what [`Config::shard_count`] finds.
+    pub shards: Option<usize>,
+    /// The CPU the first shard stays on, each further one on the next (`--pin`); `None` leaves it to
+    /// the kernel.
     pub pin: Option<usize>,
     /// Microseconds a shard looks for work before it sleeps (`--spin-us`).
     pub spin_us: u32,
@@ -124,7 +126,7 @@ impl Default for Config {
             unix_socket: UnixSocket::Auto,
             limits: Limits::default(),
             io: IoEngine::Auto,
-            shards: 1,
+            shards: None,
             pin: None,
             spin_us: 0,
             drain_timeout: Duration::from_secs(10),
@@ -176,18 +178,34 @@ impl Config {
             origin: Origin::flag(setting.name),
             value: (setting.show)(self),
         }))?;
-        // With less, one large message would push everything else out of the log.
-        let memory_min = u64::from(self.limits.payload_bytes) * 2;
-        if (self.limits.memory_bytes as u64) < memory_min {
+        let shards = self.shards.unwrap_or(1);
+        if self.shards_by_memory() < shards {
+            let each =
+                if shards > 1 { format!(" for each of {shards} shards") } else { String::new() };
             let sentence = format!(
                 "--memory-limit {} is too small for --max-payload {}: it must be at least twice as \
-                 large",
+                 large{each}",
                 show_size(self.limits.memory_bytes as u64),
                 show_size(u64::from(self.limits.payload_bytes)),
             );
             return Err(ConfigError::Conflict { sentence });
         }
         Ok(())
+    }
+
+    /// How many shards the node has: as many as asked for, or one for each CPU that this process may
+    /// use and the memory suffices for.
+    pub fn shard_count(&self) -> usize {
+        self.shards.unwrap_or_else(|| {
+            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+            cpus.min(self.shards_by_memory()).clamp(1, SHARDS_MAX)
+        })
+    }
+
+    /// The most shards that the memory suffices for: with less for each, one large message would push
+    /// everything else out of its log.
+    fn shards_by_memory(&self) -> usize {
+        self.limits.memory_bytes / (self.limits.payload_bytes as usize * 2).max(1)
     }
 
     /// All settings by their flags' names, as they could be given in a source.

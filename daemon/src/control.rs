@@ -1,11 +1,10 @@
 //! The control thread: a glommio executor for everything that has to do with time and not with a
-//! message. It asks the shard for its counters once a second and publishes them as statistics. glommio
+//! message. It asks the shards for their counters once a second and publishes them as statistics. glommio
 //! stands on io_uring; where that is not to be had, the thread does the same without an executor.
 //!
-//! It reaches the shard through the mailbox alone, never waits for it, and is never on the path of a
-//! message. It ends when the channel of samples is closed.
+//! It reaches the shards through their mailboxes alone, never waits for them, and is never on the path
+//! of a message. It ends when the channel of samples is closed.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -32,7 +31,7 @@ const STATISTICS_INTERVAL: Duration = Duration::from_secs(1);
 const IO_MEMORY_BYTES: usize = 64 << 10;
 /// Entries of each of glommio's three rings. Timers need few.
 const RING_DEPTH: usize = 8;
-/// Samples on their way from the shard; one a second comes.
+/// Samples on their way from the shards; one a second comes.
 const SAMPLES_MAX: usize = 4;
 
 /// What the control thread runs on.
@@ -47,7 +46,7 @@ pub(crate) enum Executor {
 }
 
 impl Executor {
-    /// What suits a shard that runs on `engine`, where the operator asked for `asked`.
+    /// What suits shards that run on `engine`, where the operator asked for `asked`.
     pub(crate) fn beside(engine: Engine, asked: IoEngine) -> Self {
         match (engine, asked) {
             (Engine::Epoll, _) => Self::None,
@@ -77,14 +76,17 @@ impl Executor {
 pub(crate) struct ControlConfig {
     pub(crate) executor: Executor,
     pub(crate) statistics: Statistics,
-    pub(crate) commands: CommandSender,
+    /// The ways to all shards.
+    pub(crate) shards: Vec<CommandSender>,
+    /// The one of them that owns the topic of the statistics.
+    pub(crate) publisher: CommandSender,
     /// Set once the node drains: nothing is sampled from then on.
     pub(crate) draining: Arc<AtomicBool>,
-    /// The way of the shard's counters to this thread, made by [`samples`].
+    /// The way of the shards' counters to this thread, made by [`samples`].
     pub(crate) samples: (Sender<Metrics>, Receiver<Metrics>),
 }
 
-/// A channel for the shard's counters. If it is full they may be thrown away: younger ones follow.
+/// A channel for the shards' counters. If it is full they may be thrown away: younger ones follow.
 pub(crate) fn samples() -> (Sender<Metrics>, Receiver<Metrics>) {
     async_channel::bounded(SAMPLES_MAX)
 }
@@ -140,52 +142,62 @@ fn glommio() -> Result<LocalExecutor, StartError> {
 }
 
 /// The way of a statistic to its topic.
-struct Publisher {
+struct Publication {
     statistics: Statistics,
     topic: Box<str>,
+    /// The way to the shard that owns the topic.
+    publisher: CommandSender,
 }
 
-impl Publisher {
-    fn new(statistics: Statistics) -> Self {
-        Self { topic: statistics.topic().into(), statistics }
+impl Publication {
+    fn new(statistics: Statistics, publisher: CommandSender) -> Self {
+        Self { topic: statistics.topic().into(), statistics, publisher }
     }
 
-    fn publish(&mut self, metrics: Metrics, commands: &CommandSender) {
+    fn publish(&mut self, metrics: Metrics) {
         let document = self.statistics.document(Sample::now(metrics));
         let publish = Command::Publish {
             topic: self.topic.clone(),
             payload: document.to_string().into_bytes().into(),
         };
-        if commands.send(publish).is_err() {
-            debug!("the shard's mailbox is full; statistics of this second are not published");
+        if self.publisher.send(publish).is_err() {
+            debug!("the mailbox is full; statistics of this second are not published");
         }
     }
 }
 
 async fn publish_statistics(config: ControlConfig) {
-    let ControlConfig { statistics, commands, draining, samples: (_, samples), .. } = config;
-    let mut publisher = Publisher::new(statistics);
-    let commands = Rc::new(commands);
-    let sampler = glommio::spawn_local(sample(Rc::clone(&commands), draining));
+    let ControlConfig { statistics, publisher, shards, draining, samples: (_, samples), .. } =
+        config;
+    let mut publication = Publication::new(statistics, publisher);
+    let sampler = glommio::spawn_local(sample(shards, draining));
     while let Ok(metrics) = samples.recv().await {
-        publisher.publish(metrics, &commands);
+        publication.publish(metrics);
     }
     sampler.cancel().await;
 }
 
-/// Asks for the shard's counters at each interval. The answers come through the channel.
-async fn sample(commands: Rc<CommandSender>, draining: Arc<AtomicBool>) {
+/// Asks for the shards' counters at each interval.
+async fn sample(shards: Vec<CommandSender>, draining: Arc<AtomicBool>) {
     while !draining.load(Ordering::Acquire) {
         Timer::new(STATISTICS_INTERVAL).await;
-        // A mailbox without room is one the shard has not looked into for long; it is asked again.
-        let _ = commands.send(Command::Sample);
+        ask(&shards);
     }
+}
+
+/// Asks all shards for their counters, and says whether all will answer. Then their sum comes through
+/// the channel.
+fn ask(shards: &[CommandSender]) -> bool {
+    // A mailbox without room is one its shard has not looked into for long; it is asked again.
+    let refusals = shards.iter().filter(|shard| shard.send(Command::Sample).is_err()).count();
+    refusals == 0
 }
 
 /// The same without an executor: sleep, ask, wait for the answer, publish.
 fn publish_statistics_between_sleeps(config: ControlConfig) {
-    let ControlConfig { statistics, commands, draining, samples: (_, samples), .. } = config;
-    let mut publisher = Publisher::new(statistics);
+    let ControlConfig { statistics, publisher, shards, draining, samples: (_, samples), .. } =
+        config;
+    let mut publication = Publication::new(statistics, publisher);
     let mut due = Instant::now() + STATISTICS_INTERVAL;
     while !samples.is_closed() {
         let left = due.saturating_duration_since(Instant::now());
@@ -195,9 +207,9 @@ fn publish_statistics_between_sleeps(config: ControlConfig) {
             continue;
         }
         due = Instant::now() + STATISTICS_INTERVAL;
-        let is_asked = !draining.load(Ordering::Acquire) && commands.send(Command::Sample).is_ok();
+        let is_asked = !draining.load(Ordering::Acquire) && ask(&shards);
         if is_asked && let Ok(metrics) = samples.recv_blocking() {
-            publisher.publish(metrics, &commands);
+            publication.publish(metrics);
         }
     }
 }

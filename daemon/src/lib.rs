@@ -1,8 +1,8 @@
 //! The NexusD daemon: a library that runs a node, and the binary around it.
 //!
-//! [`Config`] says what to run, [`Node`] runs it: a shard thread (`shard_thread.rs`) that owns all
-//! sockets of applications, and a control thread (`control.rs`) for timers and statistics, which
-//! reaches the shard only through its mailbox. Several nodes may run in one process.
+//! [`Config`] says what to run, [`Node`] runs it: shard threads (`shard_thread.rs`) that share the
+//! topics and the sockets of applications, and a control thread (`control.rs`) for timers and
+//! statistics, which reaches the shards only through their mailboxes. Several nodes may run in one process.
 //!
 //! What belongs to the process and not to a node is left to the binary: signals, logs
 //! ([`logging`]), and that a panic ends everything ([`panic_hook`]). The node only raises the limit
@@ -33,6 +33,7 @@ mod engine;
 mod error;
 mod listeners;
 mod process;
+mod samples;
 mod shard_thread;
 mod statistics;
 

@@ -1,18 +1,17 @@
 //! One node of the mesh: its listeners and threads, from start to end.
 //!
-//! Start binds, then starts the shard, then the control thread; whatever fails takes the rest with
-//! it. At the end the shard flushes and finishes, then the control thread is stopped.
+//! Start binds, then starts the shards, then the control thread; whatever fails takes the rest with
+//! it. At the end the shards flush and finish, then the control thread is stopped.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{fmt, thread};
+use std::{fmt, io, thread};
 
-use async_channel::Sender;
 use nexusd_core::io::clock;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::{Command, Metrics, ShardConfig};
+use nexusd_core::{Command, Metrics, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
@@ -21,6 +20,7 @@ use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
+use crate::samples::Samples;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
 use crate::{SOFTWARE, process};
@@ -40,12 +40,12 @@ pub struct Node {
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
     drainer: Drainer,
-    /// How the shard talks to the kernel.
+    /// How the shards talk to the kernel.
     engine: Engine,
-    /// What the shard counted when it was last asked.
-    sampled: Arc<Mutex<Metrics>>,
-    /// Both are there until the end.
-    shard: Option<ShardThread>,
+    /// What the shards counted when they were last asked.
+    samples: Arc<Samples>,
+    /// All are there until the end.
+    shards: Vec<ShardThread>,
     control: Option<ControlThread>,
 }
 
@@ -70,61 +70,70 @@ impl Node {
         let id = NodeId(random()?);
         let seed = random()? as u64;
         let listeners = Listeners::bind(&config)?;
-        let (commands, receiver) =
-            mailbox(MAILBOX_COMMANDS).map_err(StartError::system("an eventfd"))?;
+        let (count, asked) = (config.shard_count(), config.io);
+        let mailboxes = (0..count).map(|_| mailbox(MAILBOX_COMMANDS));
+        let mailboxes: io::Result<Vec<_>> = mailboxes.collect();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            mailboxes.map_err(StartError::system("an eventfd"))?.into_iter().unzip();
         let drainer = Drainer {
-            commands: commands.clone(),
+            shards: senders.clone(),
             timeout: config.drain_timeout,
             draining: Arc::new(AtomicBool::new(false)),
         };
-        let samples = control::samples();
-        let sampled = Arc::new(Mutex::new(Metrics::default()));
-        // The shard first: of a kernel that refuses io_uring to both it gives the better account.
-        let shard = ShardThread::start(ShardThreadConfig {
-            name: "shard-0".to_owned(),
-            shard: ShardConfig {
-                node: id,
-                cluster: config.cluster.clone(),
-                software: SOFTWARE.to_owned(),
-                seed,
-                limits: config.limits.clone(),
-            },
-            io: config.io,
-            spin_us: config.spin_us,
-            pin: config.pin,
-            listeners: listeners.all,
-            commands: receiver,
-            on_metrics: on_metrics(samples.0.clone(), Arc::clone(&sampled)),
-        })?;
-        let engine = shard.engine();
-        let control = ControlThread::start(ControlConfig {
-            executor: Executor::beside(engine, config.io),
-            statistics: Statistics::new(id, &config.cluster, started),
-            commands,
-            draining: Arc::clone(&drainer.draining),
-            samples,
-        });
-        let control = match control {
-            Ok(control) => control,
-            Err(error) => {
-                drainer.drain_until(clock::now().mono_us);
-                // What counts is why the start failed.
-                let _ = shard.join();
-                return Err(error);
-            }
-        };
-        debug!(settings = ?config.settings().collect::<Vec<_>>(), "node {id} runs");
-        Ok(Self {
+        let to_control = control::samples();
+        let samples = Arc::new(Samples::new(count, to_control.0.clone()));
+        // What fails from here on ends the shards that run.
+        let mut node = Self {
             id,
             tcp: listeners.tcp,
             unix: listeners.unix,
             config,
             drainer,
-            engine,
-            sampled,
-            shard: Some(shard),
-            control: Some(control),
-        })
+            engine: Engine::wanted(asked),
+            samples,
+            shards: Vec::new(),
+            control: None,
+        };
+        // The shards first: of a kernel that refuses io_uring to all they give the better account.
+        let mut listeners = listeners.all;
+        for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
+            let shard = ShardThread::start(ShardThreadConfig {
+                index,
+                shard: ShardConfig {
+                    node: id,
+                    cluster: node.config.cluster.clone(),
+                    software: SOFTWARE.to_owned(),
+                    seed,
+                    limits: node.config.limits.clone(),
+                },
+                wiring,
+                wanted: node.engine,
+                spin_us: node.config.spin_us,
+                pin: node.config.pin.map(|cpu| cpu + index),
+                // The first shard accepts for all.
+                listeners: std::mem::take(&mut listeners),
+                commands,
+                shards: senders.clone(),
+                on_metrics: Samples::of_shard(&node.samples, index),
+            })?;
+            node.shards.push(shard);
+        }
+        node.engine = Engine::decide(asked, node.shards.iter().map(ShardThread::granted))?;
+        for shard in &node.shards {
+            shard.serve_on(node.engine)?;
+        }
+        let statistics = Statistics::new(id, &node.config.cluster, started);
+        let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
+        node.control = Some(ControlThread::start(ControlConfig {
+            executor: Executor::beside(node.engine, asked),
+            publisher: senders[owner.index()].clone(),
+            statistics,
+            shards: senders,
+            draining: Arc::clone(&node.drainer.draining),
+            samples: to_control,
+        })?);
+        debug!(settings = ?node.config.settings().collect::<Vec<_>>(), "node {id} runs");
+        Ok(node)
     }
 
     /// Where applications connect over TCP, in the order of [`Config::bind`].
@@ -158,7 +167,7 @@ impl Node {
                 self.id,
                 self.config.cluster,
                 env!("CARGO_PKG_VERSION"),
-                self.config.shards,
+                self.shards.len(),
                 self.engine,
             )
         })
@@ -180,11 +189,14 @@ impl Node {
     }
 
     fn join(&mut self) -> Result<Stopped, StopError> {
-        let shard = self.shard.take().map(ShardThread::join);
+        let shards: Vec<_> = self.shards.drain(..).map(ShardThread::join).collect();
         let control = self.control.take().map(ControlThread::stop);
-        let metrics = shard.transpose()?.unwrap_or_default();
+        let mut metrics = Metrics::default();
+        for shard in shards {
+            metrics += shard?;
+        }
         control.transpose()?;
-        let before = *self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.samples.sum();
         Ok(Stopped {
             unflushed_messages: metrics
                 .dropped_disconnect
@@ -196,7 +208,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if self.shard.as_ref().is_some_and(|shard| !shard.is_finished()) {
+        if self.shards.iter().any(|shard| !shard.is_finished()) {
             self.drainer.drain_until(clock::now().mono_us);
         }
         // Whoever wants to know how it ended waits for it.
@@ -207,7 +219,7 @@ impl Drop for Node {
 /// Ends a node; see [`Node::drainer`].
 #[derive(Clone, Debug)]
 pub struct Drainer {
-    commands: CommandSender,
+    shards: Vec<CommandSender>,
     timeout: Duration,
     draining: Arc<AtomicBool>,
 }
@@ -226,34 +238,25 @@ impl Drainer {
 
     fn drain_until(&self, deadline_us: u64) {
         self.draining.store(true, Ordering::Release);
-        // The sample tells what was dropped before, so that the end can tell what was not flushed.
-        self.send(Command::Sample);
-        self.send(Command::Drain { deadline_us });
-    }
-
-    fn send(&self, mut command: Command) {
-        let (attempts, pause) = SEND_ATTEMPTS;
-        for _ in 0..attempts {
-            match self.commands.send(command) {
-                Ok(()) => return,
-                Err(back) => command = back,
-            }
-            thread::sleep(pause);
+        for shard in &self.shards {
+            // The sample tells what was dropped before, so that the end can tell what was not flushed.
+            send(shard, Command::Sample);
+            send(shard, Command::Drain { deadline_us });
         }
-        warn!("the shard takes no commands");
     }
 }
 
-/// Remembers what the shard counted, and passes it on to the control thread.
-fn on_metrics(
-    samples: Sender<Metrics>,
-    sampled: Arc<Mutex<Metrics>>,
-) -> Box<dyn FnMut(Metrics) + Send> {
-    Box::new(move |metrics| {
-        *sampled.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
-        // A control thread that is behind learns as much from the next sample.
-        let _ = samples.try_send(metrics);
-    })
+fn send(shard: &CommandSender, mut command: Command) {
+    let (attempts, pause) = SEND_ATTEMPTS;
+    for _ in 0..attempts {
+        match shard.send(command) {
+            Ok(()) => return,
+            Err(_) if shard.is_gone() => return,
+            Err(back) => command = back,
+        }
+        thread::sleep(pause);
+    }
+    warn!("a shard takes no commands");
 }
 
 fn check_file_limit(connections: usize) -> Result<(), StartError> {

@@ -16,7 +16,7 @@ use rustix::process::Signal;
 
 #[test]
 fn the_ready_line_says_where_everything_is() {
-    let mut daemon = Daemon::start(&["--cluster", "blue"]);
+    let mut daemon = Daemon::start(&["--cluster", "blue", "--shards", "3"]);
     let line = daemon.ready_line.clone();
     let address: SocketAddr = daemon.told("tcp").parse().expect("an address");
     assert_ne!(address.port(), 0);
@@ -26,7 +26,7 @@ fn the_ready_line_says_where_everything_is() {
         line,
         format!(
             "NexusD is ready tcp={address} unix=@nexusd/{} node={} cluster=blue version={} \
-             shards=1 io={}",
+             shards=3 io={}",
             address.port(),
             daemon.told("node"),
             env!("CARGO_PKG_VERSION"),

@@ -1,12 +1,14 @@
 //! The frames a publisher writes: encoded once, patched in place for every write.
 //!
-//! A batch is one buffer that holds the same frame over and over. Before a write, number, intended
-//! time and send time are patched into as many of them as go out, three or four stores a message;
+//! A batch is one buffer that holds the same frame over and over. Before a write, topic, number,
+//! intended time and send time are patched into as many of them as go out, a few stores a message;
 //! nothing is encoded, allocated or copied again. Targets differ only in the frame they give.
 
+use std::num::NonZeroU64;
 use std::ops::Range;
 
 use crate::stamp::Stamp;
+use crate::topic_walk::Step;
 
 /// Bytes of one write at an unlimited rate, give or take a frame: enough that the cost of the
 /// system call disappears among the messages, and little enough to stay in the second-level cache.
@@ -21,6 +23,19 @@ pub(crate) struct FrameTemplate {
     pub(crate) payload: Range<usize>,
     /// Where the frame itself carries the publisher's number (from 1, 8 bytes, little endian).
     pub(crate) sequence_at: Option<usize>,
+    /// Where it carries the topic's number (4 bytes, little endian).
+    pub(crate) topic_at: Option<usize>,
+    /// How it asks for an acknowledgement.
+    pub(crate) ack: Option<AckFlag>,
+}
+
+/// How a frame asks for an acknowledgement: the byte at `at` is `wanted` or else 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct AckFlag {
+    /// Where the byte stands.
+    pub(crate) at: usize,
+    /// What it is if an acknowledgement is wanted.
+    pub(crate) wanted: u8,
 }
 
 /// Frames ready to be patched and written.
@@ -29,6 +44,7 @@ pub(crate) struct Batch {
     frames: Vec<u8>,
     template: FrameTemplate,
     capacity: u64,
+    ack_every: Option<NonZeroU64>,
 }
 
 impl Batch {
@@ -39,7 +55,18 @@ impl Batch {
         let capacity = messages.map_or(fitting, |messages| {
             usize::try_from(messages).unwrap_or(usize::MAX).clamp(1, fitting)
         });
-        Self { frames: template.bytes.repeat(capacity), template, capacity: capacity as u64 }
+        Self {
+            frames: template.bytes.repeat(capacity),
+            template,
+            capacity: capacity as u64,
+            ack_every: None,
+        }
+    }
+
+    /// Asks for an acknowledgement of one message of `every`, the first included.
+    #[must_use]
+    pub(crate) fn acknowledged(self, every: Option<NonZeroU64>) -> Self {
+        Self { ack_every: every, ..self }
     }
 
     /// The most messages of one write.
@@ -48,7 +75,7 @@ impl Batch {
     }
 
     /// Patches the next `count` messages (at most [`Self::capacity`]), the first of which has number
-    /// `first`, and lends them for writing.
+    /// `first`, and lends them for writing. `step` chooses the topic of each, in order.
     #[inline]
     pub(crate) fn prepare(
         &mut self,
@@ -56,17 +83,26 @@ impl Batch {
         count: u64,
         sent_ns: u64,
         mut intended_ns: impl FnMut(u64) -> u64,
+        mut step: impl FnMut(u64) -> Step,
     ) -> &[u8] {
         let stride = self.template.bytes.len();
         let count = count.min(self.capacity) as usize;
-        let sequence_at = self.template.sequence_at;
+        let FrameTemplate { sequence_at, topic_at, ack, .. } = self.template;
+        let ack = self.ack_every.and_then(|every| ack.map(|flag| (every, flag)));
         let payload = self.template.payload.clone();
-        for (frame, counter) in self.frames.chunks_exact_mut(stride).take(count).zip(first..) {
+        for (frame, n) in self.frames.chunks_exact_mut(stride).take(count).zip(first..) {
+            let Step { topic, number } = step(n);
             if let Some(place) = sequence_at.and_then(|at| frame[at..].first_chunk_mut()) {
-                *place = (counter + 1).to_le_bytes();
+                *place = (n + 1).to_le_bytes();
             }
-            let stamp =
-                Stamp { counter, intended_ns: intended_ns(counter), sent_ns: Some(sent_ns) };
+            if let Some(place) = topic_at.and_then(|at| frame[at..].first_chunk_mut()) {
+                *place = topic.to_le_bytes();
+            }
+            if let Some((every, flag)) = ack {
+                frame[flag.at] = if n % every == 0 { flag.wanted } else { 0 };
+            }
+            let intended_ns = intended_ns(n);
+            let stamp = Stamp { topic, counter: number, intended_ns, sent_ns: Some(sent_ns) };
             stamp.write(&mut frame[payload.clone()]);
         }
         &self.frames[..count * stride]
@@ -79,37 +115,54 @@ mod tests {
 
     fn template(payload_bytes: usize) -> FrameTemplate {
         FrameTemplate {
-            bytes: vec![0xEE; 8 + payload_bytes + 8],
-            payload: 8..8 + payload_bytes,
+            bytes: vec![0xEE; 16 + payload_bytes + 8],
+            payload: 16..16 + payload_bytes,
             sequence_at: Some(0),
+            topic_at: Some(8),
+            ack: Some(AckFlag { at: 12, wanted: 0x10 }),
         }
+    }
+
+    fn step(n: u64) -> Step {
+        Step { topic: 3, number: n / 2 }
     }
 
     #[test]
     fn frames_are_patched_in_place_and_nothing_else_changes() {
         let mut batch = Batch::new(template(32), Some(3));
-        let bytes = batch.prepare(10, 2, 500, |n| n * 100).to_vec();
-        assert_eq!(bytes.len(), 2 * 48);
-        for (frame, counter) in bytes.chunks_exact(48).zip(10..) {
-            assert_eq!(frame[..8], u64::to_le_bytes(counter + 1));
-            let expected = Stamp { counter, intended_ns: counter * 100, sent_ns: Some(500) };
-            assert_eq!(Stamp::read(&frame[8..]), Some(expected));
-            assert_eq!(frame[8 + 24..], [0xEE; 16]);
+        let bytes = batch.prepare(10, 2, 500, |n| n * 100, step).to_vec();
+        assert_eq!(bytes.len(), 2 * 56);
+        for (frame, n) in bytes.chunks_exact(56).zip(10..) {
+            assert_eq!(frame[..8], u64::to_le_bytes(n + 1));
+            assert_eq!(frame[8..12], u32::to_le_bytes(3));
+            assert_eq!(frame[12..16], [0xEE; 4]);
+            let expected =
+                Stamp { topic: 3, counter: n / 2, intended_ns: n * 100, sent_ns: Some(500) };
+            assert_eq!(Stamp::read(&frame[16..]), Some(expected));
+            assert_eq!(frame[16 + 24..], [0xEE; 16]);
         }
+    }
+
+    #[test]
+    fn one_message_of_every_few_asks_for_an_acknowledgement() {
+        let mut batch = Batch::new(template(32), Some(7)).acknowledged(NonZeroU64::new(3));
+        let bytes = batch.prepare(4, 7, 0, |_| 0, step);
+        let flags: Vec<u8> = bytes.chunks_exact(56).map(|frame| frame[12]).collect();
+        assert_eq!(flags, [0, 0, 0x10, 0, 0, 0x10, 0]);
     }
 
     #[test]
     fn a_send_time_never_overwrites_what_follows_a_short_payload() {
         let mut batch = Batch::new(template(16), Some(1));
-        let frame = batch.prepare(0, 1, 500, |_| 0);
-        assert_eq!(frame[8 + 16..], [0xEE; 8]);
+        let frame = batch.prepare(0, 1, 500, |_| 0, step);
+        assert_eq!(frame[16 + 16..], [0xEE; 8]);
     }
 
     #[test]
     fn a_write_holds_at_least_one_message_and_at_most_the_write_bound() {
         assert_eq!(Batch::new(template(WRITE_BYTES), None).capacity(), 1);
-        let batch = Batch::new(template(112), None);
+        let batch = Batch::new(template(104), None);
         assert_eq!(batch.capacity(), (WRITE_BYTES / 128) as u64);
-        assert_eq!(Batch::new(template(112), Some(1)).capacity(), 1);
+        assert_eq!(Batch::new(template(104), Some(1)).capacity(), 1);
     }
 }

@@ -1,16 +1,20 @@
 //! The command line, and what it asks for.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::connection::Endpoint;
 use crate::error::LoadError;
+use crate::policy::Policy;
 use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_size};
-use crate::server::{Addresses, DaemonIo};
-use crate::stamp::STAMP_BYTES;
+use crate::server::{Addresses, DaemonIo, ServerOptions};
+use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use crate::target::Target;
+use crate::topic_walk::Order;
 use crate::workload::{Overrides, Transport, Workload};
 
 const ABOUT: &str = "\
@@ -30,6 +34,15 @@ Workloads:
   L      latency at 10 k, 100 k and 1 M messages/s, or at shares of the capacity
   B      16 subscribers of which one stalls, beside the same run without it; the stalled one
          reads at the end and checks that it was told exactly what it lost
+  K      one publisher over 1, 1,000 and 1,000,000 topics, round-robin, at random and by Zipf's
+         law, to one subscriber whose filter matches all; topics are bound before the run
+  W      one publisher to 100 subscribers with different filters, half of them with wildcards, of
+         which every message matches two: 10,000 filters and topics, then 100,000 filters, then
+         100,000 topics as well
+  S      10,000 idle clients in processes of their own, each with a connection and a subscription:
+         memory of the daemon and of the kernel for each, time to connect all, and time until all
+         are back after all were dropped at once; then each must get one message (a daemon at
+         --addr needs a --max-connections well above the clients)
 
 Examples:
   nexusd-loadgen --workload T1
@@ -42,12 +55,18 @@ Examples:
       Latency at 100 k messages/s over the unix socket, as a histogram to plot.
   nexusd-loadgen --workload L --capacity-shares 10,50,80
       First the capacity, then latency at 10, 50 and 80 % of it.
+  nexusd-loadgen --workload K --topics 1,50k --order zipf
+      What 50,000 topics of very different popularity cost beside one.
+  nexusd-loadgen --workload L --rate 100k --ack 10
+      As L, and the latency of the acknowledgements that every tenth message asks for.
+  nexusd-loadgen --workload T2 --shards 2 --server-core 0,1
+      A daemon with two shards on cores 0 and 1.
   nexusd-loadgen --workload T1 --addr 127.0.0.1:5672 --server-pid $(pidof nexusd)
       A daemon that runs already; its process id makes CPU time and memory known.
 
 How it measures:
   At --rate max the publisher keeps at most --window messages undelivered; for fan-out the slowest
-  subscriber counts. At a given rate the load is open loop: each message has an intended time, and
+  subscriber counts; in W a message counts as delivered when two have been. At a given rate the load is open loop: each message has an intended time, and
   latency runs from there to the subscriber's read, however late the message was sent.
   A run that loses, duplicates or reorders messages, or reaches less than 99 % of its rate, is not
   valid, and the exit code is 1. Bad flags: exit code 2.";
@@ -106,9 +125,9 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "PID", conflicts_with = "spawn")]
     server_pid: Option<u32>,
 
-    /// Core for a server that is started here
-    #[arg(long, value_name = "CORE", default_value_t = 0)]
-    server_core: usize,
+    /// Core, or cores, for a server that is started here
+    #[arg(long, value_name = "CORE", value_delimiter = ',', default_value = "0")]
+    server_core: Vec<usize>,
 
     /// Core for all threads of the load
     #[arg(long, value_name = "CORE", default_value_t = 1)]
@@ -135,6 +154,32 @@ pub(crate) struct Cli {
     #[arg(value_parser = clap::value_parser!(u64).range(1..=100))]
     capacity_shares: Vec<u64>,
 
+    /// Topics in K, at most 16M [default: 1,1k,1M]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_topics)]
+    topics: Vec<u32>,
+
+    /// Order of topics [default: all three in K, random in W]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    order: Vec<Order>,
+
+    /// Idle clients in S [default: 10k]
+    #[arg(long, value_name = "N", value_parser = parse_topics)]
+    clients: Option<u32>,
+
+    /// Ask for an acknowledgement of every message, or of one in N
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(value_parser = parse_count)]
+    ack: Option<u64>,
+
+    /// What subscribers ask to happen when their queues are full [default: the daemon's]
+    #[arg(long, value_enum)]
+    policy: Option<Policy>,
+
+    /// Shards of a daemon that is started here [default: the daemon's]
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    shards: Option<u16>,
+
     /// Nodes to start; the workloads here need one
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u8).range(1..=1))]
@@ -159,12 +204,22 @@ enum Command {
     Serve {
         #[arg(value_enum)]
         target: Target,
+        #[command(flatten)]
+        options: ServerOptions,
+    },
+    /// What workload S starts: clients that end with their standard input
+    #[command(hide = true)]
+    IdleClients {
         #[arg(long)]
-        core: usize,
-        #[arg(long, default_value_t = 0)]
-        spin_us: u32,
-        #[arg(long, value_enum, default_value_t)]
-        io: DaemonIo,
+        addr: Option<SocketAddr>,
+        #[arg(long)]
+        unix: Option<String>,
+        #[arg(long)]
+        run_name: String,
+        #[arg(long)]
+        first: usize,
+        #[arg(long)]
+        count: usize,
     },
 }
 
@@ -175,12 +230,19 @@ pub(crate) enum Request {
     Serve {
         /// Which.
         target: Target,
-        /// On this core.
-        core: usize,
-        /// Spinning this long before it sleeps, in microseconds.
-        spin_us: u32,
-        /// Talking to the kernel like this, if it is a daemon.
-        io: DaemonIo,
+        /// How.
+        options: ServerOptions,
+    },
+    /// Be many idle clients.
+    IdleClients {
+        /// Where they connect.
+        endpoint: Endpoint,
+        /// What their topics begin with.
+        run_name: String,
+        /// The number of the first.
+        first: usize,
+        /// How many.
+        count: usize,
     },
     /// Show what an embedded node can do.
     Demo {
@@ -210,8 +272,6 @@ pub(crate) struct MeasureRequest {
     pub(crate) warmup: Duration,
     /// Where the server comes from.
     pub(crate) source: ServerSource,
-    /// Core of a server that is started here.
-    pub(crate) server_core: usize,
     /// Core of the load.
     pub(crate) load_core: usize,
     /// Where results go, besides the table.
@@ -222,12 +282,7 @@ pub(crate) struct MeasureRequest {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum ServerSource {
     /// Start one for every run.
-    Spawn {
-        /// Microseconds it spins before it sleeps.
-        spin_us: u32,
-        /// How it talks to the kernel, if it is a daemon.
-        io: DaemonIo,
-    },
+    Spawn(ServerOptions),
     /// It runs already.
     Running {
         /// Where.
@@ -235,6 +290,16 @@ pub(crate) enum ServerSource {
         /// Its process, if known.
         pid: Option<u32>,
     },
+}
+
+impl ServerSource {
+    /// Shards that a daemon is started with.
+    pub(crate) fn shards(&self) -> Option<usize> {
+        match self {
+            Self::Spawn(options) => options.shards,
+            Self::Running { .. } => None,
+        }
+    }
 }
 
 /// Where results go, besides the table.
@@ -249,8 +314,18 @@ pub(crate) struct ResultFiles {
 impl Cli {
     /// What is asked for, or one sentence about what is wrong.
     pub(crate) fn request(self) -> Result<Request, LoadError> {
-        if let Some(Command::Serve { target, core, spin_us, io }) = self.command {
-            return Ok(Request::Serve { target, core, spin_us, io });
+        match self.command {
+            Some(Command::Serve { target, options }) => {
+                return Ok(Request::Serve { target, options });
+            }
+            Some(Command::IdleClients { addr, unix, run_name, first, count }) => {
+                let endpoint = addr
+                    .map(Endpoint::Tcp)
+                    .or_else(|| unix.map(Endpoint::Unix))
+                    .ok_or_else(|| usage("idle clients need --addr or --unix"))?;
+                return Ok(Request::IdleClients { endpoint, run_name, first, count });
+            }
+            None => {}
         }
         let Some(workload) = self.workload else {
             return self.demo();
@@ -262,7 +337,7 @@ impl Cli {
                 Some(Transport::Unix)
             }
             ServerSource::Running { .. } => Some(Transport::Tcp),
-            ServerSource::Spawn { .. } => self.transport,
+            ServerSource::Spawn(_) => self.transport,
         };
         Ok(Request::Measure(Box::new(MeasureRequest {
             target: self.target,
@@ -274,12 +349,16 @@ impl Cli {
                 window: self.window,
                 transport,
                 fan_outs: self.fan_out,
+                topics: self.topics,
+                orders: self.order,
+                ack_every: self.ack.and_then(NonZeroU64::new),
+                policy: self.policy,
+                clients: self.clients.map(|clients| clients as usize),
             },
             capacity_shares: self.capacity_shares,
             duration: self.duration,
             warmup: self.warmup,
             source,
-            server_core: self.server_core,
             load_core: self.load_core,
             files: ResultFiles { json: self.json, hgrm: self.hgrm },
         })))
@@ -294,9 +373,15 @@ impl Cli {
             && !self.spawn
             && self.rate.is_none()
             && self.json.is_none()
-            && self.hgrm.is_none();
-        if is_plain {
-            return Ok(Request::Demo { server_core: self.server_core, load_core: self.load_core });
+            && self.hgrm.is_none()
+            && self.topics.is_empty()
+            && self.order.is_empty()
+            && self.clients.is_none()
+            && self.ack.is_none()
+            && self.policy.is_none()
+            && self.shards.is_none();
+        if let ([server_core], true) = (self.server_core.as_slice(), is_plain) {
+            return Ok(Request::Demo { server_core: *server_core, load_core: self.load_core });
         }
         Err(usage("say what to measure, such as --workload T1; --help explains the workloads"))
     }
@@ -331,6 +416,68 @@ impl Cli {
                  wait for it for ever",
             ));
         }
+        if workload == Workload::W && self.target != Target::Nexusd {
+            return Err(usage(
+                "--workload W needs a server that knows filters; pump and relay know none",
+            ));
+        }
+        self.check_topics(workload)?;
+        self.check_idle(workload)?;
+        self.check_daemon(workload)
+    }
+
+    fn check_topics(&self, workload: Workload) -> Result<(), LoadError> {
+        if workload != Workload::K && !self.topics.is_empty() {
+            return Err(usage("--topics belongs to --workload K"));
+        }
+        if !matches!(workload, Workload::K | Workload::W) && !self.order.is_empty() {
+            return Err(usage("--order belongs to --workload K and W"));
+        }
+        Ok(())
+    }
+
+    fn check_idle(&self, workload: Workload) -> Result<(), LoadError> {
+        if workload != Workload::S {
+            return match self.clients {
+                Some(_) => Err(usage("--clients belongs to --workload S")),
+                None => Ok(()),
+            };
+        }
+        if self.target != Target::Nexusd {
+            return Err(usage("--workload S needs --target nexusd"));
+        }
+        if self.rate.is_some() || self.ack.is_some() || self.policy.is_some() {
+            return Err(usage(
+                "--workload S has idle clients: --rate, --ack and --policy change nothing there",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What only the daemon knows.
+    fn check_daemon(&self, workload: Workload) -> Result<(), LoadError> {
+        let of_daemon = [
+            ("--ack", self.ack.is_some()),
+            ("--policy", self.policy.is_some()),
+            ("--shards", self.shards.is_some()),
+        ];
+        if let (Some((flag, _)), true) =
+            (of_daemon.iter().find(|(_, is_given)| *is_given), self.target != Target::Nexusd)
+        {
+            return Err(usage(format!("{flag} belongs to --target nexusd")));
+        }
+        if self.shards.is_some() && (self.addr.is_some() || self.unix.is_some()) {
+            return Err(usage(
+                "--shards belongs to a daemon that is started here, not to --addr or --unix",
+            ));
+        }
+        if workload == Workload::B
+            && matches!(self.policy, Some(Policy::Block | Policy::Disconnect))
+        {
+            return Err(usage(
+                "--workload B needs a --policy that drops: drop-oldest or drop-newest",
+            ));
+        }
         Ok(())
     }
 
@@ -345,8 +492,23 @@ impl Cli {
         if self.server_pid.is_some() {
             return Err(usage("--server-pid belongs to --addr or --unix"));
         }
-        Ok(ServerSource::Spawn { spin_us: self.spin_us, io: self.io })
+        Ok(ServerSource::Spawn(ServerOptions {
+            cores: self.server_core.clone(),
+            spin_us: self.spin_us,
+            shards: self.shards.map(usize::from),
+            connections_max: None,
+            io: self.io,
+        }))
     }
+}
+
+/// Reads a number of topics, with `k` or `M`.
+fn parse_topics(text: &str) -> Result<u32, String> {
+    parse_count(text)
+        .ok()
+        .and_then(|topics| u32::try_from(topics).ok())
+        .filter(|topics| *topics <= TOPICS_MAX)
+        .ok_or_else(|| format!("give a number of topics, such as 50k, of at most {TOPICS_MAX}"))
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, LoadError> {
@@ -394,7 +556,8 @@ mod tests {
              --duration 5s --warmup 1s --spawn --server-core 0 --load-core 1 --nodes 1 --json -",
         );
         assert_eq!(request.target, Target::Relay);
-        assert_eq!(request.source, ServerSource::Spawn { spin_us: 0, io: DaemonIo::Auto });
+        let options = ServerOptions { cores: vec![0], ..ServerOptions::default() };
+        assert_eq!(request.source, ServerSource::Spawn(options));
         assert_eq!(request.files.json, Some("-".into()));
         assert_eq!(request.overrides.window, Some(8_192));
     }
@@ -414,6 +577,23 @@ mod tests {
     }
 
     #[test]
+    fn an_acknowledgement_is_asked_of_every_message_or_of_one_in_some() {
+        let every = |arguments| measure(arguments).overrides.ack_every.map(NonZeroU64::get);
+        assert_eq!(every("--workload T1"), None);
+        assert_eq!(every("--ack --workload T1"), Some(1));
+        assert_eq!(every("--workload T1 --ack 10"), Some(10));
+    }
+
+    #[test]
+    fn a_daemon_with_shards_may_have_several_cores() {
+        let request = measure("--workload T2 --shards 2 --server-core 0,1");
+        let ServerSource::Spawn(options) = request.source else {
+            panic!("no server is started");
+        };
+        assert_eq!((options.shards, options.cores), (Some(2), vec![0, 1]));
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_refused_in_one_sentence() {
         for (arguments, expected) in [
             ("--size 128", "--workload T1"),
@@ -426,6 +606,17 @@ mod tests {
             ("--workload T1 --addr nowhere", "127.0.0.1:5672"),
             ("--workload T1 --server-pid 1", "--addr or --unix"),
             ("--workload T1 --addr 127.0.0.1:1 --spawn", "cannot be used with"),
+            ("--workload T1 --topics 5", "--workload K"),
+            ("--workload K --topics 17M", "16777216"),
+            ("--workload T1 --order zipf", "--workload K and W"),
+            ("--workload W --target relay", "filters"),
+            ("--workload T1 --target relay --ack", "--target nexusd"),
+            ("--workload T1 --target pump --policy block", "--target nexusd"),
+            ("--workload T1 --shards 2 --addr 127.0.0.1:1", "started here"),
+            ("--workload B --policy block", "drop-newest"),
+            ("--workload T1 --clients 5", "--workload S"),
+            ("--workload S --target pump", "--target nexusd"),
+            ("--workload S --rate 5", "idle clients"),
             ("--workload T9", "invalid value"),
             ("--workload T1 --rate fast", "20k"),
         ] {

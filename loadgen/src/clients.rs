@@ -1,22 +1,29 @@
 //! The clients of one run: all publishers and subscribers, first connected, then running.
 //!
 //! Subscribers are connected and confirmed before the first publisher is, so nothing is published
-//! that somebody might miss. Threads: one per publisher, and one for all subscribers.
+//! that somebody might miss. Threads: one per publisher, one for all subscribers, and one per
+//! publisher that wants acknowledgements.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use crate::acks::{AckReader, AckRecording, AckReport};
 use crate::connection::Endpoint;
+use crate::delivery_check::{DeliveryCheck, LaneCheck};
 use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
-use crate::publisher::{Pace, Publisher, PublisherReport};
+use crate::policy::Policy;
+use crate::publisher::{Ears, Pace, Publisher, PublisherPlan, PublisherReport};
 use crate::quantity::Rate;
 use crate::schedule::Schedule;
 use crate::stalled::{StalledReport, StalledSubscriber};
 use crate::subscriber::{Recording, Subscribers, SubscribersReport};
 use crate::target::native::NativeFraming;
-use crate::target::{Introduction, PublisherEnd, SubscriberEnd, Target};
-use crate::workload::Case;
+use crate::target::{Introduction, PublisherEnd, SubscriberEnd, Target, TopicNames, Wish};
+use crate::topic_check::TopicCheck;
+use crate::topic_tree::TopicTree;
+use crate::topic_walk::TopicWalk;
+use crate::workload::{Case, Shape};
 
 /// Bytes a server may queue for a subscriber that reads: as much as NATS grants by default.
 const QUEUE_BYTES: u64 = 64 << 20;
@@ -46,6 +53,8 @@ pub(crate) struct Clients {
 #[derive(Debug)]
 struct ConnectedLane {
     publisher: PublisherEnd<NativeFraming>,
+    /// Over its topics, if it has several.
+    walk: Option<TopicWalk>,
     subscribers: Vec<SubscriberEnd<NativeFraming>>,
 }
 
@@ -56,6 +65,7 @@ pub(crate) struct RunningClients {
     state: Arc<RunState>,
     publishers: Vec<JoinHandle<Result<PublisherReport, LoadError>>>,
     subscribers: JoinHandle<Result<SubscribersReport, LoadError>>,
+    ack_readers: Vec<JoinHandle<Result<AckReport, LoadError>>>,
     stalled: Vec<StalledSubscriber>,
 }
 
@@ -68,43 +78,56 @@ pub(crate) struct ClientsReport {
     pub(crate) subscribers: SubscribersReport,
     /// What the stalled subscriber saw, if there was one.
     pub(crate) stalled: Option<StalledReport>,
+    /// What acknowledgements said, if they were asked for.
+    pub(crate) acks: Option<AckReport>,
 }
 
 impl Clients {
     /// Connects all clients of a case. Topics are named after `run_name`, which is new for each run,
-    /// so that no run sees another's messages.
+    /// so that no run sees another's messages. `watch` is told which share of a publisher's topics
+    /// is bound.
     pub(crate) fn connect(
         case: &Case,
         target: Target,
         endpoint: &Endpoint,
         run_name: &str,
+        watch: &mut dyn FnMut(f64),
     ) -> Result<Self, LoadError> {
-        let topics: Vec<String> =
-            (0..case.shape.publishers).map(|lane| format!("{run_name}/{lane}")).collect();
-        let introduction = |lane: usize| Introduction {
-            endpoint,
-            lane: lane as u32,
-            topic: &topics[lane],
-            payload_bytes: case.size,
-            queue_bytes: Some(QUEUE_BYTES),
+        let Shape { publishers, fan_out, stalled: stalling, tree, order } = case.shape;
+        let bases: Vec<String> = (0..publishers).map(|lane| format!("{run_name}/{lane}")).collect();
+        let introduction =
+            |lane: usize| Introduction { endpoint, lane: lane as u32, payload_bytes: case.size };
+        let subscribe = |lane: usize, subscriber: usize, queue_bytes: Option<u64>| {
+            let filters = tree.filters_of(&bases[lane], subscriber);
+            let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+            let policy = case.policy.map(Policy::on_the_wire);
+            target.subscribe(&introduction(lane), &Wish { filters: &filters, queue_bytes, policy })
         };
         let mut subscribers = Vec::new();
         let mut stalled = Vec::new();
-        for lane in 0..topics.len() {
-            let of_lane: Result<Vec<_>, _> =
-                (0..case.shape.fan_out).map(|_| target.subscribe(&introduction(lane))).collect();
+        for lane in 0..publishers {
+            let of_lane: Result<Vec<_>, _> = (0..fan_out)
+                .map(|subscriber| subscribe(lane, subscriber, Some(QUEUE_BYTES)))
+                .collect();
             subscribers.push(of_lane?);
-            for _ in 0..case.shape.stalled {
+            for _ in 0..stalling {
                 // The limits of the server itself: it has to overflow by them.
-                let own_limits = Introduction { queue_bytes: None, ..introduction(lane) };
-                stalled.push(StalledSubscriber::new(target.subscribe(&own_limits)?));
+                stalled.push(StalledSubscriber::new(subscribe(lane, 0, None)?));
             }
         }
         let lanes: Result<Vec<_>, LoadError> = subscribers
             .into_iter()
             .enumerate()
             .map(|(lane, subscribers)| {
-                Ok(ConnectedLane { publisher: target.publish(&introduction(lane))?, subscribers })
+                let name = |topic| tree.topic(&bases[lane], topic);
+                let mut topics =
+                    TopicNames { count: tree.topics(), name: &name, watch: &mut *watch };
+                let publisher = target.publish(&introduction(lane), &mut topics)?;
+                let walk = match tree {
+                    TopicTree::Single => None,
+                    _ => Some(TopicWalk::new(tree.topics(), order)),
+                };
+                Ok(ConnectedLane { publisher, walk, subscribers })
             })
             .collect();
         Ok(Self { lanes: lanes?, stalled })
@@ -114,27 +137,52 @@ impl Clients {
     pub(crate) fn start(self, case: &Case, times: &Times) -> Result<RunningClients, LoadError> {
         let state = Arc::new(RunState::default());
         let count = self.lanes.len() as u64;
-        let (mut lanes, mut publishers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lanes, mut publishers, mut ack_readers) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut readers, mut readers_of_lane) = (Vec::new(), Vec::new());
         for (number, connected) in (0..).zip(self.lanes) {
             let lane = Arc::new(Lane::new(case.window / count));
-            let pace = match case.rate {
-                Rate::Max => Pace::Window,
+            let schedule = match case.rate {
+                Rate::Max => None,
                 Rate::PerSecond(rate) => {
-                    Pace::Schedule(Schedule::new(times.start_ns, rate).share(number, count))
+                    Some(Schedule::new(times.start_ns, rate).share(number, count))
                 }
             };
-            let publisher = Publisher::new(
-                connected.publisher,
-                case.batch,
-                Arc::clone(&lane),
-                Arc::clone(&state),
-                pace,
-            );
+            let PublisherEnd { connection, framing, template } = connected.publisher;
+            let connection = Arc::new(connection);
+            let ears = match case.ack_every {
+                None => Ears::Own(framing),
+                Some(every) => {
+                    let recording =
+                        AckRecording { schedule, interval_ns: times.from_ns..times.to_ns };
+                    let reader = AckReader::new(
+                        Arc::clone(&connection),
+                        framing,
+                        every,
+                        recording,
+                        Arc::clone(&lane),
+                        Arc::clone(&state),
+                    );
+                    let replies = reader.replies();
+                    ack_readers
+                        .push(spawn(format!("acks-{number}"), &state, move || reader.run())?);
+                    Ears::Reader(replies)
+                }
+            };
+            let plan = PublisherPlan {
+                template,
+                batch: case.batch,
+                pace: schedule.map_or(Pace::Window, Pace::Schedule),
+                walk: connected.walk,
+                ack_every: case.ack_every,
+            };
+            let publisher =
+                Publisher::new(connection, ears, plan, Arc::clone(&lane), Arc::clone(&state));
             let (start_ns, end_ns) = (times.start_ns, times.end_ns);
             publishers.push(spawn(format!("publisher-{number}"), &state, move || {
                 publisher.run(start_ns, end_ns)
             })?);
-            readers.push((Arc::clone(&lane), connected.subscribers));
+            readers_of_lane.push(connected.subscribers.len());
+            readers.extend(connected.subscribers);
             lanes.push(lane);
         }
         let recording = Recording {
@@ -144,9 +192,39 @@ impl Clients {
                 Rate::PerSecond(_) => 0,
             },
         };
-        let readers = Subscribers::new(readers, Arc::clone(&state), case.size, recording);
-        let subscribers = spawn("subscribers".to_owned(), &state, move || readers.run())?;
-        Ok(RunningClients { lanes, state, publishers, subscribers, stalled: self.stalled })
+        let readers = Readers { ends: readers, lanes: lanes.clone(), size: case.size, recording };
+        let subscribers = match case.shape.tree {
+            TopicTree::Single => readers.start(LaneCheck::new(&readers_of_lane), &state)?,
+            tree => readers.start(TopicCheck::new(tree), &state)?,
+        };
+        Ok(RunningClients {
+            lanes,
+            state,
+            publishers,
+            subscribers,
+            ack_readers,
+            stalled: self.stalled,
+        })
+    }
+}
+
+/// All subscribers that read, before it is known how they are checked.
+struct Readers {
+    ends: Vec<SubscriberEnd<NativeFraming>>,
+    lanes: Vec<Arc<Lane>>,
+    size: usize,
+    recording: Recording,
+}
+
+impl Readers {
+    fn start(
+        self,
+        check: impl DeliveryCheck + 'static,
+        state: &Arc<RunState>,
+    ) -> Result<JoinHandle<Result<SubscribersReport, LoadError>>, LoadError> {
+        let Self { ends, lanes, size, recording } = self;
+        let subscribers = Subscribers::new(ends, check, lanes, Arc::clone(state), size, recording);
+        spawn("subscribers".to_owned(), state, move || subscribers.run())
     }
 }
 
@@ -180,6 +258,11 @@ impl RunningClients {
             }
         }
         let subscribers = join(self.subscribers, "subscribers")?;
+        // Where acknowledgements are read, their reader knows why its publisher failed.
+        let mut acks = None;
+        for reader in self.ack_readers {
+            acks.get_or_insert_with(AckReport::default).add(&join(reader, "acknowledgements")?);
+        }
         if let Some(failure) = failure {
             return Err(failure);
         }
@@ -187,7 +270,7 @@ impl RunningClients {
         for (subscriber, lane) in self.stalled.into_iter().zip(&self.lanes) {
             stalled = Some(subscriber.read_all(lane.sent())?);
         }
-        Ok(ClientsReport { published, subscribers, stalled })
+        Ok(ClientsReport { published, subscribers, stalled, acks })
     }
 }
 

@@ -12,7 +12,11 @@ use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixStream};
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::sockopt::set_tcp_nodelay;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect,
+    socket_with,
+};
 
 /// How long connecting and every step of a handshake may take.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +81,39 @@ impl Connection {
             }
         };
         Ok(Self { socket })
+    }
+
+    /// Begins to connect, and never waits, then or later: the socket takes bytes once it is
+    /// connected.
+    ///
+    /// # Errors
+    /// `WouldBlock` if a unix socket's server has too many waiting already.
+    pub(crate) fn begin(endpoint: &Endpoint) -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let open = |family| socket_with(family, SocketType::STREAM, flags, None);
+        let (socket, begun) = match endpoint {
+            Endpoint::Tcp(address) => {
+                let family =
+                    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                let socket = open(family)?;
+                set_tcp_nodelay(&socket, true)?;
+                let begun = connect(&socket, address);
+                (socket, begun)
+            }
+            Endpoint::Unix(name) => {
+                let address = match name.strip_prefix('@') {
+                    Some(name) => SocketAddrUnix::new_abstract_name(name.as_bytes())?,
+                    None => SocketAddrUnix::new(name)?,
+                };
+                let socket = open(AddressFamily::UNIX)?;
+                let begun = connect(&socket, &address);
+                (socket, begun)
+            }
+        };
+        match begun {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(Self { socket }),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Reads what is there, waiting for it a little.

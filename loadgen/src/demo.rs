@@ -10,11 +10,11 @@ use crate::error::LoadError;
 use crate::machine::Machine;
 use crate::pinning;
 use crate::quantity::Rate;
-use crate::report::Cores;
+use crate::report::{Conditions, Cores};
 use crate::run::RunOptions;
-use crate::server::Server;
 use crate::server::account::own_threads;
 use crate::server::serve::{node_addresses, node_config};
+use crate::server::{Server, ServerOptions};
 use crate::session::Runs;
 use crate::table;
 use crate::target::Target;
@@ -41,13 +41,17 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
 
     // The node's threads are those that appear while it starts.
     let before = own_threads();
-    let node = Node::start(node_config(server_core, 0)).map_err(|error| LoadError::Spawn {
+    let node = Node::start(node_config(&ServerOptions {
+        cores: server_core.into_iter().collect(),
+        ..ServerOptions::default()
+    }))
+    .map_err(|error| LoadError::Spawn {
         target: Target::Nexusd.name(),
         cause: error.to_string(),
     })?;
     let of_node = own_threads().into_iter().filter(|thread| !before.contains(thread)).collect();
     let mut server = Server::embedded(node_addresses(&node), of_node);
-    pinning::pin_to(load_core)?;
+    pinning::pin_to(&[load_core])?;
 
     say(&format!(
         "A node inside this process, on core {}; the load on core {load_core}; 128-byte messages.\n",
@@ -60,8 +64,11 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
             duration: DURATION,
             watched_cores: server_core.into_iter().chain([load_core]).collect(),
         },
-        cores: Cores { server_core, load_core },
-        machine: Machine::look(allowed.len()),
+        conditions: Conditions {
+            cores: Cores::new(server_core.into_iter().collect(), load_core),
+            shards: None,
+            machine: Machine::look(allowed.len()),
+        },
         count: 0,
     };
     let mut records = Vec::new();

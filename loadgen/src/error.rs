@@ -45,6 +45,14 @@ pub(crate) enum LoadError {
         /// Why.
         cause: String,
     },
+    /// An idle client could not connect or did not stay connected.
+    #[error("idle clients at {endpoint}: {cause}; does the server take that many connections?")]
+    IdleClients {
+        /// Where.
+        endpoint: String,
+        /// What went wrong.
+        cause: String,
+    },
     /// A connection broke while the load was running.
     #[error("the {role} lost its connection: {source}")]
     Connection {

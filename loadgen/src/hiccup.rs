@@ -89,7 +89,7 @@ impl HiccupMeter {
 
 fn watch(core: usize, stop: &AtomicBool) -> Hiccups {
     let mut seen = Hiccups::default();
-    if pinning::pin_to(core).is_err() {
+    if pinning::pin_to(&[core]).is_err() {
         return seen;
     }
     seen.cores = 1;

@@ -1,5 +1,6 @@
-//! What a publisher, its subscribers and the measuring thread share about one topic.
+//! What a publisher, its subscribers and the measuring thread share about its topics.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::window::Window;
@@ -7,13 +8,15 @@ use crate::window::Window;
 /// "Still publishing."
 const UNKNOWN: u64 = u64::MAX;
 
-/// One publisher, its topic, and everybody subscribed to it.
+/// One publisher, its topics, and everybody subscribed to them.
 #[derive(Debug)]
 pub(crate) struct Lane {
     /// Messages that may be undelivered at an unlimited rate.
     pub(crate) window: Window,
     sent: AtomicU64,
     total: AtomicU64,
+    /// How `total` is shared between its topics.
+    by_topic: OnceLock<Vec<u64>>,
 }
 
 impl Lane {
@@ -23,6 +26,7 @@ impl Lane {
             window: Window::new(window),
             sent: AtomicU64::new(0),
             total: AtomicU64::new(UNKNOWN),
+            by_topic: OnceLock::new(),
         }
     }
 
@@ -37,8 +41,10 @@ impl Lane {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// The publisher has ended; it sent `total` messages.
-    pub(crate) fn on_ended(&self, total: u64) {
+    /// The publisher has ended; it sent `total` messages, of its topics these.
+    pub(crate) fn on_ended(&self, total: u64, by_topic: Vec<u64>) {
+        // A publisher ends once.
+        let _ = self.by_topic.set(by_topic);
         self.on_sent(total);
         self.total.store(total, Ordering::Release);
     }
@@ -48,6 +54,11 @@ impl Lane {
     pub(crate) fn total(&self) -> Option<u64> {
         let total = self.total.load(Ordering::Acquire);
         (total != UNKNOWN).then_some(total)
+    }
+
+    /// How many messages of each topic were sent; empty while the publisher is at it.
+    pub(crate) fn by_topic(&self) -> &[u64] {
+        self.by_topic.get().map_or(&[], Vec::as_slice)
     }
 }
 

@@ -56,6 +56,12 @@ impl Latencies {
         self.histogram.saturating_record(latency_ns);
     }
 
+    /// Adds what somebody else recorded.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Both have the same bounds, so that every value fits.
+        let _ = self.histogram.add(&other.histogram);
+    }
+
     /// Messages recorded.
     pub(crate) fn count(&self) -> u64 {
         self.histogram.len()

@@ -3,23 +3,30 @@
 //! `cli.rs` says what can be asked; `workload.rs` turns it into runs; `session.rs` does them one
 //! after the other and `run.rs` each of them: it connects the clients (`clients.rs`), whose threads
 //! publish (`publisher.rs`) and read and check (`subscriber.rs`), and takes two looks at what they
-//! count. What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
+//! count. Publishers with many topics go over them as `topic_walk.rs` says, and `topic_tree.rs` knows
+//! who must get which; `acks.rs` reads acknowledgements. Idle clients live in processes of their own
+//! (`idle.rs`). What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
 //! stated against, are servers inside this program (`forwarder.rs`).
 
+mod acks;
 mod batch;
 mod cli;
 mod clients;
 mod clock;
 mod connection;
+mod delivery_check;
 mod demo;
 mod error;
 mod forwarder;
 mod hiccup;
+mod idle;
 mod lane;
 mod latency;
 mod machine;
 mod measurement;
 mod pinning;
+mod policy;
+mod process;
 mod publisher;
 mod pump;
 mod quantity;
@@ -35,6 +42,9 @@ mod stamp;
 mod subscriber;
 mod table;
 mod target;
+mod topic_check;
+mod topic_tree;
+mod topic_walk;
 mod window;
 mod workload;
 
@@ -61,8 +71,9 @@ fn main() -> ExitCode {
 /// Whether all went well.
 fn carry_out(request: Request) -> Result<bool, LoadError> {
     match request {
-        Request::Serve { target, core, spin_us, io } => {
-            server::serve::serve(target, core, spin_us, io).map(|()| true)
+        Request::Serve { target, options } => server::serve::serve(target, &options).map(|()| true),
+        Request::IdleClients { endpoint, run_name, first, count } => {
+            idle::clients::run(endpoint, &run_name, first, count).map(|()| true)
         }
         Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
         Request::Measure(request) => session::measure(&request),

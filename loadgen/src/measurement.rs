@@ -1,6 +1,8 @@
 //! What one run measured, and whether it counts.
 
+use crate::acks::AckReport;
 use crate::hiccup::Hiccups;
+use crate::idle::IdleFigures;
 use crate::latency::Latencies;
 use crate::quantity::Rate;
 use crate::sequence_check::Faults;
@@ -49,6 +51,10 @@ pub(crate) struct Measurement {
     pub(crate) hiccups: Hiccups,
     /// What the stalled subscriber found, if there was one.
     pub(crate) stalled: Option<StalledReport>,
+    /// What acknowledgements said, if they were asked for.
+    pub(crate) acks: Option<AckReport>,
+    /// What idle clients cost, in the workload that has them.
+    pub(crate) idle: IdleFigures,
 }
 
 impl Measurement {
@@ -65,11 +71,16 @@ impl Measurement {
         object(self.faults.reordered, "out of order");
         object(self.faults.foreign, "that nobody sent");
         object(self.unsent, "of the schedule never sent");
+        if let Some(acks) = &self.acks {
+            object(acks.missing, "never acknowledged");
+            object(acks.out_of_order, "acknowledged out of order");
+            object(acks.refused, "refused by their acknowledgement");
+        }
         if let Rate::PerSecond(rate) = case.rate {
             let rates =
-                [("sent", self.sent, 1), ("received", self.received, case.shape.fan_out as u64)];
-            for (what, messages, fan_out) in rates {
-                let share = messages as f64 / self.elapsed_s / (rate * fan_out) as f64;
+                [("sent", self.sent, 1), ("received", self.received, case.shape.copies() as u64)];
+            for (what, messages, copies) in rates {
+                let share = messages as f64 / self.elapsed_s / (rate * copies) as f64;
                 if share < RATE_KEPT {
                     objections.push(format!(
                         "only {:.1} % of the offered rate was {what}",

@@ -6,14 +6,23 @@ use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 use crate::error::LoadError;
 
-/// Pins the calling thread to `core`. Fails if this process may not run there.
-pub(crate) fn pin_to(core: usize) -> Result<(), LoadError> {
-    if core >= CpuSet::MAX_CPU {
-        return Err(LoadError::NoSuchCore { core });
+/// Pins the calling thread to these cores. Fails if this process may not run on one of them.
+pub(crate) fn pin_to(cores: &[usize]) -> Result<(), LoadError> {
+    let mut set = CpuSet::new();
+    for &core in cores {
+        if core >= CpuSet::MAX_CPU {
+            return Err(LoadError::NoSuchCore { core });
+        }
+        set.set(core);
     }
-    let mut cores = CpuSet::new();
-    cores.set(core);
-    sched_setaffinity(None, &cores).map_err(|_| LoadError::NoSuchCore { core })
+    let refused = || cores.first().copied().unwrap_or(0);
+    sched_setaffinity(None, &set).map_err(|_| LoadError::NoSuchCore { core: refused() })?;
+    // The kernel leaves cores that may not be had out, as long as there is another one.
+    let had = allowed_cores();
+    match cores.iter().find(|core| !had.contains(core)) {
+        Some(&core) => Err(LoadError::NoSuchCore { core }),
+        None => Ok(()),
+    }
 }
 
 /// The cores this thread may run on, lowest first.

@@ -8,15 +8,18 @@
 //! subscribers, and a thread that is always about to send leaves them to the scheduler's slices.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use crate::batch::Batch;
+use crate::acks::Replies;
+use crate::batch::{Batch, FrameTemplate};
 use crate::clock;
 use crate::connection::{Connection, Received};
 use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
 use crate::schedule::Schedule;
-use crate::target::{Framing, PublisherEnd};
+use crate::target::Framing;
+use crate::topic_walk::{Step, TopicWalk};
 
 /// How often a publisher looks whether the server has said something.
 const LISTEN_EVERY_NS: u64 = 1_000_000_000;
@@ -50,12 +53,38 @@ pub(crate) enum Pace {
     Schedule(Schedule),
 }
 
+/// What a publisher does.
+#[derive(Debug)]
+pub(crate) struct PublisherPlan {
+    /// The frame of a message.
+    pub(crate) template: FrameTemplate,
+    /// Most messages in one write; `None` is as many as fit.
+    pub(crate) batch: Option<u64>,
+    /// When it sends.
+    pub(crate) pace: Pace,
+    /// Where, if it has several topics.
+    pub(crate) walk: Option<TopicWalk>,
+    /// An acknowledgement is wanted of one message of this many.
+    pub(crate) ack_every: Option<NonZeroU64>,
+}
+
+/// Who reads a publisher's connection.
+#[derive(Debug)]
+pub(crate) enum Ears<F> {
+    /// The publisher, now and then.
+    Own(F),
+    /// A thread of its own, which leaves here what has to be written.
+    Reader(Replies),
+}
+
 /// A publisher that is connected and may begin.
 #[derive(Debug)]
 pub(crate) struct Publisher<F> {
-    connection: Connection,
-    framing: F,
+    connection: Arc<Connection>,
+    ears: Ears<F>,
     batch: Batch,
+    /// `None` is one topic.
+    walk: Option<TopicWalk>,
     lane: Arc<Lane>,
     state: Arc<RunState>,
     pace: Pace,
@@ -63,21 +92,22 @@ pub(crate) struct Publisher<F> {
 }
 
 impl<F: Framing> Publisher<F> {
-    /// A publisher on a connection behind its handshake; at most `batch` messages go in one write.
+    /// A publisher on a connection behind its handshake.
     pub(crate) fn new(
-        end: PublisherEnd<F>,
-        batch: Option<u64>,
+        connection: Arc<Connection>,
+        ears: Ears<F>,
+        plan: PublisherPlan,
         lane: Arc<Lane>,
         state: Arc<RunState>,
-        pace: Pace,
     ) -> Self {
         Self {
-            connection: end.connection,
-            framing: end.framing,
-            batch: Batch::new(end.template, batch),
+            connection,
+            ears,
+            batch: Batch::new(plan.template, plan.batch).acknowledged(plan.ack_every),
+            walk: plan.walk,
             lane,
             state,
-            pace,
+            pace: plan.pace,
             sent: 0,
         }
     }
@@ -90,7 +120,8 @@ impl<F: Framing> Publisher<F> {
             Pace::Window => self.run_windowed(end_ns).map(|()| 0),
             Pace::Schedule(schedule) => self.run_scheduled(schedule, end_ns),
         };
-        self.lane.on_ended(self.sent);
+        let by_topic = self.walk.take().map_or_else(|| vec![self.sent], TopicWalk::into_sent);
+        self.lane.on_ended(self.sent, by_topic);
         if result.is_err() {
             self.state.give_up();
         }
@@ -116,10 +147,7 @@ impl<F: Framing> Publisher<F> {
                 continue;
             }
             let count = room.min(self.batch.capacity());
-            let bytes = self.batch.prepare(self.sent, count, now_ns, |_| now_ns);
-            write(&self.connection, bytes, &self.state).or_else(|error| self.explain(error))?;
-            self.sent += count;
-            self.lane.on_sent(self.sent);
+            self.write(count, now_ns, |_| now_ns)?;
         }
     }
 
@@ -145,28 +173,40 @@ impl<F: Framing> Publisher<F> {
             }
             let due = schedule.due(now_ns.min(end_ns - 1));
             let count = (due - self.sent).min(self.batch.capacity());
-            let bytes = self.batch.prepare(self.sent, count, now_ns, |n| schedule.intended_ns(n));
-            write(&self.connection, bytes, &self.state).or_else(|error| self.explain(error))?;
-            self.sent += count;
-            self.lane.on_sent(self.sent);
+            self.write(count, now_ns, |n| schedule.intended_ns(n))?;
         }
+    }
+
+    /// Writes the next `count` messages.
+    #[inline]
+    fn write(
+        &mut self,
+        count: u64,
+        now_ns: u64,
+        intended_ns: impl FnMut(u64) -> u64,
+    ) -> Result<(), LoadError> {
+        let Self { batch, walk, sent, .. } = self;
+        let bytes = match walk {
+            None => {
+                batch.prepare(*sent, count, now_ns, intended_ns, |n| Step { topic: 0, number: n })
+            }
+            Some(walk) => batch.prepare(*sent, count, now_ns, intended_ns, |_| walk.step()),
+        };
+        write(&self.connection, bytes, &self.state).or_else(|error| self.explain(error))?;
+        self.sent += count;
+        self.lane.on_sent(self.sent);
+        Ok(())
     }
 
     /// Reads what the server has said meanwhile: an error ends the run.
     fn listen(&mut self) -> Result<(), LoadError> {
-        let mut buffer = [0; 4_096];
-        loop {
-            match self.connection.receive_now(&mut buffer) {
-                Ok(Received::Bytes(bytes)) => self
-                    .framing
-                    .on_bytes(&buffer[..bytes], &mut |_| {})
-                    .map_err(|source| LoadError::Conversation { role: "publisher", source })?,
-                Ok(Received::Nothing) => break,
-                Ok(Received::End) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
-                Err(source) => return Err(lost(source)),
+        let reply = match &mut self.ears {
+            Ears::Own(framing) => {
+                hear(&self.connection, framing)?;
+                framing.take_reply()
             }
-        }
-        let reply = self.framing.take_reply();
+            Ears::Reader(replies) => replies.take(),
+        };
         write(&self.connection, &reply, &self.state).map_err(lost)
     }
 
@@ -179,6 +219,21 @@ impl<F: Framing> Publisher<F> {
         match self.listen() {
             Err(said @ LoadError::Conversation { .. }) => Err(said),
             _ => Err(lost(error)),
+        }
+    }
+}
+
+/// Reads what is there, without waiting.
+fn hear(connection: &Connection, framing: &mut impl Framing) -> Result<(), LoadError> {
+    let mut buffer = [0; 4_096];
+    loop {
+        match connection.receive_now(&mut buffer) {
+            Ok(Received::Bytes(bytes)) => framing
+                .on_bytes(&buffer[..bytes], &mut |_| {})
+                .map_err(|source| LoadError::Conversation { role: "publisher", source })?,
+            Ok(Received::Nothing) => return Ok(()),
+            Ok(Received::End) => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
+            Err(source) => return Err(lost(source)),
         }
     }
 }

@@ -4,25 +4,53 @@
 //! `null`.
 
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::idle::IdleFigures;
 use crate::latency::LatencySummary;
 use crate::machine::Machine;
 use crate::measurement::Measurement;
+use crate::policy::Policy;
 use crate::quantity::Rate;
 use crate::run::RunOptions;
 use crate::stalled::StalledReport;
+use crate::topic_tree::TopicTree;
 use crate::workload::{Case, Workload};
 
 /// Where client and server ran.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(crate) struct Cores {
-    /// The server's core, where it was pinned by us.
+    /// The server's core, where it was pinned by us to one alone.
     pub(crate) server_core: Option<usize>,
+    /// All cores that it was pinned to.
+    pub(crate) server_cores: Vec<usize>,
     /// The load's core.
     pub(crate) load_core: usize,
+}
+
+impl Cores {
+    /// A server pinned to these cores, if any, and the load's core.
+    pub(crate) fn new(server_cores: Vec<usize>, load_core: usize) -> Self {
+        let server_core = match server_cores.as_slice() {
+            [core] => Some(*core),
+            _ => None,
+        };
+        Self { server_core, server_cores, load_core }
+    }
+}
+
+/// What all runs of one invocation have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Conditions {
+    /// Where.
+    pub(crate) cores: Cores,
+    /// Shards that a daemon is started with.
+    pub(crate) shards: Option<usize>,
+    /// On what.
+    pub(crate) machine: Machine,
 }
 
 /// One run.
@@ -37,6 +65,16 @@ pub(crate) struct RunRecord {
     pub(crate) publishers: usize,
     /// Subscribers that read, over all topics.
     pub(crate) subscribers: usize,
+    /// Topics of all publishers together.
+    pub(crate) topics: usize,
+    /// In which order a publisher goes over its topics; `null` where each has one.
+    pub(crate) order: Option<&'static str>,
+    /// Filters of all subscribers that read.
+    pub(crate) filters: usize,
+    /// Overflow policy that subscribers asked for; `null` is the server's default.
+    pub(crate) policy: Option<&'static str>,
+    /// Shards that a daemon was started with; `null` is its default.
+    pub(crate) shards: Option<usize>,
     pub(crate) transport: &'static str,
     /// Offered messages per second; `null` is as fast as the window allows.
     pub(crate) rate: Option<u64>,
@@ -95,6 +133,18 @@ pub(crate) struct RunRecord {
     pub(crate) stalled: Option<StalledReport>,
     /// The same run without the stalled subscriber, and this one's figures as a share of its.
     pub(crate) without_stalled: Option<Comparison>,
+    /// Of workloads K and W: their first run, that with the fewest topics and filters, and this
+    /// one's figures as a share of its.
+    pub(crate) first_run: Option<Comparison>,
+    /// Messages that were acknowledged as accepted, each in its turn; `null` without --ack.
+    pub(crate) acked: Option<u64>,
+    /// An acknowledgement was wanted of one message of this many.
+    pub(crate) ack_every: Option<u64>,
+    /// Open loop, from the intended time to the read of the acknowledgement; `null` at an unlimited
+    /// rate.
+    pub(crate) ack_latency_us: Option<LatencySummary>,
+    #[serde(flatten)]
+    pub(crate) idle: IdleFigures,
     #[serde(flatten)]
     pub(crate) cores: Cores,
     #[serde(flatten)]
@@ -127,14 +177,14 @@ impl RunRecord {
         case: &Case,
         options: &RunOptions,
         measurement: &Measurement,
-        cores: Cores,
-        machine: &Machine,
+        conditions: &Conditions,
     ) -> Self {
         let objections = measurement.objections(case);
         let deliveries = measurement.received as f64;
         let cpu = measurement.server_cpu;
         let sends = measurement.server_sends;
         let latency = measurement.latencies.summary();
+        let acks = measurement.acks.as_ref();
         let (rate, window) = match case.rate {
             Rate::Max => (None, Some(case.window)),
             Rate::PerSecond(rate) => (Some(rate), None),
@@ -146,6 +196,11 @@ impl RunRecord {
             size: case.size,
             publishers: case.shape.publishers,
             subscribers: case.shape.publishers * case.shape.fan_out,
+            topics: case.shape.publishers * case.shape.tree.topics() as usize,
+            order: (case.shape.tree != TopicTree::Single).then(|| case.shape.order.name()),
+            filters: case.shape.publishers * case.shape.tree.filters(case.shape.fan_out),
+            policy: case.policy.map(Policy::name),
+            shards: conditions.shards,
             transport: case.transport.name(),
             rate,
             window,
@@ -183,8 +238,13 @@ impl RunRecord {
             converged_s: None,
             stalled: measurement.stalled,
             without_stalled: None,
-            cores,
-            machine: machine.clone(),
+            first_run: None,
+            acked: acks.map(|acks| acks.acked),
+            ack_every: case.ack_every.map(NonZeroU64::get),
+            ack_latency_us: acks.and_then(|acks| acks.latencies.summary()),
+            idle: measurement.idle,
+            cores: conditions.cores.clone(),
+            machine: conditions.machine.clone(),
             ended_unix_s: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
@@ -199,15 +259,32 @@ impl RunRecord {
 
     /// States this run against `other`, the same one without the stalled subscriber.
     pub(crate) fn compare_with(&mut self, other: &Self) {
+        self.without_stalled = Some(self.as_share_of(other));
+    }
+
+    /// Whether `other`, an earlier run, is what this one is stated against: it differs in its topics
+    /// and filters alone, and has fewer.
+    pub(crate) fn is_stated_against(&self, other: &Self) -> bool {
+        let same = |run: &Self| (run.workload, run.size, run.rate, run.transport, run.publishers);
+        let fewer = other.topics < self.topics || other.filters < self.filters;
+        fewer && self.order.is_some() && same(self) == same(other)
+    }
+
+    /// States this run against `first`, the one with the fewest topics and filters.
+    pub(crate) fn state_against(&mut self, first: &Self) {
+        self.first_run = Some(self.as_share_of(first));
+    }
+
+    fn as_share_of(&self, other: &Self) -> Comparison {
         let of = |mine: Option<f64>, others: Option<f64>| ratio(mine?, others?);
-        self.without_stalled = Some(Comparison {
+        Comparison {
             received_per_s: other.received_per_s,
             messages_per_cpu_s: other.messages_per_cpu_s,
             p99_us: other.p99_us(),
             received_ratio: ratio(self.received_per_s, other.received_per_s).unwrap_or(0.0),
             messages_per_cpu_s_ratio: of(self.messages_per_cpu_s, other.messages_per_cpu_s),
             p99_ratio: of(self.p99_us(), other.p99_us()),
-        });
+        }
     }
 
     /// Writes the record as one line of JSON.
@@ -235,7 +312,7 @@ mod tests {
     use crate::workload::Overrides;
 
     /// What scripts rely on.
-    const KEYS: [&str; 21] = [
+    const KEYS: [&str; 29] = [
         "target",
         "workload",
         "size",
@@ -257,6 +334,14 @@ mod tests {
         "converged_s",
         "commit",
         "command",
+        "topics",
+        "acked",
+        "ack_latency_us",
+        "clients",
+        "connect_s",
+        "reconnect_s",
+        "user_bytes_per_client",
+        "kernel_bytes_per_client",
     ];
 
     fn measurement() -> Measurement {
@@ -279,6 +364,8 @@ mod tests {
             server_sends: None,
             hiccups: Hiccups::default(),
             stalled: None,
+            acks: None,
+            idle: IdleFigures::default(),
         }
     }
 
@@ -291,8 +378,9 @@ mod tests {
             duration: Duration::from_secs(2),
             watched_cores: vec![],
         };
-        let cores = Cores { server_core: Some(0), load_core: 1 };
-        RunRecord::new(Workload::T1, case, &options, measurement, cores, &Machine::look(2))
+        let conditions =
+            Conditions { cores: Cores::new(vec![0], 1), shards: None, machine: Machine::look(2) };
+        RunRecord::new(Workload::T1, case, &options, measurement, &conditions)
     }
 
     fn json(record: &RunRecord) -> serde_json::Value {

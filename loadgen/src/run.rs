@@ -10,6 +10,7 @@ use crate::clients::{Clients, RunningClients, Times};
 use crate::clock;
 use crate::error::LoadError;
 use crate::hiccup::HiccupMeter;
+use crate::idle::IdleFigures;
 use crate::measurement::Measurement;
 use crate::server::account::{Account, CpuTime, busy_ns};
 use crate::server::sends::{SendCounts, SendWatch};
@@ -67,22 +68,28 @@ impl Look {
     }
 }
 
-/// Runs one case against a server. `run_name` is new for each run; `watch` is told now and then
-/// which share of the time has passed.
+/// How far a run has come: shares of the whole.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) enum Progress {
+    /// Of the topics, those that the publisher has bound.
+    Bound(f64),
+    /// Of the time, that which has passed.
+    Passed(f64),
+}
+
+/// Runs one case against a server. `run_name` is new for each run; `watch` is told now and then how
+/// far it has come.
 pub(crate) fn measure(
     case: &Case,
     options: &RunOptions,
     server: &mut Server,
     run_name: &str,
-    watch: &mut dyn FnMut(f64),
+    watch: &mut dyn FnMut(Progress),
 ) -> Result<Measurement, LoadError> {
-    let endpoint = server.addresses.endpoint(case.transport).ok_or_else(|| {
-        LoadError::Usage(format!(
-            "the server has no {} address; see --transport",
-            case.transport.name()
-        ))
+    let endpoint = server.endpoint(case.transport)?;
+    let clients = Clients::connect(case, options.target, &endpoint, run_name, &mut |share| {
+        watch(Progress::Bound(share));
     })?;
-    let clients = Clients::connect(case, options.target, &endpoint, run_name)?;
     let sends = match options.target {
         Target::Nexusd => Some(SendWatch::connect(&endpoint)?),
         Target::Pump | Target::Relay => None,
@@ -117,6 +124,8 @@ pub(crate) fn measure(
         server_sends: sends_between(&first, &second, sends),
         hiccups,
         stalled: report.stalled,
+        acks: report.acks,
+        idle: IdleFigures::default(),
     })
 }
 
@@ -136,7 +145,7 @@ fn watch_until(
     deadline_ns: u64,
     times: &Times,
     clients: &RunningClients,
-    watch: &mut dyn FnMut(f64),
+    watch: &mut dyn FnMut(Progress),
 ) {
     let whole = (times.to_ns - times.start_ns).max(1) as f64;
     loop {
@@ -144,7 +153,7 @@ fn watch_until(
         if now_ns >= deadline_ns || clients.has_failed() {
             return;
         }
-        watch(now_ns.saturating_sub(times.start_ns) as f64 / whole);
+        watch(Progress::Passed(now_ns.saturating_sub(times.start_ns) as f64 / whole));
         clock::sleep_until(deadline_ns.min(now_ns + WATCH_EVERY_NS));
     }
 }

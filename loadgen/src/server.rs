@@ -4,20 +4,18 @@ pub(crate) mod account;
 pub(crate) mod sends;
 pub(crate) mod serve;
 
-use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use nexusd::config::IoEngine;
 use serde::{Deserialize, Serialize};
 
 use self::account::Account;
 use crate::connection::Endpoint;
 use crate::error::LoadError;
+use crate::process::Process;
 use crate::target::Target;
 use crate::workload::Transport;
 
@@ -25,8 +23,6 @@ use crate::workload::Transport;
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to say what it has sent.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// How long it may take to end before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Where a server can be reached; a spawned one says so in a line of JSON when it is ready.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -80,6 +76,45 @@ impl From<DaemonIo> for IoEngine {
     }
 }
 
+/// How a server is started.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
+pub(crate) struct ServerOptions {
+    /// Cores it runs on; empty leaves that to the kernel.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) cores: Vec<usize>,
+    /// How long it looks for work before it sleeps, in microseconds.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) spin_us: u32,
+    /// Shards of a daemon; `None` leaves them to the daemon.
+    #[arg(long)]
+    pub(crate) shards: Option<usize>,
+    /// Connections a daemon takes; `None` leaves them to the daemon.
+    #[arg(long)]
+    pub(crate) connections_max: Option<usize>,
+    /// How a daemon talks to the kernel.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) io: DaemonIo,
+}
+
+impl ServerOptions {
+    /// As arguments of the hidden command `serve`.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--spin-us".to_owned(), self.spin_us.to_string()];
+        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        add("--io", self.io.name().to_owned());
+        for core in &self.cores {
+            add("--cores", core.to_string());
+        }
+        if let Some(shards) = self.shards {
+            add("--shards", shards.to_string());
+        }
+        if let Some(connections) = self.connections_max {
+            add("--connections-max", connections.to_string());
+        }
+        arguments
+    }
+}
+
 /// How a server came to run.
 #[derive(Debug)]
 enum Origin {
@@ -116,29 +151,14 @@ impl Server {
         Self { addresses, account: Account::Threads(threads), origin: Origin::Embedded }
     }
 
-    /// Starts one in a process of its own, pinned to `core`. It ends when this value is dropped, or
-    /// when this process ends, however that happens.
-    pub(crate) fn spawn(
-        target: Target,
-        core: usize,
-        spin_us: u32,
-        io: DaemonIo,
-    ) -> Result<Self, LoadError> {
+    /// Starts one in a process of its own, pinned. It ends when this value is dropped, or when this
+    /// process ends, however that happens.
+    pub(crate) fn spawn(target: Target, options: &ServerOptions) -> Result<Self, LoadError> {
         let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
-        let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-        let mut child = Command::new(program)
-            .args(["serve", target.name()])
-            .args(["--core", &core.to_string()])
-            .args(["--spin-us", &spin_us.to_string()])
-            .args(["--io", io.name()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .map_err(|error| failed(error.to_string()))?;
-        let stdin = child.stdin.take();
-        let lines = lines_of(child.stdout.take());
-        let process = Process { child, stdin, lines };
-        let addresses = match process.lines.recv_timeout(READY_TIMEOUT) {
+        let mut arguments = vec!["serve".to_owned(), target.name().to_owned()];
+        arguments.extend(options.arguments());
+        let process = Process::start(&arguments).map_err(|error| failed(error.to_string()))?;
+        let addresses = match process.answer(READY_TIMEOUT) {
             Ok(line) => serde_json::from_str(&line).map_err(|error| failed(error.to_string()))?,
             Err(RecvTimeoutError::Timeout) => {
                 return Err(failed("it was not ready within 10 s".into()));
@@ -150,15 +170,28 @@ impl Server {
         };
         Ok(Self {
             addresses,
-            account: Account::Process(process.child.id()),
+            account: Account::Process(process.id()),
             origin: Origin::Spawned(process),
+        })
+    }
+
+    /// Where it can be reached over a transport.
+    pub(crate) fn endpoint(&self, transport: Transport) -> Result<Endpoint, LoadError> {
+        self.addresses.endpoint(transport).ok_or_else(|| {
+            LoadError::Usage(format!(
+                "the server has no {} address; see --transport",
+                transport.name()
+            ))
         })
     }
 
     /// What it has sent so far; `None` if it does not say.
     pub(crate) fn sends(&mut self) -> Option<SendTotals> {
         match &mut self.origin {
-            Origin::Spawned(process) => process.sends(),
+            Origin::Spawned(process) => {
+                process.tell("").ok()?;
+                serde_json::from_str(&process.answer(ANSWER_TIMEOUT).ok()?).ok()
+            }
             Origin::Foreign | Origin::Embedded => None,
         }
     }
@@ -176,50 +209,4 @@ pub(crate) struct SendTotals {
     pub(crate) sends: u64,
     /// Bytes they took along.
     pub(crate) bytes: u64,
-}
-
-/// A server's process. A server ends when its standard input does.
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
-}
-
-impl Process {
-    fn sends(&mut self) -> Option<SendTotals> {
-        self.stdin.as_mut()?.write_all(b"\n").ok()?;
-        let line = self.lines.recv_timeout(ANSWER_TIMEOUT).ok()?;
-        serde_json::from_str(&line).ok()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.stdin.take());
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(5));
-        }
-        // It does not end by itself; whether killing it succeeds, nothing more can be done.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The lines of a server's standard output.
-fn lines_of(stream: Option<ChildStdout>) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let lines = stream.into_iter().flat_map(|stream| BufReader::new(stream).lines());
-        for line in lines.map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }

@@ -8,13 +8,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::{MeasureRequest, ResultFiles, ServerSource};
 use crate::error::LoadError;
+use crate::idle;
 use crate::latency::Latencies;
 use crate::machine::Machine;
 use crate::pinning;
 use crate::quantity::Rate;
-use crate::report::{Cores, RunRecord};
-use crate::run::{self, RunOptions};
-use crate::server::Server;
+use crate::report::{Conditions, Cores, RunRecord};
+use crate::run::{self, Progress, RunOptions};
+use crate::server::{Server, ServerOptions};
 use crate::table;
 use crate::workload::{Case, Overrides, Workload};
 
@@ -23,30 +24,33 @@ pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
     let cpus = pinning::allowed_cores().len();
     // The server's core is watched like the load's: the meter's own wake-ups change what a parked
     // server costs, so that it has to be there for every server or for none.
-    let server_core = match request.source {
-        ServerSource::Spawn { .. } => Some(request.server_core),
-        ServerSource::Running { pid, .. } => pid.and_then(pinning::pinned_core),
+    let server_cores = match &request.source {
+        ServerSource::Spawn(options) => options.cores.clone(),
+        ServerSource::Running { pid, .. } => {
+            pid.and_then(pinning::pinned_core).into_iter().collect()
+        }
     };
+    let watched_cores = server_cores.iter().copied().chain([request.load_core]).collect();
     let mut session = Session {
         runs: Runs {
             options: RunOptions {
                 target: request.target,
                 warmup: request.warmup,
                 duration: request.duration,
-                watched_cores: [server_core, Some(request.load_core)]
-                    .into_iter()
-                    .flatten()
-                    .collect(),
+                watched_cores,
             },
-            cores: Cores { server_core, load_core: request.load_core },
-            machine: Machine::look(cpus),
+            conditions: Conditions {
+                cores: Cores::new(server_cores, request.load_core),
+                shards: request.source.shards(),
+                machine: Machine::look(cpus),
+            },
             count: 0,
         },
         results: Results::open(&request.files)?,
         request,
     };
     // Every thread started from here on stays on this core; a spawned server moves to its own.
-    pinning::pin_to(request.load_core)?;
+    pinning::pin_to(&[request.load_core])?;
     session.run_all()?;
     session.results.finish()
 }
@@ -79,10 +83,15 @@ impl Session<'_> {
     fn run_cases(&mut self, workload: Workload, overrides: &Overrides) -> Result<(), LoadError> {
         let cases = workload.cases(overrides);
         for (at, case) in cases.iter().enumerate() {
-            let mut server = self.server()?;
+            let mut server = self.server(workload, case)?;
             let (mut record, latencies) = self.runs.run(workload, case, &mut server)?;
             if let (true, Some(without)) = (case.shape.stalled > 0, self.results.records.last()) {
                 record.compare_with(without);
+            }
+            if let Some(first) =
+                self.results.records.iter().find(|run| record.is_stated_against(run))
+            {
+                record.state_against(first);
             }
             self.results.add(record, &latencies, cases.len() > 1 || at > 0)?;
         }
@@ -90,10 +99,13 @@ impl Session<'_> {
     }
 
     /// A server for the next run: a new one, so that no run inherits another's memory and state.
-    fn server(&self) -> Result<Server, LoadError> {
+    fn server(&self, workload: Workload, case: &Case) -> Result<Server, LoadError> {
         match &self.request.source {
-            ServerSource::Spawn { spin_us, io } => {
-                Server::spawn(self.request.target, self.request.server_core, *spin_us, *io)
+            ServerSource::Spawn(options) => {
+                let connections_max =
+                    (workload == Workload::S).then(|| idle::connections_wanted(case.shape.fan_out));
+                let options = ServerOptions { connections_max, ..options.clone() };
+                Server::spawn(self.request.target, &options)
             }
             ServerSource::Running { addresses, pid } => {
                 Ok(Server::running(addresses.clone(), *pid))
@@ -106,10 +118,8 @@ impl Session<'_> {
 pub(crate) struct Runs {
     /// How to run.
     pub(crate) options: RunOptions,
-    /// Where.
-    pub(crate) cores: Cores,
-    /// On what.
-    pub(crate) machine: Machine,
+    /// Where, and on what.
+    pub(crate) conditions: Conditions,
     /// Runs done, for their names.
     pub(crate) count: u64,
 }
@@ -124,19 +134,30 @@ impl Runs {
     ) -> Result<(RunRecord, Latencies), LoadError> {
         self.count += 1;
         let name = format!("loadgen/{}/{}", std::process::id(), self.count);
-        let bar = progress_bar(&format!(
-            "{} {} {}",
-            self.options.target.name(),
-            workload.name(),
-            case.label
-        ));
-        let measurement = run::measure(case, &self.options, server, &name, &mut |share| {
-            bar.set_position((share * 1_000.0) as u64);
-        });
+        let text = format!("{} {} {}", self.options.target.name(), workload.name(), case.label);
+        let bar = progress_bar(&text);
+        let target = self.options.target;
+        let measurement = if workload == Workload::S {
+            let mut watch = |share: f64| bar.set_position((share * 1_000.0) as u64);
+            idle::measure(case, target, server, &name, &mut watch)
+        } else {
+            run::measure(case, &self.options, server, &name, &mut |progress| {
+                let share = match progress {
+                    Progress::Bound(share) => {
+                        bar.set_message(format!("{text}: binding topics"));
+                        share
+                    }
+                    Progress::Passed(share) => {
+                        bar.set_message(text.clone());
+                        share
+                    }
+                };
+                bar.set_position((share * 1_000.0) as u64);
+            })
+        };
         bar.finish_and_clear();
         let measurement = measurement?;
-        let record =
-            RunRecord::new(workload, case, &self.options, &measurement, self.cores, &self.machine);
+        let record = RunRecord::new(workload, case, &self.options, &measurement, &self.conditions);
         Ok((record, measurement.latencies))
     }
 }

@@ -1,16 +1,23 @@
 //! What the generator writes at the start of every payload, and reads back at the other end.
 //!
-//! `counter u64, intended_ns u64`, little endian, and behind them `sent_ns u64` where the payload
-//! has room for it. The counter is the publisher's own, from 0, so order and completeness are
-//! checked without trusting any number that the system under test assigns.
+//! `number u64, intended_ns u64`, little endian, and behind them `sent_ns u64` where the payload
+//! has room for it. The number's upper 24 bits are the publisher's own number of the topic, the
+//! lower 40 the message's own within that topic, both from 0, so order and completeness are checked
+//! without trusting any number that the system under test assigns.
 
-/// Bytes of counter and intended time: the smallest payload.
+/// Bytes of number and intended time: the smallest payload.
 pub(crate) const STAMP_BYTES: usize = 16;
+/// Topics a publisher may have.
+pub(crate) const TOPICS_MAX: u32 = 1 << 24;
+/// Bits of the number that are the message's.
+const COUNTER_BITS: u32 = 40;
 
 /// The stamp of one message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Stamp {
-    /// The message's number at its publisher, from 0.
+    /// The publisher's topic, from 0; below [`TOPICS_MAX`].
+    pub(crate) topic: u32,
+    /// The message's number within it, from 0; below 2^40.
     pub(crate) counter: u64,
     /// When it was meant to be sent; at an unlimited rate, when it was.
     pub(crate) intended_ns: u64,
@@ -22,10 +29,12 @@ impl Stamp {
     /// Reads the stamp of a payload; `None` if it is too short to be one of ours.
     #[inline]
     pub(crate) fn read(payload: &[u8]) -> Option<Self> {
-        let (counter, rest) = payload.split_first_chunk()?;
+        let (number, rest) = payload.split_first_chunk()?;
+        let number = u64::from_le_bytes(*number);
         let (intended_ns, rest) = rest.split_first_chunk()?;
         Some(Self {
-            counter: u64::from_le_bytes(*counter),
+            topic: (number >> COUNTER_BITS) as u32,
+            counter: number & ((1 << COUNTER_BITS) - 1),
             intended_ns: u64::from_le_bytes(*intended_ns),
             sent_ns: rest.first_chunk().map(|sent| u64::from_le_bytes(*sent)),
         })
@@ -34,10 +43,10 @@ impl Stamp {
     /// Writes the stamp to the start of a payload, as far as it has room.
     #[inline]
     pub(crate) fn write(&self, payload: &mut [u8]) {
-        let Some((counter, rest)) = payload.split_first_chunk_mut() else {
+        let Some((number, rest)) = payload.split_first_chunk_mut() else {
             return;
         };
-        *counter = self.counter.to_le_bytes();
+        *number = (u64::from(self.topic) << COUNTER_BITS | self.counter).to_le_bytes();
         let Some((intended_ns, rest)) = rest.split_first_chunk_mut() else {
             return;
         };
@@ -52,7 +61,12 @@ impl Stamp {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp { counter: 7, intended_ns: 11, sent_ns: Some(13) };
+    const STAMP: Stamp = Stamp {
+        topic: TOPICS_MAX - 1,
+        counter: (1 << COUNTER_BITS) - 1,
+        intended_ns: 11,
+        sent_ns: Some(13),
+    };
 
     #[test]
     fn a_stamp_reads_back_what_was_written() {

@@ -13,10 +13,11 @@ use rustix::event::{Timespec, epoll};
 
 use crate::clock;
 use crate::connection::{Connection, Received};
+use crate::delivery_check::DeliveryCheck;
 use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
 use crate::latency::Latencies;
-use crate::sequence_check::{Faults, SequenceCheck};
+use crate::sequence_check::Faults;
 use crate::stamp::Stamp;
 use crate::target::{Framing, SubscriberEnd};
 
@@ -34,7 +35,7 @@ const QUIET_NS: u64 = 10_000_000_000;
 pub(crate) struct Recording {
     /// Intended times inside the measured interval.
     pub(crate) interval_ns: Range<u64>,
-    /// Every message whose counter has none of these bits.
+    /// Every message whose topic and counter together have none of these bits.
     pub(crate) sampling_mask: u64,
 }
 
@@ -54,57 +55,47 @@ pub(crate) struct SubscribersReport {
 }
 
 /// All subscribers of a run.
-pub(crate) struct Subscribers<F> {
+pub(crate) struct Subscribers<F, C> {
     ends: Vec<Subscriber<F>>,
-    /// How far each has come, beside each other so that the slowest is found quickly.
-    progress: Vec<u64>,
-    /// Each lane and the subscribers that belong to it.
-    lanes: Vec<(Arc<Lane>, Range<usize>)>,
+    check: C,
+    lanes: Vec<Arc<Lane>>,
     state: Arc<RunState>,
     payload_bytes: usize,
     recording: Recording,
     received: u64,
+    /// Payloads of a wrong length.
+    foreign: u64,
     report: SubscribersReport,
 }
 
 struct Subscriber<F> {
     connection: Connection,
     framing: F,
-    check: SequenceCheck,
-    /// Payloads of a wrong length.
-    foreign: u64,
-    lane: usize,
 }
 
-impl<F: Framing> Subscribers<F> {
-    /// Subscribers behind their handshakes, grouped by lane.
+impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
+    /// Subscribers behind their handshakes, in the order of their lanes.
     pub(crate) fn new(
-        lanes: Vec<(Arc<Lane>, Vec<SubscriberEnd<F>>)>,
+        ends: Vec<SubscriberEnd<F>>,
+        check: C,
+        lanes: Vec<Arc<Lane>>,
         state: Arc<RunState>,
         payload_bytes: usize,
         recording: Recording,
     ) -> Self {
-        let mut ends = Vec::new();
-        let mut ranges = Vec::new();
-        for (number, (lane, of_lane)) in lanes.into_iter().enumerate() {
-            let start = ends.len();
-            ends.extend(of_lane.into_iter().map(|end| Subscriber {
-                connection: end.connection,
-                framing: end.framing,
-                check: SequenceCheck::default(),
-                foreign: 0,
-                lane: number,
-            }));
-            ranges.push((lane, start..ends.len()));
-        }
+        let ends = ends
+            .into_iter()
+            .map(|end| Subscriber { connection: end.connection, framing: end.framing })
+            .collect();
         Self {
-            progress: vec![0; ends.len()],
             ends,
-            lanes: ranges,
+            check,
+            lanes,
             state,
             payload_bytes,
             recording,
             received: 0,
+            foreign: 0,
             report: SubscribersReport::default(),
         }
     }
@@ -201,18 +192,17 @@ impl<F: Framing> Subscribers<F> {
             Received::End => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
         };
         let now_ns = clock::now_ns();
-        let Self { ends, recording, report, payload_bytes, .. } = self;
+        let Self { ends, check, recording, report, payload_bytes, received, foreign, .. } = self;
         let end = &mut ends[index];
-        let before = end.check.received();
-        let (check, foreign) = (&mut end.check, &mut end.foreign);
         let mut on_payload = |payload: &[u8]| {
             let stamp = Stamp::read(payload).filter(|_| payload.len() == *payload_bytes);
             let Some(stamp) = stamp else {
                 *foreign += 1;
                 return;
             };
-            check.on_counter(stamp.counter);
-            if stamp.counter & recording.sampling_mask == 0
+            *received += 1;
+            check.on_stamp(index, &stamp);
+            if (u64::from(stamp.topic) + stamp.counter) & recording.sampling_mask == 0
                 && recording.interval_ns.contains(&stamp.intended_ns)
             {
                 let latency_ns = now_ns.saturating_sub(stamp.intended_ns);
@@ -225,8 +215,7 @@ impl<F: Framing> Subscribers<F> {
         end.framing
             .on_bytes(&buffer[..bytes], &mut on_payload)
             .map_err(|source| LoadError::Conversation { role: "subscriber", source })?;
-        self.progress[index] = end.check.next();
-        self.received += end.check.received() - before;
+        check.on_read_end(index);
         let reply = end.framing.take_reply();
         if !reply.is_empty() {
             end.connection.send_all(&reply, || self.state.is_given_up()).map_err(lost)?;
@@ -237,9 +226,7 @@ impl<F: Framing> Subscribers<F> {
     /// Lets the publisher of a lane and the measuring thread know how far things have come.
     #[inline]
     fn tell_progress(&self, lane: usize) {
-        let (lane, subscribers) = &self.lanes[lane];
-        let slowest = self.progress[subscribers.clone()].iter().min();
-        lane.window.on_delivered(slowest.copied().unwrap_or(0));
+        self.lanes[lane].window.on_delivered(self.check.delivered(lane));
         self.state.on_received(self.received);
     }
 
@@ -250,7 +237,7 @@ impl<F: Framing> Subscribers<F> {
         let nothing_comes = || {
             quiet_since_ns.is_some_and(|since| {
                 clock::now_ns() - since > QUIET_NS
-                    && self.lanes.iter().all(|(lane, _)| lane.total().is_some())
+                    && self.lanes.iter().all(|lane| lane.total().is_some())
             })
         };
         self.has_everything() || nothing_comes()
@@ -258,22 +245,17 @@ impl<F: Framing> Subscribers<F> {
 
     /// Whether every subscriber has come as far as its publisher, which has ended.
     fn has_everything(&self) -> bool {
-        self.lanes.iter().all(|(lane, subscribers)| {
-            lane.total().is_some_and(|total| {
-                self.progress[subscribers.clone()].iter().all(|next| *next >= total)
-            })
+        self.lanes.iter().enumerate().all(|(number, lane)| {
+            lane.total().is_some_and(|total| self.check.delivered(number) >= total)
         })
     }
 
     fn into_report(self) -> SubscribersReport {
         let mut report = self.report;
         report.received = self.received;
-        for end in &self.ends {
-            let total = self.lanes[end.lane].0.total().unwrap_or(0);
-            report.faults.add(&end.check.faults(total));
-            report.faults.foreign += end.foreign;
-            report.told_lost += end.framing.told_lost();
-        }
+        report.faults = self.check.faults(&self.lanes);
+        report.faults.foreign += self.foreign;
+        report.told_lost = self.ends.iter().map(|end| end.framing.told_lost()).sum();
         report
     }
 }

@@ -8,13 +8,17 @@ use crate::report::RunRecord;
 /// A table of runs, and what they were measured on.
 pub(crate) fn render(records: &[RunRecord]) -> String {
     let mut text = String::new();
+    let (idle, busy): (Vec<_>, Vec<_>) = records.iter().partition(|run| run.idle.clients.is_some());
     let (throughput, latency): (Vec<_>, Vec<_>) =
-        records.iter().partition(|run| run.rate.is_none());
+        busy.into_iter().partition(|run| run.rate.is_none());
     if !throughput.is_empty() {
         text += &format!("{}\n\n", throughput_table(&throughput));
     }
     if !latency.is_empty() {
         text += &format!("{}\n\n", latency_table(&latency));
+    }
+    if !idle.is_empty() {
+        text += &format!("{}\n\n", idle_table(&idle));
     }
     for run in records {
         for note in notes(run) {
@@ -37,6 +41,7 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
         "sent/s",
         "delivered/s",
         "per CPU-second",
+        "of the first",
         "user time",
         "per send",
         "RSS",
@@ -52,8 +57,40 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
                 count(run.sent_per_s),
                 count(run.received_per_s),
                 run.messages_per_cpu_s.map_or_else(dash, count),
+                run.first_run
+                    .and_then(|first| first.messages_per_cpu_s_ratio)
+                    .map_or_else(dash, |ratio| format!("{:.1} %", ratio * 100.0)),
                 run.user_ns_per_delivery.map_or_else(dash, |ns| format!("{ns:.0} ns")),
                 run.bytes_per_send.map_or_else(dash, |bytes| format!("{}B", count(bytes))),
+                run.server_rss_kb.map_or_else(dash, memory),
+                validity(run),
+            ],
+        );
+    }
+    table
+}
+
+fn idle_table(records: &[&RunRecord]) -> Table {
+    let mut table = table(&[
+        "idle clients",
+        "connected in",
+        "again in",
+        "user memory",
+        "kernel memory",
+        "RSS",
+        "valid",
+    ]);
+    let seconds = |time: Option<f64>| time.map_or_else(dash, |seconds| microseconds(seconds * 1e6));
+    let each = |bytes: Option<f64>| bytes.map_or_else(dash, |bytes| format!("{bytes:.0} B each"));
+    for run in records {
+        add_row(
+            &mut table,
+            [
+                name(run),
+                seconds(run.idle.connect_s),
+                seconds(run.idle.reconnect_s),
+                each(run.idle.user_bytes_per_client),
+                each(run.idle.kernel_bytes_per_client),
                 run.server_rss_kb.map_or_else(dash, memory),
                 validity(run),
             ],
@@ -91,16 +128,20 @@ fn latency_table(records: &[&RunRecord]) -> Table {
             ],
         );
         if run.send_latency_us.is_some() {
-            let [p50, p90, p99, p999, p9999, max] = percentiles(run.send_latency_us);
-            let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
-            let from = "send".to_owned();
-            add_row(
-                &mut table,
-                [name, size, rate, from, p50, p90, p99, p999, p9999, max, cpu, validity],
-            );
+            add_row(&mut table, further_row("send", run.send_latency_us));
+        }
+        if run.ack_latency_us.is_some() {
+            add_row(&mut table, further_row("to the ack", run.ack_latency_us));
         }
     }
     table
+}
+
+/// Another latency of the run in the row above.
+fn further_row(from: &str, latency: Option<LatencySummary>) -> [String; 12] {
+    let [p50, p90, p99, p999, p9999, max] = percentiles(latency);
+    let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
+    [name, size, rate, from.to_owned(), p50, p90, p99, p999, p9999, max, cpu, validity]
 }
 
 /// Dashes if nothing was recorded.
@@ -119,10 +160,14 @@ fn name(run: &RunRecord) -> String {
 /// What the figures were measured on.
 fn conditions(run: &RunRecord) -> String {
     let unknown = || "unknown".to_owned();
-    let server = run.cores.server_core.map_or_else(
-        || "the server wherever it runs".to_owned(),
-        |core| format!("the server on core {core}"),
-    );
+    let server = match run.cores.server_cores.as_slice() {
+        [] => "the server wherever it runs".to_owned(),
+        [core] => format!("the server on core {core}"),
+        cores => {
+            let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+            format!("the server on cores {}", cores.join(", "))
+        }
+    };
     format!(
         "CPU: {}, {} cores; Linux {}; {server}, the load on core {}; commit {}",
         run.machine.cpu_model.clone().unwrap_or_else(unknown),
@@ -145,6 +190,10 @@ fn notes(run: &RunRecord) -> Vec<String> {
             run.hiccups,
             run.hiccup_longest_us / 1e3
         ));
+    }
+    if let (Some(acked), Some(every)) = (run.acked, run.ack_every) {
+        let of = if every == 1 { String::new() } else { format!(" (one in {every})") };
+        notes.push(format!("{acked} of {} messages were acknowledged{of}, in order", run.sent));
     }
     if let Some(stalled) = run.stalled {
         notes.push(format!(

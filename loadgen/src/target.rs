@@ -11,6 +11,7 @@ pub(crate) mod native;
 use std::io;
 
 use clap::ValueEnum;
+use nexusd_wire::control::OverflowPolicy;
 
 use crate::batch::FrameTemplate;
 use crate::connection::{Connection, Endpoint};
@@ -96,14 +97,31 @@ pub(crate) struct PublisherEnd<F> {
 pub(crate) struct Introduction<'a> {
     /// Where the server listens.
     pub(crate) endpoint: &'a Endpoint,
-    /// The topic's number among those of this run, from 0.
+    /// The publisher's number among those of this run, from 0.
     pub(crate) lane: u32,
-    /// The topic's name.
-    pub(crate) topic: &'a str,
     /// Bytes of a payload.
     pub(crate) payload_bytes: usize,
-    /// Bytes the server may queue for a subscriber; `None` leaves it to the server.
+}
+
+/// What a subscriber asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wish<'a> {
+    /// Filters, all in one subscription.
+    pub(crate) filters: &'a [&'a str],
+    /// Bytes the server may queue for it; `None` leaves it to the server.
     pub(crate) queue_bytes: Option<u64>,
+    /// What happens when they are used up; `None` leaves it to the server.
+    pub(crate) policy: Option<OverflowPolicy>,
+}
+
+/// The topics of a publisher, by their numbers.
+pub(crate) struct TopicNames<'a> {
+    /// How many.
+    pub(crate) count: u32,
+    /// The name of each.
+    pub(crate) name: &'a dyn Fn(u32) -> String,
+    /// Is told now and then which share of them is bound.
+    pub(crate) watch: &'a mut dyn FnMut(f64),
 }
 
 impl Target {
@@ -111,10 +129,11 @@ impl Target {
     pub(crate) fn subscribe(
         self,
         introduction: &Introduction<'_>,
+        wish: &Wish<'_>,
     ) -> Result<SubscriberEnd<native::NativeFraming>, LoadError> {
         let connection = self.open(introduction)?;
         let framing = match self {
-            Self::Nexusd => native::subscribe(&connection, introduction),
+            Self::Nexusd => native::subscribe(&connection, introduction, wish),
             Self::Pump | Self::Relay => {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Subscriber, introduction)
             }
@@ -127,10 +146,11 @@ impl Target {
     pub(crate) fn publish(
         self,
         introduction: &Introduction<'_>,
+        topics: &mut TopicNames<'_>,
     ) -> Result<PublisherEnd<native::NativeFraming>, LoadError> {
         let connection = self.open(introduction)?;
         let framing = match self {
-            Self::Nexusd => native::publish(&connection, introduction),
+            Self::Nexusd => native::publish(&connection, introduction, topics),
             Self::Pump | Self::Relay => {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Publisher, introduction)
             }

@@ -3,9 +3,14 @@
 //! A workload is turned into cases: one case is one run with one size, rate, fan-out and transport,
 //! and one line of the result. What the command line says overrides what the workload says.
 
+use std::num::NonZeroU64;
+
 use clap::ValueEnum;
 
+use crate::policy::Policy;
 use crate::quantity::Rate;
+use crate::topic_tree::{ROOM_SUBSCRIBERS, TopicTree};
+use crate::topic_walk::Order;
 
 /// Messages undelivered at a time at an unlimited rate, unless told otherwise.
 const WINDOW: u64 = 8_192;
@@ -21,6 +26,15 @@ const LATENCY_RATES: [u64; 3] = [10_000, 100_000, 1_000_000];
 /// Sparse workload.
 const SPARSE_RATE: u64 = 20_000;
 const SPARSE_FAN_OUTS: [usize; 2] = [1, 64];
+/// Many-topics workload.
+const TOPICS: [u32; 3] = [1, 1_000, 1_000_000];
+const ORDERS: [Order; 3] = [Order::RoundRobin, Order::Random, Order::Zipf];
+/// Idle clients.
+const CLIENTS: usize = 10_000;
+/// Workload of many filters: rooms that have filters, and of them those that have messages. What ten
+/// times the filters cost is seen between the first two, what ten times the topics cost between the
+/// last two.
+const ROOMS: [(u32, u32); 3] = [(2_500, 2_500), (25_000, 2_500), (25_000, 25_000)];
 
 /// A standing workload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -50,6 +64,15 @@ pub(crate) enum Workload {
     /// 16 subscribers of which one stalls, beside the same run without it.
     #[value(name = "B")]
     B,
+    /// One publisher over very many topics to one subscriber with a wildcard.
+    #[value(name = "K")]
+    K,
+    /// One publisher over very many topics to 100 subscribers with very many filters.
+    #[value(name = "W")]
+    W,
+    /// Very many idle clients, dropped all at once and connected again.
+    #[value(name = "S")]
+    S,
 }
 
 /// TCP or unix socket.
@@ -66,12 +89,16 @@ pub(crate) enum Transport {
 /// Who publishes to whom.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
-    /// Publishers, each with a topic of its own.
+    /// Publishers, each with topics of its own.
     pub(crate) publishers: usize,
-    /// Subscribers of each topic that read.
+    /// Subscribers of each publisher that read.
     pub(crate) fan_out: usize,
-    /// Subscribers of each topic that do not read while the others are measured.
+    /// Subscribers of each publisher that do not read while the others are measured.
     pub(crate) stalled: usize,
+    /// The topics of a publisher, and who gets which.
+    pub(crate) tree: TopicTree,
+    /// In which order a publisher goes over them.
+    pub(crate) order: Order,
 }
 
 /// One run.
@@ -91,6 +118,10 @@ pub(crate) struct Case {
     pub(crate) window: u64,
     /// How the clients connect: never [`Transport::Both`].
     pub(crate) transport: Transport,
+    /// An acknowledgement is wanted of one message of this many.
+    pub(crate) ack_every: Option<NonZeroU64>,
+    /// What subscribers ask to happen when their queues are full; `None` leaves it to the server.
+    pub(crate) policy: Option<Policy>,
 }
 
 /// What the command line says instead of the workload.
@@ -108,6 +139,16 @@ pub(crate) struct Overrides {
     pub(crate) transport: Option<Transport>,
     /// Fan-outs of the sparse workload.
     pub(crate) fan_outs: Vec<usize>,
+    /// Topics of the many-topics workload.
+    pub(crate) topics: Vec<u32>,
+    /// Orders in which they are gone over.
+    pub(crate) orders: Vec<Order>,
+    /// An acknowledgement is wanted of one message of this many.
+    pub(crate) ack_every: Option<NonZeroU64>,
+    /// Overflow policy of subscribers.
+    pub(crate) policy: Option<Policy>,
+    /// Idle clients.
+    pub(crate) clients: Option<usize>,
 }
 
 impl Workload {
@@ -122,11 +163,20 @@ impl Workload {
             Self::P => "P",
             Self::L => "L",
             Self::B => "B",
+            Self::K => "K",
+            Self::W => "W",
+            Self::S => "S",
         }
     }
 
     fn shapes(self, overrides: &Overrides) -> Vec<Shape> {
-        let fan_out = |fan_out| Shape { publishers: 1, fan_out, stalled: 0 };
+        let fan_out = |fan_out| Shape {
+            publishers: 1,
+            fan_out,
+            stalled: 0,
+            tree: TopicTree::Single,
+            order: Order::RoundRobin,
+        };
         match self {
             Self::T1 | Self::L => vec![fan_out(1)],
             Self::T2 => vec![Shape { publishers: 8, ..fan_out(1) }],
@@ -136,6 +186,31 @@ impl Workload {
             Self::P if overrides.fan_outs.is_empty() => SPARSE_FAN_OUTS.map(fan_out).to_vec(),
             Self::P => overrides.fan_outs.iter().copied().map(fan_out).collect(),
             Self::B => vec![fan_out(15), Shape { stalled: 1, ..fan_out(15) }],
+            Self::S => vec![fan_out(overrides.clients.unwrap_or(CLIENTS))],
+            Self::K => {
+                let shape =
+                    |topics, order| Shape { tree: TopicTree::Wide { topics }, order, ..fan_out(1) };
+                let orders = or(&overrides.orders, &ORDERS);
+                let mut shapes = Vec::new();
+                for topics in or(&overrides.topics, &TOPICS) {
+                    // Over one topic there is one order.
+                    let orders = if topics == 1 { &orders[..1] } else { &orders };
+                    shapes.extend(orders.iter().map(|order| shape(topics, *order)));
+                }
+                shapes
+            }
+            Self::W => {
+                let shape = |rooms, lively, order| Shape {
+                    tree: TopicTree::Rooms { rooms, lively },
+                    order,
+                    ..fan_out(ROOM_SUBSCRIBERS)
+                };
+                let mut shapes = Vec::new();
+                for order in or(&overrides.orders, &[Order::Random]) {
+                    shapes.extend(ROOMS.map(|(rooms, lively)| shape(rooms, lively, order)));
+                }
+                shapes
+            }
         }
     }
 
@@ -172,7 +247,14 @@ impl Workload {
                 for rate in self.rates(overrides) {
                     for shape in self.shapes(overrides) {
                         cases.push(Case {
-                            label: label(shape, transport),
+                            label: match self {
+                                Self::S => format!(
+                                    "{} idle clients, {}",
+                                    grouped(shape.fan_out),
+                                    transport.name()
+                                ),
+                                _ => label(shape, transport),
+                            },
                             shape,
                             size: *size,
                             rate,
@@ -181,12 +263,21 @@ impl Workload {
                                 .window
                                 .unwrap_or_else(|| default_window(*size, shape)),
                             transport,
+                            ack_every: overrides.ack_every,
+                            policy: overrides.policy,
                         });
                     }
                 }
             }
         }
         cases
+    }
+}
+
+impl Shape {
+    /// Deliveries of each message to subscribers that read.
+    pub(crate) fn copies(&self) -> usize {
+        self.tree.copies(self.fan_out)
     }
 }
 
@@ -208,7 +299,38 @@ fn label(shape: Shape, transport: Transport) -> String {
         0 => String::new(),
         stalled => format!(" + {stalled} stalled"),
     };
-    format!("{publishers} → {subscribers}{stalled}, {transport}")
+    let topics = match shape.tree {
+        TopicTree::Single => String::new(),
+        TopicTree::Wide { topics: 1 } => ", 1 topic".to_owned(),
+        TopicTree::Wide { topics } => {
+            format!(", {} topics {}", grouped(topics as usize), shape.order.name())
+        }
+        tree @ TopicTree::Rooms { .. } => format!(
+            ", {} filters, {} topics {}",
+            grouped(tree.filters(shape.fan_out)),
+            grouped(tree.topics() as usize),
+            shape.order.name()
+        ),
+    };
+    format!("{publishers} → {subscribers}{stalled}{topics}, {transport}")
+}
+
+/// What the command line gives, or else what the workload does.
+fn or<T: Clone>(given: &[T], default: &[T]) -> Vec<T> {
+    if given.is_empty() { default.to_vec() } else { given.to_vec() }
+}
+
+/// `1000000` → `1,000,000`.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// The same for every target: it follows from size and fan-out alone.
@@ -216,7 +338,7 @@ fn default_window(size: usize, shape: Shape) -> u64 {
     let frame = size as u64 + FRAME_OVERHEAD;
     WINDOW
         .min(WINDOW_BYTES / frame)
-        .min(WINDOW_BYTES_ALL / frame / shape.fan_out as u64)
+        .min(WINDOW_BYTES_ALL / frame / shape.copies() as u64)
         .max(2 * shape.publishers as u64)
 }
 
@@ -253,6 +375,34 @@ mod tests {
         let stalled: Vec<usize> = cases.iter().map(|case| case.shape.stalled).collect();
         assert_eq!(stalled, [0, 1]);
         assert_eq!(cases[0].shape.fan_out, cases[1].shape.fan_out);
+    }
+
+    #[test]
+    fn many_topics_are_gone_over_in_three_orders_and_one_topic_in_one() {
+        let labels = |overrides: &Overrides| -> Vec<String> {
+            Workload::K.cases(overrides).into_iter().map(|case| case.label).collect()
+        };
+        let all = labels(&Overrides::default());
+        assert_eq!(all.len(), 7);
+        assert_eq!(all[0], "1 → 1, 1 topic, tcp");
+        assert_eq!(all[6], "1 → 1, 1,000,000 topics zipf, tcp");
+        let some = Overrides {
+            topics: vec![1, 50_000],
+            orders: vec![Order::Random],
+            ..Overrides::default()
+        };
+        assert_eq!(labels(&some), ["1 → 1, 1 topic, tcp", "1 → 1, 50,000 topics random, tcp"]);
+    }
+
+    #[test]
+    fn ten_times_the_filters_are_measured_with_the_same_topics_and_with_ten_times_as_many() {
+        let cases = Workload::W.cases(&Overrides::default());
+        let sizes: Vec<_> = cases
+            .iter()
+            .map(|case| (case.shape.tree.filters(100), case.shape.tree.topics()))
+            .collect();
+        assert_eq!(sizes, [(10_000, 10_000), (100_000, 10_000), (100_000, 100_000)]);
+        assert!(cases.iter().all(|case| case.shape.copies() == 2 && case.window == 8_192));
     }
 
     #[test]

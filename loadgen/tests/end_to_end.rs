@@ -134,11 +134,124 @@ fn a_stalled_subscriber_is_told_exactly_what_it_lost() {
 }
 
 #[test]
+fn very_many_topics_keep_their_order_in_every_order_of_publishing() {
+    for target in ["nexusd", "relay"] {
+        let runs = runs(&format!("--target {target} --workload K --topics 1,20k"));
+        let topics: Vec<_> = runs.iter().map(|run| run["topics"].as_u64()).collect();
+        assert_eq!(topics, [Some(1), Some(20_000), Some(20_000), Some(20_000)]);
+        for run in &runs {
+            assert_loss_free(run);
+            assert_eq!(run["valid"], true, "{run}");
+        }
+        let orders: Vec<_> = runs.iter().map(|run| run["order"].as_str()).collect();
+        assert_eq!(orders[1..], [Some("round-robin"), Some("random"), Some("zipf")]);
+        assert!(runs[0]["first_run"].is_null());
+        let share = &runs[3]["first_run"]["messages_per_cpu_s_ratio"];
+        assert!(share.as_f64() > Some(0.0), "{share}");
+    }
+}
+
+#[test]
+fn every_message_reaches_exactly_two_of_a_hundred_subscribers() {
+    let runs = runs("--workload W --rate 20k");
+    let sizes: Vec<_> =
+        runs.iter().map(|run| (run["filters"].as_u64(), run["topics"].as_u64())).collect();
+    let [few, many] = [Some(10_000), Some(100_000)];
+    assert_eq!(sizes, [(few, few), (many, few), (many, many)]);
+    for run in &runs {
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        // Each message of the interval, by its intended time, is delivered twice.
+        assert_eq!(run["latency_us"]["count"], 20_000, "{run}");
+    }
+}
+
+#[test]
+fn every_message_that_asks_is_acknowledged_in_its_turn() {
+    for workload in ["T1", "T2", "K --topics 500"] {
+        for every in [1, 7] {
+            let runs = runs(&format!("--workload {workload} --rate 4k --ack {every}"));
+            for run in runs {
+                assert_loss_free(&run);
+                assert_eq!(run["valid"], true, "{run}");
+                // Of several publishers' messages, each one's first asks.
+                let sent = run["sent"].as_u64().expect("a count");
+                let publishers = run["publishers"].as_u64().expect("a count");
+                let asked = sent.div_ceil(every)..=sent.div_ceil(every) + publishers - 1;
+                let acked = run["acked"].as_u64().expect("a count");
+                assert!(asked.contains(&acked), "{run}");
+                assert!(run["ack_latency_us"]["count"].as_u64() > Some(0), "{run}");
+            }
+        }
+    }
+    let unlimited = &runs("--workload T1 --ack")[0];
+    assert_eq!(unlimited["acked"], unlimited["sent"]);
+    assert!(unlimited["ack_latency_us"].is_null());
+    assert!(runs("--workload T1")[0]["acked"].is_null());
+}
+
+#[test]
+fn a_policy_is_passed_on_or_refused_in_the_daemons_own_words() {
+    for policy in ["drop-oldest", "drop-newest", "block", "disconnect"] {
+        let output = loadgen(&format!(
+            "--workload T1 --policy {policy} --duration 200ms --warmup 100ms --json -"
+        ));
+        if output.status.success() {
+            let run: Value = serde_json::from_slice(&output.stdout).expect("a JSON object");
+            assert_eq!(run["policy"], policy);
+            assert_loss_free(&run);
+            continue;
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(errors.contains("the server refused"), "{errors}");
+        assert!(matches!(policy, "drop-newest" | "disconnect"), "{policy}: {errors}");
+    }
+}
+
+#[test]
+fn idle_clients_all_come_back_and_each_gets_its_message() {
+    for transport in ["tcp", "unix"] {
+        // More than one process of them.
+        let run = &runs(&format!("--workload S --clients 3k --transport {transport}"))[0];
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        assert_eq!(run["clients"], 3_000);
+        assert_eq!(run["sent"], 3_000);
+        for figure in ["connect_s", "reconnect_s", "user_bytes_per_client"] {
+            assert!(run[figure].as_f64() > Some(0.0), "{figure} in {run}");
+        }
+    }
+}
+
+#[test]
+fn idle_clients_end_with_the_generator_even_if_it_is_killed() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("its address");
+    let mut generator = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+        .args(["--workload", "S", "--clients", "1", "--load-core", &cores().1])
+        .args(["--addr", &address.to_string()])
+        .spawn()
+        .expect("the program starts");
+    // The client says hello and gets no answer, so that everybody waits.
+    let (mut client, _) = listener.accept().expect("a client");
+    let mut hello = [0; 48];
+    client.read_exact(&mut hello).expect("a hello");
+    generator.kill().expect("it can be killed");
+    generator.wait().expect("it ends");
+    // The connection ends when the process of clients does.
+    drop(std::io::copy(&mut client, &mut std::io::sink()));
+}
+
+#[test]
 fn bad_flags_end_with_one_sentence_and_code_2() {
     for arguments in [
         "--workload T1 --size 8",
         "--workload T1 --addr not-an-address",
         "--workload B --target pump",
+        "--workload T1 --topics 7",
+        "--workload W --target relay",
+        "--workload T1 --target relay --ack",
     ] {
         let output = loadgen(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");

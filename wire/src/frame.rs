@@ -190,6 +190,12 @@ impl FrameCutter {
         self.stash.len() >= wanted
     }
 
+    /// The frame lent last was not taken: its owner feeds its `stride` bytes again, before what
+    /// follows it.
+    pub fn give_back(&mut self, stride: usize) {
+        self.position -= stride as u64;
+    }
+
     /// Tells the cutter that `bytes` of the stream were taken by somebody else: the rest of a frame
     /// reported as [`Cut::Large`].
     pub fn skipped(&mut self, bytes: usize) {

@@ -30,7 +30,8 @@ Prints, per workload and measure, the ratio of this tree to the other: the media
 difference. Workload B also compares this tree's runs with and without the stalled subscriber.
 
   --against WHAT   a revision, for example HEAD or main~3; or relay, or pump
-  --workload NAME  T1 (default), T2, F16, F64, F1000, P, L, B; may be repeated
+  --workload NAME  T1 (default), T2, F16, F64, F1000, P, L, B, K, W; may be repeated; B
+                   and W not against relay or pump
   --pairs N        pairs of runs, 20 unless told
   --size BYTES     payload, 128 unless told
   --rate N         messages per second, for latency: as in the load generator
@@ -196,6 +197,9 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
     }
     if arguments.workloads.is_empty() {
         arguments.workloads.push("T1".to_owned());
+    }
+    if arguments.workloads.iter().any(|workload| workload.eq_ignore_ascii_case("S")) {
+        bail!("workload S has nothing per second; run `nexusd-loadgen --workload S` by itself");
     }
     Ok(Arguments { against, ..arguments })
 }
@@ -548,6 +552,13 @@ mod tests {
     fn a_revision_is_required() {
         let error = parse(lexopt::Parser::from_args(["--pairs", "5"])).expect_err("no revision");
         assert!(error.to_string().contains("--against HEAD"), "{error}");
+    }
+
+    #[test]
+    fn idle_clients_are_not_compared() {
+        let line = ["--against", "HEAD", "--workload", "T1,S"];
+        let error = parse(lexopt::Parser::from_args(line)).expect_err("nothing per second");
+        assert!(error.to_string().contains("--workload S"), "{error}");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
 
 /// Enough seeds to catch a slip before it is pushed; long runs are for `cargo xtask sim`.
 pub(crate) fn moderate() -> Result<()> {
-    simulator(false).args(["--nodes", "1", "--shards", "1", "--seeds", "3000", "--from", "1"]).run()
+    simulator(false).args(["--nodes", "1", "--shards", "4", "--seeds", "3000", "--from", "1"]).run()
 }
 
 /// Each deliberate mistake has to be found: a simulator that finds nothing proves nothing.

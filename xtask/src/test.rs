@@ -76,6 +76,12 @@ const STEPS: &[Step] = &[
         run: sim::planted_bugs,
     },
     Step {
+        name: "loom",
+        proves: "no order of two threads' steps loses a parcel or a wake-up between shards",
+        needs: &[],
+        run: loom,
+    },
+    Step {
         name: "python-example",
         proves: "docs/PROTOCOL.md is enough to write a client",
         needs: &[&tool::PYTHON],
@@ -229,6 +235,16 @@ fn docs() -> Result<()> {
 fn instructions() -> Result<()> {
     Invocation::cargo()
         .args(["run", "--release", "--locked", "--package", "nexusd-bench", "--bin", "nexusd-gate"])
+        .run()
+}
+
+fn loom() -> Result<()> {
+    // A folder of its own: the flag would have everything built anew.
+    Invocation::cargo()
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", repository::target().join("loom"))
+        .args(["test", "--locked", "--package", "nexusd-core", "--lib"])
+        .args(["--no-default-features", "models"])
         .run()
 }
 

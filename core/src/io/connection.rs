@@ -63,6 +63,9 @@ pub(super) struct Connection {
     /// A send found that the peer is gone, which is the reason from then on. What it had said before
     /// is still read.
     pub(super) is_gone: bool,
+    /// The receive came to the end of the stream, or failed, for that reason. Told once the service
+    /// has taken what came before.
+    pub(super) ended: bool,
     /// It stands in the line of those that are to be read (epoll).
     pub(super) in_line: bool,
     /// The service was told of the end.
@@ -86,6 +89,7 @@ impl Connection {
             sending: false,
             polling_writable: false,
             is_gone: false,
+            ended: false,
             in_line: false,
             told_closed: false,
         }
@@ -94,6 +98,11 @@ impl Connection {
     #[inline]
     pub(super) fn is_open(&self) -> bool {
         self.phase == Phase::Open
+    }
+
+    /// Whether it is over but for what the service has not taken yet.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.is_open() && self.paused && (self.ended || self.is_gone)
     }
 
     /// Whether the kernel still works on the connection.

@@ -7,6 +7,7 @@
 use crate::limits::SENDS_PER_TURN;
 use crate::shard::event::{ConnectionId, Event, Now};
 use crate::shard::output::Output;
+use crate::shard::routing::ShardIndex;
 
 /// A state machine that a driver can drive. Nothing in it blocks.
 pub trait Service {
@@ -26,6 +27,17 @@ pub trait Service {
     /// The memory the rest of a large frame of this connection goes to; `None` once it is complete
     /// or the connection is closing. Stays in place until `Landed` or `Closed`.
     fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]>;
+
+    /// Whether other shards have sent something: [`Event::Inbox`] is due. Asked each turn, and once
+    /// more before the loop sleeps.
+    fn has_mail(&self) -> bool {
+        false
+    }
+
+    /// Where a connection that was just accepted is to live; asked once for each.
+    fn place(&mut self) -> ShardIndex {
+        ShardIndex::default()
+    }
 
     /// When [`Event::Tick`] is due, in `Now::mono_us`.
     fn wake_at(&self) -> Option<u64>;

@@ -18,7 +18,6 @@ mod send;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
 
 use self::accept::ListenerSlot;
 use super::clock;
@@ -29,12 +28,16 @@ use super::gathered::Gathered;
 use super::kernel_poll::{Interest, KernelPoll};
 use super::lingering::{self, Lingering};
 use super::listener::Listener;
-use super::mailbox::CommandReceiver;
+use super::mailbox::{CommandReceiver, CommandSender};
+use super::neighbours::Neighbours;
 use super::operation::{self, Operation, SLOTS_MAX};
-use crate::limits::{COMMANDS_PER_TURN, EPOLL_BYTES_PER_TURN, LINGER_US, SENDS_PER_TURN};
+use crate::limits::{
+    ADOPTIONS_PER_TURN, COMMANDS_PER_TURN, EPOLL_BYTES_PER_TURN, LINGER_US, SENDS_PER_TURN,
+};
 use crate::metrics::Metrics;
-use crate::shard::event::{CloseReason, ConnectionId, Event, Now, PeerAddress};
+use crate::shard::event::{CloseReason, ConnectionId, Event, Now};
 use crate::shard::output::Output;
+use crate::shard::routing::ShardIndex;
 
 /// How a driver is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,8 +71,7 @@ pub struct EpollDriver {
     connections_max: usize,
     listeners: Vec<ListenerSlot>,
     commands: CommandReceiver,
-    /// Commands beyond a turn's share wait in the mailbox.
-    commands_left: bool,
+    neighbours: Neighbours,
     on_metrics: Box<dyn FnMut(Metrics) + Send>,
     spin_us: u64,
     now: Now,
@@ -77,7 +79,7 @@ pub struct EpollDriver {
     line: VecDeque<ConnectionId>,
     /// Long sends since the last turn, and the bytes that the sockets took.
     sent: Vec<(ConnectionId, usize)>,
-    /// Connections that the service closed since the last turn.
+    /// Connections that the service closed, or that came to their end, since the last turn.
     to_close: Vec<ConnectionId>,
     lingering: Lingering,
     counters: DriverCounters,
@@ -102,7 +104,7 @@ impl EpollDriver {
             connections_max: options.connections_max.min(SLOTS_MAX / 2),
             listeners: listeners.into_iter().map(ListenerSlot::new).collect::<io::Result<_>>()?,
             commands,
-            commands_left: false,
+            neighbours: Neighbours::default(),
             on_metrics,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
@@ -118,12 +120,11 @@ impl EpollDriver {
         Ok(driver)
     }
 
-    /// Takes in a connection that somebody else accepted.
-    pub fn adopt(&mut self, service: &mut impl Service, socket: OwnedFd, peer: PeerAddress) {
-        self.counters.accepted += 1;
-        let connection = self.connections.insert(socket);
-        service.on_event(self.now, Event::Opened { connection, peer });
-        self.change(service, connection, |connection| connection.receive = Receive::Shared);
+    /// Makes it the driver of one of several shards: `shards` are the mailboxes of all their drivers,
+    /// in order.
+    pub fn among(mut self, shard: ShardIndex, shards: Vec<CommandSender>) -> Self {
+        self.neighbours = Neighbours::of(shard, shards);
+        self
     }
 
     /// What was counted so far.
@@ -133,10 +134,7 @@ impl EpollDriver {
 
     /// Whether something waits that no report will announce.
     fn has_more_to_do(&self) -> bool {
-        self.commands_left
-            || !self.sent.is_empty()
-            || !self.to_close.is_empty()
-            || !self.line.is_empty()
+        !self.sent.is_empty() || !self.to_close.is_empty() || !self.line.is_empty()
     }
 
     /// The earliest time, of the service's and our own, at which something is to be done.
@@ -147,7 +145,7 @@ impl EpollDriver {
 
     /// Asks what is ready, and sleeps if `park` allows and nothing is to be done. Returns the number
     /// of reports.
-    fn look(&mut self, park: Park) -> io::Result<usize> {
+    fn look(&mut self, service: &impl Service, park: Park) -> io::Result<usize> {
         let deadline = match park {
             Park::Until(wake_at) if !self.has_more_to_do() => self.deadline(wake_at),
             _ => self.now.mono_us,
@@ -158,16 +156,27 @@ impl EpollDriver {
             let spin_until = deadline.min(now.saturating_add(self.spin_us));
             while now < spin_until {
                 let reports = self.enter(0)?;
-                if reports > 0 {
+                if reports > 0 || self.commands.has_mail(service) {
                     return Ok(reports);
                 }
                 now = clock::mono_us();
             }
         }
-        self.enter(match deadline {
-            u64::MAX => u64::MAX,
-            _ => deadline.saturating_sub(now),
-        })
+        match deadline {
+            u64::MAX => self.sleep(service, u64::MAX),
+            _ if deadline > now => self.sleep(service, deadline - now),
+            _ => self.enter(0),
+        }
+    }
+
+    /// Sleeps until something is ready or the doorbell rings, for `wait_us` at most, unless something
+    /// waits that another thread sent.
+    fn sleep(&mut self, service: &impl Service, wait_us: u64) -> io::Result<usize> {
+        self.commands.fall_asleep();
+        let has_mail = self.commands.has_mail(service);
+        let result = self.enter(if has_mail { 0 } else { wait_us });
+        self.commands.wake_up();
+        result
     }
 
     fn enter(&mut self, wait_us: u64) -> io::Result<usize> {
@@ -177,7 +186,7 @@ impl EpollDriver {
 
     /// Goes on with every connection that is ready, or that the last turn left something to do for.
     fn turn(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
-        let reports = self.look(park)?;
+        let reports = self.look(service, park)?;
         self.now = clock::now();
         self.tell_sent(service);
         self.close_asked(service);
@@ -198,7 +207,7 @@ impl EpollDriver {
                     let cost = self.accept(service, id.index as usize, bytes_left / 2);
                     bytes_left = bytes_left.saturating_sub(cost);
                 }
-                Some((Operation::Doorbell, _)) => self.commands_left = true,
+                // The doorbell has done its work: the mail is looked after in every turn.
                 _ => {}
             }
         }
@@ -235,17 +244,18 @@ impl EpollDriver {
         }
     }
 
-    fn take_commands(&mut self, service: &mut impl Service) {
-        if !self.commands_left {
-            return;
-        }
-        self.commands.answer();
+    /// Feeds what other threads sent.
+    fn take_mail(&mut self, service: &mut impl Service) {
         for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.pop() else {
-                self.commands_left = false;
-                return;
-            };
+            let Some(command) = self.commands.pop() else { break };
             service.on_event(self.now, Event::Command(command));
+        }
+        for _ in 0..ADOPTIONS_PER_TURN {
+            let Some((socket, peer)) = self.commands.pop_accepted() else { break };
+            self.adopt(service, socket, peer);
+        }
+        if service.has_mail() {
+            service.on_event(self.now, Event::Inbox);
         }
     }
 }
@@ -263,7 +273,7 @@ impl Driver for EpollDriver {
 
     fn wait(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
         self.turn(service, park)?;
-        self.take_commands(service);
+        self.take_mail(service);
         self.retry_accepts();
         if service.wake_at().is_some_and(|at| at <= self.now.mono_us) {
             service.on_event(self.now, Event::Tick);
@@ -275,9 +285,10 @@ impl Driver for EpollDriver {
         match output {
             Output::Send(id) => self.send(service, id),
             Output::Close(id) => self.ask_to_close(id),
-            Output::PauseReceive(id) => self.pause_receive(service, id),
+            Output::PauseReceive(id) => self.pause_receive(id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
+            Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
             Output::Metrics(mut metrics) => {
                 metrics.connections_refused += self.counters.refused;
@@ -288,9 +299,9 @@ impl Driver for EpollDriver {
     }
 
     fn finish(&mut self, service: &mut impl Service) -> io::Result<()> {
+        self.commands.close();
         let until = clock::mono_us() + LINGER_US;
         while !self.lingering.is_empty() && clock::mono_us() < until {
-            self.commands_left = false;
             self.turn(service, Park::Until(Some(until)))?;
             driver::drain_outputs(self, service);
         }

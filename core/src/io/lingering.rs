@@ -1,9 +1,12 @@
-//! Closed connections that are still read for a while.
+//! Connections that are over, but not at once: closed ones, and those whose peer is gone.
 //!
 //! Closing a TCP socket with unread bytes answers them with a reset, and a reset can destroy the frames
 //! we sent last on the peer's side. So a connection that the service ends is shut down for sending
 //! only, and what the peer still says is read and thrown away: until it ends too, up to
 //! [`LINGER_BYTES_MAX`] and for [`LINGER_US`].
+//!
+//! A connection whose peer is gone while the service has paused it has as long for the service to take
+//! what came before the end.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
@@ -19,7 +22,7 @@ use crate::shard::event::ConnectionId;
 /// Reads of leftover bytes from a socket that is closed in a hurry.
 const LAST_READS_MAX: usize = 64;
 
-/// The connections that linger.
+/// The connections that linger, and those that are held.
 #[derive(Default)]
 pub(super) struct Lingering {
     /// Each with the end of its time, the earliest first; some have ended before.
@@ -34,6 +37,11 @@ impl Lingering {
             // Fails only if the peer was faster, which the receive will tell.
             let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
         }
+        self.line.push_back((now_us + LINGER_US, id));
+    }
+
+    /// The peer is gone, but the service has not taken all it said: it has a while for that.
+    pub(super) fn hold(&mut self, id: ConnectionId, now_us: u64) {
         self.line.push_back((now_us + LINGER_US, id));
     }
 
@@ -53,7 +61,9 @@ impl Lingering {
         now_us: u64,
     ) -> Option<ConnectionId> {
         while let Some((until, id)) = self.line.front().copied() {
-            let lingers = connections.find(id).is_some_and(|slot| slot.phase == Phase::Lingering);
+            let lingers = connections
+                .find(id)
+                .is_some_and(|slot| slot.phase == Phase::Lingering || slot.is_leaving());
             if lingers && until > now_us {
                 return None;
             }

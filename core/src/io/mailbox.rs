@@ -1,23 +1,26 @@
-//! The way other threads reach a shard: a bounded queue of commands, and a doorbell.
+//! The way other threads reach a shard's loop: a bounded queue of commands, connections that another
+//! loop accepted for it, and its doorbell.
 //!
 //! Any number of threads send, one loop receives. Sending never blocks: a full queue hands the
 //! command back. Commands of one thread arrive in order.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
-use crossbeam_queue::ArrayQueue;
+use crossbeam_queue::{ArrayQueue, SegQueue};
 
 use super::doorbell::Doorbell;
-use crate::shard::event::Command;
+use super::driver::Service;
+use crate::shard::event::{Command, PeerAddress};
 
 /// Makes a mailbox that holds up to `capacity` commands (at least one). Fails when the kernel gives
 /// no eventfd.
 pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> {
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity.max(1)),
+        accepted: SegQueue::new(),
         doorbell: Doorbell::new()?,
         gone: AtomicBool::new(false),
     });
@@ -27,8 +30,20 @@ pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> 
 #[derive(Debug)]
 struct Shared {
     queue: ArrayQueue<Command>,
+    /// Bounded by the node's connections.
+    accepted: SegQueue<(OwnedFd, PeerAddress)>,
     doorbell: Doorbell,
     gone: AtomicBool,
+}
+
+impl Shared {
+    /// Of a loop that ends and a sender, at least one sees the other, so no connection stays behind.
+    fn drop_accepted_if_gone(&self) {
+        fence(Ordering::SeqCst);
+        if self.gone.load(Ordering::Acquire) {
+            while self.accepted.pop().is_some() {}
+        }
+    }
 }
 
 /// The senders' end.
@@ -48,6 +63,26 @@ impl CommandSender {
         self.shared.doorbell.ring();
         Ok(())
     }
+
+    /// Whether the loop has ended.
+    pub fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
+    /// Wakes the loop if it sleeps: there is something in its shard's inbox.
+    pub(super) fn ring(&self) {
+        self.shared.doorbell.ring();
+    }
+
+    /// Gives a connection that was accepted elsewhere to the loop. If that has ended, so does the
+    /// connection.
+    pub(super) fn hand_over(&self, socket: OwnedFd, peer: PeerAddress) {
+        if !self.shared.gone.load(Ordering::Acquire) {
+            self.shared.accepted.push((socket, peer));
+            self.shared.doorbell.ring();
+            self.shared.drop_accepted_if_gone();
+        }
+    }
 }
 
 /// The loop's end. Dropped with the loop, after which senders get their commands back.
@@ -62,9 +97,33 @@ impl CommandReceiver {
         self.shared.queue.pop()
     }
 
-    /// To be called before the commands that a ring announced are taken.
-    pub(super) fn answer(&self) {
-        self.shared.doorbell.answer();
+    /// Takes the next connection that another loop accepted for this one.
+    pub(super) fn pop_accepted(&self) -> Option<(OwnedFd, PeerAddress)> {
+        self.shared.accepted.pop()
+    }
+
+    /// Whether something waits that other threads sent: to the loop, or to its service.
+    pub(super) fn has_mail(&self, service: &impl Service) -> bool {
+        let shared = &self.shared;
+        let is_empty = shared.queue.is_empty() && shared.accepted.is_empty();
+        (!is_empty || service.has_mail()) && !shared.gone.load(Ordering::Relaxed)
+    }
+
+    /// From now on nothing is taken: senders get their commands back, and connections that are handed
+    /// over end.
+    pub(super) fn close(&self) {
+        self.shared.gone.store(true, Ordering::Release);
+        self.shared.drop_accepted_if_gone();
+    }
+
+    /// The loop is about to sleep. It has to look once more whether it [`Self::has_mail`].
+    pub(super) fn fall_asleep(&self) {
+        self.shared.doorbell.fall_asleep();
+    }
+
+    /// The loop does not sleep any more.
+    pub(super) fn wake_up(&self) {
+        self.shared.doorbell.wake_up();
     }
 
     /// What the loop's ring polls.
@@ -72,7 +131,7 @@ impl CommandReceiver {
         self.doorbell().as_raw_fd()
     }
 
-    /// What the loop watches: written to when a command was put in.
+    /// What the loop watches: written to when the loop sleeps and something is there for it.
     pub(super) fn doorbell(&self) -> BorrowedFd<'_> {
         self.shared.doorbell.descriptor()
     }
@@ -80,12 +139,15 @@ impl CommandReceiver {
 
 impl Drop for CommandReceiver {
     fn drop(&mut self) {
-        self.shared.gone.store(true, Ordering::Release);
+        self.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -97,6 +159,19 @@ mod tests {
         assert_eq!(receiver.pop(), Some(Command::Drain { deadline_us: 1 }));
         assert_eq!(receiver.pop(), Some(Command::Sample));
         assert_eq!(receiver.pop(), None);
+    }
+
+    #[test]
+    fn a_connection_for_a_loop_that_ended_ends_too() {
+        let (sender, receiver) = mailbox(2).expect("an eventfd");
+        let (early, its_peer) = UnixStream::pair().expect("sockets");
+        sender.hand_over(early.into(), PeerAddress::Unix);
+        drop(receiver);
+        let (late, anothers_peer) = UnixStream::pair().expect("sockets");
+        sender.hand_over(late.into(), PeerAddress::Unix);
+        for mut peer in [its_peer, anothers_peer] {
+            assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
+        }
     }
 
     #[test]

@@ -27,17 +27,19 @@ use super::driver::{self, Driver, Park, Service};
 use super::kernel_ring::{Completion, KernelRing};
 use super::lingering::{self, Lingering};
 use super::listener::Listener;
-use super::mailbox::CommandReceiver;
+use super::mailbox::{CommandReceiver, CommandSender};
+use super::neighbours::Neighbours;
 use super::operation::{self, Operation, SLOTS_MAX};
 use super::send_slots::SendSlots;
 use super::setup_error::SetupError;
 use crate::limits::{
-    ACCEPT_COST_BYTES, COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS,
-    RECEIVE_BYTES_PER_TURN,
+    ACCEPT_COST_BYTES, ADOPTIONS_PER_TURN, COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES,
+    RECEIVE_BUFFERS, RECEIVE_BYTES_PER_TURN,
 };
 use crate::metrics::Metrics;
 use crate::shard::event::{ConnectionId, Event, Now};
 use crate::shard::output::Output;
+use crate::shard::routing::ShardIndex;
 
 /// Looks at the queues between two looks at the clock, while spinning.
 const SPINS_PER_LOOK: u32 = 64;
@@ -105,15 +107,14 @@ pub struct UringDriver {
     connections_max: usize,
     listeners: Vec<ListenerSlot>,
     commands: CommandReceiver,
-    /// Commands beyond a turn's share wait in the mailbox.
-    commands_left: bool,
+    neighbours: Neighbours,
     on_metrics: Box<dyn FnMut(Metrics) + Send>,
     spin_us: u64,
     now: Now,
     /// Requests whose last completion is still to come.
     in_flight: usize,
     starved: Starved,
-    /// Connections that the service closed since the last turn.
+    /// Connections that the service closed, or that came to their end, since the last turn.
     to_close: Vec<ConnectionId>,
     lingering: Lingering,
     counters: DriverCounters,
@@ -147,7 +148,7 @@ impl UringDriver {
             connections_max: options.connections_max.min(SLOTS_MAX / 2),
             listeners: listeners.into_iter().map(ListenerSlot::new).collect(),
             commands,
-            commands_left: false,
+            neighbours: Neighbours::default(),
             on_metrics,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
@@ -164,6 +165,13 @@ impl UringDriver {
         driver
     }
 
+    /// Makes it the driver of one of several shards: `shards` are the mailboxes of all their drivers,
+    /// in order.
+    pub fn among(mut self, shard: ShardIndex, shards: Vec<CommandSender>) -> Self {
+        self.neighbours = Neighbours::of(shard, shards);
+        self
+    }
+
     /// What was counted so far.
     pub fn counters(&self) -> DriverCounters {
         self.counters
@@ -177,10 +185,7 @@ impl UringDriver {
 
     /// Whether something waits that no completion will announce.
     fn has_more_to_do(&mut self) -> bool {
-        self.commands_left
-            || !self.to_close.is_empty()
-            || !self.starved.is_empty()
-            || self.ring.completions() > 0
+        !self.to_close.is_empty() || !self.starved.is_empty() || self.ring.completions() > 0
     }
 
     /// The earliest time, of the service's and our own, at which something is to be done.
@@ -190,16 +195,16 @@ impl UringDriver {
     }
 
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.
-    fn submit_and_wait(&mut self, park: Park) -> io::Result<()> {
+    fn submit_and_wait(&mut self, service: &impl Service, park: Park) -> io::Result<()> {
         let deadline = match park {
             Park::Until(wake_at) if !self.has_more_to_do() => self.deadline(wake_at),
             _ => self.now.mono_us,
         };
         if deadline > self.now.mono_us && self.spin_us > 0 {
-            return self.spin_then_wait(deadline);
+            return self.spin_then_wait(service, deadline);
         }
         if deadline > self.now.mono_us {
-            self.enter(Some(time_until(deadline, self.now.mono_us)))
+            self.sleep(service, time_until(deadline, self.now.mono_us))
         } else if !self.ring.is_submitted() || self.ring.has_deferred_work() {
             self.enter(None)
         } else {
@@ -207,8 +212,18 @@ impl UringDriver {
         }
     }
 
+    /// Sleeps until something completes or the doorbell rings, for `wait_us` at most, unless
+    /// something waits that another thread sent.
+    fn sleep(&mut self, service: &impl Service, wait_us: u64) -> io::Result<()> {
+        self.commands.fall_asleep();
+        let has_mail = self.commands.has_mail(service);
+        let result = self.enter((!has_mail).then_some(wait_us));
+        self.commands.wake_up();
+        result
+    }
+
     /// Looks for completions for a while before sleeping.
-    fn spin_then_wait(&mut self, deadline: u64) -> io::Result<()> {
+    fn spin_then_wait(&mut self, service: &impl Service, deadline: u64) -> io::Result<()> {
         if !self.ring.is_submitted() {
             self.enter(None)?;
         }
@@ -220,7 +235,7 @@ impl UringDriver {
                 if self.ring.has_deferred_work() {
                     return self.enter(None);
                 }
-                if self.ring.completions() > 0 {
+                if self.ring.completions() > 0 || self.commands.has_mail(service) {
                     return Ok(());
                 }
                 hint::spin_loop();
@@ -230,7 +245,7 @@ impl UringDriver {
                 return Ok(());
             }
             if now >= spin_until {
-                return self.enter(Some(time_until(deadline, now)));
+                return self.sleep(service, time_until(deadline, now));
             }
         }
     }
@@ -283,24 +298,24 @@ impl UringDriver {
                 if !completion.more() {
                     self.watch_doorbell();
                 }
-                self.commands_left = true;
             }
             Operation::Cancel => {}
         }
         0
     }
 
-    fn take_commands(&mut self, service: &mut impl Service) {
-        if !self.commands_left {
-            return;
-        }
-        self.commands.answer();
+    /// Feeds what other threads sent.
+    fn take_mail(&mut self, service: &mut impl Service) {
         for _ in 0..COMMANDS_PER_TURN {
-            let Some(command) = self.commands.pop() else {
-                self.commands_left = false;
-                return;
-            };
+            let Some(command) = self.commands.pop() else { break };
             service.on_event(self.now, Event::Command(command));
+        }
+        for _ in 0..ADOPTIONS_PER_TURN {
+            let Some((socket, peer)) = self.commands.pop_accepted() else { break };
+            self.adopt(service, socket, peer);
+        }
+        if service.has_mail() {
+            service.on_event(self.now, Event::Inbox);
         }
     }
 }
@@ -317,11 +332,11 @@ impl Driver for UringDriver {
 
     fn wait(&mut self, service: &mut impl Service, park: Park) -> io::Result<()> {
         self.rearm_starved(service);
-        self.submit_and_wait(park)?;
+        self.submit_and_wait(service, park)?;
         self.now = clock::now();
         self.close_asked(service);
         self.feed(service);
-        self.take_commands(service);
+        self.take_mail(service);
         self.end_lingering(service);
         self.retry_accepts();
         if service.wake_at().is_some_and(|at| at <= self.now.mono_us) {
@@ -334,9 +349,10 @@ impl Driver for UringDriver {
         match output {
             Output::Send(id) => self.send(service, id),
             Output::Close(id) => self.ask_to_close(id),
-            Output::PauseReceive(id) => self.pause_receive(service, id),
+            Output::PauseReceive(id) => self.pause_receive(id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
+            Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
             Output::Metrics(mut metrics) => {
                 metrics.connections_refused += self.counters.refused;
@@ -347,10 +363,10 @@ impl Driver for UringDriver {
     }
 
     fn finish(&mut self, service: &mut impl Service) -> io::Result<()> {
+        self.commands.close();
         let until = clock::mono_us() + LINGER_US;
         while !self.lingering.is_empty() && clock::mono_us() < until {
-            self.commands_left = false;
-            self.submit_and_wait(Park::Until(Some(until)))?;
+            self.submit_and_wait(service, Park::Until(Some(until)))?;
             self.now = clock::now();
             self.close_asked(service);
             self.feed(service);

@@ -3,11 +3,13 @@
 use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role};
 use nexusd_wire::{
     ErrorReport, Frame, FrameEncoder, FrameKind, NameError, PROTOCOL_MAJOR, PROTOCOL_MINOR,
-    Sequence, SubscriptionId, check_filter, check_topic,
+    SubscriptionId, check_filter, check_topic,
 };
 
 use super::event::{ConnectionId, Now};
+use super::neighbour::Asker;
 use super::output::Output;
+use super::parcel::Item;
 use super::violation::Violation;
 use super::{Shard, open_connection};
 use crate::limits::{
@@ -16,7 +18,7 @@ use crate::limits::{
 };
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
-use crate::subscriber_queue::{QueueLimits, SubscriberQueue};
+use crate::subscriber_queue::{QueueId, QueueLimits, SubscriberQueue};
 
 /// Characters of a malformed name that its error shows.
 const NAME_CHARACTERS_SHOWN: usize = 64;
@@ -80,6 +82,9 @@ impl Shard {
         now: Now,
     ) -> Result<(), Violation> {
         frame.body::<control::Goodbye<'_>>()?;
+        if let Some(connection) = self.connection(id) {
+            connection.session.said_goodbye = true;
+        }
         self.send_acks(id);
         self.begin_close(id, now);
         Ok(())
@@ -113,22 +118,9 @@ impl Shard {
                         (--memory-limit)";
             return Err(Violation { code: ErrorCode::LimitReached, ..Violation::by(frame, text) });
         }
-        let topic = match check_topic(name) {
-            Err(cause) => Err((ErrorCode::InvalidTopic, invalid_name(name, cause))),
-            Ok(()) if name.starts_with("$SYS/") || name == "$SYS" => {
-                Err((ErrorCode::Rejected, format!("topic '{name}' belongs to the daemon")))
-            }
-            Ok(()) => self.plane.topics.find_or_insert(name, limit, now.mono_us).ok_or_else(|| {
-                let text =
-                    format!("the daemon has {limit} topics, which is its limit (--max-topics)");
-                (ErrorCode::LimitReached, text)
-            }),
-        };
-        let binding = match topic {
-            Ok(topic) => {
-                self.plane.topics.topic(topic).publishers += 1;
-                Binding::Topic(topic)
-            }
+        let asker = Asker { connection: id, id: frame.header().topic(), offset: frame.at() };
+        let binding = match self.bind(name, asker, now) {
+            Ok(binding) => binding,
             Err((code, message)) => {
                 self.plane.metrics.rejected += 1;
                 self.report(id, frame, code, 0, &message);
@@ -149,6 +141,28 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// What a client's topic id is to stand for.
+    fn bind(&mut self, name: &str, asker: Asker, now: Now) -> Result<Binding, (ErrorCode, String)> {
+        check_topic(name).map_err(|cause| (ErrorCode::InvalidTopic, invalid_name(name, cause)))?;
+        if name.starts_with("$SYS/") || name == "$SYS" {
+            return Err((ErrorCode::Rejected, format!("topic '{name}' belongs to the daemon")));
+        }
+        let limit = self.config.limits.topics;
+        let too_many = || {
+            let text = format!("the daemon has {limit} topics, which is its limit (--max-topics)");
+            (ErrorCode::LimitReached, text)
+        };
+        let owner = self.plane.routing.owner_of(name);
+        if owner != self.plane.routing.own {
+            let handle = self.plane.neighbours.of(owner).open_topic(name, asker);
+            return Ok(Binding::Elsewhere(owner, handle));
+        }
+        let topic =
+            self.plane.topics.find_or_insert(name, limit, now.mono_us).ok_or_else(too_many)?;
+        self.plane.topics.topic(topic).publishers += 1;
+        Ok(Binding::Topic(topic))
     }
 
     pub(super) fn on_topic_unbind(
@@ -198,9 +212,13 @@ impl Shard {
         let filters = filters.into_boxed_slice();
         let slot = self.plane.queues.vacant_key() as u32;
         for filter in &filters {
-            self.plane.index.insert(filter, slot);
+            if self.plane.index.insert(filter, slot) {
+                for neighbour in self.plane.neighbours.all() {
+                    neighbour.tell(Item::Interest { filter: filter.clone(), is_wanted: true });
+                }
+            }
         }
-        let queue = SubscriberQueue::new(
+        let mut queue = SubscriberQueue::new(
             subscription,
             id,
             limits,
@@ -208,18 +226,41 @@ impl Shard {
             filters,
             created_at,
         );
+        queue.request = request;
+        // It has no turn before it is confirmed.
+        queue.is_ready = true;
+        for neighbour in self.plane.neighbours.all() {
+            queue.awaits.insert(neighbour.shard);
+            neighbour.tell(Item::Confirm { queue: QueueId(slot), created_at });
+        }
         self.plane.client_bytes += queue.subscription_bytes();
         self.plane.queues.insert(queue);
         self.plane.metrics.subscriptions += 1;
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
-        connection
-            .session
-            .subscriptions
-            .push((subscription, crate::subscriber_queue::QueueId(slot)));
-        self.encoder.subscription_info(&mut connection.outbound.control, request, subscription);
+        connection.session.subscriptions.push((subscription, QueueId(slot)));
+        if self.plane.neighbours.len() == 0 {
+            self.confirm_subscription(QueueId(slot));
+        }
         Ok(())
+    }
+
+    /// Every shard knows the filters of a subscription: its client is told, and gets what was queued
+    /// meanwhile.
+    pub(super) fn confirm_subscription(&mut self, id: QueueId) {
+        let queue = &mut self.plane.queues[id.0 as usize];
+        queue.is_ready = !queue.is_empty();
+        if queue.is_ready {
+            self.plane.newly_ready.push(id);
+        }
+        let (connection, request, subscription) =
+            (queue.connection, queue.request, queue.subscription);
+        if let Some(connection) = open_connection(&mut self.connections, connection) {
+            let control = &mut connection.outbound.control;
+            self.encoder.subscription_info(control, request, subscription);
+        }
+        self.schedule(connection);
     }
 
     fn check_subscribe(
@@ -383,7 +424,14 @@ impl Shard {
         if connection.close_asked || !is_done || connection.outbound.scheduled {
             return;
         }
-        if matches!(connection.session.state, SessionState::Closing | SessionState::Draining) {
+        let is_over = match connection.session.state {
+            SessionState::Closing => {
+                !connection.session.said_goodbye || connection.session.acks.len() == 0
+            }
+            SessionState::Draining => connection.session.was_told_goodbye,
+            SessionState::AwaitingHello | SessionState::Open => false,
+        };
+        if is_over {
             self.close_now(id);
         }
     }
@@ -412,23 +460,4 @@ fn invalid_name(name: &str, cause: NameError) -> String {
     let shown: String = name.chars().take(NAME_CHARACTERS_SHOWN).collect();
     let dots = if shown.len() < name.len() { "…" } else { "" };
     format!("'{}{dots}': {cause}", shown.escape_debug())
-}
-
-impl Shard {
-    /// A Goodbye with the newest accepted publish, and nothing more is read.
-    pub(super) fn say_goodbye(&mut self, id: ConnectionId) {
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return;
-        };
-        let last = Sequence(connection.session.last_accepted);
-        if !is_planted(Plant::GoodbyeForgotten) {
-            let reason = "the daemon is stopping";
-            self.encoder.goodbye(&mut connection.outbound.control, reason, last.0);
-        }
-        connection.session.state = SessionState::Draining;
-        if !std::mem::replace(&mut connection.inbound.is_paused, true) {
-            self.outputs.push_back(Output::PauseReceive(id));
-        }
-        self.schedule(id);
-    }
 }

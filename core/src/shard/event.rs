@@ -45,7 +45,7 @@ pub enum CloseReason {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Publish a message of the daemon's own, such as `$SYS/…`. Ignored if the topic is not well
-    /// formed.
+    /// formed. To be asked of the shard that owns the topic ([`crate::shard::routing::owner_of`]).
     Publish {
         /// Full topic name; system topics are allowed here.
         topic: Box<str>,
@@ -113,6 +113,8 @@ pub enum Event<'a> {
     },
     /// Another thread asks for something.
     Command(Command),
+    /// Other shards have sent something ([`crate::Service::has_mail`]).
+    Inbox,
     /// Nothing happened, but the time [`crate::Service::wake_at`] asked for has come.
     Tick,
 }

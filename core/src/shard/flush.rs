@@ -179,7 +179,7 @@ fn plan_bind(
     encoder: &mut FrameEncoder,
 ) {
     let start = inline.len() as u32;
-    encoder.topic_bind(inline, topic, plane.topics.name(topic));
+    encoder.topic_bind(inline, topic, plane.topic_name(topic));
     let marker = inline.len() as u32 - start;
     plan.push(Piece::Marker { queue: id, start, bytes: marker });
     *bytes += marker as usize;

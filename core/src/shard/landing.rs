@@ -5,14 +5,17 @@
 //! driver. A message that is refused is thrown away as it comes, so that the stream goes on behind
 //! it.
 
-use nexusd_wire::Header;
+use nexusd_wire::{HEADER_BYTES, Header, MessageFlags};
 
 use super::event::{ConnectionId, Now};
 use super::output::Output;
-use super::publish::{Publisher, Refusal};
+use super::parcel::LargeMessage;
+use super::publish::Refusal;
+use super::routing::{PublisherId, Route};
 use super::violation::Violation;
 use super::{Shard, open_connection};
-use crate::connection::{Connection, Landing};
+use crate::connection::Landing;
+use crate::log::SegmentId;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 
@@ -33,10 +36,10 @@ impl Shard {
             return Ok(());
         };
         let refusal = match self.plane.admit(&connection.session, &header) {
-            Ok(topic) if self.plane.make_room_for_large(stride) => {
+            Ok(route) if self.plane.make_room_for_large(stride) => {
                 let segment = self.plane.log.open_landing(stride);
                 self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
-                let landing = Landing::Segment { segment, filled: head.len(), stride, topic };
+                let landing = Landing::Segment { segment, filled: head.len(), stride, route };
                 connection.inbound.landing = Some(landing);
                 if head.len() < stride {
                     self.outputs.push_back(Output::ReceiveInPlace(id));
@@ -105,26 +108,64 @@ impl Shard {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(false);
         };
-        let Connection { inbound, session, outbound, .. } = connection;
-        match inbound.landing {
-            Some(Landing::Segment { segment, filled, stride, topic }) if filled == stride => {
-                inbound.landing = None;
+        match connection.inbound.landing {
+            Some(Landing::Segment { segment, filled, stride, route }) if filled == stride => {
+                connection.inbound.landing = None;
+                let session = &mut connection.session;
                 session.held_allowance = session.held_allowance.saturating_sub(stride);
-                let header = Header::peek(self.plane.log.landing_memory(segment)).copied();
-                let mut publisher = Publisher { id, session, control: &mut outbound.control };
-                let result = self.plane.publish_landed(&mut publisher, segment, topic, now);
-                self.plane.log.release(segment);
-                if let (Err(refusal), Some(header)) = (result, header) {
-                    self.refuse(id, &header, position - stride as u64, refusal)?;
-                }
+                self.landed(id, segment, route, position - stride as u64, now)?;
                 Ok(true)
             }
             Some(Landing::Discard { remaining: 0 }) => {
-                inbound.landing = None;
+                connection.inbound.landing = None;
                 Ok(true)
             }
             Some(_) => Ok(false),
             None => Ok(true),
         }
+    }
+
+    /// Publishes the large frame that fills `segment`, or passes it on to its topic's owner; `offset`
+    /// is where it stood in the stream.
+    fn landed(
+        &mut self,
+        id: ConnectionId,
+        segment: SegmentId,
+        route: Route,
+        offset: u64,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let memory = self.plane.log.landing_memory(segment);
+        let Some(header) = Header::peek(memory).copied() else {
+            return Ok(());
+        };
+        let metadata = &memory[HEADER_BYTES..][..header.metadata_len()];
+        if !metadata.is_empty()
+            && let Err(error) = nexusd_wire::Metadata::decode(metadata)
+        {
+            self.plane.log.release(segment);
+            return self.refuse(id, &header, offset, Refusal::Metadata(error));
+        }
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let session = &mut connection.session;
+        let sequence = header.sequence().0;
+        session.last_accepted = sequence;
+        let ack = header.flags().contains(MessageFlags::ACK).then(|| session.acks.owe(sequence));
+        match route {
+            Route::Own(topic) => {
+                let publisher = PublisherId { shard: self.plane.routing.own, connection: id };
+                self.plane.publish_landed(segment, topic, publisher, ack, now);
+                self.plane.log.release(segment);
+            }
+            Route::Neighbour(owner, handle) => {
+                if let Some(memory) = self.plane.log.give_away(segment) {
+                    let message = LargeMessage { handle, connection: id, memory, ack, offset };
+                    self.plane.neighbours.of(owner).publish_large(message);
+                }
+            }
+        }
+        Ok(())
     }
 }

@@ -4,12 +4,15 @@
 //! The oldest segment is looked at first. If less than an eighth of it is still wanted, that rest is
 //! copied to compact blocks, one per queue, so that a few old messages of stalled readers do not
 //! hold whole segments; else its messages are dropped from the queues that hold them, counted, and
-//! told by a Gap. Segments that a running send reads are passed over.
+//! told by a Gap. Segments that a running send reads are passed over; those that other shards have
+//! something of are asked for, and passed over until they come back.
 
-use crate::limits::{EVACUATION_SHARE, SEGMENT_BYTES};
-use crate::log::{SegmentId, SegmentKind};
+use super::parcel::Item;
+use super::publish::Plane;
+use super::routing::ShardIndex;
+use crate::limits::{EVACUATION_SHARE, SEGMENT_BYTES, SEGMENTS_RECALLED};
+use crate::log::SegmentId;
 use crate::overflow;
-use crate::shard::publish::Plane;
 use crate::subscriber_queue::QueueId;
 
 impl Plane {
@@ -23,6 +26,9 @@ impl Plane {
             }
         }
         self.log.open_tail();
+        if self.log.is_nearly_full() {
+            self.recall_oldest(SEGMENTS_RECALLED);
+        }
         true
     }
 
@@ -58,12 +64,38 @@ impl Plane {
     fn recycle_one(&mut self) -> bool {
         let mut candidate = None;
         while let Some(segment) = self.log.next_recyclable(candidate) {
-            if self.recycle(segment) {
+            if !self.log.is_lent(segment) && self.recycle(segment) {
                 return true;
             }
             candidate = Some(segment);
         }
+        self.recall_oldest(usize::MAX);
         false
+    }
+
+    /// Asks other shards to give some segments back that they have something of, of the `among`
+    /// oldest ones.
+    fn recall_oldest(&mut self, among: usize) {
+        let (mut candidate, mut asked) = (None, 0);
+        for _ in 0..among {
+            let Some(segment) = self.log.next_recyclable(candidate) else { break };
+            if asked >= SEGMENTS_RECALLED {
+                break;
+            }
+            candidate = Some(segment);
+            for shard in self.log.recall(segment) {
+                self.recalls += 1;
+                asked += 1;
+                self.neighbours.of(shard).tell(Item::Recall { segment });
+            }
+        }
+    }
+
+    /// Another shard wants its segment back: what queues here have in it is saved or dropped.
+    pub(crate) fn give_back(&mut self, lender: ShardIndex, slot: SegmentId) {
+        if let Some(segment) = self.log.borrowed(lender, slot) {
+            self.recycle(segment);
+        }
     }
 
     fn recycle(&mut self, segment: SegmentId) -> bool {
@@ -73,7 +105,7 @@ impl Plane {
         };
         let live: u64 = holders.iter().map(|id| holds(self, id)).sum();
         let is_sparse = live < (SEGMENT_BYTES / EVACUATION_SHARE) as u64
-            && self.log.kind(segment) == SegmentKind::Log
+            && self.log.is_evacuable(segment)
             && self.log.may_keep_block(live as usize);
         // Where a half-sent frame cannot be moved, dropping the others' messages frees nothing.
         let half_sent = |id: &QueueId| {
@@ -81,9 +113,7 @@ impl Plane {
             queue.map_or(0, |queue| queue.half_sent_in(segment, &self.log))
         };
         let stuck: usize = holders.iter().map(half_sent).sum();
-        if stuck > 0
-            && (self.log.kind(segment) != SegmentKind::Log || !self.log.may_keep_block(stuck))
-        {
+        if stuck > 0 && (!self.log.is_evacuable(segment) || !self.log.may_keep_block(stuck)) {
             self.log.restore_holders(segment, holders);
             return false;
         }
@@ -108,10 +138,7 @@ impl Plane {
             }
             // A frame that is half on the wire cannot be dropped, only moved.
             let rest = queue.bytes_in(segment, &self.log) as usize;
-            if rest > 0
-                && self.log.kind(segment) == SegmentKind::Log
-                && self.log.may_keep_block(rest)
-            {
+            if rest > 0 && self.log.is_evacuable(segment) && self.log.may_keep_block(rest) {
                 queue.evacuate(segment, &mut self.log);
             }
         }

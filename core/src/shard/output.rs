@@ -1,6 +1,7 @@
 //! What a shard asks of its driver.
 
 use super::event::ConnectionId;
+use super::routing::ShardIndex;
 use crate::metrics::Metrics;
 
 /// One request to the driver, taken with [`crate::Service::poll_output`] and carried out at once.
@@ -20,6 +21,8 @@ pub enum Output {
     /// full. Bytes already on their way may still come as `Received`; ask for the zone again after
     /// each event.
     ReceiveInPlace(ConnectionId),
+    /// Wake another shard if it sleeps: it has something in its inbox.
+    Ring(ShardIndex),
     /// Close the listeners.
     StopAccepting,
     /// The answer to [`super::event::Command::Sample`].

@@ -8,31 +8,35 @@
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use nexusd_wire::control::{GapReason, OverflowPolicy, PublishAckEntry, PublishStatus};
+use nexusd_wire::control::PublishStatus;
 use nexusd_wire::{
     DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId,
 };
 use slab::Slab;
 
+use super::backpressure;
 use super::event::{ConnectionId, Now};
+use super::neighbour::{Neighbour, Neighbours};
+use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
+use super::routing::{PublisherId, Route, Routing, ShardIndex, ShardMask};
+use super::wiring::{NodeWide, Wiring};
+use crate::audience::Audience;
+use crate::foreign_topics::ForeignTopics;
 use crate::limits::{
-    BLOCK_RESUME_EIGHTHS, BLOCKED_READ_BYTES, CLIENT_BYTES_MIN, CLIENT_SHARE, Limits,
-    METADATA_BYTES_MAX,
+    ACKS_OWED_MAX, ACKS_PER_FRAME, BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN,
+    CLIENT_SHARE, Limits, METADATA_BYTES_MAX,
 };
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::metrics::Metrics;
-use crate::overflow;
+use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 use crate::subscription_index::SubscriptionIndex;
-use crate::topic::{Topics, note_bound};
-
-/// Owed acks beyond this are sent before more messages are looked at, so that a PublishAck frame
-/// stays far below the limit of control frames.
-pub(super) const ACKS_PER_FRAME: usize = 1024;
+use crate::topic::Topics;
 
 /// Why a message was not accepted.
 #[derive(Debug)]
@@ -51,44 +55,40 @@ pub(crate) enum Refusal {
     Unsupported(&'static str),
     /// Running sends and large messages on their way hold all of the log.
     NoMemory,
+    /// It cannot be taken now, but soon: the publisher waits for its turn.
+    NotNow,
 }
 
-/// A connection in its role as publisher.
-pub(crate) struct Publisher<'a> {
-    pub(crate) id: ConnectionId,
-    pub(crate) session: &'a mut Session,
-    /// Where control frames for it go.
-    pub(crate) control: &'a mut Vec<u8>,
-}
-
-impl Publisher<'_> {
-    /// After a message of `bytes`: whether something stands against reading on. Enough acks are
-    /// owed to fill a frame, or a full queue holds the publisher back and its allowance is used up.
-    #[inline]
-    pub(crate) fn wants_attention(&mut self, bytes: usize) -> bool {
-        if !self.session.held_by.is_empty() {
-            self.session.held_allowance = self.session.held_allowance.saturating_sub(bytes);
-        }
-        self.session.is_held() || self.session.acks.len() >= ACKS_PER_FRAME
-    }
-}
-
-/// Messages of one topic, numbered and in the log, not yet handed to queues.
+/// Messages of one topic and publisher, numbered and in the log, not yet handed to queues.
 #[derive(Debug)]
 struct Run {
     topic: TopicId,
     extent: Extent,
     /// Number of the run's newest message; the topic learns it when the run ends.
     sequence: Sequence,
-    /// The first of the session's owed acks that belongs to the run.
-    first_ack: usize,
+    /// `None`: the daemon itself.
+    publisher: Option<PublisherId>,
+    /// The run's last message is acknowledged under this number.
+    ack: Option<u64>,
+}
+
+/// What became of a run at this shard's queues.
+#[derive(Clone, Copy, Default, Debug)]
+struct Outcome {
+    delivered: u32,
+    dropped: u32,
+    blocked: u32,
 }
 
 /// What messages flow through: everything of a shard but its connections.
 #[derive(Debug)]
 pub(crate) struct Plane {
+    pub(crate) routing: Routing,
+    pub(crate) node: Arc<NodeWide>,
+    pub(crate) neighbours: Neighbours,
     pub(crate) log: Log,
     pub(crate) topics: Topics,
+    pub(crate) foreign: ForeignTopics,
     pub(crate) index: SubscriptionIndex,
     pub(crate) queues: Slab<SubscriberQueue>,
     pub(crate) metrics: Metrics,
@@ -96,10 +96,18 @@ pub(crate) struct Plane {
     run: Option<Run>,
     /// Queues that have something to send since their connections were last told.
     pub(crate) newly_ready: Vec<QueueId>,
+    /// Publishers that a full queue began to hold back, with that queue.
+    pub(crate) holds: Vec<(PublisherId, QueueId)>,
     /// Publishers that a queue no longer holds back, with that queue.
-    pub(crate) released: Vec<(ConnectionId, QueueId)>,
+    pub(crate) released: Vec<(PublisherId, QueueId)>,
+    /// What became of acknowledged messages.
+    pub(crate) acks: Vec<(PublisherId, AckPart)>,
     /// Full `block` queues and since when, the one that is due first in front.
     pub(crate) blocked: BTreeSet<(u64, QueueId)>,
+    /// Segments that neighbours were asked to give back and have not answered for.
+    pub(crate) recalls: usize,
+    /// Publishers of this shard that wait for memory, in turn.
+    pub(crate) waiting_for_memory: VecDeque<ConnectionId>,
     /// Memory of subscriptions, without the index, and of topic ids that clients bound.
     pub(crate) client_bytes: usize,
     /// Generation of the open connection at each index, plus one; 0 where there is none.
@@ -107,84 +115,154 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    pub(crate) fn new(limits: Limits, seed: u64) -> Self {
+    pub(crate) fn new(limits: Limits, seed: u64, wiring: Wiring) -> Self {
+        let Wiring { own, shards, node, ends } = wiring;
+        let routing = Routing::new(own, shards, seed);
+        let credit = batches_per_neighbour(shards);
+        let neighbours = ends.into_iter().map(|ends| Neighbour::new(ends, credit, seed)).collect();
         Self {
+            routing,
+            neighbours: Neighbours::new(own, neighbours),
             // A quarter is left for what queues and connections need beside the log.
-            log: Log::new(limits.memory_bytes / 4 * 3),
-            topics: Topics::new(seed),
+            log: Log::new(limits.memory_bytes / 4 * 3 / shards),
+            topics: Topics::new(routing, Arc::clone(&node), seed),
+            node,
+            foreign: ForeignTopics::new(routing),
             index: SubscriptionIndex::new(seed),
             queues: Slab::new(),
             metrics: Metrics::default(),
             limits,
             run: None,
             newly_ready: Vec::new(),
+            holds: Vec::new(),
             released: Vec::new(),
+            acks: Vec::new(),
             blocked: BTreeSet::new(),
+            recalls: 0,
+            waiting_for_memory: VecDeque::new(),
             client_bytes: 0,
             open_generations: Vec::new(),
         }
     }
 
-    /// Whether clients may have the daemon keep `bytes` more of subscriptions and topic ids.
+    /// Whether clients may have the shard keep `bytes` more of subscriptions and topic ids.
     pub(crate) fn may_keep_for_clients(&self, bytes: usize) -> bool {
-        let most = (self.limits.memory_bytes / CLIENT_SHARE).max(CLIENT_BYTES_MIN);
-        self.client_bytes + self.index.bytes() + bytes <= most
+        let most = self.limits.memory_bytes / CLIENT_SHARE / self.routing.shards();
+        self.client_bytes + self.index.bytes() + bytes <= most.max(CLIENT_BYTES_MIN)
     }
 
-    /// Accepts one message: numbers it, copies it to the log, adds it to the open run.
+    /// The name of a topic, of whichever shard.
+    pub(crate) fn topic_name(&self, topic: TopicId) -> &str {
+        if self.routing.owner(topic) == self.routing.own {
+            self.topics.name(topic)
+        } else {
+            self.foreign.name(topic)
+        }
+    }
+
+    /// Accepts one message of a connection: numbers it, copies it to the log, adds it to the open
+    /// run; or passes it on to the shard that owns its topic.
     #[inline]
     pub(crate) fn publish(
         &mut self,
-        publisher: &mut Publisher<'_>,
+        id: ConnectionId,
+        session: &mut Session,
         frame: &Frame<'_>,
         now: Now,
     ) -> Result<(), Refusal> {
         let header = frame.header();
-        let topic = self.admit(publisher.session, header)?;
+        let route = self.admit(session, header)?;
         if header.metadata_len() != 0 {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
+        let wants_ack = header.flags().contains(MessageFlags::ACK);
+        match route {
+            Route::Own(topic) => {
+                let publisher = PublisherId { shard: self.routing.own, connection: id };
+                self.append(topic, Some(publisher), header, frame.bytes(), now)?;
+                if wants_ack {
+                    let number = session.acks.owe(header.sequence().0);
+                    self.end_acknowledged_run(number, now);
+                }
+            }
+            Route::Neighbour(owner, handle) => {
+                let run = BatchRun {
+                    connection: id,
+                    handle,
+                    bytes: 0,
+                    first_ack: session.acks.next(),
+                    offset: frame.at(),
+                };
+                if !self.neighbours.of(owner).publish(run, frame.bytes()) {
+                    return Err(Refusal::NotNow);
+                }
+                if wants_ack {
+                    session.acks.owe(header.sequence().0);
+                }
+            }
+        }
+        session.last_accepted = header.sequence().0;
+        Ok(())
+    }
+
+    /// After a message of `bytes`: whether something stands against reading on. Somebody is to be
+    /// told of a hold or of acknowledgements, or a full queue holds the publisher back and its
+    /// allowance is used up.
+    #[inline]
+    pub(crate) fn wants_attention(&self, session: &mut Session, bytes: usize) -> bool {
+        if !session.held_by.is_empty() {
+            session.held_allowance = session.held_allowance.saturating_sub(bytes);
+        }
+        session.is_held()
+            || !self.holds.is_empty()
+            || self.acks.len() >= ACKS_PER_FRAME
+            || session.acks.len() > ACKS_OWED_MAX
+    }
+
+    /// Numbers a message of one of this shard's topics and copies it to the log.
+    #[inline]
+    pub(crate) fn append(
+        &mut self,
+        topic: TopicId,
+        publisher: Option<PublisherId>,
+        header: &Header,
+        frame: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
         let is_other = |run: &Run| run.topic != topic && !is_planted(Plant::RunAcrossTopics);
         if self.run.as_ref().is_none_or(is_other) {
-            self.begin_run(publisher, topic, header.stride(), now)?;
+            self.begin_run(topic, publisher, header.stride(), now)?;
         }
-        let sequence = match self.extend_run(header, frame, now) {
-            Some(sequence) => sequence,
-            // The tail is full.
-            None => {
-                self.begin_run(publisher, topic, header.stride(), now)?;
-                self.extend_run(header, frame, now).ok_or(Refusal::NoMemory)?
-            }
-        };
-        publisher.session.last_accepted = header.sequence().0;
-        if header.flags().contains(MessageFlags::ACK) {
-            self.owe_ack(publisher, header.sequence(), sequence, now);
+        if self.extend_run(header, frame, now) {
+            return Ok(());
         }
-        Ok(())
+        // The tail is full.
+        self.begin_run(topic, publisher, header.stride(), now)?;
+        if self.extend_run(header, frame, now) { Ok(()) } else { Err(Refusal::NoMemory) }
     }
 
     /// Numbers a message of the open run's topic and copies it to the log, if the tail has room.
     #[inline]
-    fn extend_run(&mut self, header: &Header, frame: &Frame<'_>, now: Now) -> Option<Sequence> {
-        let run = self.run.as_mut()?;
+    fn extend_run(&mut self, header: &Header, frame: &[u8], now: Now) -> bool {
+        let Some(run) = &mut self.run else { return false };
         let is_reused = is_planted(Plant::SequenceReused) && run.sequence.0 % 8 == 7;
         let sequence = Sequence(run.sequence.0 + u64::from(!is_reused));
         let accepted = accepted_header(header, run.topic, sequence, now);
-        let stride = frame.bytes().len();
-        if !self.log.append(&accepted, frame.bytes()) {
-            return None;
+        if !self.log.append(&accepted, frame) {
+            return false;
         }
         run.sequence = sequence;
-        run.extent.len += stride as u32;
+        run.extent.len += frame.len() as u32;
         run.extent.messages += 1;
-        Some(sequence)
+        true
     }
 
     /// Checks what can be refused before any byte of the message is kept.
     #[inline]
-    pub(crate) fn admit(&self, session: &Session, header: &Header) -> Result<TopicId, Refusal> {
-        let topic = match session.binding(header.topic()) {
-            Some(Binding::Topic(topic)) => topic,
+    pub(crate) fn admit(&self, session: &Session, header: &Header) -> Result<Route, Refusal> {
+        let route = match session.binding(header.topic()) {
+            Some(Binding::Topic(topic)) => Route::Own(topic),
+            Some(Binding::Elsewhere(owner, handle)) => Route::Neighbour(owner, handle),
             Some(_) => return Err(Refusal::RefusedTopic),
             None => return Err(Refusal::NotBound(header.topic())),
         };
@@ -197,63 +275,58 @@ impl Plane {
         if header.flags().contains(MessageFlags::RETAIN) {
             return Err(Refusal::Unsupported("retained values"));
         }
-        Ok(topic)
+        Ok(route)
     }
 
     fn begin_run(
         &mut self,
-        publisher: &mut Publisher<'_>,
         topic: TopicId,
+        publisher: Option<PublisherId>,
         stride: usize,
         now: Now,
     ) -> Result<(), Refusal> {
-        self.flush_run(Some(publisher), now);
+        self.flush_run(now);
         if self.log.room(stride).is_none() && !self.renew_tail() {
-            return Err(Refusal::NoMemory);
+            return Err(if self.recalls > 0 { Refusal::NotNow } else { Refusal::NoMemory });
         }
         let (segment, start) = self.log.room(stride).ok_or(Refusal::NoMemory)?;
         let extent = Extent { segment, start, len: 0, messages: 0, topic: Some(topic) };
-        self.open_run(topic, extent, publisher.session.acks.len());
+        self.open_run(topic, publisher, extent);
         Ok(())
     }
 
-    fn open_run(&mut self, topic: TopicId, extent: Extent, first_ack: usize) {
+    fn open_run(&mut self, topic: TopicId, publisher: Option<PublisherId>, extent: Extent) {
         self.log.retain(extent.segment, 1);
         let sequence = Sequence(self.topics.topic(topic).sequence);
-        self.run = Some(Run { topic, extent, sequence, first_ack });
+        self.run = Some(Run { topic, extent, sequence, publisher, ack: None });
     }
 
-    /// Accepts a large frame that has been received into a segment of its own.
+    /// Accepts a large frame, which lies alone in a segment that was a landing until now.
     pub(crate) fn publish_landed(
         &mut self,
-        publisher: &mut Publisher<'_>,
         segment: SegmentId,
         topic: TopicId,
+        publisher: PublisherId,
+        ack: Option<u64>,
         now: Now,
-    ) -> Result<(), Refusal> {
+    ) {
         debug_assert!(self.run.is_none(), "a landing ends the run before it");
         let memory = self.log.landing_memory(segment);
         let stride = memory.len();
         let Some(header) = Header::peek(memory).copied() else {
-            return Err(Refusal::NoMemory);
+            return;
         };
-        let metadata = &memory[nexusd_wire::HEADER_BYTES..][..header.metadata_len()];
-        if !metadata.is_empty() {
-            nexusd_wire::Metadata::decode(metadata).map_err(Refusal::Metadata)?;
-        }
         let sequence = self.topics.number(topic);
         let accepted = accepted_header(&header, topic, sequence, now);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
         let extent =
             Extent { segment, start: 0, len: stride as u32, messages: 1, topic: Some(topic) };
-        self.open_run(topic, extent, publisher.session.acks.len());
-        publisher.session.last_accepted = header.sequence().0;
-        if header.flags().contains(MessageFlags::ACK) {
-            self.owe_ack(publisher, header.sequence(), sequence, now);
+        self.open_run(topic, Some(publisher), extent);
+        match ack {
+            Some(number) => self.end_acknowledged_run(number, now),
+            None => self.flush_run(now),
         }
-        self.flush_run(Some(publisher), now);
-        Ok(())
     }
 
     /// Publishes a message of the daemon's own; nobody is held back for it, and without memory it
@@ -265,177 +338,224 @@ impl Plane {
         frame: &mut Vec<u8>,
         now: Now,
     ) {
+        debug_assert_eq!(self.routing.owner_of(name), self.routing.own, "asked of the owner");
         let Some(topic) = self.topics.find_or_insert(name, self.limits.topics, now.mono_us) else {
             return;
         };
         let header = Header::new(FrameKind::Message, 0, payload.len());
-        let stride = header.stride();
-        if self.log.room(stride).is_none() && !self.renew_tail() {
-            return;
-        }
-        let Some((segment, start)) = self.log.room(stride) else {
-            return;
-        };
-        // Numbered only now: a message that is given up must not leave a hole.
-        let sequence = self.topics.number(topic);
         frame.clear();
-        FrameEncoder::message(frame, &accepted_header(&header, topic, sequence, now), &[], payload);
-        let Some(header) = Header::peek(frame).copied() else {
-            return;
-        };
-        let extent = Extent { segment, start, len: stride as u32, messages: 1, topic: Some(topic) };
-        self.open_run(topic, extent, 0);
-        let fits = self.log.append(&header, frame);
-        debug_assert!(fits, "there was room");
-        self.flush_run(None, now);
+        FrameEncoder::message(frame, &header, &[], payload);
+        // Without memory it is given up.
+        let _ = self.append(topic, None, &header, frame, now);
+        self.flush_run(now);
     }
 
-    fn owe_ack(
-        &mut self,
-        publisher: &mut Publisher<'_>,
-        theirs: Sequence,
-        ours: Sequence,
-        now: Now,
-    ) {
-        let entry = PublishAckEntry::new(theirs.0, ours.0, 0, 0, 0, PublishStatus::Accepted);
-        publisher.session.acks.push(entry);
-        if is_planted(Plant::AckTwice) {
-            publisher.session.acks.push(entry);
+    /// The open run ends with a message that is acknowledged under `number`, for the counts of an
+    /// acknowledgement are those of one message.
+    #[inline]
+    pub(crate) fn end_acknowledged_run(&mut self, number: u64, now: Now) {
+        if let Some(run) = &mut self.run {
+            run.ack = Some(number);
         }
-        // The counts of the ack are those of this message alone.
-        self.flush_run(Some(publisher), now);
+        self.flush_run(now);
     }
 
-    /// Hands the open run, if there is one, to its topic's queues.
-    pub(crate) fn flush_run(&mut self, mut publisher: Option<&mut Publisher<'_>>, now: Now) {
+    /// Hands the open run, if there is one, to the queues that want it, and to other shards whose
+    /// queues do.
+    pub(crate) fn flush_run(&mut self, now: Now) {
         let Some(run) = self.run.take() else { return };
-        self.topics.refresh_matches(run.topic, &self.index, &self.queues);
-        let Self { log, topics, queues, metrics, newly_ready, open_generations, .. } = self;
-        let topic = topics.topic(run.topic);
+        self.topics.refresh_audience(run.topic, &self.index, &self.queues);
+        let topic = self.topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
         topic.sequence = run.sequence.0;
         let messages = u64::from(run.extent.messages);
-        metrics.messages_in += messages;
-        metrics.bytes_in += u64::from(run.extent.len);
-        if topic.matches.is_empty() {
-            metrics.no_subscribers += messages;
+        self.metrics.messages_in += messages;
+        self.metrics.bytes_in += u64::from(run.extent.len);
+        let wanted_by = topic.wanted_by;
+        if topic.audience.matches.is_empty() && wanted_by.is_empty() {
+            self.metrics.no_subscribers += messages;
         }
-        let mut blocked = 0;
-        for at in 0..topic.matches.len() {
-            let id = topic.matches[at].queue;
-            let queue = &mut queues[id.0 as usize];
-            if !topic.matches[at].bound {
-                topic.matches[at].bound = true;
-                if !is_planted(Plant::LostBind) {
-                    queue.push_bind(run.topic);
-                }
-                note_bound(topic, queue.connection, |told| is_open(open_generations, told));
-            }
-            queue.push(id, run.extent, log);
-            metrics.queued_messages += messages;
-            metrics.queued_bytes += u64::from(run.extent.len);
-            if !queue.is_ready {
-                queue.is_ready = true;
-                newly_ready.push(id);
-            }
-            if queue.is_over_limit() {
-                let held =
-                    hold_back(queue, id, publisher.as_deref_mut(), &mut self.blocked, metrics, now);
-                blocked += u32::from(held);
-                if !held {
-                    cut(queue, log, metrics);
-                }
-            }
+        let outcome = fan_out(
+            &mut topic.audience,
+            run.topic,
+            &run.extent,
+            run.publisher,
+            &mut Hall {
+                owner: self.routing.own,
+                log: &mut self.log,
+                queues: &mut self.queues,
+                metrics: &mut self.metrics,
+                newly_ready: &mut self.newly_ready,
+                blocked: &mut self.blocked,
+                holds: &mut self.holds,
+                open_generations: &self.open_generations,
+            },
+            now,
+        );
+        if !wanted_by.is_empty() {
+            self.lend_run(&run, wanted_by);
         }
-        if let Some(publisher) = publisher {
-            let miscount = u32::from(is_planted(Plant::AckMiscounts));
-            let delivered = topic.matches.len() as u32 + miscount;
-            for entry in publisher.session.acks.iter_mut().skip(run.first_ack) {
-                entry.set_delivered(delivered);
-                entry.set_blocked(blocked);
-            }
+        if let (Some(number), Some(publisher)) = (run.ack, run.publisher) {
+            let owner = OwnersPart {
+                sequence: run.sequence.0,
+                shards: wanted_by.len(),
+                status: PublishStatus::Accepted,
+            };
+            self.tell_ack(publisher, number, outcome, Some(owner));
         }
-        log.release(run.extent.segment);
+        self.log.release(run.extent.segment);
         if self.log.is_over_budget() {
             self.shrink_to_budget();
         }
     }
 
-    /// Lets publishers go on if the queue has been drained to its low-water mark.
-    pub(crate) fn release_if_drained(&mut self, id: QueueId) {
-        let queue = &mut self.queues[id.0 as usize];
-        if (queue.blocked_since_us.is_some() || queue.block_expired)
-            && queue.is_within(BLOCK_RESUME_EIGHTHS)
-        {
-            queue.block_expired = false;
-            self.unblock(id);
-        }
-    }
-
-    /// The queue holds nobody back any more.
-    pub(crate) fn unblock(&mut self, id: QueueId) {
-        let queue = &mut self.queues[id.0 as usize];
-        if let Some(since) = queue.blocked_since_us.take() {
-            self.blocked.remove(&(since, id));
-            self.released.extend(queue.waiting.drain(..).map(|publisher| (publisher, id)));
-        }
-    }
-
-    /// Ends the blocking of queues that held publishers back for too long: they drop their oldest
-    /// and go on doing so until they have been drained. Returns when the next one is due.
-    pub(crate) fn expire_blocking(&mut self, now: Now) -> Option<u64> {
-        while let Some(&(since, id)) = self.blocked.first() {
-            let due = since + self.limits.block_timeout_us;
-            if due > now.mono_us || is_planted(Plant::BlockNeverExpires) {
-                return Some(due);
+    /// Tells other shards of a run that queues of theirs want.
+    fn lend_run(&mut self, run: &Run, wanted_by: ShardMask) {
+        let topic = self.topics.topic(run.topic);
+        for shard in wanted_by {
+            let neighbour = self.neighbours.of(shard);
+            if !topic.named_to.contains(shard) {
+                topic.named_to.insert(shard);
+                let name = topic.name.clone();
+                neighbour.tell(ParcelItem::Name { topic: run.topic, name });
             }
-            let queue = &mut self.queues[id.0 as usize];
-            queue.block_expired = true;
-            if queue.is_over_limit() {
-                cut(queue, &mut self.log, &mut self.metrics);
-            }
-            self.unblock(id);
+            neighbour.lend(run.extent, run.publisher, run.ack, &mut self.log);
         }
-        None
     }
 
-    /// Takes a queue out: its filters, its place among the matches, its messages. A frame that is
-    /// half on the wire keeps a dying queue alive until it is sent; returns whether the queue is
-    /// gone already.
-    pub(crate) fn remove_queue(&mut self, id: QueueId) -> bool {
-        self.unblock(id);
-        let queue = &mut self.queues[id.0 as usize];
-        if !queue.is_dying {
-            queue.is_dying = true;
-            self.metrics.subscriptions -= 1;
-            self.client_bytes -= queue.subscription_bytes();
-            let removed =
-                if is_planted(Plant::UnsubscribeKeepsMatch) { 0 } else { queue.filters.len() };
-            for filter in &queue.filters[..removed] {
-                self.index.remove(filter, id.0);
+    /// Hands messages that lie in another shard's log to the queues that want them.
+    pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
+        let LentRun { segment, memory, start, len, messages, topic, publisher, ack } = run;
+        let segment = self.log.borrow(lender, segment, memory);
+        let mut extent = Extent { segment, start, len, messages, topic };
+        let mut outcome = Outcome::default();
+        match topic {
+            Some(topic) => outcome = self.deliver_foreign(topic, &extent, publisher, now),
+            None => {
+                while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
+                    self.deliver_foreign(topic, &part, publisher, now);
+                }
             }
         }
-        if queue.in_flight {
-            return false;
+        if let (Some(number), Some(publisher)) = (ack, publisher) {
+            self.tell_ack(publisher, number, outcome, None);
         }
-        let before = (queue.messages, queue.bytes);
-        self.metrics.dropped_disconnect += queue.truncate(&mut self.log);
-        self.metrics.queued_messages -= before.0 - queue.messages;
-        self.metrics.queued_bytes -= before.1 - queue.bytes;
-        if queue.items.is_empty() {
-            self.queues.remove(id.0 as usize);
-            return true;
+        self.log.release(segment);
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
         }
-        false
     }
 
-    /// Deals with overflow that had to wait for a running send.
-    pub(crate) fn cut_if_due(&mut self, id: QueueId) {
-        let queue = &mut self.queues[id.0 as usize];
-        if std::mem::take(&mut queue.overflow_due) && queue.is_over_limit() {
-            cut(queue, &mut self.log, &mut self.metrics);
+    fn deliver_foreign(
+        &mut self,
+        topic: TopicId,
+        extent: &Extent,
+        publisher: Option<PublisherId>,
+        now: Now,
+    ) -> Outcome {
+        let Some(known) = self.foreign.refreshed(topic, &self.index, &self.queues) else {
+            debug_assert!(false, "a topic is named before its first run");
+            return Outcome::default();
+        };
+        fan_out(
+            &mut known.audience,
+            topic,
+            extent,
+            publisher,
+            &mut Hall {
+                owner: self.routing.owner(topic),
+                log: &mut self.log,
+                queues: &mut self.queues,
+                metrics: &mut self.metrics,
+                newly_ready: &mut self.newly_ready,
+                blocked: &mut self.blocked,
+                holds: &mut self.holds,
+                open_generations: &self.open_generations,
+            },
+            now,
+        )
+    }
+
+    fn tell_ack(
+        &mut self,
+        publisher: PublisherId,
+        number: u64,
+        outcome: Outcome,
+        owner: Option<OwnersPart>,
+    ) {
+        let miscount = u32::from(is_planted(Plant::AckMiscounts));
+        let Outcome { delivered, dropped, blocked } = outcome;
+        let part = AckPart { number, delivered: delivered + miscount, dropped, blocked, owner };
+        self.acks.push((publisher, part));
+    }
+
+    /// A publisher's topic id no longer stands for its topic.
+    pub(crate) fn release_binding(&mut self, binding: Binding) {
+        match binding {
+            Binding::Topic(topic) => self.topics.topic(topic).publishers -= 1,
+            Binding::Elsewhere(owner, handle) => self.neighbours.of(owner).close_topic(handle),
+            Binding::Refused | Binding::Free => {}
         }
     }
+}
+
+/// What a run of messages meets on its way to the queues.
+struct Hall<'a> {
+    /// The shard that owns the topic.
+    owner: ShardIndex,
+    log: &'a mut Log,
+    queues: &'a mut Slab<SubscriberQueue>,
+    metrics: &'a mut Metrics,
+    newly_ready: &'a mut Vec<QueueId>,
+    blocked: &'a mut BTreeSet<(u64, QueueId)>,
+    holds: &'a mut Vec<(PublisherId, QueueId)>,
+    open_generations: &'a [u64],
+}
+
+/// Adds a run to every queue of this shard that wants it.
+#[inline]
+fn fan_out(
+    audience: &mut Audience,
+    topic: TopicId,
+    extent: &Extent,
+    publisher: Option<PublisherId>,
+    hall: &mut Hall<'_>,
+    now: Now,
+) -> Outcome {
+    let messages = u64::from(extent.messages);
+    let (mut delivered, mut blocked) = (0, 0);
+    for at in 0..audience.matches.len() {
+        let id = audience.matches[at].queue;
+        let queue = &mut hall.queues[id.0 as usize];
+        if queue.awaits.contains(hall.owner) {
+            continue;
+        }
+        delivered += 1;
+        if !audience.matches[at].bound {
+            audience.matches[at].bound = true;
+            if !is_planted(Plant::LostBind) {
+                queue.push_bind(topic);
+            }
+            audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
+        }
+        queue.push(id, *extent, hall.log);
+        hall.metrics.queued_messages += messages;
+        hall.metrics.queued_bytes += u64::from(extent.len);
+        if !queue.is_ready {
+            queue.is_ready = true;
+            hall.newly_ready.push(id);
+        }
+        if queue.is_over_limit() {
+            let holds = publisher.is_some_and(|publisher| {
+                backpressure::hold_back(queue, id, publisher, hall.blocked, hall.holds, now)
+            });
+            blocked += u32::from(holds);
+            if !holds {
+                backpressure::cut(queue, hall.log, hall.metrics);
+            }
+        }
+    }
+    Outcome { delivered, dropped: 0, blocked }
 }
 
 /// Whether a connection id still belongs to an open connection.
@@ -455,65 +575,18 @@ fn accepted_header(header: &Header, topic: TopicId, sequence: Sequence, now: Now
         .with_flags(header.flags().without(MessageFlags::ACK))
 }
 
-/// Cuts a queue that is beyond its bounds, or remembers to, if a running send reads from it.
-fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metrics) {
-    if queue.in_flight {
-        queue.overflow_due = true;
-        return;
-    }
-    let bytes = queue.bytes;
-    let dropped = overflow::cut_to_limit(queue, log);
-    metrics.count_dropped(GapReason::SlowConsumer, dropped);
-    metrics.queued_messages -= dropped;
-    metrics.queued_bytes -= bytes - queue.bytes;
-}
-
-/// Holds the publisher of a full `block` queue back; `false` if the queue has to drop instead.
-fn hold_back(
-    queue: &mut SubscriberQueue,
-    id: QueueId,
-    publisher: Option<&mut Publisher<'_>>,
-    blocked: &mut BTreeSet<(u64, QueueId)>,
-    metrics: &mut Metrics,
-    now: Now,
-) -> bool {
-    if queue.limits.policy != OverflowPolicy::Block || queue.block_expired {
-        return false;
-    }
-    if is_planted(Plant::BlockDropsEarly) {
-        return false;
-    }
-    let Some(publisher) = publisher else {
-        return false;
-    };
-    if queue.blocked_since_us.is_none() {
-        queue.blocked_since_us = Some(now.mono_us);
-        blocked.insert((now.mono_us, id));
-    }
-    let was_free = publisher.session.held_by.is_empty();
-    if publisher.session.held_by.insert(id) {
-        if was_free {
-            publisher.session.held_allowance = BLOCKED_READ_BYTES;
-            metrics.publisher_pauses += 1;
-            FrameEncoder::bare(publisher.control, &Header::new(FrameKind::PublishPause, 0, 0));
-        }
-        queue.waiting.push(publisher.id);
-    }
-    true
+/// How many batches may be on their way to one other shard: a few of them, and few in all when there
+/// are many shards.
+fn batches_per_neighbour(shards: usize) -> usize {
+    (BATCHES_MAX / shards).clamp(BATCHES_PER_NEIGHBOUR.0, BATCHES_PER_NEIGHBOUR.1)
 }
 
 impl Plane {
-    /// A publisher's topic id no longer stands for its topic.
-    pub(crate) fn release_binding(&mut self, binding: Binding) {
-        if let Binding::Topic(topic) = binding {
-            self.topics.topic(topic).publishers -= 1;
-        }
-    }
-
     /// Checks what must hold between events. For tests and the simulator.
     pub(crate) fn assert_invariants(&self) {
         assert!(self.run.is_none(), "runs end with the bytes they came in");
         assert!(self.newly_ready.is_empty() && self.released.is_empty(), "connections were told");
+        assert!(self.holds.is_empty() && self.acks.is_empty(), "publishers were told");
         self.log.assert_invariants();
         let mut references = std::collections::BTreeMap::new();
         let (mut messages, mut bytes) = (0, 0);

@@ -5,10 +5,12 @@
 //! message and next to nothing per idle client.
 
 use nexusd_wire::control::ErrorCode;
-use nexusd_wire::{FrameEncoder, FrameKind, Header};
+use nexusd_wire::{FrameEncoder, FrameKind, Header, TopicId};
 
+use super::drain::Drain;
 use super::event::{ConnectionId, Now};
-use super::output::Output;
+use super::neighbour::Neighbour;
+use super::parcel::Item;
 use super::{Shard, fatal, open_connection};
 use crate::limits::{
     HEARTBEAT_AFTER_US, HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, SCAN_INTERVAL_US,
@@ -16,6 +18,7 @@ use crate::limits::{
 };
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
+use crate::topic::Forgotten;
 
 /// What a connection needs, by the clock.
 enum Due {
@@ -36,10 +39,8 @@ impl Shard {
         if self.block_due_us.is_some_and(|due| due <= now.mono_us) {
             self.block_due_us = self.plane.expire_blocking(now);
         }
-        if self.drain_deadline_us.is_some_and(|due| due <= now.mono_us) {
-            self.close_everything();
-            // Closing is under way: nothing more is due.
-            self.drain_deadline_us = Some(u64::MAX);
+        if self.drain.as_ref().and_then(Drain::due_us).is_some_and(|due| due <= now.mono_us) {
+            self.end_drain();
         }
         if self.next_scan_us.is_some_and(|due| due <= now.mono_us) {
             self.scan(now);
@@ -72,6 +73,8 @@ impl Shard {
             }
         }
         self.plane.log.trim();
+        self.plane.log.forget_recalls();
+        self.plane.neighbours.all().iter_mut().for_each(Neighbour::shrink);
         self.forget_topics(now);
     }
 
@@ -157,66 +160,39 @@ impl Shard {
         self.schedule(id);
     }
 
+    /// Tells connections that a topic's id will not be used any more.
+    pub(super) fn unbind(&mut self, topic: TopicId, mut told: Vec<ConnectionId>) {
+        if is_planted(Plant::UnbindForgotten) {
+            return;
+        }
+        told.sort_unstable();
+        told.dedup();
+        for id in told {
+            if let Some(connection) = open_connection(&mut self.connections, id)
+                && connection.session.state != SessionState::Closing
+            {
+                FrameEncoder::topic_unbind(&mut connection.outbound.control, topic);
+                self.schedule(id);
+            }
+        }
+    }
+
     /// Forgets topics that nobody has used for a minute, a few thousand at a time, and tells the
     /// connections that knew their ids.
     fn forget_topics(&mut self, now: Now) {
         let plane = &mut self.plane;
         let forgotten =
             plane.topics.forget_idle(TOPICS_PER_SCAN, now.mono_us, &plane.index, &plane.queues);
-        for (topic, mut told) in forgotten {
-            told.sort_unstable();
-            told.dedup();
-            if is_planted(Plant::UnbindForgotten) {
-                continue;
+        for Forgotten { topic, connections, shards } in forgotten {
+            for shard in shards {
+                self.plane.neighbours.of(shard).tell(Item::Forget { topic });
             }
-            for id in told {
-                if let Some(connection) = open_connection(&mut self.connections, id)
-                    && connection.session.state != SessionState::Closing
-                {
-                    FrameEncoder::topic_unbind(&mut connection.outbound.control, topic);
-                    self.schedule(id);
-                }
-            }
+            self.unbind(topic, connections);
         }
         match self.plane.topics.len() {
             0 => {}
             1..TOPICS_PER_SCAN => self.scan_by(now.mono_us + 4 * SCAN_INTERVAL_US),
             _ => self.scan_by(now.mono_us + SCAN_INTERVAL_US),
-        }
-    }
-
-    pub(super) fn on_drain(&mut self, deadline_us: u64) {
-        if let Some(earlier) = self.drain_deadline_us {
-            // Asked again: the stricter deadline holds, unless closing is under way already.
-            if earlier != u64::MAX {
-                self.drain_deadline_us = Some(earlier.min(deadline_us));
-            }
-            return;
-        }
-        self.drain_deadline_us = Some(deadline_us);
-        self.outputs.push_back(Output::StopAccepting);
-        for slot in 0..self.connections.len() {
-            let Some(connection) = &self.connections[slot] else {
-                continue;
-            };
-            let (id, state) = (connection.id, connection.session.state);
-            match state {
-                SessionState::AwaitingHello => self.close_now(id),
-                SessionState::Open => {
-                    self.say_goodbye(id);
-                    self.close_if_done(id);
-                }
-                SessionState::Draining | SessionState::Closing => {}
-            }
-        }
-    }
-
-    fn close_everything(&mut self) {
-        for slot in 0..self.connections.len() {
-            if let Some(connection) = &self.connections[slot] {
-                let id = connection.id;
-                self.close_now(id);
-            }
         }
     }
 }

@@ -4,7 +4,7 @@
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
     CloseReason, Command, ConnectionId, Event, Limits, Metrics, Now, Output, PeerAddress, Service,
-    Shard, ShardConfig,
+    Shard, ShardConfig, wire,
 };
 use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role};
 use nexusd_wire::{
@@ -15,6 +15,7 @@ use nexusd_wire::{
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
     Bind { topic: u32, name: String },
+    Unbind { topic: u32 },
     Deliver { subscription: SubscriptionId },
     Message { topic: u32, sequence: u64, payload: Vec<u8> },
     Gap { entries: Vec<(u32, u64, u64)>, missed: u64 },
@@ -32,6 +33,8 @@ pub enum Heard {
 
 #[derive(Default)]
 struct Seat {
+    /// Where its connection lives.
+    shard: usize,
     received: Vec<u8>,
     stalled: bool,
     /// Bytes the socket takes before it stalls.
@@ -44,7 +47,7 @@ struct Seat {
 }
 
 pub struct Desk {
-    shard: Shard,
+    shards: Vec<Shard>,
     encoder: FrameEncoder,
     seats: Vec<Seat>,
     now: Now,
@@ -56,6 +59,11 @@ impl Desk {
     }
 
     pub fn with_limits(limits: Limits) -> Self {
+        Self::with_shards(limits, 1)
+    }
+
+    /// A desk in front of several shards; connections are spread over them in turn.
+    pub fn with_shards(limits: Limits, shards: usize) -> Self {
         let config = ShardConfig {
             node: NodeId(1),
             cluster: "test".into(),
@@ -64,13 +72,16 @@ impl Desk {
             limits,
         };
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
-        Self { shard: Shard::new(config), encoder: FrameEncoder::new(), seats: Vec::new(), now }
+        let wired = |wiring| Shard::wired(config.clone(), wiring);
+        let shards = wire(shards).into_iter().map(wired).collect();
+        Self { shards, encoder: FrameEncoder::new(), seats: Vec::new(), now }
     }
 
     pub fn open(&mut self) -> ConnectionId {
         let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
-        self.seats.push(Seat::default());
-        self.event(Event::Opened { connection, peer: PeerAddress::Unix });
+        let shard = self.shards[0].place().index();
+        self.seats.push(Seat { shard, ..Seat::default() });
+        self.event(shard, Event::Opened { connection, peer: PeerAddress::Unix });
         connection
     }
 
@@ -149,14 +160,22 @@ impl Desk {
     }
 
     pub fn publish_own(&mut self, topic: &str, payload: &[u8]) {
-        self.event(Event::Command(Command::Publish {
-            topic: topic.into(),
-            payload: payload.into(),
-        }));
+        let owner = nexusd_core::owner_of(topic, self.shards.len(), 7).index();
+        let publish = Command::Publish { topic: topic.into(), payload: payload.into() };
+        self.event(owner, Event::Command(publish));
     }
 
     pub fn drain(&mut self) {
-        self.event(Event::Command(Command::Drain { deadline_us: self.now.mono_us + 1_000_000 }));
+        for shard in 0..self.shards.len() {
+            let deadline_us = self.now.mono_us + 1_000_000;
+            self.event(shard, Event::Command(Command::Drain { deadline_us }));
+        }
+    }
+
+    pub fn pong(&mut self, id: ConnectionId) {
+        let mut bytes = Vec::new();
+        FrameEncoder::ping_or_pong(&mut bytes, FrameKind::Pong, 0);
+        self.say(id, &bytes);
     }
 
     pub fn stall(&mut self, id: ConnectionId) {
@@ -180,40 +199,46 @@ impl Desk {
         seat.holds = false;
         let held = seat.held.take().expect("a send runs");
         seat.received.extend_from_slice(&held);
-        self.event(Event::Sent { connection: id, bytes: held.len(), blocked: false });
+        let shard = seat.shard;
+        self.event(shard, Event::Sent { connection: id, bytes: held.len(), blocked: false });
     }
 
     pub fn go_on(&mut self, id: ConnectionId) {
         self.seats[id.index as usize].stalled = false;
-        self.event(Event::Writable { connection: id });
+        self.tell(Event::Writable { connection: id }, id);
     }
 
     /// Lets time pass, ticking whenever the shard asked for it.
     pub fn pass(&mut self, us: u64) {
         let end = self.now.mono_us + us;
-        while let Some(at) = self.shard.wake_at().filter(|at| *at <= end) {
-            self.now.mono_us = self.now.mono_us.max(at);
-            self.event(Event::Tick);
+        for shard in 0..self.shards.len() {
+            while let Some(at) = self.shards[shard].wake_at().filter(|at| *at <= end) {
+                self.now.mono_us = self.now.mono_us.max(at);
+                self.event(shard, Event::Tick);
+            }
         }
         self.now.mono_us = end;
     }
 
     /// The client's end of the connection closes.
     pub fn end(&mut self, connection: ConnectionId) {
-        self.event(Event::Closed { connection, reason: CloseReason::EndOfStream });
+        self.tell(Event::Closed { connection, reason: CloseReason::EndOfStream }, connection);
     }
 
     pub fn metrics(&self) -> Metrics {
-        self.shard.metrics()
+        let mut sum = Metrics::default();
+        self.shards.iter().for_each(|shard| sum += shard.metrics());
+        sum
     }
 
     /// Bytes that the rest of a large frame still has to bring.
     pub fn landing_zone(&mut self, id: ConnectionId) -> Option<usize> {
-        self.shard.landing_zone(id).map(|zone| zone.len())
+        let shard = self.seats[id.index as usize].shard;
+        self.shards[shard].landing_zone(id).map(|zone| zone.len())
     }
 
     pub fn is_finished(&self) -> bool {
-        self.shard.is_finished()
+        self.shards.iter().all(Shard::is_finished)
     }
 
     pub fn is_closed(&self, id: ConnectionId) -> bool {
@@ -236,18 +261,34 @@ impl Desk {
     }
 
     pub fn say(&mut self, connection: ConnectionId, bytes: &[u8]) {
-        self.event(Event::Received { connection, bytes });
+        self.tell(Event::Received { connection, bytes }, connection);
     }
 
-    fn event(&mut self, event: Event<'_>) {
-        self.shard.on_event(self.now, event);
-        self.shard.assert_invariants();
-        while let Some(output) = self.shard.poll_output() {
+    /// Tells the shard of a connection something.
+    fn tell(&mut self, event: Event<'_>, id: ConnectionId) {
+        self.event(self.seats[id.index as usize].shard, event);
+    }
+
+    /// Tells a shard something, and lets all of them come to rest.
+    fn event(&mut self, at: usize, event: Event<'_>) {
+        let now = self.now;
+        self.shards[at].on_event(now, event);
+        self.carry_out(at);
+        while let Some(at) = self.shards.iter().position(|shard| shard.has_mail()) {
+            self.shards[at].on_event(now, Event::Inbox);
+            self.carry_out(at);
+        }
+    }
+
+    fn carry_out(&mut self, at: usize) {
+        let shard = &mut self.shards[at];
+        shard.assert_invariants();
+        while let Some(output) = shard.poll_output() {
             match output {
                 Output::Send(connection) => {
                     let seat = &mut self.seats[connection.index as usize];
                     let mut gathered = Vec::new();
-                    self.shard.gather(connection, &mut |slice| gathered.extend_from_slice(slice));
+                    shard.gather(connection, &mut |slice| gathered.extend_from_slice(slice));
                     if seat.holds {
                         seat.held = Some(gathered);
                         continue;
@@ -259,16 +300,16 @@ impl Desk {
                         (seat.stalled, seat.takes) = (true, None);
                     }
                     seat.received.extend_from_slice(&gathered[..bytes]);
-                    self.shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
+                    shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
                 }
                 Output::Close(connection) => {
                     self.seats[connection.index as usize].closed = true;
                     let reason = CloseReason::Asked;
-                    self.shard.on_event(self.now, Event::Closed { connection, reason });
+                    shard.on_event(self.now, Event::Closed { connection, reason });
                 }
                 _ => {}
             }
-            self.shard.assert_invariants();
+            shard.assert_invariants();
         }
     }
 }
@@ -281,6 +322,7 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
             let body = frame.body::<control::TopicBind<'_>>().expect("a body");
             Heard::Bind { topic, name: body.name().into() }
         }
+        FrameKind::TopicUnbind => Heard::Unbind { topic },
         FrameKind::Deliver => {
             let body = frame.body::<control::Deliver<'_>>().expect("a body");
             Heard::Deliver { subscription: body.subscription().into() }

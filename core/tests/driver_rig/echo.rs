@@ -171,7 +171,7 @@ impl Service for Echo {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) => {}
+            Event::Command(Command::Publish { .. }) | Event::Inbox => {}
             Event::Tick => {
                 self.gauges.ticks.add(1);
                 self.next_tick = self.tick_us.map(|us| now.mono_us + us);

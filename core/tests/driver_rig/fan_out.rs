@@ -87,7 +87,7 @@ impl Service for FanOut {
                 self.outputs.push_back(Output::Metrics(Box::new(metrics)));
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) | Event::Tick => {}
+            Event::Command(Command::Publish { .. }) | Event::Inbox | Event::Tick => {}
             Event::Landed { .. } => panic!("no landing zone was lent"),
         }
     }

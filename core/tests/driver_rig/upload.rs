@@ -139,7 +139,7 @@ impl Service for Upload {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) | Event::Tick => {}
+            Event::Command(Command::Publish { .. }) | Event::Inbox | Event::Tick => {}
         }
     }
 

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 
 use nexusd_core::io::listener::UnixAddress;
+use nexusd_core::limits::SHARDS_MAX;
 use nexusd_wire::control::OverflowPolicy;
 
 use super::quantity::{read_duration, read_size, show_duration, show_size};
@@ -246,24 +247,23 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "shards",
         heading: THREADS,
         value: "auto|COUNT",
-        help: "Threads that share the topics. This version runs one, which is also what auto means.",
+        help: "Threads that share the topics, at most 64; `auto` is one for each CPU that the daemon \
+               may use, as far as --memory-limit gives each its share.",
         read: |config, text| {
             config.shards = match text {
-                "auto" | "1" => 1,
-                _ if digits(text).is_some_and(|count| count > 1) => {
-                    return Err("comes with a later version; this one runs one shard".to_owned());
-                }
-                _ => return Err("is not a number of shards; choose auto or 1".to_owned()),
+                "auto" => None,
+                _ => Some(read_count(text, 1, SHARDS_MAX)?),
             };
             Ok(())
         },
-        show: |config| config.shards.to_string(),
+        show: |config| config.shards.map_or_else(|| "auto".to_owned(), |count| count.to_string()),
     },
     Setting {
         name: "pin",
         heading: THREADS,
         value: "none|CPU",
-        help: "CPU that the shard stays on, by its number. `none` lets the kernel move it.",
+        help: "CPU that the first shard stays on, by its number; each further shard stays on the next \
+               one. `none` lets the kernel move them.",
         read: |config, text| {
             config.pin = match text {
                 "none" => None,

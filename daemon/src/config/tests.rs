@@ -69,6 +69,7 @@ fn without_sources_the_documented_defaults_hold() {
         ("backpressure-policy", "drop-oldest"),
         ("block-timeout-ms", "5s"),
         ("drain-timeout", "10s"),
+        ("shards", "auto"),
         ("spin-us", "0"),
         ("io", "auto"),
         ("log-level", "info"),
@@ -108,7 +109,7 @@ fn every_setting_can_come_from_each_source() {
             block_timeout_us: 1_500_000,
         },
         io: IoEngine::Epoll,
-        shards: 1,
+        shards: Some(2),
         pin: Some(1),
         spin_us: 50,
         drain_timeout: Duration::from_millis(2_500),
@@ -205,7 +206,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("backpressure-policy", &["", "drop", "Block", "drop-newest", "disconnect"]),
         ("block-timeout-ms", &["", "-1", "5 s", "soon", "2h"]),
         ("drain-timeout", &["", "10d", "1.5s", "61m"]),
-        ("shards", &["", "0", "2", "64", "all"]),
+        ("shards", &["", "0", "65", "-1", "all"]),
         ("pin", &["", "-1", "cpu0", "auto"]),
         ("spin-us", &["", "-1", "10us", "1000001"]),
         ("io", &["", "poll", "URING", "kqueue"]),
@@ -234,9 +235,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
 
 #[test]
 fn what_comes_later_is_refused_as_such() {
-    for arg in
-        ["--shards=4", "--backpressure-policy=drop-newest", "--backpressure-policy=disconnect"]
-    {
+    for arg in ["--backpressure-policy=drop-newest", "--backpressure-policy=disconnect"] {
         let sentence = fault(&[arg], &[], "");
         assert!(sentence.contains("comes with a later version; this one "), "{sentence}");
     }
@@ -312,6 +311,18 @@ fn settings_that_do_not_suit_each_other_are_refused() {
         fault(&["--memory-limit=8M", "--max-payload=16M"], &[], ""),
         "--memory-limit 8M is too small for --max-payload 16M: it must be at least twice as large"
     );
+    assert_eq!(
+        fault(&["--memory-limit=31M", "--max-payload=4M", "--shards=4"], &[], ""),
+        "--memory-limit 31M is too small for --max-payload 4M: it must be at least twice as large \
+         for each of 4 shards"
+    );
+}
+
+#[test]
+fn there_are_no_more_shards_than_memory_for_them() {
+    let limits = Limits { memory_bytes: 8 << 20, ..Limits::default() };
+    assert_eq!(Config { limits, ..Config::default() }.shard_count(), 1);
+    assert_eq!(Config { shards: Some(7), ..Config::default() }.shard_count(), 7);
 }
 
 #[test]
@@ -319,7 +330,7 @@ fn values_made_in_code_are_checked_like_those_of_sources() {
     let limits = Limits { payload_bytes: 65 << 20, ..Limits::default() };
     for (config, flag) in [
         (Config { bind: Vec::new(), ..Config::default() }, "--bind"),
-        (Config { shards: 2, ..Config::default() }, "--shards"),
+        (Config { shards: Some(65), ..Config::default() }, "--shards"),
         (Config { cluster: String::new(), ..Config::default() }, "--cluster"),
         (Config { limits, ..Config::default() }, "--max-payload"),
     ] {

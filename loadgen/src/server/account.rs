@@ -83,6 +83,18 @@ impl Account {
             peak_kb: kilobytes(&status, "VmHWM:")?,
         })
     }
+
+    /// Resident memory in bytes, counted page by page where the kernel lets us; `None` if it cannot
+    /// be known or is not the server's alone.
+    pub(crate) fn resident_bytes(&self) -> Option<u64> {
+        let Self::Process(pid) = self else {
+            return None;
+        };
+        let counted = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
+            .ok()
+            .and_then(|rollup| kilobytes(&rollup, "Rss:"));
+        counted.or_else(|| Some(self.memory()?.resident_kb)).map(|kilobytes| kilobytes << 10)
+    }
 }
 
 /// CPU time spent so far on these cores by anybody, in nanoseconds: interrupts and what the host of a
@@ -128,7 +140,8 @@ fn parse_stat(stat: &str, ticks_per_second: u64) -> Option<CpuTime> {
     Some(CpuTime { user_ns: next()?, system_ns: next()? })
 }
 
-fn kilobytes(status: &str, key: &str) -> Option<u64> {
+/// The value of a line such as `VmRSS:   1234 kB`.
+pub(crate) fn kilobytes(status: &str, key: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(key))?.trim().strip_suffix(" kB")?.parse().ok()
 }
 

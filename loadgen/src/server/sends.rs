@@ -13,7 +13,7 @@ use super::SendTotals;
 use crate::connection::{Connection, Endpoint, Received};
 use crate::error::LoadError;
 use crate::target::native::NativeFraming;
-use crate::target::{Introduction, SubscriberEnd, Target};
+use crate::target::{Introduction, SubscriberEnd, Target, Wish};
 
 /// Every daemon's statistics.
 const TOPIC: &str = "$SYS/+/stats";
@@ -50,13 +50,10 @@ struct Counters {
 impl SendWatch {
     /// Subscribes to the daemon's statistics.
     pub(crate) fn connect(endpoint: &Endpoint) -> Result<Self, LoadError> {
-        let SubscriberEnd { connection, framing } = Target::Nexusd.subscribe(&Introduction {
-            endpoint,
-            lane: 0,
-            topic: TOPIC,
-            payload_bytes: 0,
-            queue_bytes: None,
-        })?;
+        let introduction = Introduction { endpoint, lane: 0, payload_bytes: 0 };
+        let wish = Wish { filters: &[TOPIC], ..Wish::default() };
+        let SubscriberEnd { connection, framing } =
+            Target::Nexusd.subscribe(&introduction, &wish)?;
         Ok(Self { connection, framing })
     }
 

@@ -15,10 +15,10 @@ use nexusd::{Config, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Metrics, Service};
+use nexusd_core::{Command, Limits, Metrics, Service};
 use serde::Serialize;
 
-use super::{Addresses, DaemonIo, SendTotals};
+use super::{Addresses, SendTotals, ServerOptions};
 use crate::error::LoadError;
 use crate::pinning;
 use crate::pump::Pump;
@@ -31,30 +31,36 @@ const MAILBOX_COMMANDS: usize = 16;
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Runs a server until standard input ends.
-pub(crate) fn serve(
-    target: Target,
-    core: usize,
-    spin_us: u32,
-    io: DaemonIo,
-) -> Result<(), LoadError> {
-    pinning::pin_to(core)?;
+pub(crate) fn serve(target: Target, options: &ServerOptions) -> Result<(), LoadError> {
+    if !options.cores.is_empty() {
+        pinning::pin_to(&options.cores)?;
+    }
     match target {
-        Target::Nexusd => serve_node(Config { io: io.into(), ..node_config(Some(core), spin_us) }),
-        Target::Pump => serve_forwarder(target, &mut Pump::default(), spin_us),
-        Target::Relay => serve_forwarder(target, &mut Relay::default(), spin_us),
+        Target::Nexusd => serve_node(options),
+        Target::Pump => serve_forwarder(target, &mut Pump::default(), options.spin_us),
+        Target::Relay => serve_forwarder(target, &mut Relay::default(), options.spin_us),
     }
 }
 
 /// What a node that is measured is started with; everything else is the daemon's default.
-pub(crate) fn node_config(core: Option<usize>, spin_us: u32) -> Config {
+pub(crate) fn node_config(options: &ServerOptions) -> Config {
+    let defaults = Config::default();
+    let connections = options.connections_max.unwrap_or(defaults.limits.connections);
     Config {
+        limits: Limits { connections, ..defaults.limits.clone() },
+        shards: options.shards.or(defaults.shards),
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
         unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
-        pin: core,
-        spin_us,
+        // Several cores, or one that several shards share, are the whole process's.
+        pin: match options.cores.as_slice() {
+            [core] if options.shards.is_none_or(|shards| shards == 1) => Some(*core),
+            _ => None,
+        },
+        io: options.io.into(),
+        spin_us: options.spin_us,
         drain_timeout: DRAIN_TIMEOUT,
-        ..Config::default()
+        ..defaults
     }
 }
 
@@ -63,10 +69,10 @@ fn unix_name() -> String {
     format!("nexusd-loadgen/{}", std::process::id())
 }
 
-fn serve_node(config: Config) -> Result<(), LoadError> {
+fn serve_node(options: &ServerOptions) -> Result<(), LoadError> {
     nexusd::logging::start(LogLevel::Warn, LogFormat::Text);
     let failed = |cause: String| LoadError::Spawn { target: Target::Nexusd.name(), cause };
-    let node = Node::start(config).map_err(|error| failed(error.to_string()))?;
+    let node = Node::start(node_config(options)).map_err(|error| failed(error.to_string()))?;
     announce(&node_addresses(&node))?;
     let drainer = node.drainer();
     thread::spawn(move || {

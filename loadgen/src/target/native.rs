@@ -8,12 +8,12 @@ use std::io::{self, Read, Write};
 
 use nexusd_wire::control::{self, ErrorCode, Role};
 use nexusd_wire::{
-    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, PROTOCOL_MINOR,
-    SubscribeRequest, SubscriptionId, TopicId, aligned,
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags,
+    PROTOCOL_MINOR, SubscribeRequest, SubscriptionId, TopicId, aligned,
 };
 
-use super::{Framing, FramingError, HandshakeError, Introduction};
-use crate::batch::FrameTemplate;
+use super::{Framing, FramingError, HandshakeError, Introduction, TopicNames, Wish};
+use crate::batch::{AckFlag, FrameTemplate};
 use crate::connection::{Connection, Handshake};
 
 /// Longest message frame accepted: more than any daemon lets through.
@@ -22,10 +22,14 @@ const MESSAGE_BYTES_MAX: u32 = 128 << 20;
 const CONTROL_BYTES_MAX: u32 = 1 << 20;
 /// Where the header holds the publisher's number.
 const SEQUENCE_AT: usize = 16;
+/// Where it holds flags.
+const FLAGS_AT: usize = 5;
+/// Where it holds the topic's id.
+const TOPIC_AT: usize = 8;
 /// The one Subscribe of a connection.
 const REQUEST: u64 = 1;
-/// The ping behind a bind: its pong says that the bind was handled.
-const BOUND_TOKEN: u64 = 0x626f_756e;
+/// Topics bound before the daemon is asked, by a ping, whether it has handled them.
+const BINDS_PER_PING: u32 = 4_096;
 const SOFTWARE: &str = concat!("nexusd-loadgen ", env!("CARGO_PKG_VERSION"));
 
 const _: () = assert!(SEQUENCE_AT + 8 <= HEADER_BYTES);
@@ -39,6 +43,8 @@ pub(crate) fn message_template(payload_bytes: usize) -> FrameTemplate {
         bytes,
         payload: HEADER_BYTES..HEADER_BYTES + payload_bytes,
         sequence_at: Some(SEQUENCE_AT),
+        topic_at: Some(TOPIC_AT),
+        ack: Some(AckFlag { at: FLAGS_AT, wanted: MessageFlags::ACK.0 }),
     }
 }
 
@@ -46,7 +52,17 @@ pub(crate) fn message_template(payload_bytes: usize) -> FrameTemplate {
 pub(super) fn subscribe(
     connection: &Connection,
     introduction: &Introduction<'_>,
+    wish: &Wish<'_>,
 ) -> Result<NativeFraming, HandshakeError> {
+    let mut framing = NativeFraming::new();
+    let opening = subscriber_opening(wish);
+    converse(connection, &mut framing, &opening, |control| control.subscription.is_some())?;
+    framing.may_carry(introduction.payload_bytes)?;
+    Ok(framing)
+}
+
+/// What a subscriber says first: Hello and Subscribe.
+pub(crate) fn subscriber_opening(wish: &Wish<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut encoder = FrameEncoder::new();
     encoder.hello(&mut out, PROTOCOL_MINOR, Role::Client, "loadgen subscriber", SOFTWARE);
@@ -54,39 +70,52 @@ pub(super) fn subscribe(
         &mut out,
         &SubscribeRequest {
             request: REQUEST,
-            filters: &[introduction.topic],
+            filters: wish.filters,
+            policy: wish.policy,
             // With a bound of its own in bytes a queue is not bounded by count.
-            queue_messages: introduction.queue_bytes.map(|_| 0),
-            queue_bytes: introduction.queue_bytes,
+            queue_messages: wish.queue_bytes.map(|_| 0),
+            queue_bytes: wish.queue_bytes,
             ..SubscribeRequest::default()
         },
     );
-    handshake(connection, introduction, &out, |control| control.subscription.is_some())
+    out
 }
 
-/// Hello and TopicBind, up to the pong behind them.
+/// Hello and the TopicBinds, up to the pong behind the last.
 pub(super) fn publish(
     connection: &Connection,
     introduction: &Introduction<'_>,
+    topics: &mut TopicNames<'_>,
 ) -> Result<NativeFraming, HandshakeError> {
+    let mut framing = NativeFraming::new();
     let mut out = Vec::new();
     let mut encoder = FrameEncoder::new();
     encoder.hello(&mut out, PROTOCOL_MINOR, Role::Client, "loadgen publisher", SOFTWARE);
-    encoder.topic_bind(&mut out, TopicId(0), introduction.topic);
-    FrameEncoder::ping_or_pong(&mut out, FrameKind::Ping, BOUND_TOKEN);
-    handshake(connection, introduction, &out, |control| control.bound)
+    for topic in 0..topics.count {
+        encoder.topic_bind(&mut out, TopicId(topic), &(topics.name)(topic));
+        let bound = topic + 1;
+        if bound.is_multiple_of(BINDS_PER_PING) || bound == topics.count {
+            FrameEncoder::ping_or_pong(&mut out, FrameKind::Ping, u64::from(bound));
+            converse(connection, &mut framing, &out, |control| {
+                control.pong == Some(u64::from(bound))
+            })?;
+            out.clear();
+            (topics.watch)(f64::from(bound) / f64::from(topics.count));
+        }
+    }
+    framing.may_carry(introduction.payload_bytes)?;
+    Ok(framing)
 }
 
 /// Writes `out` and reads until `is_done`.
-fn handshake(
+fn converse(
     connection: &Connection,
-    introduction: &Introduction<'_>,
+    framing: &mut NativeFraming,
     out: &[u8],
     is_done: impl Fn(&ControlState) -> bool,
-) -> Result<NativeFraming, HandshakeError> {
+) -> Result<(), HandshakeError> {
     let mut handshake = Handshake::on(connection);
     handshake.write_all(out)?;
-    let mut framing = NativeFraming::new();
     let mut buffer = [0; 4_096];
     while !is_done(&framing.control) {
         let bytes = handshake.read(&mut buffer)?;
@@ -95,12 +124,7 @@ fn handshake(
         }
         framing.on_bytes(&buffer[..bytes], &mut |_| {})?;
     }
-    match framing.control.payload_max {
-        Some(limit) if introduction.payload_bytes > limit as usize => {
-            Err(HandshakeError::PayloadTooLarge { asked: introduction.payload_bytes, limit })
-        }
-        _ => Ok(framing),
-    }
+    Ok(())
 }
 
 /// Cuts NexusD frames: messages go out at once, control frames are noted.
@@ -115,7 +139,8 @@ pub(crate) struct NativeFraming {
 struct ControlState {
     payload_max: Option<u32>,
     subscription: Option<SubscriptionId>,
-    bound: bool,
+    /// The token of the last pong.
+    pong: Option<u64>,
     reply: Vec<u8>,
     told_lost: u64,
 }
@@ -129,8 +154,23 @@ impl NativeFraming {
         }
     }
 
-    /// Like [`Framing::on_bytes`], but lends whole frames, Gaps among them: what the stalled
-    /// subscriber needs.
+    /// Whether its Subscribe was confirmed.
+    pub(crate) fn is_subscribed(&self) -> bool {
+        self.control.subscription.is_some()
+    }
+
+    /// Whether the server, which has said hello, takes payloads of that length.
+    fn may_carry(&self, payload_bytes: usize) -> Result<(), HandshakeError> {
+        match self.control.payload_max {
+            Some(limit) if payload_bytes > limit as usize => {
+                Err(HandshakeError::PayloadTooLarge { asked: payload_bytes, limit })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Like [`Framing::on_bytes`], but lends whole frames, Gaps and acknowledgements among them:
+    /// what the stalled subscriber and the reader of acknowledgements need.
     pub(crate) fn on_frames(
         &mut self,
         mut bytes: &[u8],
@@ -140,7 +180,10 @@ impl NativeFraming {
             let cut = self.cutter.next(&mut bytes);
             match cut.map_err(|error| FramingError::Malformed(error.to_string()))? {
                 Cut::Frame(frame) => {
-                    if matches!(frame.kind(), FrameKind::Message | FrameKind::Gap) {
+                    if matches!(
+                        frame.kind(),
+                        FrameKind::Message | FrameKind::Gap | FrameKind::PublishAck
+                    ) {
                         on_frame(&frame)?;
                     } else {
                         self.control.on_frame(&frame)?;
@@ -206,7 +249,7 @@ impl ControlState {
                 FrameEncoder::ping_or_pong(&mut self.reply, FrameKind::Pong, token);
             }
             FrameKind::Pong => {
-                self.bound |= frame.header().sequence().0 == BOUND_TOKEN;
+                self.pong = Some(frame.header().sequence().0);
             }
             FrameKind::Gap => {
                 let gap = frame.body::<control::Gap<'_>>().map_err(malformed)?;
@@ -220,8 +263,9 @@ impl ControlState {
                 )));
             }
             FrameKind::Goodbye => return Err(FramingError::Goodbye),
-            // Binds, the opening of runs, heartbeats, warnings and pauses change nothing here: one
-            // topic per connection, and a held-back publisher feels its socket fill up.
+            // Binds, the opening of runs, heartbeats, warnings and pauses change nothing here: a
+            // payload says itself what it belongs to, and a held-back publisher feels its socket
+            // fill up.
             _ => {}
         }
         Ok(())
@@ -241,15 +285,20 @@ mod tests {
     use super::*;
     use crate::batch::Batch;
     use crate::stamp::Stamp;
+    use crate::topic_walk::Step;
     use nexusd_wire::Sequence;
     use nexusd_wire::control::GapReason;
     use nexusd_wire::{ErrorReport, GapReport};
+
+    fn one_topic(n: u64) -> Step {
+        Step { topic: 0, number: n }
+    }
 
     #[test]
     fn a_patched_batch_is_a_stream_of_valid_numbered_messages() {
         for size in [16, 17, 128, 1_024] {
             let mut batch = Batch::new(message_template(size), Some(5));
-            let bytes = batch.prepare(40, 5, 9, |n| n).to_vec();
+            let bytes = batch.prepare(40, 5, 9, |n| n, one_topic).to_vec();
             let mut framing = NativeFraming::new();
             let mut sequences = Vec::new();
             framing
@@ -268,7 +317,7 @@ mod tests {
     #[test]
     fn messages_that_straddle_reads_are_put_together() {
         let mut batch = Batch::new(message_template(100), Some(3));
-        let bytes = batch.prepare(0, 3, 0, |n| n).to_vec();
+        let bytes = batch.prepare(0, 3, 0, |n| n, one_topic).to_vec();
         let mut framing = NativeFraming::new();
         let mut counters = Vec::new();
         for chunk in bytes.chunks(7) {

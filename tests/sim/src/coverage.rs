@@ -35,6 +35,7 @@ marks! {
     EventWritable = "event" "Writable",
     EventClosed = "event" "Closed",
     EventCommand = "event" "Command",
+    EventInbox = "event" "Inbox",
     EventTick = "event" "Tick",
     FullTurn = "bound" "a turn had more sends than fit it",
     FullSend = "bound" "a send had as many slices as fit it",

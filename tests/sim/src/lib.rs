@@ -5,10 +5,12 @@
 //!            seed ──▶ Dice ──▶ Scenario: bounds, topics, clients, faults
 //!                       │
 //!     ┌──────────┐  ┌───▼─────────────────┐  events   ┌─────────────────┐
-//!     │ clients  │─▶│ World               │──────────▶│ Watched(Shard)  │
-//!     │ publish  │  │  sockets that stall │           │  lent memory    │
-//!     │ subscribe│◀─│  and break, a clock │◀──────────│  invariants     │
-//!     │ offend   │  │  that jumps         │  outputs  └─────────────────┘
+//!     │ clients  │─▶│ World               │──────────▶│ Cluster of      │
+//!     │ publish  │  │  sockets that stall │           │ Watched(Shard)  │
+//!     │ subscribe│◀─│  and break, a clock │◀──────────│  lent memory    │
+//!     │ offend   │  │  that jumps         │  outputs  │  invariants     │
+//!     │          │  │                     │           │  inboxes        │
+//!     │          │  │                     │           └─────────────────┘
 //!     └────┬─────┘  └──────────┬──────────┘
 //!          │ what was fed      │ what is on the wire
 //!          ▼                   ▼
@@ -26,6 +28,7 @@
 //! -- --seeds 100000` is built with full optimisation and still has every assertion in it.
 
 pub mod clock;
+pub mod cluster;
 pub mod conversation;
 pub mod coverage;
 pub mod dice;

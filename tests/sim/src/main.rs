@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use nexusd_core::limits::SHARDS_MAX;
 use nexusd_core::plant::Plant;
 use nexusd_sim::run::take_over_panics;
 use nexusd_sim::{Coverage, planting, run_seed};
@@ -23,9 +24,9 @@ struct Arguments {
     /// Nodes in the simulated mesh.
     #[arg(long, default_value_t = 1)]
     nodes: u32,
-    /// Shards of each node.
-    #[arg(long, default_value_t = 1)]
-    shards: u32,
+    /// Most shards of a node; a seed has from one to as many.
+    #[arg(long, default_value_t = 4)]
+    shards: usize,
     /// How many seeds to run.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
@@ -51,8 +52,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if (arguments.nodes, arguments.shards) != (1, 1) {
-        eprintln!("the simulator knows one node with one shard so far: use --nodes 1 --shards 1");
+    if arguments.nodes != 1 || !(1..=SHARDS_MAX).contains(&arguments.shards) {
+        eprintln!("the simulator knows one node so far, with 1 to {SHARDS_MAX} shards");
         return ExitCode::from(2);
     }
     if arguments.plants {
@@ -83,12 +84,12 @@ fn main() -> ExitCode {
 
 /// Runs the seeds; returns how many violated something.
 fn run(arguments: &Arguments) -> u64 {
-    let Arguments { seeds, from, ops, trace, .. } = *arguments;
+    let Arguments { shards, seeds, from, ops, trace, .. } = *arguments;
     let (started, mut told) = (Instant::now(), Instant::now());
     let mut coverage = Coverage::default();
     let (mut violations, mut done) = (0, 0);
     for seed in from..from.saturating_add(seeds) {
-        let outcome = run_seed(seed, ops, trace && seed == from, &mut coverage);
+        let outcome = run_seed(seed, shards, ops, trace && seed == from, &mut coverage);
         done += 1;
         for line in &outcome.trace {
             println!("{line}");
@@ -99,7 +100,8 @@ fn run(arguments: &Arguments) -> u64 {
                 arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
             println!("seed {seed}: {violation}");
             println!(
-                "  replay: cargo xtask sim --seeds 1 --from {seed} --ops {ops}{plant} --trace"
+                "  replay: cargo xtask sim --shards {shards} --seeds 1 --from {seed} --ops {ops}{plant} \
+                 --trace"
             );
             if violations == VIOLATIONS_MAX {
                 println!("{VIOLATIONS_MAX} seeds violated something; the rest is left out");
@@ -122,7 +124,13 @@ fn run(arguments: &Arguments) -> u64 {
 fn check_plants(arguments: &Arguments) -> ExitCode {
     let mut missed = 0;
     for &plant in Plant::ALL {
-        match planting::search(plant, arguments.from, arguments.seeds, arguments.ops) {
+        match planting::search(
+            plant,
+            arguments.shards,
+            arguments.from,
+            arguments.seeds,
+            arguments.ops,
+        ) {
             Err(why) => {
                 eprintln!("{why}");
                 return ExitCode::from(2);

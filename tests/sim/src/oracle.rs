@@ -7,6 +7,8 @@
 //! exact as soon as nothing is held back. A subscription made in between must have got every message
 //! behind the point where its Subscribe was settled and none from before it was fed.
 //!
+//! With several shards *settled* means that nothing is under way between them either.
+//!
 //! Messages name themselves (see `payload.rs`), so the numbers the daemon gives them become a map
 //! that every subscriber and every ack has to agree with.
 
@@ -17,13 +19,14 @@ mod stream;
 
 use std::collections::BTreeMap;
 
-use nexusd_core::limits::{METADATA_BYTES_MAX, SEGMENT_BYTES};
+use nexusd_core::limits::{METADATA_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_RECALLED};
 use nexusd_core::{Limits, Metrics};
 use nexusd_wire::SubscriptionId;
 
 pub use publication::{Fate, Publication};
 pub use stream::{Stream, StreamState};
 
+use crate::cluster::Gauges;
 use crate::payload::MetadataShelf;
 use crate::violation::{Violation, ensure};
 
@@ -40,6 +43,8 @@ struct TopicLedger {
     settled: u64,
     /// Publication of each number seen, by number; [`NONE`] where unknown.
     numbers: Vec<u32>,
+    /// Highest of them of a message that is surely in all queues that want it.
+    numbers_settled: u64,
     /// Streams that may want its messages.
     streams: Vec<usize>,
     /// Subscriptions that surely match, and that may.
@@ -53,6 +58,8 @@ struct TopicLedger {
 #[derive(Debug)]
 pub struct Oracle {
     publications: Vec<Publication>,
+    /// Those that were doubted since everything was last settled.
+    doubted: Vec<u32>,
     topics: Vec<TopicLedger>,
     streams: Vec<Stream>,
     by_subscription: BTreeMap<SubscriptionId, usize>,
@@ -64,6 +71,9 @@ pub struct Oracle {
     turn: u64,
     memory_bytes: u64,
     block_timeout_us: u64,
+    /// Shards of the node.
+    shards: u64,
+    /// Most that one shard's log ever took.
     peak_log_bytes: u64,
     /// Messages whole on some wire.
     delivered: u64,
@@ -79,12 +89,13 @@ pub struct Oracle {
 
 impl Oracle {
     /// An oracle for these topics and bounds.
-    pub fn new(topics: &[String], limits: &Limits) -> Self {
+    pub fn new(topics: &[String], limits: &Limits, shards: usize) -> Self {
         let ledger = |name: &String| TopicLedger {
             name: name.clone(),
             fed: 0,
             settled: 0,
             numbers: vec![NONE],
+            numbers_settled: 0,
             streams: Vec::new(),
             matching_low: 0,
             matching_high: 0,
@@ -92,6 +103,7 @@ impl Oracle {
         };
         Self {
             publications: Vec::new(),
+            doubted: Vec::new(),
             topics: topics.iter().map(ledger).collect(),
             streams: Vec::new(),
             by_subscription: BTreeMap::new(),
@@ -101,6 +113,7 @@ impl Oracle {
             turn: 0,
             memory_bytes: limits.memory_bytes as u64,
             block_timeout_us: limits.block_timeout_us,
+            shards: shards as u64,
             peak_log_bytes: 0,
             delivered: 0,
             missed: 0,
@@ -108,6 +121,11 @@ impl Oracle {
             rejected: 0,
             frame_bytes_max: u64::from(limits.payload_bytes + METADATA_BYTES_MAX) + 64,
         }
+    }
+
+    /// Shards of the node.
+    pub fn shards(&self) -> u64 {
+        self.shards
     }
 
     /// The time of what is told next.
@@ -214,6 +232,14 @@ impl Oracle {
         };
     }
 
+    /// Nothing is under way between shards.
+    pub fn all_settled(&mut self) {
+        for topic in &mut self.topics {
+            topic.numbers_settled = topic.numbers.len() as u64 - 1;
+        }
+        self.doubted.clear();
+    }
+
     /// The daemon gave a message of its own up, for want of memory.
     pub fn publish_given_up(&mut self, index: u32) {
         let publication = &mut self.publications[index as usize];
@@ -233,6 +259,7 @@ impl Oracle {
             _ => return,
         }
         publication.fate = Fate::Doubtful;
+        self.doubted.push(index);
     }
 
     /// The shard told that it refused a message that could have been accepted.
@@ -294,6 +321,7 @@ impl Oracle {
     /// A client wrote a Subscribe.
     pub fn subscribe(&mut self, mut stream: Stream) -> usize {
         stream.match_topics(self.topics.iter().map(|topic| topic.name.as_str()));
+        stream.is_reordered = self.shards > 1;
         self.streams.push(stream);
         self.streams.len() - 1
     }
@@ -307,7 +335,11 @@ impl Oracle {
         for (at, cursor) in stream.cursors.iter_mut().enumerate() {
             let topic = &mut self.topics[at];
             cursor.settled_before = topic.settled;
-            cursor.numbers_before = topic.numbers.len() as u64 - 1;
+            cursor.numbers_before = match self.shards {
+                1 => topic.numbers.len() as u64 - 1,
+                // A message may have its number and still be on its way to the subscriber's shard.
+                _ => topic.numbers_settled,
+            };
             if cursor.matches {
                 topic.streams.push(index);
                 topic.matching_high += 1;
@@ -316,8 +348,16 @@ impl Oracle {
         }
         stream.in_high = true;
         // What waits to be dealt with may yet be queued for it.
-        let waiting = self.publications.iter().filter(|publication| publication.fate == Fate::Fed);
-        for publication in waiting {
+        let under_way = |at: usize, fate: Fate| match fate {
+            Fate::Fed => true,
+            // Its connection is gone, but with several shards it may still come.
+            Fate::Doubtful => self.doubted.contains(&(at as u32)),
+            _ => false,
+        };
+        for (at, publication) in self.publications.iter().enumerate() {
+            if !under_way(at, publication.fate) {
+                continue;
+            }
             if !stream.cursors[publication.topic].matches {
                 continue;
             }
@@ -409,13 +449,22 @@ impl Oracle {
     /// Whether the log can have been so full that another segment did not fit its budget, which is
     /// three quarters of the memory limit but for what is kept for evacuated messages.
     fn may_have_recycled(&self) -> bool {
-        let wanted = self.frame_bytes_max.max(SEGMENT_BYTES as u64);
-        self.peak_log_bytes + wanted >= self.memory_bytes / 8 * 5
+        let mut wanted = self.frame_bytes_max.max(SEGMENT_BYTES as u64);
+        if self.shards > 1 {
+            // Other shards are asked ahead of need.
+            wanted += (SEGMENTS_RECALLED * SEGMENT_BYTES) as u64;
+        }
+        self.peak_log_bytes + wanted >= self.memory_bytes / self.shards / 8 * 5
     }
 
     /// Keeps the highest memory use seen, and checks it.
-    pub fn on_metrics(&mut self, metrics: &Metrics) -> Result<(), Violation> {
-        self.peak_log_bytes = self.peak_log_bytes.max(metrics.log_bytes);
+    pub fn on_gauges(&mut self, gauges: &Gauges) -> Result<(), Violation> {
+        self.peak_log_bytes = self.peak_log_bytes.max(gauges.fullest_log.get());
+        self.on_sample(&gauges.metrics.get())
+    }
+
+    /// Checks what the shards count.
+    pub fn on_sample(&mut self, metrics: &Metrics) -> Result<(), Violation> {
         self.rejected = metrics.rejected;
         ensure!(
             metrics.rejected >= self.refused,

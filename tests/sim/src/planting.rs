@@ -24,6 +24,7 @@ pub fn set(_plant: Option<Plant>) -> Result<(), &'static str> {
 /// Looks for a planted bug: the first seed that finds it, and what that seed found.
 pub fn search(
     plant: Plant,
+    shards: usize,
     from: u64,
     seeds: u64,
     operations: u64,
@@ -31,7 +32,7 @@ pub fn search(
     set(Some(plant))?;
     let mut coverage = Coverage::default();
     let found = (from..from.saturating_add(seeds)).find_map(|seed| {
-        run_seed(seed, operations, false, &mut coverage)
+        run_seed(seed, shards, operations, false, &mut coverage)
             .violation
             .map(|violation| (seed, violation))
     });

@@ -5,12 +5,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::Once;
 
-use nexusd_core::{Metrics, Shard};
-
+use crate::cluster::{Cluster, Gauges};
 use crate::coverage::Coverage;
 use crate::trace::Trace;
 use crate::violation::Violation;
-use crate::watched::Watched;
 use crate::world::World;
 
 /// What a run came to.
@@ -46,15 +44,23 @@ pub fn take_over_panics() {
     });
 }
 
-/// Runs a seed for that many operations. A panic, in the shard or in a check, is a violation.
-pub fn run_seed(seed: u64, operations: u64, wants_trace: bool, coverage: &mut Coverage) -> Outcome {
-    let metrics = Rc::new(Cell::new(Metrics::default()));
+/// Runs a seed for that many operations, on a node of at most `shards` shards. A panic, in a shard
+/// or in a check, is a violation.
+pub fn run_seed(
+    seed: u64,
+    shards: usize,
+    operations: u64,
+    wants_trace: bool,
+    coverage: &mut Coverage,
+) -> Outcome {
+    let gauges = Rc::new(Gauges::default());
+    let trace = Trace::new(wants_trace);
     let (mut world, config) =
-        World::new(seed, operations, coverage, Trace::new(wants_trace), Rc::clone(&metrics));
-    let mut shard = Watched::new(Shard::new(config), metrics, wants_trace);
+        World::new(seed, shards, operations, coverage, trace, Rc::clone(&gauges));
+    let mut shards = Cluster::new(&config, world.shards(), seed, gauges, wants_trace);
     IS_RUNNING.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| {
-        nexusd_core::run(&mut world, &mut shard)?;
+        nexusd_core::run(&mut world, &mut shards)?;
         world.check_finished()
     }));
     IS_RUNNING.set(false);

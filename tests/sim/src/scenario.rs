@@ -68,7 +68,9 @@ pub enum Pace {
 /// The make-up of one run.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// The shard's bounds.
+    /// Shards of the node.
+    pub shards: usize,
+    /// The node's bounds.
     pub limits: Limits,
     /// Every topic that is published to; the daemon's own come last.
     pub topics: Vec<String>,
@@ -103,8 +105,9 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    /// Throws the dice for a run.
-    pub fn new(dice: &mut Dice) -> Self {
+    /// Throws the dice for a run on a node of at most `shards_max` shards.
+    pub fn new(dice: &mut Dice, shards_max: usize) -> Self {
+        let shards = 1 + dice.below(shards_max);
         let payloads = match dice.below(10) {
             0..=4 => Payloads::Small,
             5..=7 => Payloads::Mixed,
@@ -126,7 +129,8 @@ impl Scenario {
         }
         topics.extend(SYSTEM_TOPICS.iter().map(|name| (*name).to_owned()));
         let mut scenario = Self {
-            limits: limits(dice, payloads),
+            shards,
+            limits: limits(dice, payloads, shards),
             topics,
             system_topics: SYSTEM_TOPICS.len(),
             filters,
@@ -185,9 +189,9 @@ impl Scenario {
     }
 }
 
-fn limits(dice: &mut Dice, payloads: Payloads) -> Limits {
+fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
     Limits {
-        memory_bytes: dice.pick(&[1 << 20, 1 << 20, 3 << 19, 3 << 20, 16 << 20]),
+        memory_bytes: shards * dice.pick(&[1 << 20, 1 << 20, 3 << 19, 3 << 20, 16 << 20]),
         payload_bytes: match payloads {
             Payloads::Small => 1 << 10,
             Payloads::Mixed => 60 << 10,

@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use nexusd_core::{ConnectionId, Event, Metrics, Now, Output, Service, Shard};
+use nexusd_core::{ConnectionId, Event, Metrics, Now, Output, Service, Shard, ShardIndex};
 
 /// Events between two walks over all of the shard's state.
 const EVENTS_PER_WALK: u64 = 24;
@@ -38,6 +38,11 @@ impl Watched {
     /// Watches `shard`; what it counts is written to `metrics` after every event.
     pub fn new(shard: Shard, metrics: Rc<Cell<Metrics>>, is_thorough: bool) -> Self {
         Self { shard, loans: BTreeMap::new(), metrics, events: 0, is_thorough }
+    }
+
+    /// Whether messages of other shards wait in this one for memory.
+    pub fn has_stalled(&self) -> bool {
+        self.shard.has_stalled()
     }
 
     fn check_loan(&self, connection: ConnectionId) {
@@ -89,6 +94,14 @@ impl Service for Watched {
 
     fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]> {
         self.shard.landing_zone(connection)
+    }
+
+    fn has_mail(&self) -> bool {
+        self.shard.has_mail()
+    }
+
+    fn place(&mut self) -> ShardIndex {
+        self.shard.place()
     }
 
     fn wake_at(&self) -> Option<u64> {

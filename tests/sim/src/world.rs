@@ -10,17 +10,17 @@ mod network;
 mod offences;
 mod operations;
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use nexusd_core::limits::{
     CLOSE_LINGER_US, HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, WRITE_TIMEOUT_US,
 };
-use nexusd_core::{CloseReason, Command, ConnectionId, Event, Metrics, Service, ShardConfig};
+use nexusd_core::{CloseReason, Command, ConnectionId, Event, Service, ShardConfig};
 use nexusd_wire::control::ErrorCode;
 use nexusd_wire::{FrameEncoder, NodeId};
 
 use crate::clock::Clock;
+use crate::cluster::Gauges;
 use crate::conversation::{Conversation, Identity, Stage};
 use crate::coverage::{Coverage, Mark};
 use crate::dice::Dice;
@@ -107,7 +107,9 @@ pub struct World<'c> {
     coverage: &'c mut Coverage,
     trace: Trace,
     encoder: FrameEncoder,
-    metrics: Rc<Cell<Metrics>>,
+    gauges: Rc<Gauges>,
+    /// Messages of the daemon's own that may be on their way between shards.
+    unsettled_own: Vec<u32>,
     phase: Phase,
     operations_left: u64,
     operations: u64,
@@ -127,13 +129,14 @@ impl<'c> World<'c> {
     /// A world and the configuration of the shard in it.
     pub fn new(
         seed: u64,
+        shards: usize,
         operations: u64,
         coverage: &'c mut Coverage,
         trace: Trace,
-        metrics: Rc<Cell<Metrics>>,
+        gauges: Rc<Gauges>,
     ) -> (Self, ShardConfig) {
         let mut dice = Dice::new(seed);
-        let scenario = Scenario::new(&mut dice);
+        let scenario = Scenario::new(&mut dice, shards);
         let node = (u128::from(dice.bits()) << 64) | u128::from(dice.bits());
         let config = ShardConfig {
             node: NodeId(node),
@@ -167,7 +170,7 @@ impl<'c> World<'c> {
                 });
             }
         }
-        let oracle = Oracle::new(&scenario.topics, &scenario.limits);
+        let oracle = Oracle::new(&scenario.topics, &scenario.limits, scenario.shards);
         let drain_after = if scenario.drains_midway {
             dice.between(operations / 2, operations)
         } else {
@@ -188,7 +191,8 @@ impl<'c> World<'c> {
             coverage,
             trace,
             encoder: FrameEncoder::new(),
-            metrics,
+            gauges,
+            unsettled_own: Vec::new(),
             phase: Phase::Working,
             operations_left: operations - behind_silence,
             operations: 0,
@@ -202,6 +206,11 @@ impl<'c> World<'c> {
         };
         trace!(world.trace, "{:?}", world.scenario);
         (world, config)
+    }
+
+    /// Shards of the node.
+    pub fn shards(&self) -> usize {
+        self.scenario.shards
     }
 
     /// Operations so far.
@@ -225,12 +234,17 @@ impl<'c> World<'c> {
         );
         ensure!(self.has_stopped_accepting, "the shard finished without closing its listeners");
         ensure!(self.slots.iter().all(Option::is_none), "the shard finished with open connections");
-        self.oracle.check_metrics(&self.metrics.get())
+        self.oracle.check_metrics(&self.gauges.metrics.get())
     }
 
     /// One turn: time passes, things happen, the shard is told of them.
     fn turn(&mut self, service: &mut impl Service) -> Result<(), Violation> {
         self.events = 0;
+        if !matches!(self.phase, Phase::Working) {
+            for _ in 0..self.scenario.shards {
+                self.look(service)?;
+            }
+        }
         match self.phase {
             Phase::Working => self.turn_working(service)?,
             Phase::Settling { turns, quiet } => self.turn_settling(service, turns, quiet)?,
@@ -262,6 +276,9 @@ impl<'c> World<'c> {
             if let Some(slot) = self.any_slot() {
                 self.visit(slot, service)?;
             }
+        }
+        for _ in 0..self.dice.below(2 * self.scenario.shards) {
+            self.look(service)?;
         }
         Ok(())
     }
@@ -301,7 +318,7 @@ impl<'c> World<'c> {
         self.oracle.set_now(now.mono_us);
         service.on_event(now, Event::Tick);
         self.coverage.mark(Mark::EventTick);
-        self.oracle.on_metrics(&self.metrics.get())?;
+        self.oracle.on_gauges(&self.gauges)?;
         self.idle_ticks += 1;
         ensure!(self.idle_ticks < 200, "Tick does not move the time that the next one is due at");
         Ok(())
@@ -373,7 +390,7 @@ impl<'c> World<'c> {
 
     /// Everybody has read everything: whatever is still missing never comes.
     fn check_rest(&mut self) -> Result<(), Violation> {
-        let metrics = self.metrics.get();
+        let metrics = self.gauges.metrics.get();
         for connection in self.slots.iter().flatten() {
             let (socket, conversation) = (&connection.socket, &connection.conversation);
             if conversation.is_doubtful || !conversation.hello_was_fed() {
@@ -398,7 +415,7 @@ impl<'c> World<'c> {
 
     fn check_connections(&self) -> Result<(), Violation> {
         let open = self.slots.iter().flatten().count() as u64;
-        let counted = self.metrics.get().connections;
+        let counted = self.gauges.metrics.get().connections;
         ensure!(counted == open, "{counted} connections counted; {open} are open");
         Ok(())
     }

@@ -10,11 +10,15 @@ use nexusd_sim::{Coverage, planting, run_seed};
 fn every_planted_bug_is_found_within_two_thousand_seeds() {
     take_over_panics();
     for &plant in Plant::ALL {
-        let found = planting::search(plant, 1, 2_000, 500).expect("plants are compiled in");
+        let found = planting::search(plant, 4, 1, 2_000, 500).expect("plants are compiled in");
         assert!(found.is_some(), "{} was not found", plant.name());
     }
     let mut coverage = Coverage::default();
-    assert_eq!(run_seed(1, 500, false, &mut coverage).violation, None, "nothing is left planted");
+    assert_eq!(
+        run_seed(1, 4, 500, false, &mut coverage).violation,
+        None,
+        "nothing is left planted"
+    );
 }
 
 #[test]

@@ -9,13 +9,14 @@ use std::os::fd::OwnedFd;
 use socket2::{SockAddr, SockRef};
 
 use super::EpollDriver;
+use crate::io::connection::Receive;
 use crate::io::driver::Service;
 use crate::io::errno;
 use crate::io::kernel_poll::Interest;
 use crate::io::listener::Listener;
 use crate::io::operation::Operation;
 use crate::limits::{ACCEPT_COST_BYTES, ACCEPT_RETRY_US, REFUSALS_AT_A_TIME};
-use crate::shard::event::PeerAddress;
+use crate::shard::event::{Event, PeerAddress};
 
 /// A listener, and what it is doing.
 pub(super) struct ListenerSlot {
@@ -84,11 +85,18 @@ impl EpollDriver {
             self.counters.refused += 1;
             return;
         }
-        self.adopt(
-            service,
-            socket,
-            address.as_socket().map_or(PeerAddress::Unix, PeerAddress::Tcp),
-        );
+        self.counters.accepted += 1;
+        let peer = address.as_socket().map_or(PeerAddress::Unix, PeerAddress::Tcp);
+        if let Some(socket) = self.neighbours.hand_over(service.place(), socket, peer) {
+            self.adopt(service, socket, peer);
+        }
+    }
+
+    /// Begins to serve an accepted connection on this shard.
+    pub(super) fn adopt(&mut self, service: &mut impl Service, socket: OwnedFd, peer: PeerAddress) {
+        let connection = self.connections.insert(socket);
+        service.on_event(self.now, Event::Opened { connection, peer });
+        self.change(service, connection, |connection| connection.receive = Receive::Shared);
     }
 
     fn rest(&mut self, index: usize) {

@@ -2,7 +2,7 @@
 //!
 //! Nothing is ever in flight, so the service is told `Closed` as soon as the end begins; that stands for
 //! a `Sent` which was still to be told. A connection that the peer ended, or that failed, does not
-//! linger.
+//! linger; if the service has paused it, the end waits a while for the service to take what came before.
 
 use super::EpollDriver;
 use crate::io::connection::{Phase, Receive};
@@ -22,13 +22,22 @@ impl EpollDriver {
         }
     }
 
-    /// Goes on with the connections the service was done with.
+    /// Goes on with the connections the service was done with, and with those whose stream ended. One
+    /// that is paused has a while for the service to take what came before the end.
     pub(super) fn close_asked(&mut self, service: &mut impl Service) {
         for _ in 0..CLOSES_PER_TURN {
             let Some(id) = self.to_close.pop() else {
                 break;
             };
-            self.begin_lingering(service, id);
+            let Some(connection) = self.connections.find(id) else { continue };
+            if connection.is_leaving() {
+                self.lingering.hold(id, self.now.mono_us);
+            } else if connection.is_open() {
+                let reason = connection.reason;
+                self.end(service, id, reason);
+            } else if connection.phase == Phase::Closing {
+                self.begin_lingering(service, id);
+            }
         }
     }
 
@@ -72,10 +81,12 @@ impl EpollDriver {
         }
     }
 
-    /// Ends connections whose time to linger is over.
+    /// Ends connections whose time is over.
     pub(super) fn end_lingering(&mut self, service: &mut impl Service) {
         while let Some(id) = self.lingering.pop_due(&mut self.connections, self.now.mono_us) {
-            self.end(service, id, CloseReason::Asked);
+            let Some(connection) = self.connections.find(id) else { continue };
+            let reason = connection.reason;
+            self.end(service, id, reason);
         }
     }
 }

@@ -57,7 +57,7 @@ impl EpollDriver {
         };
         connection.in_line = false;
         let lingers = connection.phase == Phase::Lingering;
-        if !lingers && (connection.paused || !connection.is_open()) {
+        if !lingers && (connection.paused || connection.ended || !connection.is_open()) {
             return 0;
         }
         let Some(socket) = connection.socket() else {
@@ -118,18 +118,34 @@ impl EpollDriver {
             Err(error) if errno::is_passing(error.raw_os_error()) => return,
             Err(error) => CloseReason::Failed(error.raw_os_error()),
         };
-        self.end(service, id, reason);
+        if connection.is_open() {
+            self.end_of_stream(service, id, reason);
+        } else {
+            self.end(service, id, reason);
+        }
     }
 
-    pub(super) fn pause_receive(&mut self, service: &mut impl Service, id: ConnectionId) {
+    /// Nothing more will come. The end is dealt with in the next turn: by then it is known whether
+    /// the service has taken what came before, or has paused.
+    fn end_of_stream(&mut self, service: &mut impl Service, id: ConnectionId, reason: CloseReason) {
+        self.to_close.push(id);
+        self.change(service, id, |connection| {
+            connection.ended = true;
+            connection.receive = Receive::Idle;
+            if !connection.is_gone {
+                connection.reason = reason;
+            }
+        });
+    }
+
+    pub(super) fn pause_receive(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.find(id)
             && connection.is_open()
         {
             // Watched on until there is something to read: it may be resumed before.
             connection.paused = true;
             if connection.is_gone {
-                // The receive was all that was left of it.
-                self.end(service, id, CloseReason::EndOfStream);
+                self.lingering.hold(id, self.now.mono_us);
             }
         }
     }
@@ -139,7 +155,11 @@ impl EpollDriver {
             && connection.is_open()
         {
             connection.paused = false;
-            self.change(service, id, |connection| connection.receive = Receive::Shared);
+            if connection.ended {
+                self.to_close.push(id);
+            } else {
+                self.change(service, id, |connection| connection.receive = Receive::Shared);
+            }
         }
     }
 

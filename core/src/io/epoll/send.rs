@@ -32,11 +32,14 @@ impl EpollDriver {
             Ok(bytes) => (bytes, bytes < gathered as usize),
             Err(errno) if errno == libc::EAGAIN => (0, true),
             Err(errno) if errno::is_passing(errno) => (0, false),
-            // The peer is gone, but what it said before may still be on its way to us: the receive
-            // ends the connection.
-            Err(errno) if errno::says_peer_is_gone(errno) && !connection.paused => {
+            // The peer is gone, but what it said before may still be on its way to us, or not taken by
+            // the service: the end of that ends the connection.
+            Err(errno) if errno::says_peer_is_gone(errno) => {
                 connection.is_gone = true;
                 connection.reason = CloseReason::Failed(errno);
+                if connection.paused {
+                    self.lingering.hold(id, self.now.mono_us);
+                }
                 let sent = Event::Sent { connection: id, bytes: 0, blocked: true };
                 service.on_event(self.now, sent);
                 return;

@@ -131,6 +131,13 @@ impl UringDriver {
             }
         };
         self.counters.accepted += 1;
+        if let Some(socket) = self.neighbours.hand_over(service.place(), socket, peer) {
+            self.adopt(service, socket, peer);
+        }
+    }
+
+    /// Begins to serve an accepted connection on this shard.
+    pub(super) fn adopt(&mut self, service: &mut impl Service, socket: OwnedFd, peer: PeerAddress) {
         let connection = self.connections.insert(socket);
         service.on_event(self.now, Event::Opened { connection, peer });
         self.arm_receive(service, connection);

@@ -23,13 +23,22 @@ impl UringDriver {
         }
     }
 
-    /// Goes on with the connections the service was done with.
+    /// Goes on with the connections the service was done with, and with those whose stream ended. One
+    /// that is paused has a while for the service to take what came before the end.
     pub(super) fn close_asked(&mut self, service: &mut impl Service) {
         for _ in 0..CLOSES_PER_TURN {
             let Some(id) = self.to_close.pop() else {
                 break;
             };
-            self.advance_close(service, id);
+            let Some(connection) = self.connections.find(id) else { continue };
+            if connection.is_leaving() {
+                self.lingering.hold(id, self.now.mono_us);
+            } else if connection.is_open() {
+                let reason = connection.reason;
+                self.begin_close(service, id, reason);
+            } else {
+                self.advance_close(service, id);
+            }
         }
     }
 
@@ -95,13 +104,17 @@ impl UringDriver {
         }
     }
 
-    /// Ends connections whose time to linger is over, and forgets those that ended before.
+    /// Ends connections whose time is over.
     pub(super) fn end_lingering(&mut self, service: &mut impl Service) {
         while let Some(id) = self.lingering.pop_due(&mut self.connections, self.now.mono_us) {
-            if let Some(connection) = self.connections.find(id) {
+            let Some(connection) = self.connections.find(id) else { continue };
+            if connection.is_open() {
+                let reason = connection.reason;
+                self.begin_close(service, id, reason);
+            } else {
                 connection.phase = Phase::Ending;
+                self.advance_close(service, id);
             }
-            self.advance_close(service, id);
         }
     }
 }

@@ -64,7 +64,7 @@ impl UringDriver {
             return;
         }
         let lingering = connection.phase == Phase::Lingering;
-        if !lingering && (connection.paused || !connection.is_open()) {
+        if !lingering && (connection.paused || connection.ended || !connection.is_open()) {
             return;
         }
         let socket = connection.descriptor();
@@ -186,7 +186,7 @@ impl UringDriver {
             }
         }
         match result {
-            0 => self.begin_close(service, id, CloseReason::EndOfStream),
+            0 => self.end_of_stream(id, CloseReason::EndOfStream),
             1.. => self.arm_receive(service, id),
             _ => match -result {
                 libc::ENOBUFS => {
@@ -196,8 +196,20 @@ impl UringDriver {
                     self.starved.push(id, was_served);
                 }
                 errno if errno::is_passing(errno) => self.arm_receive(service, id),
-                errno => self.begin_close(service, id, CloseReason::Failed(errno)),
+                errno => self.end_of_stream(id, CloseReason::Failed(errno)),
             },
+        }
+    }
+
+    /// Nothing more will come. The end is dealt with in the next turn: by then it is known whether
+    /// the service has taken what came before, or has paused.
+    fn end_of_stream(&mut self, id: ConnectionId, reason: CloseReason) {
+        if let Some(connection) = self.connections.find(id) {
+            connection.ended = true;
+            if !connection.is_gone {
+                connection.reason = reason;
+            }
+            self.to_close.push(id);
         }
     }
 
@@ -219,24 +231,26 @@ impl UringDriver {
         }
     }
 
-    pub(super) fn pause_receive(&mut self, service: &mut impl Service, id: ConnectionId) {
+    pub(super) fn pause_receive(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.find(id)
             && connection.is_open()
         {
             connection.paused = true;
             if connection.is_gone {
-                // The receive was all that was left of it.
-                self.begin_close(service, id, CloseReason::EndOfStream);
-            } else {
-                self.cancel_receive(id);
+                self.lingering.hold(id, self.now.mono_us);
             }
+            self.cancel_receive(id);
         }
     }
 
     pub(super) fn resume_receive(&mut self, service: &mut impl Service, id: ConnectionId) {
         if let Some(connection) = self.connections.find(id) {
             connection.paused = false;
-            self.arm_receive(service, id);
+            if connection.ended {
+                self.to_close.push(id);
+            } else {
+                self.arm_receive(service, id);
+            }
         }
     }
 

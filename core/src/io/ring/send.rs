@@ -43,15 +43,17 @@ impl UringDriver {
             return;
         };
         connection.sending = false;
-        // The peer is gone, but what it said before may still be on its way to us: the receive ends
-        // the connection.
+        // The peer is gone, but what it said before may still be on its way to us, or not taken by the
+        // service: the end of that ends the connection.
         let is_gone = errno::says_peer_is_gone(-result)
             && connection.is_open()
-            && !connection.paused
-            && connection.receive != Receive::Idle;
+            && (connection.paused || connection.ended || connection.receive != Receive::Idle);
         if is_gone {
             connection.is_gone = true;
             connection.reason = CloseReason::Failed(-result);
+            if connection.paused {
+                self.lingering.hold(id, self.now.mono_us);
+            }
         }
         let (bytes, blocked) = match result {
             _ if is_gone => (0, true),

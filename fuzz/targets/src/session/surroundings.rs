@@ -71,6 +71,7 @@ impl<S: Service> Surroundings<S> {
             ..Seat::default()
         };
         let connection = self.id(seat);
+        self.service.place();
         self.event(Event::Opened { connection, peer: PeerAddress::Unix });
     }
 
@@ -254,7 +255,7 @@ impl<S: Service> Surroundings<S> {
                 }
             }
             Output::StopAccepting => self.accepts = false,
-            Output::Metrics(_) => {}
+            Output::Ring(_) | Output::Metrics(_) => {}
         }
     }
 

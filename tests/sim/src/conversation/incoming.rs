@@ -249,6 +249,8 @@ impl Conversation {
             match publication.fate {
                 Fate::Settled => (low, high) = (sequence, sequence),
                 Fate::Fed | Fate::Doubtful => high = sequence,
+                // What another shard refuses was taken when it was passed on.
+                Fate::Refused if oracle.shards() > 1 => high = sequence,
                 Fate::Written | Fate::Refused => {}
             }
         }

@@ -149,9 +149,10 @@ impl Oracle {
         } else {
             ensure!(number == cursor.next, "{name} {number}: expected {}", cursor.next);
         }
-        // On one connection, what was fed first is dealt with first.
-        let is_earlier =
-            publication.conversation == stream.conversation && publication.fed_at < stream.fed_at;
+        // On one connection, what was fed first is dealt with first, unless it is by another shard.
+        let is_earlier = self.shards == 1
+            && publication.conversation == stream.conversation
+            && publication.fed_at < stream.fed_at;
         ensure!(
             !is_earlier && (publication.settled_at == 0 || publication.settled_at > stream.fed_at),
             "{name} {number}: accepted before the subscription was asked for"

@@ -70,6 +70,10 @@ pub struct Stream {
     waiting_bytes: u64,
     /// Since when a `block` queue may have been full.
     full_since_us: Option<u64>,
+    /// Messages of the daemon's own were among those for it.
+    had_own: bool,
+    /// Messages of different topics may come in another order than they were fed.
+    pub(super) is_reordered: bool,
     /// Its queue may have dropped messages by now.
     may_have_dropped: bool,
     /// Newest publication had of each publisher and topic.
@@ -106,6 +110,8 @@ impl Stream {
             waiting_messages: 0,
             waiting_bytes: 0,
             full_since_us: None,
+            had_own: false,
+            is_reordered: false,
             may_have_dropped: false,
             newest: Vec::new(),
         }
@@ -127,9 +133,12 @@ impl Stream {
     ) {
         self.waiting_messages += 1;
         self.waiting_bytes += stride;
+        self.had_own |= is_own;
         if self.waiting_messages <= self.queue_messages && self.waiting_bytes <= self.queue_bytes {
             return;
         }
+        // Nobody is held back for one of the daemon's own; with several shards it may come last.
+        let is_own = is_own || (self.is_reordered && self.had_own);
         if self.policy == OverflowPolicy::Block && !is_own {
             let since = *self.full_since_us.get_or_insert(now_us);
             self.may_have_dropped |= now_us >= since + block_timeout_us;

@@ -40,10 +40,8 @@ impl Driver for World<'_> {
             Park::Until(wake_at) => {
                 self.busy_turns = 0;
                 debug_assert_eq!(wake_at, service.wake_at());
-                for connection in self.slots.iter_mut().flatten() {
-                    if connection.socket.receiving && connection.conversation.is_unsettled() {
-                        connection.conversation.settle(&mut self.oracle);
-                    }
+                if self.gauges.is_quiet.get() {
+                    self.settle_all();
                 }
             }
         }
@@ -58,6 +56,19 @@ impl Driver for World<'_> {
 }
 
 impl World<'_> {
+    /// Nothing is under way: what the shards were fed they have dealt with.
+    fn settle_all(&mut self) {
+        for index in self.unsettled_own.drain(..) {
+            self.oracle.publish_settled(index);
+        }
+        for connection in self.slots.iter_mut().flatten() {
+            if connection.socket.receiving && connection.conversation.is_unsettled() {
+                connection.conversation.settle(&mut self.oracle);
+            }
+        }
+        self.oracle.all_settled();
+    }
+
     fn carry_out(&mut self, service: &mut impl Service, output: Output) -> Result<(), Violation> {
         trace!(self.trace, "  {} {output:?}", self.clock.now().mono_us);
         match output {
@@ -87,6 +98,7 @@ impl World<'_> {
                 }
                 Ok(())
             }
+            Output::Ring(_) => Ok(()),
             Output::StopAccepting => {
                 self.coverage.mark(Mark::OutputStopAccepting);
                 ensure!(
@@ -99,7 +111,7 @@ impl World<'_> {
             }
             Output::Metrics(metrics) => {
                 self.coverage.mark(Mark::OutputMetrics);
-                self.oracle.on_metrics(&metrics)?;
+                self.oracle.on_sample(&metrics)?;
                 self.check_connections()
             }
         }
@@ -203,17 +215,18 @@ impl World<'_> {
             Event::Writable { .. } => Mark::EventWritable,
             Event::Closed { .. } => Mark::EventClosed,
             Event::Command(_) => Mark::EventCommand,
+            Event::Inbox => Mark::EventInbox,
             Event::Tick => Mark::EventTick,
         });
         self.events += 1;
         let now = self.clock.now();
         self.oracle.set_now(now.mono_us);
-        let evacuated = self.metrics.get().segments_evacuated;
+        let evacuated = self.gauges.metrics.get().segments_evacuated;
         service.on_event(now, event);
-        if self.metrics.get().segments_evacuated > evacuated {
+        if self.gauges.metrics.get().segments_evacuated > evacuated {
             self.coverage.mark(Mark::Evacuation);
         }
-        self.oracle.on_metrics(&self.metrics.get())
+        self.oracle.on_gauges(&self.gauges)
     }
 
     /// The shard learns of a new connection.
@@ -227,7 +240,16 @@ impl World<'_> {
         } else {
             PeerAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)))
         };
+        service.place();
         self.tell(service, Event::Opened { connection, peer })
+    }
+
+    /// A shard takes what another one sent, if there is anything.
+    pub(super) fn look(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+        if service.has_mail() {
+            self.tell(service, Event::Inbox)?;
+        }
+        Ok(())
     }
 
     /// The shard gets a command.

@@ -108,13 +108,13 @@ impl World<'_> {
         let publication = Publication::new(DAEMON, topic, header, 0, len, 0, Fate::Written);
         self.oracle.write(publication, crate::oracle::NONE);
         self.oracle.publish_fed(index);
-        let before = self.metrics.get().messages_in;
+        let before = self.gauges.metrics.get().messages_in;
         let name = self.scenario.topics[topic].as_str().into();
         let payload = payload::bytes(index, len).into_boxed_slice();
         self.command(Command::Publish { topic: name, payload }, service)?;
         // Without memory the daemon gives its own messages up.
-        if self.metrics.get().messages_in > before {
-            self.oracle.publish_settled(index);
+        if self.gauges.metrics.get().messages_in > before {
+            self.unsettled_own.push(index);
         } else {
             self.oracle.publish_given_up(index);
         }

@@ -1,0 +1,78 @@
+//! Who on this shard wants a topic's messages: the queues that match it, as last asked of the
+//! subscription index, and the connections that know its name.
+//!
+//! Invariant: a queue of the list gets the topic's name before its first message.
+
+use slab::Slab;
+
+use crate::plant::{Plant, is_planted};
+use crate::shard::event::ConnectionId;
+use crate::subscriber_queue::{QueueId, SubscriberQueue};
+use crate::subscription_index::{Found, SubscriptionIndex};
+
+/// One queue that wants the topic's messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Match {
+    pub(crate) queue: QueueId,
+    /// The queue's connection is told the topic's name ahead of the next message.
+    pub(crate) bound: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Audience {
+    /// Queues that want the messages, by slot; true for `generation` of the index.
+    pub(crate) matches: Vec<Match>,
+    generation: u64,
+    /// Connections that were told the name.
+    pub(crate) bound: Vec<ConnectionId>,
+}
+
+impl Audience {
+    /// Whether the index has changed since it was asked.
+    #[inline]
+    pub(crate) fn is_stale(&self, index: &SubscriptionIndex) -> bool {
+        let is_kept = is_planted(Plant::StaleMatches) && !self.matches.is_empty();
+        self.generation != index.generation() && !is_kept
+    }
+
+    /// Asks the index anew, keeping what connections were told. `found` is scratch.
+    #[cold]
+    pub(crate) fn refresh(
+        &mut self,
+        topic: &str,
+        index: &SubscriptionIndex,
+        queues: &Slab<SubscriberQueue>,
+        found: &mut Vec<u32>,
+    ) -> Found {
+        let beside = index.find(topic, found);
+        let Self { matches: old, generation, .. } = self;
+        let was_bound = |slot: u32| {
+            // Slots are reused: only a queue made before the old list was is the one it names.
+            queues[slot as usize].created_at <= *generation
+                && old
+                    .binary_search_by_key(&slot, |entry| entry.queue.0)
+                    .is_ok_and(|at| old[at].bound)
+        };
+        self.matches = found
+            .iter()
+            .map(|&slot| Match { queue: QueueId(slot), bound: was_bound(slot) })
+            .collect();
+        self.generation = index.generation();
+        beside
+    }
+
+    /// Notes that a connection is told the topic's name. `is_open` tells which connections still
+    /// exist; the list is thinned out before it would grow.
+    pub(crate) fn note_bound(
+        &mut self,
+        connection: ConnectionId,
+        is_open: impl Fn(ConnectionId) -> bool,
+    ) {
+        if self.bound.len() == self.bound.capacity() {
+            self.bound.sort_unstable();
+            self.bound.dedup();
+            self.bound.retain(|&told| is_open(told));
+        }
+        self.bound.push(connection);
+    }
+}

@@ -1,0 +1,106 @@
+//! The bytes of one segment: its shard writes them, other shards read what they were lent.
+//!
+//! A segment is written from its start to its end, and what was written is not touched again until
+//! the log writes the segment anew. So writer and readers never meet on the same bytes, and no lock
+//! stands between them; the memory itself lives as long as anybody holds it. That the readers are
+//! done before it is written anew is the log's to see to (`lend` and `take_back` in `log.rs`).
+#![allow(unsafe_code)]
+
+use std::cell::UnsafeCell;
+use std::fmt;
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::Arc;
+
+/// Memory that one shard writes and several may read. A clone is the same memory.
+#[derive(Clone)]
+pub(crate) struct Memory {
+    start: NonNull<u8>,
+    len: usize,
+    /// Keeps what `start` points to.
+    _cells: Arc<Cells>,
+}
+
+struct Cells(Box<[UnsafeCell<u8>]>);
+
+// SAFETY: shared access goes through `Memory::bytes` and `Memory::bytes_mut`, whose callers see to
+// it that no byte is written while it is read.
+unsafe impl Sync for Cells {}
+
+// SAFETY: `start` points into `_cells`, which may be sent and shared (see above).
+unsafe impl Send for Memory {}
+
+impl Memory {
+    /// `len` bytes of zeroes.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        Self::from_bytes(vec![0; len])
+    }
+
+    /// These bytes.
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        let bytes = Box::into_raw(bytes.into_boxed_slice());
+        // SAFETY: `UnsafeCell<u8>` has the layout of `u8`, and the box was just given up.
+        let cells = Arc::new(Cells(unsafe { Box::from_raw(bytes as *mut [UnsafeCell<u8>]) }));
+        let start = NonNull::from(&*cells.0).cast();
+        Self { start, len: cells.0.len(), _cells: cells }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The bytes from `start` to `end`. Panics if there are not so many.
+    ///
+    /// # Safety
+    ///
+    /// They are not written while the slice is in use.
+    #[inline]
+    pub(crate) unsafe fn bytes(&self, start: usize, end: usize) -> &[u8] {
+        assert!(start <= end && end <= self.len, "inside the segment");
+        // SAFETY: inside the allocation that `_cells` keeps.
+        let first = unsafe { self.start.add(start) };
+        // SAFETY: so is all of the range, and nobody writes it (the caller).
+        unsafe { slice::from_raw_parts(first.as_ptr(), end - start) }
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else reads or writes them while the slice is in use.
+    #[inline]
+    pub(crate) unsafe fn bytes_mut(&mut self, start: usize, end: usize) -> &mut [u8] {
+        assert!(start <= end && end <= self.len, "inside the segment");
+        // SAFETY: inside the allocation that `_cells` keeps.
+        let first = unsafe { self.start.add(start) };
+        // SAFETY: so is all of the range, and nobody else reads or writes it (the caller). The bytes
+        // are in cells, so they may be written through a shared pointer.
+        unsafe { slice::from_raw_parts_mut(first.as_ptr(), end - start) }
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_sees_what_was_written_before_it_was_lent_while_more_is_written() {
+        let mut memory = Memory::zeroed(64);
+        // SAFETY: nobody else has the memory.
+        unsafe { memory.bytes_mut(0, 8) }.copy_from_slice(b"first on");
+        let lent = memory.clone();
+        let reader = std::thread::spawn(move || {
+            // SAFETY: the writer goes on behind these bytes.
+            unsafe { lent.bytes(0, 8) }.to_vec()
+        });
+        // SAFETY: the reader reads the bytes before these.
+        unsafe { memory.bytes_mut(8, 16) }.copy_from_slice(b"and next");
+        assert_eq!(reader.join().expect("no panic"), b"first on");
+    }
+}

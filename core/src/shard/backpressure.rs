@@ -1,0 +1,139 @@
+//! What happens around a queue that is full: publishers held back and let go on, messages cut, and
+//! how a queue ends.
+
+use std::collections::BTreeSet;
+
+use nexusd_wire::control::{GapReason, OverflowPolicy};
+
+use super::event::Now;
+use super::parcel::Item;
+use super::publish::Plane;
+use super::routing::PublisherId;
+use crate::limits::BLOCK_RESUME_EIGHTHS;
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::overflow;
+use crate::plant::{Plant, is_planted};
+use crate::subscriber_queue::{QueueId, SubscriberQueue};
+
+/// Cuts a queue that is beyond its bounds, or remembers to, if a running send reads from it.
+pub(super) fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metrics) {
+    if queue.in_flight {
+        queue.overflow_due = true;
+        return;
+    }
+    let bytes = queue.bytes;
+    let dropped = overflow::cut_to_limit(queue, log);
+    metrics.count_dropped(GapReason::SlowConsumer, dropped);
+    metrics.queued_messages -= dropped;
+    metrics.queued_bytes -= bytes - queue.bytes;
+}
+
+/// Holds the publisher of a full `block` queue back; `false` if the queue has to drop instead.
+pub(super) fn hold_back(
+    queue: &mut SubscriberQueue,
+    id: QueueId,
+    publisher: PublisherId,
+    blocked: &mut BTreeSet<(u64, QueueId)>,
+    holds: &mut Vec<(PublisherId, QueueId)>,
+    now: Now,
+) -> bool {
+    if queue.limits.policy != OverflowPolicy::Block || queue.block_expired {
+        return false;
+    }
+    if is_planted(Plant::BlockDropsEarly) {
+        return false;
+    }
+    if queue.blocked_since_us.is_none() {
+        queue.blocked_since_us = Some(now.mono_us);
+        blocked.insert((now.mono_us, id));
+    }
+    if queue.waiting.insert(publisher) {
+        holds.push((publisher, id));
+    }
+    true
+}
+
+impl Plane {
+    /// Lets publishers go on if the queue has been drained to its low-water mark.
+    pub(crate) fn release_if_drained(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        if (queue.blocked_since_us.is_some() || queue.block_expired)
+            && queue.is_within(BLOCK_RESUME_EIGHTHS)
+        {
+            queue.block_expired = false;
+            self.unblock(id);
+        }
+    }
+
+    /// The queue holds nobody back any more.
+    pub(crate) fn unblock(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        if let Some(since) = queue.blocked_since_us.take() {
+            self.blocked.remove(&(since, id));
+            let waiting = std::mem::take(&mut queue.waiting);
+            self.released.extend(waiting.into_iter().map(|publisher| (publisher, id)));
+        }
+    }
+
+    /// Ends the blocking of queues that held publishers back for too long: they drop their oldest
+    /// and go on doing so until they have been drained. Returns when the next one is due.
+    pub(crate) fn expire_blocking(&mut self, now: Now) -> Option<u64> {
+        while let Some(&(since, id)) = self.blocked.first() {
+            let due = since + self.limits.block_timeout_us;
+            if due > now.mono_us || is_planted(Plant::BlockNeverExpires) {
+                return Some(due);
+            }
+            let queue = &mut self.queues[id.0 as usize];
+            queue.block_expired = true;
+            if queue.is_over_limit() {
+                cut(queue, &mut self.log, &mut self.metrics);
+            }
+            self.unblock(id);
+        }
+        None
+    }
+
+    /// Takes a queue out: its filters, its place among the matches, its messages. A frame that is
+    /// half on the wire keeps a dying queue alive until it is sent; returns whether the queue is
+    /// gone already.
+    pub(crate) fn remove_queue(&mut self, id: QueueId) -> bool {
+        self.unblock(id);
+        let queue = &mut self.queues[id.0 as usize];
+        if !queue.is_dying {
+            queue.is_dying = true;
+            self.metrics.subscriptions -= 1;
+            self.client_bytes -= queue.subscription_bytes();
+            let removed =
+                if is_planted(Plant::UnsubscribeKeepsMatch) { 0 } else { queue.filters.len() };
+            for filter in &queue.filters[..removed] {
+                if self.index.remove(filter, id.0) {
+                    for neighbour in self.neighbours.all() {
+                        let filter = filter.clone();
+                        neighbour.tell(Item::Interest { filter, is_wanted: false });
+                    }
+                }
+            }
+        }
+        if queue.in_flight {
+            return false;
+        }
+        let before = (queue.messages, queue.bytes);
+        self.metrics.dropped_disconnect += queue.truncate(&mut self.log);
+        self.metrics.queued_messages -= before.0 - queue.messages;
+        self.metrics.queued_bytes -= before.1 - queue.bytes;
+        if queue.items.is_empty() {
+            self.queues.remove(id.0 as usize);
+            return true;
+        }
+        false
+    }
+
+    /// Deals with overflow that had to wait for a running send.
+    pub(crate) fn cut_if_due(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        if std::mem::take(&mut queue.overflow_due) && queue.is_over_limit() {
+            cut(queue, &mut self.log, &mut self.metrics);
+        }
+    }
+}

@@ -1,0 +1,365 @@
+//! What shards tell each other, and what each item does: the match that stands beside the one of
+//! `shard.rs`.
+//!
+//! A message of a publisher here for a topic of another shard goes there in a batch, is numbered
+//! and kept there, and comes back as a run for the subscribers here, who read it where it lies.
+//! Nothing here waits. What a shard has no memory for stands aside, with all that its sender sent
+//! behind it for publishing; everything else goes on, and so memory comes back.
+
+use nexusd_wire::control::{ErrorCode, PublishStatus};
+use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags};
+
+use super::event::{ConnectionId, Now};
+use super::neighbour::{Asker, Neighbour};
+use super::output::Output;
+use super::parcel::{Batch, Item, LargeMessage};
+use super::publish::{Plane, Refusal};
+use super::routing::{PublisherId, ShardIndex};
+use super::{Shard, open_connection};
+use crate::limits::{INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN};
+use crate::owed_acks::{AckPart, OwnersPart};
+use crate::plant::{Plant, is_planted};
+use crate::session::{Binding, SessionState};
+use crate::subscriber_queue::QueueId;
+
+const NO_MEMORY: &str = "the daemon has no memory left for this message now (--memory-limit)";
+
+impl Shard {
+    /// Takes what the other shards have sent, up to a turn's share.
+    pub(super) fn on_inbox(&mut self, now: Now) {
+        let count = self.plane.neighbours.len();
+        let (mut bytes, mut items) = (0, 0);
+        for step in 0..count {
+            let at = (self.next_inbox + step) % count;
+            while bytes < INBOX_BYTES_PER_TURN && items < INBOX_ITEMS_PER_TURN {
+                let neighbour = &mut self.plane.neighbours.all()[at];
+                let from = neighbour.shard;
+                let Some(mut parcel) = neighbour.receive() else { break };
+                items += parcel.len();
+                for item in parcel.drain(..) {
+                    bytes += item.bytes();
+                    self.on_item(from, item, now);
+                }
+                self.plane.neighbours.of(from).recycle(parcel);
+            }
+        }
+        self.next_inbox = (self.next_inbox + 1) % count.max(1);
+    }
+
+    /// What each item does.
+    fn on_item(&mut self, from: ShardIndex, item: Item, now: Now) {
+        match item {
+            Item::OpenTopic { .. }
+            | Item::CloseTopic { .. }
+            | Item::Publish(_)
+            | Item::PublishLarge(_)
+            | Item::DrainRound(_) => {
+                let stalled = &mut self.plane.neighbours.of(from).stalled;
+                stalled.push_back(item);
+                if stalled.len() == 1 {
+                    self.publish_stalled(from, now);
+                }
+            }
+            Item::TopicOpened { handle, is_accepted } => {
+                let refused = self.plane.neighbours.of(from).on_opened(handle, is_accepted);
+                for asker in refused {
+                    self.topic_refused(asker, Binding::Elsewhere(from, handle));
+                }
+            }
+            Item::Credit(batch) => {
+                self.plane.neighbours.of(from).credit(batch);
+                self.let_publishers_on(from, now);
+            }
+            Item::LargeTaken { bytes } => self.plane.log.taken_away(bytes),
+            Item::Refused { connection, offset } => self.message_refused(connection, offset),
+            Item::Interest { filter, is_wanted: true } => {
+                self.plane.index.insert_elsewhere(&filter, from);
+            }
+            Item::Interest { filter, is_wanted: false } => {
+                self.plane.index.remove_elsewhere(&filter, from);
+            }
+            Item::Confirm { queue, created_at } => {
+                self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
+            }
+            Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
+            Item::Name { topic, name } => self.plane.foreign.name_topic(topic, name),
+            Item::Forget { topic } => {
+                let told = self.plane.foreign.forget(topic);
+                self.unbind(topic, told);
+            }
+            Item::Run(run) => self.plane.deliver_lent(from, run, now),
+            Item::Return { segment, runs } => self.plane.log.take_back(segment, runs),
+            Item::Recall { segment } => {
+                self.plane.give_back(from, segment);
+                self.plane.return_borrowed();
+                self.plane.neighbours.of(from).tell(Item::Recalled);
+            }
+            Item::Recalled => self.plane.recalls -= 1,
+            Item::Ack { connection, part } => self.tell_ack(connection, &part, true, now),
+            Item::Hold { connection, queue } => self.hold(connection, (from, queue)),
+            Item::Release { connection, queue } => {
+                self.release_publisher(connection, (from, queue), now);
+            }
+        }
+    }
+
+    /// Publishes what neighbours sent as far as there is memory for it, and lets publishers here on
+    /// that waited for memory. To be called when some may have been freed.
+    pub(super) fn publish_waiting(&mut self, now: Now) {
+        for at in 0..self.plane.neighbours.len() {
+            let neighbour = &self.plane.neighbours.all()[at];
+            if !neighbour.stalled.is_empty() {
+                let shard = neighbour.shard;
+                self.publish_stalled(shard, now);
+            }
+        }
+        for _ in 0..self.plane.waiting_for_memory.len() {
+            let Some(id) = self.plane.waiting_for_memory.pop_front() else { break };
+            self.stop_waiting(id, now);
+        }
+    }
+
+    /// Does what stands aside from one neighbour, until memory is wanting.
+    fn publish_stalled(&mut self, from: ShardIndex, now: Now) {
+        while let Some(item) = self.plane.neighbours.of(from).stalled.pop_front() {
+            let back = match item {
+                Item::OpenTopic { handle, name } => {
+                    let limit = self.config.limits.topics;
+                    let topic = self.plane.topics.find_or_insert(&name, limit, now.mono_us);
+                    if let Some(topic) = topic {
+                        self.plane.topics.topic(topic).publishers += 1;
+                    }
+                    let neighbour = self.plane.neighbours.of(from);
+                    let slot = handle.0 as usize;
+                    if neighbour.opened.len() <= slot {
+                        neighbour.opened.resize(slot + 1, None);
+                    }
+                    neighbour.opened[slot] = topic;
+                    let is_accepted = topic.is_some();
+                    neighbour.tell(Item::TopicOpened { handle, is_accepted });
+                    None
+                }
+                Item::CloseTopic { handle } => {
+                    let opened = &mut self.plane.neighbours.of(from).opened;
+                    if let Some(topic) = opened.get_mut(handle.0 as usize).and_then(Option::take) {
+                        self.plane.topics.topic(topic).publishers -= 1;
+                    }
+                    None
+                }
+                Item::Publish(batch) => self.plane.publish_batch(from, batch, now),
+                Item::PublishLarge(message) => self.plane.publish_large(from, message, now),
+                Item::DrainRound(round) => {
+                    self.plane.neighbours.of(from).drain_round = round;
+                    self.advance_drain(now);
+                    None
+                }
+                _ => None,
+            };
+            if let Some(item) = back {
+                self.plane.neighbours.of(from).stalled.push_front(item);
+                return;
+            }
+        }
+    }
+
+    /// A neighbour has taken a batch: publishers that wait for it go on, in turn.
+    fn let_publishers_on(&mut self, shard: ShardIndex, now: Now) {
+        for _ in 0..self.plane.neighbours.of(shard).waiting.len() {
+            let neighbour = self.plane.neighbours.of(shard);
+            if !neighbour.has_credit() {
+                return;
+            }
+            let Some(id) = neighbour.waiting.pop_front() else { return };
+            self.stop_waiting(id, now);
+        }
+    }
+
+    fn stop_waiting(&mut self, id: ConnectionId, now: Now) {
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            connection.session.is_waiting = false;
+            self.resume_if_possible(id, now);
+        }
+    }
+
+    /// A shard knows the filters of a new subscription. If it was the last one, the client is told.
+    fn on_confirmed(&mut self, from: ShardIndex, id: QueueId, created_at: u64) {
+        let Some(queue) = self.plane.queues.get_mut(id.0 as usize) else { return };
+        if queue.created_at != created_at || queue.is_dying {
+            return;
+        }
+        queue.awaits.remove(from);
+        if queue.awaits.is_empty() {
+            self.confirm_subscription(id);
+        }
+    }
+
+    /// A topic that a client bound is refused by its owner.
+    fn topic_refused(&mut self, asker: Asker, binding: Binding) {
+        let Asker { connection: id, id: topic, offset } = asker;
+        self.plane.metrics.rejected += 1;
+        if let Some(connection) = open_connection(&mut self.connections, id)
+            && let Some(bound) = connection.session.bindings.get_mut(topic.0 as usize)
+            && *bound == binding
+        {
+            *bound = Binding::Refused;
+            self.plane.release_binding(binding);
+        }
+        let limit = self.config.limits.topics;
+        let text = format!("the daemon has {limit} topics, which is its limit (--max-topics)");
+        self.report_late(id, offset, FrameKind::TopicBind, &text);
+    }
+
+    /// A message that asked for no acknowledgement was refused by its topic's owner.
+    fn message_refused(&mut self, id: ConnectionId, offset: u64) {
+        self.report_late(id, offset, FrameKind::Message, NO_MEMORY);
+    }
+
+    fn report_late(&mut self, id: ConnectionId, offset: u64, kind: FrameKind, message: &str) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        if connection.session.state == SessionState::Closing && !connection.session.said_goodbye {
+            return;
+        }
+        let code = ErrorCode::LimitReached;
+        let report = ErrorReport { code, message, fatal: false, request: 0, offset, kind: kind.0 };
+        self.encoder.error(&mut connection.outbound.control, &report);
+        self.schedule(id);
+    }
+
+    /// Sends the next parcel that there is something for; the request to wake its receiver.
+    pub(super) fn flush_parcels(&mut self) -> Option<Output> {
+        if self.plane.neighbours.len() == 0 {
+            return None;
+        }
+        self.plane.return_borrowed();
+        let sent =
+            self.plane.neighbours.all().iter_mut().find_map(|neighbour: &mut Neighbour| {
+                neighbour.flush().then_some(neighbour.shard)
+            })?;
+        Some(Output::Ring(sent)).filter(|_| !is_planted(Plant::DoorbellLost))
+    }
+}
+
+impl Plane {
+    /// Whether a publisher, here or of another shard, waits for memory.
+    #[inline]
+    pub(crate) fn is_anyone_waiting(&self) -> bool {
+        !self.waiting_for_memory.is_empty()
+            || self.neighbours.iter().any(|neighbour| !neighbour.stalled.is_empty())
+    }
+
+    /// Publishes a batch of messages that another shard's publishers sent; gives it back with what
+    /// is left if there is no memory now, but soon.
+    fn publish_batch(&mut self, from: ShardIndex, mut batch: Box<Batch>, now: Now) -> Option<Item> {
+        while let Some(run) = batch.run() {
+            let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
+            let publisher = PublisherId { shard: from, connection: run.connection };
+            let (mut done, mut acks, mut is_short) = (0, 0, false);
+            while done < run.bytes {
+                let rest = &batch.rest()[done as usize..];
+                let Some(header) = Header::peek(rest) else { break };
+                let frame = &rest[..header.stride()];
+                let wants_ack = header.flags().contains(MessageFlags::ACK);
+                let refusal = match topic.flatten() {
+                    None => Some(Refusal::RefusedTopic),
+                    Some(topic) => self.append(topic, Some(publisher), header, frame, now).err(),
+                };
+                let ack = wants_ack.then_some(run.first_ack + acks);
+                match (refusal, ack) {
+                    (None, None) => {}
+                    (None, Some(number)) => self.end_acknowledged_run(number, now),
+                    (Some(Refusal::NotNow), _) => {
+                        is_short = true;
+                        break;
+                    }
+                    (Some(refusal), ack) => {
+                        self.refuse_foreign(publisher, ack, run.offset + u64::from(done), &refusal);
+                    }
+                }
+                acks += u64::from(wants_ack);
+                done += frame.len() as u32;
+            }
+            self.flush_run(now);
+            batch.advance(done, acks);
+            if is_short {
+                return Some(Item::Publish(batch));
+            }
+        }
+        batch.clear();
+        self.neighbours.of(from).tell(Item::Credit(batch));
+        None
+    }
+
+    /// The same for a large message.
+    fn publish_large(
+        &mut self,
+        from: ShardIndex,
+        message: Box<LargeMessage>,
+        now: Now,
+    ) -> Option<Item> {
+        let bytes = message.memory.len();
+        let topic = self.neighbours.of(from).opened.get(message.handle.0 as usize).copied();
+        let publisher = PublisherId { shard: from, connection: message.connection };
+        let refusal = match topic.flatten() {
+            None => Refusal::RefusedTopic,
+            Some(topic) if self.make_room_for_large(bytes) => {
+                let LargeMessage { memory, ack, .. } = *message;
+                let segment = self.log.take_landing(memory);
+                self.publish_landed(segment, topic, publisher, ack, now);
+                self.log.release(segment);
+                self.neighbours.of(from).tell(Item::LargeTaken { bytes });
+                return None;
+            }
+            Some(_) if self.recalls > 0 => return Some(Item::PublishLarge(message)),
+            Some(_) => Refusal::NoMemory,
+        };
+        self.refuse_foreign(publisher, message.ack, message.offset, &refusal);
+        self.neighbours.of(from).tell(Item::LargeTaken { bytes });
+        None
+    }
+
+    /// Tells another shard's publisher that a message of its was refused.
+    fn refuse_foreign(
+        &mut self,
+        publisher: PublisherId,
+        ack: Option<u64>,
+        offset: u64,
+        refusal: &Refusal,
+    ) {
+        self.metrics.rejected += 1;
+        let is_known = matches!(refusal, Refusal::RefusedTopic);
+        let status = if is_known { PublishStatus::Rejected } else { PublishStatus::LimitReached };
+        let connection = publisher.connection;
+        match ack {
+            Some(number) => {
+                let owner = Some(OwnersPart { sequence: 0, shards: 0, status });
+                let part = AckPart { number, delivered: 0, dropped: 0, blocked: 0, owner };
+                self.acks.push((publisher, part));
+            }
+            // That its topic was refused it knows already.
+            None if is_known => {}
+            None => {
+                let neighbour = self.neighbours.of(publisher.shard);
+                neighbour.tell(Item::Refused { connection, offset });
+            }
+        }
+    }
+
+    /// Tells other shards of their segments that nobody here wants any more.
+    fn return_borrowed(&mut self) {
+        while let Some(back) = self.log.next_return() {
+            let item = Item::Return { segment: back.slot, runs: back.extents };
+            self.neighbours.of(back.lender).tell(item);
+        }
+    }
+}
+
+impl Item {
+    /// What it counts for in a turn's share of bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish(batch) => batch.rest().len(),
+            Self::PublishLarge(message) => message.memory.len(),
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The end of a shard in good order: nothing more is read, all that was accepted is delivered, and
+//! every publisher is told how far it came.
+//!
+//! A message and its acknowledgement take up to four steps between shards: from the publisher's to
+//! the owner, to the subscribers' shards, back to the owner's and the publisher's. So draining goes
+//! in rounds: a shard begins the next one when all others have told it that they are in this one, and
+//! what they said before has then arrived.
+
+use super::event::{ConnectionId, Now};
+use super::output::Output;
+use super::parcel::Item;
+use super::{Shard, open_connection};
+use crate::plant::{Plant, is_planted};
+use crate::session::SessionState;
+
+/// Rounds until nothing of a message is under way any more.
+const ROUNDS: u8 = 4;
+
+/// How far the shard has come.
+#[derive(Debug)]
+pub(super) struct Drain {
+    deadline_us: Option<u64>,
+    round: u8,
+}
+
+impl Drain {
+    /// When the drain is cut short.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        self.deadline_us
+    }
+
+    /// Whether closing the connections is all that is left.
+    pub(super) fn is_done(&self) -> bool {
+        self.round > ROUNDS || self.deadline_us.is_none()
+    }
+}
+
+impl Shard {
+    pub(super) fn on_drain(&mut self, deadline_us: u64, now: Now) {
+        if let Some(drain) = &mut self.drain {
+            // Asked again: the stricter deadline holds, unless closing is under way already.
+            drain.deadline_us = drain.deadline_us.map(|earlier| earlier.min(deadline_us));
+            return;
+        }
+        self.drain = Some(Drain { deadline_us: Some(deadline_us), round: 0 });
+        self.outputs.push_back(Output::StopAccepting);
+        for slot in 0..self.connections.len() {
+            let Some(connection) = &self.connections[slot] else {
+                continue;
+            };
+            let (id, state) = (connection.id, connection.session.state);
+            match state {
+                SessionState::AwaitingHello => self.close_now(id),
+                SessionState::Open => self.read_no_more(id),
+                SessionState::Draining | SessionState::Closing => {}
+            }
+        }
+        self.advance_drain(now);
+    }
+
+    /// Begins every round whose time has come; behind the last one publishers are told how far they
+    /// came.
+    pub(super) fn advance_drain(&mut self, _now: Now) {
+        let Some(drain) = &mut self.drain else {
+            return;
+        };
+        while drain.round <= ROUNDS
+            && self.plane.neighbours.iter().all(|neighbour| neighbour.drain_round >= drain.round)
+        {
+            drain.round += 1;
+            if drain.round <= ROUNDS {
+                for neighbour in self.plane.neighbours.all() {
+                    neighbour.close_batch();
+                    neighbour.tell(Item::DrainRound(drain.round));
+                }
+            }
+            if drain.round == ROUNDS + 1 {
+                self.say_goodbyes();
+                return;
+            }
+        }
+    }
+
+    fn say_goodbyes(&mut self) {
+        for slot in 0..self.connections.len() {
+            if let Some(connection) = &self.connections[slot]
+                && connection.session.state == SessionState::Draining
+            {
+                let id = connection.id;
+                self.say_goodbye(id);
+                self.close_if_done(id);
+            }
+        }
+    }
+
+    fn read_no_more(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        connection.session.state = SessionState::Draining;
+        if !std::mem::replace(&mut connection.inbound.is_paused, true) {
+            self.outputs.push_back(Output::PauseReceive(id));
+        }
+    }
+
+    /// A Goodbye with the newest accepted publish.
+    fn say_goodbye(&mut self, id: ConnectionId) {
+        self.send_acks(id);
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        if !is_planted(Plant::GoodbyeForgotten) {
+            let last = connection.session.last_accepted;
+            self.encoder.goodbye(&mut connection.outbound.control, "the daemon is stopping", last);
+        }
+        connection.session.was_told_goodbye = true;
+        self.schedule(id);
+    }
+
+    /// The time for draining is over.
+    pub(super) fn end_drain(&mut self) {
+        if let Some(drain) = &mut self.drain {
+            drain.deadline_us = None;
+        }
+        for slot in 0..self.connections.len() {
+            if let Some(connection) = &self.connections[slot] {
+                let id = connection.id;
+                self.close_now(id);
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Another shard of the node, as this one sees it: the rings to and from it, what goes there next,
+//! and the topics that publishers of either side have open at the other.
+//!
+//! Messages go in batches, and batches are the credit: there are so many for a neighbour, and one
+//! comes back when it has been published. Without one, publishers to that neighbour wait.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use nexusd_wire::TopicId;
+use slab::Slab;
+use std::hash::BuildHasher;
+
+use super::event::ConnectionId;
+use super::inbox::{Receiver, Sender};
+use super::parcel::{Batch, BatchRun, Item, LargeMessage, LentRun, Parcel, TopicHandle};
+use super::routing::{PublisherId, ShardIndex};
+use super::wiring::Ends;
+use crate::limits::{BATCH_BYTES, SPARE_PARCELS};
+use crate::log::{Extent, Log};
+use crate::plant::{Plant, is_planted};
+use crate::subscription_index::KeyedHash;
+
+/// What is known of a topic that publishers of this shard have open at its owner.
+#[derive(Debug)]
+struct OpenTopic {
+    name: Box<str>,
+    /// Ids of this shard's publishers that stand for it.
+    bindings: u32,
+    state: OpenState,
+}
+
+#[derive(Debug)]
+enum OpenState {
+    /// The owner has not answered.
+    Asked(Vec<Asker>),
+    Open,
+    /// The owner has not answered, but nobody wants the topic any more: until it has, the handle is
+    /// not free.
+    Closed(Vec<Asker>),
+}
+
+/// A publisher that bound a topic of another shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asker {
+    pub(crate) connection: ConnectionId,
+    /// Its id for the topic.
+    pub(crate) id: TopicId,
+    /// Where in its stream it bound it.
+    pub(crate) offset: u64,
+}
+
+/// One other shard.
+#[derive(Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) shard: ShardIndex,
+    sender: Sender<Parcel>,
+    receiver: Receiver<Parcel>,
+    /// What goes with the next parcel.
+    items: Parcel,
+    /// Emptied parcels, kept for their memory.
+    spare: Vec<Parcel>,
+    /// The batch that is being filled.
+    batch: Option<Box<Batch>>,
+    #[expect(clippy::vec_box, reason = "boxes travel; taking them out would copy batches")]
+    spare_batches: Vec<Box<Batch>>,
+    /// Batches that may yet be made.
+    credit: usize,
+    /// Publishers that wait for a batch, in turn.
+    pub(crate) waiting: VecDeque<ConnectionId>,
+    open: Slab<OpenTopic>,
+    by_name: HashTable<u32>,
+    hash: KeyedHash,
+    /// Topics of this shard that its publishers have open, by handle; `None` where there was no room.
+    pub(crate) opened: Vec<Option<TopicId>>,
+    /// What its publishers sent, and this shard has no memory for now.
+    pub(crate) stalled: VecDeque<Item>,
+    /// How far it has come with draining.
+    pub(crate) drain_round: u8,
+}
+
+impl Neighbour {
+    pub(crate) fn new(ends: Ends, credit: usize, seed: u64) -> Self {
+        Self {
+            shard: ends.shard,
+            sender: ends.sender,
+            receiver: ends.receiver,
+            items: Vec::new(),
+            spare: Vec::new(),
+            batch: None,
+            spare_batches: Vec::new(),
+            credit,
+            waiting: VecDeque::new(),
+            open: Slab::new(),
+            by_name: HashTable::new(),
+            hash: KeyedHash::new(seed),
+            opened: Vec::new(),
+            stalled: VecDeque::new(),
+            drain_round: 0,
+        }
+    }
+
+    /// Tells it something, behind all that it was told before.
+    pub(crate) fn tell(&mut self, item: Item) {
+        self.items.push(item);
+    }
+
+    /// Whether something waits in its inbox for us.
+    pub(crate) fn has_mail(&self) -> bool {
+        !self.receiver.is_empty()
+    }
+
+    pub(crate) fn receive(&mut self) -> Option<Parcel> {
+        self.receiver.receive()
+    }
+
+    /// Keeps a parcel that was read for its memory.
+    pub(crate) fn recycle(&mut self, parcel: Parcel) {
+        debug_assert!(parcel.is_empty());
+        if self.spare.len() < SPARE_PARCELS {
+            self.spare.push(parcel);
+        }
+    }
+
+    /// Sends what there is to tell; whether something went. If the ring is full it stays for the
+    /// next time.
+    pub(crate) fn flush(&mut self) -> bool {
+        self.close_batch();
+        if self.items.is_empty() {
+            return false;
+        }
+        let parcel = std::mem::replace(&mut self.items, self.spare.pop().unwrap_or_default());
+        match self.sender.send(parcel) {
+            Ok(()) => true,
+            Err(back) => {
+                let empty = std::mem::replace(&mut self.items, back);
+                self.recycle(empty);
+                false
+            }
+        }
+    }
+
+    /// Whether nothing is left to tell.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.items.is_empty() && self.batch.as_ref().is_none_or(|batch| batch.is_empty())
+    }
+
+    /// Puts a message into the batch for the neighbour; `false` if there is no credit for another
+    /// batch and this one is full.
+    #[inline]
+    pub(crate) fn publish(&mut self, run: BatchRun, frame: &[u8]) -> bool {
+        if self.batch.as_ref().is_none_or(|batch| batch.is_full(frame.len(), BATCH_BYTES))
+            && !self.begin_batch()
+        {
+            return false;
+        }
+        if let Some(batch) = &mut self.batch {
+            batch.push(run, frame);
+        }
+        true
+    }
+
+    /// Whether a batch may be begun.
+    pub(crate) fn has_credit(&self) -> bool {
+        self.credit > 0 || !self.spare_batches.is_empty()
+    }
+
+    fn begin_batch(&mut self) -> bool {
+        if !self.has_credit() {
+            return false;
+        }
+        self.close_batch();
+        self.batch = self.spare_batches.pop().or_else(|| {
+            self.credit -= 1;
+            Some(Box::default())
+        });
+        true
+    }
+
+    /// What was batched so far goes before whatever is told next.
+    pub(crate) fn close_batch(&mut self) {
+        match self.batch.take() {
+            Some(batch) if !batch.is_empty() => self.items.push(Item::Publish(batch)),
+            Some(batch) => self.spare_batches.push(batch),
+            None => {}
+        }
+    }
+
+    /// A batch came back.
+    pub(crate) fn credit(&mut self, mut batch: Box<Batch>) {
+        if is_planted(Plant::CreditLeaks) {
+            return;
+        }
+        batch.clear();
+        self.spare_batches.push(batch);
+    }
+
+    /// Gives the memory of batches at hand back.
+    pub(crate) fn shrink(&mut self) {
+        self.credit += self.spare_batches.len();
+        self.spare_batches.clear();
+    }
+
+    pub(crate) fn publish_large(&mut self, message: LargeMessage) {
+        self.close_batch();
+        self.items.push(Item::PublishLarge(Box::new(message)));
+    }
+
+    /// The messages of `extent` are for subscribers over there. What follows a run directly
+    /// lengthens it.
+    pub(crate) fn lend(
+        &mut self,
+        extent: Extent,
+        publisher: Option<PublisherId>,
+        ack: Option<u64>,
+        log: &mut Log,
+    ) {
+        if let Some(Item::Run(last)) = self.items.last_mut()
+            && last.segment == extent.segment
+            && last.start + last.len == extent.start
+            && last.publisher == publisher
+            && last.ack.is_none()
+            && ack.is_none()
+        {
+            last.len += extent.len;
+            last.messages += extent.messages;
+            last.topic = last.topic.filter(|topic| Some(*topic) == extent.topic);
+            return;
+        }
+        let Extent { segment, start, len, messages, topic } = extent;
+        if let Some(memory) = log.lend(segment, self.shard) {
+            let run = LentRun { segment, memory, start, len, messages, topic, publisher, ack };
+            self.items.push(Item::Run(run));
+        }
+    }
+
+    /// A publisher binds a topic that the neighbour owns.
+    pub(crate) fn open_topic(&mut self, name: &str, asker: Asker) -> TopicHandle {
+        let hash = self.hash.hash_one(name);
+        let open = &mut self.open;
+        if let Some(&slot) = self.by_name.find(hash, |&slot| &*open[slot as usize].name == name) {
+            let topic = &mut open[slot as usize];
+            topic.bindings += 1;
+            if let OpenState::Asked(by) = &mut topic.state {
+                by.push(asker);
+            }
+            return TopicHandle(slot);
+        }
+        let state = OpenState::Asked(vec![asker]);
+        let slot = open.insert(OpenTopic { name: name.into(), bindings: 1, state }) as u32;
+        let (open, key) = (&self.open, self.hash);
+        self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*open[slot as usize].name));
+        self.items.push(Item::OpenTopic { handle: TopicHandle(slot), name: name.into() });
+        TopicHandle(slot)
+    }
+
+    /// A publisher's id stands for the topic no longer.
+    pub(crate) fn close_topic(&mut self, handle: TopicHandle) {
+        let topic = &mut self.open[handle.0 as usize];
+        topic.bindings -= 1;
+        if topic.bindings > 0 {
+            return;
+        }
+        let hash = self.hash.hash_one(&*topic.name);
+        if let Ok(entry) = self.by_name.find_entry(hash, |&slot| slot == handle.0) {
+            entry.remove();
+        }
+        match &mut topic.state {
+            OpenState::Asked(by) => topic.state = OpenState::Closed(std::mem::take(by)),
+            _ => drop(self.open.remove(handle.0 as usize)),
+        }
+        // Its messages go first.
+        self.close_batch();
+        self.items.push(Item::CloseTopic { handle });
+    }
+
+    /// The neighbour has answered: who asked, if it refused.
+    pub(crate) fn on_opened(&mut self, handle: TopicHandle, is_accepted: bool) -> Vec<Asker> {
+        let Some(topic) = self.open.get_mut(handle.0 as usize) else { return Vec::new() };
+        let askers = match std::mem::replace(&mut topic.state, OpenState::Open) {
+            OpenState::Asked(by) => by,
+            OpenState::Closed(by) => {
+                self.open.remove(handle.0 as usize);
+                by
+            }
+            OpenState::Open => Vec::new(),
+        };
+        if is_accepted { Vec::new() } else { askers }
+    }
+}
+
+/// All other shards of the node.
+#[derive(Debug)]
+pub(crate) struct Neighbours {
+    own: ShardIndex,
+    list: Vec<Neighbour>,
+}
+
+impl Neighbours {
+    pub(crate) fn new(own: ShardIndex, list: Vec<Neighbour>) -> Self {
+        debug_assert!(list.is_sorted_by_key(|neighbour| neighbour.shard));
+        Self { own, list }
+    }
+
+    /// The neighbour that is this shard. Panics if it is our own.
+    #[inline]
+    pub(crate) fn of(&mut self, shard: ShardIndex) -> &mut Neighbour {
+        let at = shard.index() - usize::from(shard > self.own);
+        &mut self.list[at]
+    }
+
+    pub(crate) fn all(&mut self) -> &mut [Neighbour] {
+        &mut self.list
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Neighbour> {
+        self.list.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+}

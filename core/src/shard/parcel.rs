@@ -1,0 +1,178 @@
+//! What shards tell each other: items, in order, many to a parcel.
+//!
+//! One parcel a turn goes to each shard there is something for. What is between two shards at a time
+//! is bounded: batches and large messages by credit, runs by the log they lie in, all else by the
+//! connections and subscriptions that it is about.
+
+use nexusd_wire::TopicId;
+
+use crate::log::{Memory, SegmentId};
+use crate::owed_acks::AckPart;
+use crate::shard::event::ConnectionId;
+use crate::shard::routing::PublisherId;
+use crate::subscriber_queue::QueueId;
+
+/// What is sent at once.
+pub(crate) type Parcel = Vec<Item>;
+
+/// A topic of the receiver's, as numbered by the sender, who publishes to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TopicHandle(pub(crate) u32);
+
+/// One thing that a shard tells another.
+#[derive(Debug)]
+pub(crate) enum Item {
+    // A publisher's shard to the owner of its topic, and back.
+    /// The handle stands for the topic of this name from now on.
+    OpenTopic { handle: TopicHandle, name: Box<str> },
+    /// Whether the owner has room for the topic.
+    TopicOpened { handle: TopicHandle, is_accepted: bool },
+    /// The handle is free again.
+    CloseTopic { handle: TopicHandle },
+    /// Messages to publish.
+    Publish(Box<Batch>),
+    /// The batch was published; it may be filled again.
+    Credit(Box<Batch>),
+    /// A large message to publish.
+    PublishLarge(Box<LargeMessage>),
+    /// The owner keeps a large message of so many bytes, or gave it up.
+    LargeTaken { bytes: usize },
+    /// A message was refused that asked for no acknowledgement.
+    Refused { connection: ConnectionId, offset: u64 },
+
+    // A subscriber's shard to all owners, and back.
+    /// Messages of topics that match are wanted, or no longer.
+    Interest { filter: Box<str>, is_wanted: bool },
+    /// Asks for `Confirmed`: what was said before is then known.
+    Confirm { queue: QueueId, created_at: u64 },
+    /// The answer.
+    Confirmed { queue: QueueId, created_at: u64 },
+
+    // An owner to the shards of its topics' subscribers, and back.
+    /// The name of a topic, before its first run.
+    Name { topic: TopicId, name: Box<str> },
+    /// The topic is forgotten, its id may be used for another one.
+    Forget { topic: TopicId },
+    /// Messages for the subscribers of their topics.
+    Run(LentRun),
+    /// Runs of the segment that are done with.
+    Return { segment: SegmentId, runs: u32 },
+    /// The segment is wanted back.
+    Recall { segment: SegmentId },
+    /// The answer: it was given back, or cannot be for now.
+    Recalled,
+
+    // Any shard to a publisher's.
+    /// What became of an acknowledged message.
+    Ack { connection: ConnectionId, part: AckPart },
+    /// A full queue of the sender's holds the publisher back.
+    Hold { connection: ConnectionId, queue: QueueId },
+    /// It does so no longer.
+    Release { connection: ConnectionId, queue: QueueId },
+
+    // Everybody to everybody.
+    /// A drain has come so far (`shard/drain.rs`).
+    DrainRound(u8),
+}
+
+/// Messages that lie in the sender's log.
+#[derive(Debug)]
+pub(crate) struct LentRun {
+    pub(crate) segment: SegmentId,
+    pub(crate) memory: Memory,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    pub(crate) messages: u32,
+    /// Of all of them; `None` if there are several.
+    pub(crate) topic: Option<TopicId>,
+    pub(crate) publisher: Option<PublisherId>,
+    /// The last message of the run is acknowledged under this number.
+    pub(crate) ack: Option<u64>,
+}
+
+/// A large message on its way to its topic's owner.
+#[derive(Debug)]
+pub(crate) struct LargeMessage {
+    pub(crate) handle: TopicHandle,
+    pub(crate) connection: ConnectionId,
+    pub(crate) memory: Memory,
+    pub(crate) ack: Option<u64>,
+    /// Position of the frame in its publisher's stream.
+    pub(crate) offset: u64,
+}
+
+/// Messages of a connection in a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BatchRun {
+    pub(crate) connection: ConnectionId,
+    pub(crate) handle: TopicHandle,
+    pub(crate) bytes: u32,
+    /// Number of the first acknowledgement that the run asks for.
+    pub(crate) first_ack: u64,
+    /// Position of the first frame in its publisher's stream.
+    pub(crate) offset: u64,
+}
+
+/// Messages of several connections on their way to their topics' owner: whole frames, as published.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    bytes: Vec<u8>,
+    runs: Vec<BatchRun>,
+    /// How far the owner has come: runs, and bytes.
+    runs_done: usize,
+    bytes_done: usize,
+}
+
+impl Batch {
+    /// Whether so many bytes more are too many for one batch.
+    #[inline]
+    pub(crate) fn is_full(&self, bytes: usize, capacity: usize) -> bool {
+        self.bytes.len() + bytes > capacity && !self.bytes.is_empty()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Adds a frame; `run` says where it comes from, with the number of its acknowledgement.
+    #[inline]
+    pub(crate) fn push(&mut self, run: BatchRun, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        if let Some(last) = self.runs.last_mut()
+            && last.connection == run.connection
+            && last.handle == run.handle
+            && last.offset + u64::from(last.bytes) == run.offset
+        {
+            last.bytes += frame.len() as u32;
+            return;
+        }
+        self.runs.push(BatchRun { bytes: frame.len() as u32, ..run });
+    }
+
+    /// The run that the owner has come to.
+    pub(crate) fn run(&self) -> Option<BatchRun> {
+        self.runs.get(self.runs_done).copied()
+    }
+
+    /// The bytes that are left of all runs.
+    pub(crate) fn rest(&self) -> &[u8] {
+        &self.bytes[self.bytes_done..]
+    }
+
+    /// The owner has published so many bytes of the run, with so many acknowledgements.
+    pub(crate) fn advance(&mut self, bytes: u32, acks: u64) {
+        self.bytes_done += bytes as usize;
+        if let Some(run) = self.runs.get_mut(self.runs_done) {
+            run.bytes -= bytes;
+            run.offset += u64::from(bytes);
+            run.first_ack += acks;
+            self.runs_done += usize::from(run.bytes == 0);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.runs.clear();
+        (self.runs_done, self.bytes_done) = (0, 0);
+    }
+}

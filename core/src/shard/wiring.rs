@@ -1,0 +1,99 @@
+//! How the shards of a node are joined: a ring from each to each, and the few numbers that all of
+//! them count together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::inbox::{self, Receiver, Sender};
+use super::parcel::Parcel;
+use super::routing::ShardIndex;
+use crate::limits::{PARCELS_PER_INBOX, SHARDS_MAX};
+
+/// What one shard needs to be one of several. Made for all of them at once by [`wire`].
+#[derive(Debug)]
+pub struct Wiring {
+    pub(crate) own: ShardIndex,
+    pub(crate) shards: usize,
+    pub(crate) node: Arc<NodeWide>,
+    pub(crate) ends: Vec<Ends>,
+}
+
+/// One shard's ends of the rings to and from another.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    pub(crate) shard: ShardIndex,
+    pub(crate) sender: Sender<Parcel>,
+    pub(crate) receiver: Receiver<Parcel>,
+}
+
+/// Joins `shards` shards, from 1 to [`SHARDS_MAX`]: the wiring of each, in order.
+pub fn wire(shards: usize) -> Vec<Wiring> {
+    assert!((1..=SHARDS_MAX).contains(&shards), "a node has from 1 to {SHARDS_MAX} shards");
+    let node = Arc::new(NodeWide::new(shards));
+    let mut wirings: Vec<_> = (0..shards)
+        .map(|own| Wiring {
+            own: ShardIndex::new(own),
+            shards,
+            node: Arc::clone(&node),
+            ends: Vec::new(),
+        })
+        .collect();
+    for one in 0..shards {
+        for other in one + 1..shards {
+            let (there, from_one) = inbox::ring(PARCELS_PER_INBOX);
+            let (back, from_other) = inbox::ring(PARCELS_PER_INBOX);
+            let ends =
+                |shard, sender, receiver| Ends { shard: ShardIndex::new(shard), sender, receiver };
+            wirings[one].ends.push(ends(other, there, from_other));
+            wirings[other].ends.push(ends(one, back, from_one));
+        }
+    }
+    wirings
+}
+
+/// What the shards of a node count together. Touched when connections and topics come and go, never
+/// for a message.
+#[derive(Debug)]
+pub(crate) struct NodeWide {
+    /// Connections of each shard, those on their way to it included.
+    connections: Box<[AtomicUsize]>,
+    topics: AtomicUsize,
+}
+
+impl NodeWide {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self {
+            connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            topics: AtomicUsize::new(0),
+        }
+    }
+
+    /// Counts one more topic unless there are `limit`; whether it did.
+    pub(crate) fn add_topic(&self, limit: usize) -> bool {
+        let add = |topics| (topics < limit).then_some(topics + 1);
+        self.topics.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
+    }
+
+    pub(crate) fn remove_topic(&self) {
+        self.topics.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Connections of all shards.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The shard with the fewest connections.
+    pub(crate) fn least_loaded(&self) -> ShardIndex {
+        let load = |shard: &usize| self.connections[*shard].load(Ordering::Relaxed);
+        ShardIndex::new((0..self.connections.len()).min_by_key(load).unwrap_or(0))
+    }
+
+    pub(crate) fn add_connection(&self, shard: ShardIndex) {
+        self.connections[shard.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove_connection(&self, shard: ShardIndex) {
+        self.connections[shard.index()].fetch_sub(1, Ordering::Relaxed);
+    }
+}

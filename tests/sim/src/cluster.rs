@@ -1,0 +1,211 @@
+//! The shards of a node as one: what the world tells goes to the shard it is for, and what shards
+//! send each other arrives later, in an order of its own.
+//!
+//! A shard looks into its inbox only when it was rung for, or had not finished looking; so a lost
+//! doorbell is a message that never comes.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use nexusd_core::{
+    Command, ConnectionId, Event, Metrics, Now, Output, Service, Shard, ShardConfig, ShardIndex,
+    owner_of, wire,
+};
+
+use crate::dice::Dice;
+use crate::watched::Watched;
+
+/// What can be seen of the node from outside.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// What all shards count.
+    pub metrics: Cell<Metrics>,
+    /// Bytes of the fullest shard's log.
+    pub fullest_log: Cell<u64>,
+    /// Nothing is on its way between shards.
+    pub is_quiet: Cell<bool>,
+}
+
+struct Member {
+    shard: Watched,
+    metrics: Rc<Cell<Metrics>>,
+    /// It was rung for, or has more to take.
+    looks: bool,
+    /// Its answer to the last Sample.
+    sample: Option<Metrics>,
+}
+
+/// All shards of one node.
+pub struct Cluster {
+    members: Vec<Member>,
+    seed: u64,
+    /// The shard of each connection, by the connection's index.
+    homes: Vec<usize>,
+    /// Where the connection that was just accepted is to live.
+    placed: usize,
+    /// Whose outputs come next.
+    turn: usize,
+    dice: Dice,
+    gauges: Rc<Gauges>,
+}
+
+impl Cluster {
+    /// A node of `shards` shards; `dice_seed` decides in which order they look at what they are sent.
+    pub fn new(
+        config: &ShardConfig,
+        shards: usize,
+        dice_seed: u64,
+        gauges: Rc<Gauges>,
+        is_thorough: bool,
+    ) -> Self {
+        let member = |wiring| {
+            let metrics = Rc::new(Cell::new(Metrics::default()));
+            let shard = Shard::wired(config.clone(), wiring);
+            let shard = Watched::new(shard, Rc::clone(&metrics), is_thorough);
+            Member { shard, metrics, looks: false, sample: None }
+        };
+        gauges.is_quiet.set(true);
+        Self {
+            members: wire(shards).into_iter().map(member).collect(),
+            seed: config.seed,
+            homes: Vec::new(),
+            placed: 0,
+            turn: 0,
+            dice: Dice::new(dice_seed),
+            gauges,
+        }
+    }
+
+    fn home(&mut self, id: ConnectionId) -> &mut Watched {
+        &mut self.members[self.homes[id.index as usize]].shard
+    }
+
+    fn tell_all(&mut self, now: Now, command: &Command) {
+        for member in &mut self.members {
+            member.shard.on_event(now, Event::Command(command.clone()));
+        }
+    }
+
+    /// One of the shards that have something to take takes it.
+    fn look(&mut self, now: Now) {
+        let waiting: Vec<usize> =
+            (0..self.members.len()).filter(|&at| self.members[at].is_to_look()).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let member = &mut self.members[self.dice.pick(&waiting)];
+        member.shard.on_event(now, Event::Inbox);
+        member.looks = member.shard.has_mail();
+    }
+
+    fn observe(&self) {
+        let (mut sum, mut fullest) = (Metrics::default(), 0);
+        for member in &self.members {
+            let metrics = member.metrics.get();
+            sum += metrics;
+            fullest = fullest.max(metrics.log_bytes);
+        }
+        self.gauges.metrics.set(sum);
+        self.gauges.fullest_log.set(fullest);
+    }
+
+    /// The sum of all answers, once there are all.
+    fn sampled(&mut self, at: usize, metrics: Metrics) -> Option<Output> {
+        self.members[at].sample = Some(metrics);
+        let mut sum = Metrics::default();
+        for member in &self.members {
+            sum += member.sample?;
+        }
+        self.members.iter_mut().for_each(|member| member.sample = None);
+        Some(Output::Metrics(Box::new(sum)))
+    }
+}
+
+impl Member {
+    fn is_to_look(&self) -> bool {
+        self.looks && self.shard.has_mail()
+    }
+}
+
+impl Service for Cluster {
+    fn on_event(&mut self, now: Now, event: Event<'_>) {
+        match event {
+            Event::Opened { connection, .. } => {
+                let slot = connection.index as usize;
+                if self.homes.len() <= slot {
+                    self.homes.resize(slot + 1, 0);
+                }
+                self.homes[slot] = self.placed;
+                self.home(connection).on_event(now, event);
+            }
+            Event::Received { connection, .. }
+            | Event::Landed { connection, .. }
+            | Event::Sent { connection, .. }
+            | Event::Writable { connection }
+            | Event::Closed { connection, .. } => self.home(connection).on_event(now, event),
+            Event::Command(Command::Publish { ref topic, .. }) => {
+                let owner = owner_of(topic, self.members.len(), self.seed).index();
+                self.members[owner].shard.on_event(now, event);
+            }
+            Event::Command(command) => self.tell_all(now, &command),
+            Event::Inbox => self.look(now),
+            Event::Tick => {
+                for member in &mut self.members {
+                    if member.shard.wake_at().is_some_and(|at| at <= now.mono_us) {
+                        member.shard.on_event(now, Event::Tick);
+                    }
+                }
+            }
+        }
+        self.observe();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        for _ in 0..self.members.len() {
+            let at = self.turn;
+            while let Some(output) = self.members[at].shard.poll_output() {
+                match output {
+                    Output::Ring(shard) => self.members[shard.index()].looks = true,
+                    Output::Metrics(metrics) => {
+                        if let Some(sum) = self.sampled(at, *metrics) {
+                            return Some(sum);
+                        }
+                    }
+                    // Only the first shard has listeners.
+                    Output::StopAccepting if at > 0 => {}
+                    output => return Some(output),
+                }
+            }
+            self.turn = (at + 1) % self.members.len();
+        }
+        let is_busy = |member: &Member| member.shard.has_mail() || member.shard.has_stalled();
+        self.gauges.is_quiet.set(!self.members.iter().any(is_busy));
+        None
+    }
+
+    fn gather(&mut self, connection: ConnectionId, take: &mut dyn FnMut(&[u8])) {
+        self.home(connection).gather(connection, take);
+    }
+
+    fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]> {
+        self.home(connection).landing_zone(connection)
+    }
+
+    fn has_mail(&self) -> bool {
+        self.members.iter().any(Member::is_to_look)
+    }
+
+    fn place(&mut self) -> ShardIndex {
+        let shard = self.members[0].shard.place();
+        self.placed = shard.index();
+        shard
+    }
+
+    fn wake_at(&self) -> Option<u64> {
+        self.members.iter().filter_map(|member| member.shard.wake_at()).min()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.members.iter().all(|member| member.shard.is_finished())
+    }
+}
