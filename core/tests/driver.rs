@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use driver_rig::echo::Echo;
 use driver_rig::fan_out::FanOut;
+use driver_rig::sluggish::Sluggish;
 use driver_rig::upload::{Upload, checksum};
 use driver_rig::{
     Io, PATIENCE, Rig, abstract_name, connect, connect_abstract, eventually, exchange, loopback,
@@ -19,6 +20,7 @@ use driver_rig::{
 };
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::ring::UringOptions;
+use nexusd_core::limits::LINGER_US;
 use nexusd_core::{CloseReason, Command, PeerAddress};
 use socket2::SockRef;
 
@@ -317,6 +319,71 @@ fn a_peer_that_resets_while_it_is_sent_to_is_closed_once_and_hurts_nobody(io: Io
     );
 }
 
+/// The driver reads ahead of the service that has just paused, and comes to the end.
+fn the_end_of_a_stream_waits_for_a_service_that_has_paused(io: Io) {
+    const BUFFER: usize = 4_096;
+    let options = UringOptions { receive_buffer_bytes: BUFFER as u32, ..UringOptions::default() };
+    let service = Sluggish::with(|service| {
+        service.starts_paused = true;
+        service.pauses_again = true;
+        service.resumes = true;
+    });
+    let gauges = Arc::clone(&service.gauges);
+    let rig = Rig::start(io, options, vec![loopback()], service);
+    let mut client = rig.connect();
+    client.write_all(&pattern(1, 8 * BUFFER)).expect("room in the socket");
+    drop(client);
+    eventually("all is read and then it is closed", || {
+        rig.commands.send(Command::Sample).expect("room");
+        rig.metrics.try_recv().ok();
+        thread::sleep(Duration::from_millis(1));
+        gauges.closed.value() == 1
+    });
+    assert_eq!(gauges.received.value(), 8 * BUFFER as u64);
+    assert_eq!(gauges.closed_while_paused.value(), 0);
+    assert_eq!(rig.stop().0.reasons, [CloseReason::EndOfStream]);
+}
+
+fn what_a_peer_said_before_it_left_arrives_although_a_send_found_it_gone(io: Io) {
+    let name = abstract_name();
+    let listener = Listener::unix(name.clone()).expect("a listener");
+    let service = Sluggish::with(|service| {
+        service.starts_paused = true;
+        service.sends = true;
+        service.resumes = true;
+    });
+    let gauges = Arc::clone(&service.gauges);
+    let rig = Rig::start(io, UringOptions::default(), vec![listener], service);
+    let mut client = connect_abstract(&name);
+    client.write_all(&pattern(1, 32 << 10)).expect("room in the socket");
+    drop(client);
+    eventually("it is opened", || gauges.opened.value() == 1);
+    rig.commands.send(Command::Sample).expect("room");
+    eventually("it is closed", || gauges.closed.value() == 1);
+    assert_eq!(gauges.received.value(), 32 << 10);
+    assert_eq!(rig.stop().0.reasons, [CloseReason::Failed(libc::EPIPE)]);
+}
+
+fn a_peer_that_is_gone_is_not_waited_for_longer_than_a_while(io: Io) {
+    let name = abstract_name();
+    let listener = Listener::unix(name.clone()).expect("a listener");
+    let service = Sluggish::with(|service| {
+        service.starts_paused = true;
+        service.sends = true;
+    });
+    let gauges = Arc::clone(&service.gauges);
+    let rig = Rig::start(io, UringOptions::default(), vec![listener], service);
+    drop(connect_abstract(&name));
+    eventually("it is opened", || gauges.opened.value() == 1);
+    let begun = Instant::now();
+    rig.commands.send(Command::Sample).expect("room");
+    eventually("it is closed", || gauges.closed.value() == 1);
+    assert!(begun.elapsed() >= Duration::from_micros(LINGER_US));
+    let (service, counters) = rig.stop();
+    assert_eq!(service.reasons, [CloseReason::Failed(libc::EPIPE)]);
+    assert!(counters.enters < 100, "sleeps meanwhile: {} enters", counters.enters);
+}
+
 fn the_last_words_before_a_close_arrive_although_the_peer_keeps_talking(io: Io) {
     let rig = Rig::on_loopback(
         io,
@@ -550,6 +617,9 @@ on_both_drivers! {
     every_subscriber_gets_the_whole_stream_out_of_the_shared_log,
     five_hundred_connections_come_and_go_and_each_is_opened_and_closed_once,
     a_peer_that_resets_while_it_is_sent_to_is_closed_once_and_hurts_nobody,
+    the_end_of_a_stream_waits_for_a_service_that_has_paused,
+    what_a_peer_said_before_it_left_arrives_although_a_send_found_it_gone,
+    a_peer_that_is_gone_is_not_waited_for_longer_than_a_while,
     the_last_words_before_a_close_arrive_although_the_peer_keeps_talking,
     many_senders_share_a_pool_of_two_small_buffers,
     connections_beyond_the_limit_are_closed_at_once_and_counted,

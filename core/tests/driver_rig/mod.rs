@@ -6,8 +6,10 @@
     reason = "each test binary uses its own part of the rig"
 )]
 
+pub mod crossing;
 pub mod echo;
 pub mod fan_out;
+pub mod sluggish;
 pub mod upload;
 
 use std::io::{self, Read, Write};
@@ -22,9 +24,9 @@ use std::time::{Duration, Instant};
 use nexusd_core::io::counters::DriverCounters;
 use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
-use nexusd_core::io::mailbox::{CommandSender, mailbox};
+use nexusd_core::io::mailbox::{CommandReceiver, CommandSender, mailbox};
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Driver, Metrics, Service, run};
+use nexusd_core::{Command, Driver, Metrics, Service, ShardIndex, run};
 
 /// How long anything here may take before it counts as failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -67,9 +69,45 @@ pub struct Rig<S> {
 }
 
 impl<S: Service + Send + 'static> Rig<S> {
-    pub fn start(io: Io, options: UringOptions, listeners: Vec<Listener>, mut service: S) -> Self {
+    pub fn start(io: Io, options: UringOptions, listeners: Vec<Listener>, service: S) -> Self {
+        Self::start_among(io, options, listeners, service, 0, Vec::new(), new_mailbox())
+    }
+
+    /// Two loops that know each other; the first one accepts.
+    pub fn start_pair(
+        io: Io,
+        options: UringOptions,
+        listeners: Vec<Listener>,
+        services: [S; 2],
+    ) -> [Self; 2] {
+        let mailboxes = [new_mailbox(), new_mailbox()];
+        let shards: Vec<_> = mailboxes.iter().map(|(commands, _)| commands.clone()).collect();
+        let ([first, second], [first_mailbox, second_mailbox]) = (services, mailboxes);
+        [
+            Self::start_among(
+                io,
+                options.clone(),
+                listeners,
+                first,
+                0,
+                shards.clone(),
+                first_mailbox,
+            ),
+            Self::start_among(io, options, Vec::new(), second, 1, shards, second_mailbox),
+        ]
+    }
+
+    fn start_among(
+        io: Io,
+        options: UringOptions,
+        listeners: Vec<Listener>,
+        mut service: S,
+        own: usize,
+        shards: Vec<CommandSender>,
+        (commands, receiver): (CommandSender, CommandReceiver),
+    ) -> Self {
         let addresses = listeners.iter().map(Listener::local_address).collect();
-        let (commands, receiver) = mailbox(1_024).expect("a mailbox");
+        let own = ShardIndex::new(own);
         let (metrics_in, metrics) = mpsc::channel();
         let thread = thread::spawn(move || {
             let on_metrics = Box::new(move |sample| {
@@ -78,12 +116,14 @@ impl<S: Service + Send + 'static> Rig<S> {
             let counters = match io {
                 Io::Uring => {
                     let driver = UringDriver::new(&options, listeners, receiver, on_metrics);
-                    run_counted(driver.expect("a driver"), &mut service, UringDriver::counters)
+                    let driver = driver.expect("a driver").among(own, shards);
+                    run_counted(driver, &mut service, UringDriver::counters)
                 }
                 Io::Epoll => {
                     let options = epoll_options(&options);
                     let driver = EpollDriver::new(&options, listeners, receiver, on_metrics);
-                    run_counted(driver.expect("a driver"), &mut service, EpollDriver::counters)
+                    let driver = driver.expect("a driver").among(own, shards);
+                    run_counted(driver, &mut service, EpollDriver::counters)
                 }
             };
             (service, counters)
@@ -115,6 +155,10 @@ impl<S: Service + Send + 'static> Rig<S> {
         self.commands.send(Command::Drain { deadline_us: 0 }).expect("room in the mailbox");
         self.thread.join().expect("a loop that ended well")
     }
+}
+
+fn new_mailbox() -> (CommandSender, CommandReceiver) {
+    mailbox(1_024).expect("a mailbox")
 }
 
 fn run_counted<D: Driver<Error = io::Error>>(
