@@ -2,8 +2,8 @@
 //!
 //! [`Shard`] is a state machine: events in ([`Event`]), outputs out ([`Output`]), time as a
 //! parameter ([`Now`]); no sockets, clocks, threads or randomness inside. A [`Driver`] turns a
-//! kernel's completions into events and outputs into submissions; `io/` holds the one on io_uring
-//! (feature `uring`), the simulator is another.
+//! kernel's completions into events and outputs into submissions; `io/` holds one on io_uring and one
+//! on epoll (feature `uring`), the simulator is another.
 //!
 //! A message's way through: `shard.rs` (the one match) → `topic.rs` (number) → `log.rs` (the one
 //! copy) → `subscriber_queue.rs` (an extent per queue) → `shard/flush.rs` (gathered sends).

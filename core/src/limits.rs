@@ -38,6 +38,9 @@ pub const RECEIVE_BUFFERS: u16 = 8;
 pub const RECEIVE_BUFFER_BYTES: u32 = 64 << 10;
 /// Bytes fed to the state machine before what it wants sent is sent.
 pub const RECEIVE_BYTES_PER_TURN: usize = 256 << 10;
+/// The same for the driver on epoll, and the bytes of its one receive buffer: as much as a send takes
+/// along, so that a stream leaves as it came.
+pub const EPOLL_BYTES_PER_TURN: usize = 128 << 10;
 /// What an accepted connection counts for in that.
 pub const ACCEPT_COST_BYTES: usize = 4 << 10;
 /// Connections that the service is done with and whose end is begun in one turn.

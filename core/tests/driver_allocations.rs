@@ -1,15 +1,17 @@
-//! In steady state the driver allocates nothing.
+//! In steady state a driver allocates nothing.
 #![cfg(feature = "uring")]
 
 mod driver_rig;
 
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::thread;
 
 use driver_rig::{connect, loopback};
 use nexusd_core::io::driver::{Driver, Park, drain_outputs};
+use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::{ListenAddress, Listener};
-use nexusd_core::io::mailbox::mailbox;
+use nexusd_core::io::mailbox::{CommandReceiver, mailbox};
 use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{ConnectionId, Event, Now, Output, Service};
 
@@ -82,7 +84,24 @@ impl Service for Teller {
 }
 
 #[test]
-fn a_hundred_megabytes_go_through_without_an_allocation() {
+fn a_hundred_megabytes_go_through_io_uring_without_an_allocation() {
+    a_hundred_megabytes_go_through_without_an_allocation(|listeners, receiver| {
+        UringDriver::new(&UringOptions::default(), listeners, receiver, Box::new(|_| {}))
+            .expect("a driver")
+    });
+}
+
+#[test]
+fn a_hundred_megabytes_go_through_epoll_without_an_allocation() {
+    a_hundred_megabytes_go_through_without_an_allocation(|listeners, receiver| {
+        EpollDriver::new(&EpollOptions::default(), listeners, receiver, Box::new(|_| {}))
+            .expect("a driver")
+    });
+}
+
+fn a_hundred_megabytes_go_through_without_an_allocation<D: Driver<Error: Debug>>(
+    driver: impl FnOnce(Vec<Listener>, CommandReceiver) -> D,
+) {
     const WARM_UP: usize = 20 << 20;
     const MEASURED: usize = 100 << 20;
     let listener: Listener = loopback();
@@ -107,9 +126,7 @@ fn a_hundred_megabytes_go_through_without_an_allocation() {
     let clients = [thread::spawn(client), thread::spawn(client)];
 
     let (_commands, receiver) = mailbox(8).expect("a mailbox");
-    let mut driver =
-        UringDriver::new(&UringOptions::default(), vec![listener], receiver, Box::new(|_| {}))
-            .expect("a driver");
+    let mut driver = driver(vec![listener], receiver);
     let mut teller = Teller::default();
     let mut run_until = |total: usize| {
         let mut park = Park::Until(None);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use driver_rig::echo::Echo;
-use driver_rig::{PATIENCE, Rig, eventually, ping};
+use driver_rig::{Io, PATIENCE, Rig, eventually, ping};
 use nexusd_core::Command;
 use nexusd_core::limits::ACCEPT_RETRY_US;
 
@@ -23,12 +23,11 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("this process's descriptors").count()
 }
 
-#[test]
-fn a_listener_without_descriptors_waits_calmly_and_accepts_when_there_are_some() {
+fn run_out_of_descriptors(io: Io) {
     let descriptors_at_first = open_descriptors();
     let echo = Echo::default();
     let gauges = Arc::clone(&echo.gauges);
-    let rig = Rig::on_loopback(echo);
+    let rig = Rig::on_loopback(io, echo);
     let mut before = rig.connect();
     ping(&mut before);
 
@@ -65,4 +64,12 @@ fn a_listener_without_descriptors_waits_calmly_and_accepts_when_there_are_some()
     eventually("all are closed", || gauges.closed.value() == gauges.opened.value());
     rig.stop();
     assert_eq!(open_descriptors(), descriptors_at_first);
+}
+
+/// One after the other, since the limit is shared.
+#[test]
+fn a_listener_without_descriptors_waits_calmly_and_accepts_when_there_are_some() {
+    for io in [Io::Uring, Io::Epoll] {
+        run_out_of_descriptors(io);
+    }
 }

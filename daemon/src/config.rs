@@ -74,10 +74,12 @@ pub enum UnixSocket {
 /// How a shard talks to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IoEngine {
-    /// The best this host has: io_uring.
+    /// io_uring; where the kernel refuses it, epoll.
     Auto,
     /// io_uring, or no start.
     Uring,
+    /// epoll, which every kernel has.
+    Epoll,
 }
 
 /// The least important event that is logged.

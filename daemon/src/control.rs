@@ -1,22 +1,25 @@
 //! The control thread: a glommio executor for everything that has to do with time and not with a
-//! message. It asks the shards for their counters once a second and publishes them as statistics.
+//! message. It asks the shards for their counters once a second and publishes them as statistics. glommio
+//! stands on io_uring; where that is not to be had, the thread does the same without an executor.
 //!
-//! It reaches the shards through their mailboxes alone, never waits for them, and is never on the path of a
-//! message. It ends when the channel of samples is closed.
+//! It reaches the shards through their mailboxes alone, never waits for them, and is never on the path
+//! of a message. It ends when the channel of samples is closed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_channel::{Receiver, Sender};
 use glommio::timer::Timer;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use nexusd_core::io::mailbox::CommandSender;
 use nexusd_core::{Command, Metrics};
-use tracing::debug;
+use tracing::{debug, warn};
 
+use crate::config::IoEngine;
+use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::panic_hook;
 use crate::statistics::{Sample, Statistics};
@@ -31,9 +34,47 @@ const RING_DEPTH: usize = 8;
 /// Samples on their way from the shards; one a second comes.
 const SAMPLES_MAX: usize = 4;
 
+/// What the control thread runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Executor {
+    /// glommio, or no start.
+    Glommio,
+    /// glommio, or none where it cannot be set up.
+    GlommioIfPossible,
+    /// None: the thread sleeps between two statistics.
+    None,
+}
+
+impl Executor {
+    /// What suits shards that run on `engine`, where the operator asked for `asked`.
+    pub(crate) fn beside(engine: Engine, asked: IoEngine) -> Self {
+        match (engine, asked) {
+            (Engine::Epoll, _) => Self::None,
+            (Engine::Uring, IoEngine::Uring) => Self::Glommio,
+            (Engine::Uring, _) => Self::GlommioIfPossible,
+        }
+    }
+
+    /// Sets glommio up, if that is what it takes.
+    fn set_up(self) -> Result<Option<LocalExecutor>, StartError> {
+        if self == Self::None {
+            return Ok(None);
+        }
+        match glommio() {
+            Ok(executor) => Ok(Some(executor)),
+            Err(error) if self == Self::GlommioIfPossible => {
+                warn!("{error}; it goes on without glommio");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// What the control thread is made from.
 #[derive(Debug)]
 pub(crate) struct ControlConfig {
+    pub(crate) executor: Executor,
     pub(crate) statistics: Statistics,
     /// The ways to all shards.
     pub(crate) shards: Vec<CommandSender>,
@@ -58,16 +99,19 @@ pub(crate) struct ControlThread {
 }
 
 impl ControlThread {
-    /// Starts the thread and waits until its executor runs.
+    /// Starts the thread and waits until it runs.
     pub(crate) fn start(config: ControlConfig) -> Result<Self, StartError> {
         let samples = config.samples.0.clone();
         let (started, is_started) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
-            .spawn(move || match executor() {
+            .spawn(move || match config.executor.set_up() {
                 Ok(executor) => {
                     drop(started.send(Ok(())));
-                    executor.run(publish_statistics(config));
+                    match executor {
+                        Some(executor) => executor.run(publish_statistics(config)),
+                        None => publish_statistics_between_sleeps(config),
+                    }
                 }
                 Err(error) => drop(started.send(Err(error))),
             })
@@ -80,6 +124,7 @@ impl ControlThread {
     /// Ends the thread and waits for that.
     pub(crate) fn stop(self) -> Result<(), StopError> {
         self.samples.close();
+        self.thread.thread().unpark();
         self.thread.join().map_err(|panic| StopError::Panicked {
             thread: NAME.to_owned(),
             reason: panic_hook::reason(&*panic),
@@ -87,7 +132,7 @@ impl ControlThread {
     }
 }
 
-fn executor() -> Result<LocalExecutor, StartError> {
+fn glommio() -> Result<LocalExecutor, StartError> {
     LocalExecutorBuilder::new(Placement::Unbound)
         .name(NAME)
         .io_memory(IO_MEMORY_BYTES)
@@ -96,31 +141,75 @@ fn executor() -> Result<LocalExecutor, StartError> {
         .map_err(|error| StartError::Control { reason: error.to_string() })
 }
 
-async fn publish_statistics(config: ControlConfig) {
-    let ControlConfig { mut statistics, shards, publisher, draining, samples: (_, samples) } =
-        config;
-    let topic: Box<str> = statistics.topic().into();
-    let sampler = glommio::spawn_local(sample(shards, draining));
-    while let Ok(metrics) = samples.recv().await {
-        let document = statistics.document(Sample::now(metrics));
+/// The way of a statistic to its topic.
+struct Publication {
+    statistics: Statistics,
+    topic: Box<str>,
+    /// The way to the shard that owns the topic.
+    publisher: CommandSender,
+}
+
+impl Publication {
+    fn new(statistics: Statistics, publisher: CommandSender) -> Self {
+        Self { topic: statistics.topic().into(), statistics, publisher }
+    }
+
+    fn publish(&mut self, metrics: Metrics) {
+        let document = self.statistics.document(Sample::now(metrics));
         let publish = Command::Publish {
-            topic: topic.clone(),
+            topic: self.topic.clone(),
             payload: document.to_string().into_bytes().into(),
         };
-        if publisher.send(publish).is_err() {
+        if self.publisher.send(publish).is_err() {
             debug!("the mailbox is full; statistics of this second are not published");
         }
+    }
+}
+
+async fn publish_statistics(config: ControlConfig) {
+    let ControlConfig { statistics, publisher, shards, draining, samples: (_, samples), .. } =
+        config;
+    let mut publication = Publication::new(statistics, publisher);
+    let sampler = glommio::spawn_local(sample(shards, draining));
+    while let Ok(metrics) = samples.recv().await {
+        publication.publish(metrics);
     }
     sampler.cancel().await;
 }
 
-/// Asks for the shards' counters at each interval. The answers come through the channel.
+/// Asks for the shards' counters at each interval.
 async fn sample(shards: Vec<CommandSender>, draining: Arc<AtomicBool>) {
     while !draining.load(Ordering::Acquire) {
         Timer::new(STATISTICS_INTERVAL).await;
-        for shard in &shards {
-            // A mailbox without room is one its shard has not looked into for long; it is asked again.
-            let _ = shard.send(Command::Sample);
+        ask(&shards);
+    }
+}
+
+/// Asks all shards for their counters, and says whether all will answer. Then their sum comes through
+/// the channel.
+fn ask(shards: &[CommandSender]) -> bool {
+    // A mailbox without room is one its shard has not looked into for long; it is asked again.
+    let refusals = shards.iter().filter(|shard| shard.send(Command::Sample).is_err()).count();
+    refusals == 0
+}
+
+/// The same without an executor: sleep, ask, wait for the answer, publish.
+fn publish_statistics_between_sleeps(config: ControlConfig) {
+    let ControlConfig { statistics, publisher, shards, draining, samples: (_, samples), .. } =
+        config;
+    let mut publication = Publication::new(statistics, publisher);
+    let mut due = Instant::now() + STATISTICS_INTERVAL;
+    while !samples.is_closed() {
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            // Whoever closes the channel wakes us.
+            thread::park_timeout(left);
+            continue;
+        }
+        due = Instant::now() + STATISTICS_INTERVAL;
+        let is_asked = !draining.load(Ordering::Acquire) && ask(&shards);
+        if is_asked && let Ok(metrics) = samples.recv_blocking() {
+            publication.publish(metrics);
         }
     }
 }

@@ -29,6 +29,7 @@ pub mod node;
 pub mod panic_hook;
 
 mod control;
+mod engine;
 mod error;
 mod listeners;
 mod process;

@@ -11,13 +11,13 @@ use std::{fmt, io, thread};
 
 use nexusd_core::io::clock;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::io::ring::UringOptions;
 use nexusd_core::{Command, Metrics, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::control::{self, ControlConfig, ControlThread};
+use crate::control::{self, ControlConfig, ControlThread, Executor};
+use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
 use crate::samples::Samples;
@@ -40,6 +40,8 @@ pub struct Node {
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
     drainer: Drainer,
+    /// How the shards talk to the kernel.
+    engine: Engine,
     /// What the shards counted when they were last asked.
     samples: Arc<Samples>,
     /// All are there until the end.
@@ -68,7 +70,7 @@ impl Node {
         let id = NodeId(random()?);
         let seed = random()? as u64;
         let listeners = Listeners::bind(&config)?;
-        let count = config.shard_count();
+        let (count, asked) = (config.shard_count(), config.io);
         let mailboxes = (0..count).map(|_| mailbox(MAILBOX_COMMANDS));
         let mailboxes: io::Result<Vec<_>> = mailboxes.collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -87,11 +89,12 @@ impl Node {
             unix: listeners.unix,
             config,
             drainer,
+            engine: Engine::wanted(asked),
             samples,
             shards: Vec::new(),
             control: None,
         };
-        // The shards first: of a kernel that refuses io_uring to all it gives the better account.
+        // The shards first: of a kernel that refuses io_uring to all they give the better account.
         let mut listeners = listeners.all;
         for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
             let shard = ShardThread::start(ShardThreadConfig {
@@ -104,11 +107,8 @@ impl Node {
                     limits: node.config.limits.clone(),
                 },
                 wiring,
-                options: UringOptions {
-                    spin_us: node.config.spin_us,
-                    connections_max: node.config.limits.connections,
-                    ..UringOptions::default()
-                },
+                wanted: node.engine,
+                spin_us: node.config.spin_us,
                 pin: node.config.pin.map(|cpu| cpu + index),
                 // The first shard accepts for all.
                 listeners: std::mem::take(&mut listeners),
@@ -118,9 +118,14 @@ impl Node {
             })?;
             node.shards.push(shard);
         }
+        node.engine = Engine::decide(asked, node.shards.iter().map(ShardThread::granted))?;
+        for shard in &node.shards {
+            shard.serve_on(node.engine)?;
+        }
         let statistics = Statistics::new(id, &node.config.cluster, started);
         let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
         node.control = Some(ControlThread::start(ControlConfig {
+            executor: Executor::beside(node.engine, asked),
             publisher: senders[owner.index()].clone(),
             statistics,
             shards: senders,
@@ -157,12 +162,13 @@ impl Node {
             }
             write!(
                 f,
-                " unix={} node={} cluster={} version={} shards={} io=uring",
+                " unix={} node={} cluster={} version={} shards={} io={}",
                 self.unix_name().unwrap_or("none"),
                 self.id,
                 self.config.cluster,
                 env!("CARGO_PKG_VERSION"),
                 self.shards.len(),
+                self.engine,
             )
         })
     }

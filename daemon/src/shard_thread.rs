@@ -1,28 +1,38 @@
 //! The thread of a shard: a driver, the shard, and the loop that joins them.
 //!
-//! The driver has to be made on the thread that runs it; how that went comes back before
-//! [`ShardThread::start`] returns, so that a refused io_uring is an error of the start.
+//! A thread first asks the kernel for what its driver needs, since that has to be had on the thread that
+//! uses it. What came of it is heard by [`ShardThread::granted`], so that one engine can be chosen for
+//! all shards of the node; with that, [`ShardThread::serve_on`] lets it begin.
 
-use std::sync::mpsc;
+use std::io;
+use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use nexusd_core::io::clock;
+use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::{CommandReceiver, CommandSender};
-use nexusd_core::io::ring::{UringDriver, UringOptions};
+use nexusd_core::io::ring::{UringDriver, UringOptions, UringQueues};
 use nexusd_core::{
-    Command, Event, Metrics, Output, Service, Shard, ShardConfig, ShardIndex, Wiring,
+    Command, Driver, Event, Metrics, Output, Service, Shard, ShardConfig, ShardIndex, Wiring,
 };
 
+use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::{panic_hook, process};
+
+/// Answers of a thread at its start: what the kernel granted, and whether it serves.
+const ANSWERS: usize = 2;
 
 /// What a shard thread is made from.
 pub(crate) struct ShardThreadConfig {
     pub(crate) index: usize,
     pub(crate) shard: ShardConfig,
     pub(crate) wiring: Wiring,
-    pub(crate) options: UringOptions,
+    /// What it asks the kernel for.
+    pub(crate) wanted: Engine,
+    /// Microseconds it looks for work before it sleeps.
+    pub(crate) spin_us: u32,
     /// The CPU to stay on.
     pub(crate) pin: Option<usize>,
     pub(crate) listeners: Vec<Listener>,
@@ -33,25 +43,39 @@ pub(crate) struct ShardThreadConfig {
     pub(crate) on_metrics: Box<dyn FnMut(Metrics) + Send>,
 }
 
-/// A running shard.
+/// A shard that runs, or is about to.
 #[derive(Debug)]
 pub(crate) struct ShardThread {
     name: String,
-    thread: JoinHandle<std::io::Result<Metrics>>,
+    answers: Receiver<Result<(), StartError>>,
+    choice: SyncSender<Engine>,
+    thread: JoinHandle<io::Result<Metrics>>,
 }
 
 impl ShardThread {
-    /// Starts the thread and waits until it serves.
+    /// Starts the thread, which asks the kernel for what it wants and waits.
     pub(crate) fn start(config: ShardThreadConfig) -> Result<Self, StartError> {
         let name = format!("shard-{}", config.index);
-        let (started, is_started) = mpsc::sync_channel(1);
+        let (answer, answers) = mpsc::sync_channel(ANSWERS);
+        let (choice, chosen) = mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(name.clone())
-            .spawn(move || run(config, &started))
+            .spawn(move || run(config, &answer, &chosen))
             .map_err(StartError::system("a thread"))?;
+        Ok(Self { name, answers, choice, thread })
+    }
+
+    /// Waits for what the kernel said. To be asked once, before [`Self::serve_on`].
+    pub(crate) fn granted(&self) -> Result<(), StartError> {
         // A thread that ends without an answer has panicked; its end will say so.
-        is_started.recv().unwrap_or(Ok(()))?;
-        Ok(Self { name, thread })
+        self.answers.recv().unwrap_or(Ok(()))
+    }
+
+    /// Lets it begin, and waits until it serves.
+    pub(crate) fn serve_on(&self, engine: Engine) -> Result<(), StartError> {
+        // As above.
+        let _ = self.choice.send(engine);
+        self.answers.recv().unwrap_or(Ok(()))
     }
 
     pub(crate) fn is_finished(&self) -> bool {
@@ -60,7 +84,9 @@ impl ShardThread {
 
     /// Waits for the end, and returns what was counted by then.
     pub(crate) fn join(self) -> Result<Metrics, StopError> {
-        let Self { name, thread } = self;
+        let Self { name, choice, thread, .. } = self;
+        // One that never served does not have to.
+        drop(choice);
         match thread.join() {
             Ok(Ok(metrics)) => Ok(metrics),
             Ok(Err(source)) => Err(StopError::Failed { thread: name, source }),
@@ -73,31 +99,59 @@ impl ShardThread {
 
 fn run(
     config: ShardThreadConfig,
-    started: &mpsc::SyncSender<Result<(), StartError>>,
-) -> std::io::Result<Metrics> {
-    // The receiver waits for exactly one answer, so it is there.
-    let answer = |answer| drop(started.send(answer));
+    answers: &SyncSender<Result<(), StartError>>,
+    chosen: &Receiver<Engine>,
+) -> io::Result<Metrics> {
+    // There is room for all answers. Nobody hears them where another shard has failed already.
+    let answer = |answer| drop(answers.send(answer));
     if let Some(cpu) = config.pin
         && process::stay_on(cpu).is_err()
     {
         answer(Err(StartError::Pin { cpu }));
         return Ok(Metrics::default());
     }
+    let ShardThreadConfig { spin_us, listeners, commands, on_metrics, .. } = config;
+    let connections_max = config.shard.limits.connections;
+    let options = UringOptions { spin_us, connections_max, ..UringOptions::default() };
+    let mut queues = None;
+    answer(match config.wanted {
+        Engine::Uring => UringQueues::set_up(&options)
+            .map(|granted| queues = Some(granted))
+            .map_err(StartError::from),
+        Engine::Epoll => Ok(()),
+    });
+    let Ok(engine) = chosen.recv() else {
+        return Ok(Metrics::default());
+    };
+    let own = ShardIndex::new(config.index);
     // Made before the driver and so dropped after it, which may still lend its memory to the kernel.
     let mut shard = Shard::wired(config.shard, config.wiring);
-    let driver =
-        UringDriver::new(&config.options, config.listeners, config.commands, config.on_metrics);
-    let mut driver = match driver {
-        Ok(driver) => driver.among(ShardIndex::new(config.index), config.shards),
-        Err(error) => {
-            answer(Err(error.into()));
-            return Ok(Metrics::default());
+    match queues.filter(|_| engine == Engine::Uring) {
+        Some(queues) => {
+            let driver = UringDriver::on(queues, &options, listeners, commands, on_metrics);
+            answer(Ok(()));
+            serve(driver.among(own, config.shards), &mut shard)
         }
-    };
-    answer(Ok(()));
-    nexusd_core::run(&mut driver, &mut shard)?;
-    let metrics = last_sample(&mut shard);
-    driver.finish(&mut shard)?;
+        None => {
+            let options = EpollOptions { spin_us, connections_max, ..EpollOptions::default() };
+            match EpollDriver::new(&options, listeners, commands, on_metrics) {
+                Ok(driver) => {
+                    answer(Ok(()));
+                    serve(driver.among(own, config.shards), &mut shard)
+                }
+                Err(error) => {
+                    answer(Err(StartError::system("an epoll instance")(error)));
+                    Ok(Metrics::default())
+                }
+            }
+        }
+    }
+}
+
+fn serve(mut driver: impl Driver<Error = io::Error>, shard: &mut Shard) -> io::Result<Metrics> {
+    nexusd_core::run(&mut driver, shard)?;
+    let metrics = last_sample(shard);
+    driver.finish(shard)?;
     Ok(metrics)
 }
 
@@ -120,6 +174,8 @@ mod tests {
     fn a_shard_that_panicked_is_reported_with_its_name_and_reason() {
         let shard = ShardThread {
             name: "shard-0".to_owned(),
+            answers: mpsc::sync_channel(1).1,
+            choice: mpsc::sync_channel(1).0,
             thread: thread::spawn(|| panic!("the log lost segment {}", 7)),
         };
         let error = shard.join().expect_err("a panic");

@@ -118,9 +118,9 @@ fn too_few_files_are_one_sentence_and_exit_code_1() {
 }
 
 #[test]
-fn too_little_lockable_memory_is_one_sentence_and_exit_code_1() {
+fn with_io_uring_asked_for_too_little_lockable_memory_is_one_sentence_and_exit_code_1() {
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -l 64 && exec \"$0\" --bind 127.0.0.1 --app-port 0 --log-level warn"])
+        .args(["-c", "ulimit -l 64 && exec \"$0\" --bind 127.0.0.1 --app-port 0 --io uring"])
         .arg(nexusd().get_program())
         .output()
         .expect("a shell");

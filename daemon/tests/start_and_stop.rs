@@ -26,12 +26,14 @@ fn the_ready_line_says_where_everything_is() {
         line,
         format!(
             "NexusD is ready tcp={address} unix=@nexusd/{} node={} cluster=blue version={} \
-             shards=3 io=uring",
+             shards=3 io={}",
             address.port(),
             daemon.told("node"),
             env!("CARGO_PKG_VERSION"),
+            daemon.told("io"),
         )
     );
+    assert!(["uring", "epoll"].contains(&daemon.told("io")), "{line}");
     TcpStream::connect(address).expect("a listener");
     let name = format!("nexusd/{}", address.port());
     let name = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");

@@ -11,7 +11,7 @@ use crate::connection::Endpoint;
 use crate::error::LoadError;
 use crate::policy::Policy;
 use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_size};
-use crate::server::{Addresses, ServerOptions};
+use crate::server::{Addresses, DaemonIo, ServerOptions};
 use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use crate::target::Target;
 use crate::topic_walk::Order;
@@ -136,6 +136,10 @@ pub(crate) struct Cli {
     /// How long a server that is started here looks for work before it sleeps, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin_us: u32,
+
+    /// How a daemon that is started here talks to the kernel; pump and relay are always on io_uring
+    #[arg(long, value_enum, default_value_t, conflicts_with_all = ["addr", "unix"])]
+    io: DaemonIo,
 
     /// How clients connect to a server that is started here [default: tcp; both in P]
     #[arg(long, value_enum, conflicts_with_all = ["addr", "unix"])]
@@ -401,6 +405,11 @@ impl Cli {
         if workload != Workload::L && !self.capacity_shares.is_empty() {
             return Err(usage("--capacity-shares belongs to --workload L"));
         }
+        if self.io == DaemonIo::Epoll && self.target != Target::Nexusd {
+            return Err(usage(
+                "--io epoll belongs to --target nexusd; pump and relay have io_uring",
+            ));
+        }
         if workload == Workload::B && self.target != Target::Nexusd {
             return Err(usage(
                 "--workload B needs a server that drops for a stalled subscriber; pump and relay \
@@ -488,6 +497,7 @@ impl Cli {
             spin_us: self.spin_us,
             shards: self.shards.map(usize::from),
             connections_max: None,
+            io: self.io,
         }))
     }
 }
@@ -590,6 +600,7 @@ mod tests {
             ("--workload T1 --size 15", "16 bytes"),
             ("--workload T1 --size 128,8", "16 bytes"),
             ("--workload B --target relay", "stalled subscriber"),
+            ("--workload T1 --target relay --io epoll", "--target nexusd"),
             ("--workload T1 --capacity-shares 10", "--workload L"),
             ("--workload T1 --fan-out 2", "--workload P"),
             ("--workload T1 --addr nowhere", "127.0.0.1:5672"),

@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use nexusd::config::IoEngine;
 use serde::{Deserialize, Serialize};
 
 use self::account::Account;
@@ -42,6 +43,39 @@ impl Addresses {
     }
 }
 
+/// How a daemon talks to the kernel; the daemon's own flag has the same values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum DaemonIo {
+    /// io_uring, or epoll where it is refused.
+    #[default]
+    Auto,
+    /// io_uring.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl DaemonIo {
+    /// The value as given on the command line.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+impl From<DaemonIo> for IoEngine {
+    fn from(io: DaemonIo) -> Self {
+        match io {
+            DaemonIo::Auto => Self::Auto,
+            DaemonIo::Uring => Self::Uring,
+            DaemonIo::Epoll => Self::Epoll,
+        }
+    }
+}
+
 /// How a server is started.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
 pub(crate) struct ServerOptions {
@@ -57,6 +91,9 @@ pub(crate) struct ServerOptions {
     /// Connections a daemon takes; `None` leaves them to the daemon.
     #[arg(long)]
     pub(crate) connections_max: Option<usize>,
+    /// How a daemon talks to the kernel.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) io: DaemonIo,
 }
 
 impl ServerOptions {
@@ -64,6 +101,7 @@ impl ServerOptions {
     fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["--spin-us".to_owned(), self.spin_us.to_string()];
         let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        add("--io", self.io.name().to_owned());
         for core in &self.cores {
             add("--cores", core.to_string());
         }

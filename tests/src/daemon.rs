@@ -1,4 +1,7 @@
 //! A daemon as a process of its own.
+//!
+//! `NEXUSD_TESTS_IO` says how it talks to the kernel (`uring` or `epoll`), so that the same tests can
+//! be run on each driver; without it the daemon chooses.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -17,6 +20,17 @@ use crate::{SOON, eventually};
 
 /// Free ports of the loopback addresses, and a quiet log.
 const FLAGS: [&str; 6] = ["--bind", "127.0.0.1,::1", "--app-port", "0", "--log-level", "warn"];
+
+/// The driver that the tests are run on, if somebody chose one.
+fn chosen_io() -> Option<String> {
+    std::env::var("NEXUSD_TESTS_IO").ok()
+}
+
+/// [`FLAGS`], and the choice of the driver.
+fn flags() -> Vec<String> {
+    let io = chosen_io().map(|io| ["--io".to_owned(), io]);
+    FLAGS.map(str::to_owned).into_iter().chain(io.into_iter().flatten()).collect()
+}
 
 /// A running daemon. Dropping it kills it.
 #[derive(Debug)]
@@ -41,7 +55,7 @@ impl Daemon {
     /// Starts a daemon on free ports with these flags besides.
     pub fn start(flags: &[&str]) -> Self {
         let mut command = nexusd();
-        command.args(FLAGS).args(flags);
+        command.args(self::flags()).args(flags);
         Self::start_command(command)
     }
 
@@ -50,7 +64,7 @@ impl Daemon {
         let mut command = Command::new("sh");
         forget_settings(&mut command);
         command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string()]);
-        command.arg(path()).args(FLAGS).args(flags);
+        command.arg(path()).args(self::flags()).args(flags);
         Self::start_command(command)
     }
 
@@ -79,6 +93,9 @@ impl Daemon {
             }
         }
         assert!(daemon.ready_line.starts_with("NexusD is ready "), "{}", daemon.ready_line);
+        if let Some(io) = chosen_io() {
+            assert_eq!(daemon.told("io"), io);
+        }
         daemon
     }
 

@@ -23,7 +23,7 @@ first time), then, on free ports of this machine:
   3. measures throughput and latency for some seconds and prints a table
   4. stops the daemon
 
-Needs Rust, a C compiler and git, and a Linux kernel from 6.1 on that allows io_uring.
+Needs Rust, a C compiler and git, and Linux: 6.1 or newer with io_uring allowed for full speed.
 ";
 
 /// Messages to show.

@@ -50,6 +50,12 @@ const STEPS: &[Step] = &[
         run: lints,
     },
     Step { name: "tests", proves: "the behaviour of every crate", needs: &[], run: tests },
+    Step {
+        name: "tests-on-epoll",
+        proves: "the real binary behaves on epoll as it does on io_uring",
+        needs: &[],
+        run: tests_on_epoll,
+    },
     Step { name: "doctests", proves: "documented examples run", needs: &[], run: doctests },
     Step {
         name: "docs",
@@ -192,6 +198,16 @@ fn lints() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
+    test_run(&["--workspace"]).run()
+}
+
+/// The tests that start the real binary, which the step before has run on the driver of the daemon's
+/// own choice. (Those of the driver itself run on both at once.)
+fn tests_on_epoll() -> Result<()> {
+    test_run(&["--package", "nexusd-tests"]).env("NEXUSD_TESTS_IO", "epoll").run()
+}
+
+fn test_run(packages: &[&str]) -> Invocation {
     // nextest shows slow and failing tests better; cargo's own runner proves the same.
     let runner = tool::CARGO_NEXTEST.find().map_or(vec!["test"], |_| vec!["nextest", "run"]);
     let all_targets: &[&str] = match runner.len() {
@@ -200,9 +216,9 @@ fn tests() -> Result<()> {
     };
     Invocation::cargo()
         .args(&runner)
-        .args(["--workspace", "--locked", "--no-fail-fast"])
+        .args(packages)
+        .args(["--locked", "--no-fail-fast"])
         .args(all_targets)
-        .run()
 }
 
 fn doctests() -> Result<()> {

@@ -13,7 +13,7 @@ use crate::shard::event::{CloseReason, ConnectionId};
 pub(super) enum Receive {
     /// Nothing is in flight.
     Idle,
-    /// The multishot receive into the shared buffers.
+    /// The multishot receive into the shared buffers. On epoll: the socket is watched.
     Shared,
     /// A single receive into the service's landing zone.
     InPlace,
@@ -56,9 +56,9 @@ pub(super) struct Connection {
     pub(super) in_place: bool,
     /// Bytes came since the multishot receive was armed.
     pub(super) fed: bool,
-    /// A send is in flight.
+    /// A send is in flight. On epoll: its end is still to be told.
     pub(super) sending: bool,
-    /// The poll for room in the send buffer is in flight.
+    /// The poll for room in the send buffer is in flight. On epoll: the socket is watched for that.
     pub(super) polling_writable: bool,
     /// A send found that the peer is gone, which is the reason from then on. What it had said before
     /// is still read.
@@ -66,6 +66,8 @@ pub(super) struct Connection {
     /// The receive came to the end of the stream, or failed, for that reason. Told once the service
     /// has taken what came before.
     pub(super) ended: bool,
+    /// It stands in the line of those that are to be read (epoll).
+    pub(super) in_line: bool,
     /// The service was told of the end.
     pub(super) told_closed: bool,
 }
@@ -88,6 +90,7 @@ impl Connection {
             polling_writable: false,
             is_gone: false,
             ended: false,
+            in_line: false,
             told_closed: false,
         }
     }

@@ -1,4 +1,4 @@
-//! Wakes a parked loop from another thread: an eventfd that the loop's ring watches.
+//! Wakes a parked loop from another thread: an eventfd that the loop watches.
 //!
 //! Only a loop that says that it sleeps is rung for, so a busy one costs its neighbours no system
 //! call, and a sleeping one costs them one. Invariant: whoever changes what the loop should see does
@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd};
 
 use super::sleeper::Sleeper;
 
@@ -53,8 +53,8 @@ impl Doorbell {
         self.sleeper.wake_up();
     }
 
-    /// What the loop's ring polls.
-    pub(super) fn descriptor(&self) -> RawFd {
-        self.event.as_raw_fd()
+    /// What the loop watches.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 }

@@ -1,7 +1,7 @@
 //! The contract between a state machine and the loop that drives it, and that loop.
 //!
 //! A [`Service`] is the state machine: the [`crate::Shard`], or the load generator's relay. A
-//! [`Driver`] is its surroundings: io_uring, or the simulator's network. [`run`] joins them:
+//! [`Driver`] is its surroundings: io_uring, epoll, or the simulator's network. [`run`] joins them:
 //! wait → events in → outputs out, bounded per turn so that no connection starves another.
 
 use crate::limits::SENDS_PER_TURN;
@@ -66,6 +66,13 @@ pub trait Driver {
 
     /// Begins to carry out one output.
     fn apply(&mut self, service: &mut impl Service, output: Output);
+
+    /// Goes on for the connections that were closed last, until their peers have had the last frames
+    /// or it is time to end: for a service that is finished. Nobody's commands are taken any more.
+    /// Surroundings in which nothing is lost at the end have nothing to do.
+    fn finish(&mut self, _service: &mut impl Service) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
 /// Drives `service` until it is finished.

@@ -5,13 +5,14 @@
 //! command back. Commands of one thread arrive in order.
 
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
 use super::doorbell::Doorbell;
+use super::driver::Service;
 use crate::shard::event::{Command, PeerAddress};
 
 /// Makes a mailbox that holds up to `capacity` commands (at least one). Fails when the kernel gives
@@ -33,6 +34,16 @@ struct Shared {
     accepted: SegQueue<(OwnedFd, PeerAddress)>,
     doorbell: Doorbell,
     gone: AtomicBool,
+}
+
+impl Shared {
+    /// Of a loop that ends and a sender, at least one sees the other, so no connection stays behind.
+    fn drop_accepted_if_gone(&self) {
+        fence(Ordering::SeqCst);
+        if self.gone.load(Ordering::Acquire) {
+            while self.accepted.pop().is_some() {}
+        }
+    }
 }
 
 /// The senders' end.
@@ -69,6 +80,7 @@ impl CommandSender {
         if !self.shared.gone.load(Ordering::Acquire) {
             self.shared.accepted.push((socket, peer));
             self.shared.doorbell.ring();
+            self.shared.drop_accepted_if_gone();
         }
     }
 }
@@ -90,12 +102,21 @@ impl CommandReceiver {
         self.shared.accepted.pop()
     }
 
-    /// Whether nothing is there to be taken.
-    pub(super) fn is_empty(&self) -> bool {
-        self.shared.queue.is_empty() && self.shared.accepted.is_empty()
+    /// Whether something waits that other threads sent: to the loop, or to its service.
+    pub(super) fn has_mail(&self, service: &impl Service) -> bool {
+        let shared = &self.shared;
+        let is_empty = shared.queue.is_empty() && shared.accepted.is_empty();
+        (!is_empty || service.has_mail()) && !shared.gone.load(Ordering::Relaxed)
     }
 
-    /// The loop is about to sleep. It has to look whether anything is there once more.
+    /// From now on nothing is taken: senders get their commands back, and connections that are handed
+    /// over end.
+    pub(super) fn close(&self) {
+        self.shared.gone.store(true, Ordering::Release);
+        self.shared.drop_accepted_if_gone();
+    }
+
+    /// The loop is about to sleep. It has to look once more whether it [`Self::has_mail`].
     pub(super) fn fall_asleep(&self) {
         self.shared.doorbell.fall_asleep();
     }
@@ -107,18 +128,26 @@ impl CommandReceiver {
 
     /// What the loop's ring polls.
     pub(super) fn descriptor(&self) -> RawFd {
+        self.doorbell().as_raw_fd()
+    }
+
+    /// What the loop watches: written to when the loop sleeps and something is there for it.
+    pub(super) fn doorbell(&self) -> BorrowedFd<'_> {
         self.shared.doorbell.descriptor()
     }
 }
 
 impl Drop for CommandReceiver {
     fn drop(&mut self) {
-        self.shared.gone.store(true, Ordering::Release);
+        self.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -130,6 +159,19 @@ mod tests {
         assert_eq!(receiver.pop(), Some(Command::Drain { deadline_us: 1 }));
         assert_eq!(receiver.pop(), Some(Command::Sample));
         assert_eq!(receiver.pop(), None);
+    }
+
+    #[test]
+    fn a_connection_for_a_loop_that_ended_ends_too() {
+        let (sender, receiver) = mailbox(2).expect("an eventfd");
+        let (early, its_peer) = UnixStream::pair().expect("sockets");
+        sender.hand_over(early.into(), PeerAddress::Unix);
+        drop(receiver);
+        let (late, anothers_peer) = UnixStream::pair().expect("sockets");
+        sender.hand_over(late.into(), PeerAddress::Unix);
+        for mut peer in [its_peer, anothers_peer] {
+            assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
+        }
     }
 
     #[test]

@@ -14,7 +14,6 @@ mod close;
 mod receive;
 mod send;
 
-use std::collections::VecDeque;
 use std::hint;
 use std::io;
 
@@ -23,10 +22,13 @@ use self::receive::Starved;
 use super::buffer_ring::BufferRing;
 use super::clock;
 use super::connection::ConnectionTable;
+use super::counters::DriverCounters;
 use super::driver::{self, Driver, Park, Service};
 use super::kernel_ring::{Completion, KernelRing};
+use super::lingering::{self, Lingering};
 use super::listener::Listener;
 use super::mailbox::{CommandReceiver, CommandSender};
+use super::neighbours::Neighbours;
 use super::operation::{self, Operation, SLOTS_MAX};
 use super::send_slots::SendSlots;
 use super::setup_error::SetupError;
@@ -71,19 +73,24 @@ impl Default for UringOptions {
     }
 }
 
-/// What a driver counts for itself. Counters only grow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DriverCounters {
-    /// System calls made to submit and wait.
-    pub enters: u64,
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections closed at once because there were too many.
-    pub refused: u64,
-    /// Accepts that failed for want of file descriptors or memory.
-    pub accepts_failed: u64,
-    /// Receives that found no free buffer.
-    pub receives_starved: u64,
+/// What the kernel has to grant for a driver, on the thread that made it: its queues and the receive
+/// buffers. Had first, they tell whether there can be a driver before anything is handed to it.
+pub struct UringQueues {
+    ring: KernelRing,
+    buffers: BufferRing,
+}
+
+impl UringQueues {
+    /// Asks the kernel for them.
+    pub fn set_up(options: &UringOptions) -> Result<Self, SetupError> {
+        let ring = KernelRing::new()?;
+        let buffers = BufferRing::register(
+            &ring.submitter(),
+            options.receive_buffers,
+            options.receive_buffer_bytes,
+        )?;
+        Ok(Self { ring, buffers })
+    }
 }
 
 /// Drives a service by io_uring, on the thread that made it.
@@ -100,9 +107,7 @@ pub struct UringDriver {
     connections_max: usize,
     listeners: Vec<ListenerSlot>,
     commands: CommandReceiver,
-    /// The ways to the loops of all shards, by index; none if there is but one.
-    shards: Vec<CommandSender>,
-    shard: ShardIndex,
+    neighbours: Neighbours,
     on_metrics: Box<dyn FnMut(Metrics) + Send>,
     spin_us: u64,
     now: Now,
@@ -111,9 +116,7 @@ pub struct UringDriver {
     starved: Starved,
     /// Connections that the service closed, or that came to their end, since the last turn.
     to_close: Vec<ConnectionId>,
-    /// Closed connections that are still read, and those whose peer is gone while the service has
-    /// not taken all it said; and until when. The earliest first.
-    lingering: VecDeque<(u64, ConnectionId)>,
+    lingering: Lingering,
     counters: DriverCounters,
 }
 
@@ -126,58 +129,47 @@ impl UringDriver {
         commands: CommandReceiver,
         on_metrics: Box<dyn FnMut(Metrics) + Send>,
     ) -> Result<Self, SetupError> {
-        let ring = KernelRing::new()?;
-        let buffers = BufferRing::register(
-            &ring.submitter(),
-            options.receive_buffers,
-            options.receive_buffer_bytes,
-        )?;
+        Ok(Self::on(UringQueues::set_up(options)?, options, listeners, commands, on_metrics))
+    }
+
+    /// The same on queues that the kernel has granted already. They have to be the calling thread's.
+    pub fn on(
+        queues: UringQueues,
+        options: &UringOptions,
+        listeners: Vec<Listener>,
+        commands: CommandReceiver,
+        on_metrics: Box<dyn FnMut(Metrics) + Send>,
+    ) -> Self {
         let mut driver = Self {
-            ring,
-            buffers,
+            ring: queues.ring,
+            buffers: queues.buffers,
             send_slots: SendSlots::new(),
             connections: ConnectionTable::default(),
             connections_max: options.connections_max.min(SLOTS_MAX / 2),
             listeners: listeners.into_iter().map(ListenerSlot::new).collect(),
             commands,
-            shards: Vec::new(),
-            shard: ShardIndex::default(),
+            neighbours: Neighbours::default(),
             on_metrics,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
             in_flight: 0,
             starved: Starved::new(),
             to_close: Vec::new(),
-            lingering: VecDeque::new(),
+            lingering: Lingering::default(),
             counters: DriverCounters::default(),
         };
         driver.watch_doorbell();
         for index in 0..driver.listeners.len() {
             driver.arm_accept(index);
         }
-        Ok(driver)
+        driver
     }
 
     /// Makes it the driver of one of several shards: `shards` are the mailboxes of all their drivers,
     /// in order.
     pub fn among(mut self, shard: ShardIndex, shards: Vec<CommandSender>) -> Self {
-        (self.shard, self.shards) = (shard, shards);
+        self.neighbours = Neighbours::of(shard, shards);
         self
-    }
-
-    /// Goes on for the connections that were closed last, until their peers have had the last frames
-    /// or it is time to end: for a service that is finished. Nobody's commands are taken any more.
-    pub fn finish(&mut self, service: &mut impl Service) -> io::Result<()> {
-        let until = clock::mono_us() + LINGER_US;
-        while !self.lingering.is_empty() && clock::mono_us() < until {
-            self.submit_and_wait(service, Park::Until(Some(until)))?;
-            self.now = clock::now();
-            self.close_asked(service);
-            self.feed(service);
-            self.end_lingering(service);
-            driver::drain_outputs(self, service);
-        }
-        Ok(())
     }
 
     /// What was counted so far.
@@ -199,8 +191,7 @@ impl UringDriver {
     /// The earliest time, of the service's and our own, at which something is to be done.
     fn deadline(&self, wake_at: Option<u64>) -> u64 {
         let retry_at = self.listeners.iter().filter_map(ListenerSlot::retry_at).min();
-        let linger_until = self.lingering.front().map(|(until, _)| *until);
-        [wake_at, retry_at, linger_until].into_iter().flatten().min().unwrap_or(u64::MAX)
+        [wake_at, retry_at, self.lingering.until()].into_iter().flatten().min().unwrap_or(u64::MAX)
     }
 
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.
@@ -225,7 +216,7 @@ impl UringDriver {
     /// something waits that another thread sent.
     fn sleep(&mut self, service: &impl Service, wait_us: u64) -> io::Result<()> {
         self.commands.fall_asleep();
-        let has_mail = !self.commands.is_empty() || service.has_mail();
+        let has_mail = self.commands.has_mail(service);
         let result = self.enter((!has_mail).then_some(wait_us));
         self.commands.wake_up();
         result
@@ -244,7 +235,7 @@ impl UringDriver {
                 if self.ring.has_deferred_work() {
                     return self.enter(None);
                 }
-                if self.ring.completions() > 0 || service.has_mail() || !self.commands.is_empty() {
+                if self.ring.completions() > 0 || self.commands.has_mail(service) {
                     return Ok(());
                 }
                 hint::spin_loop();
@@ -361,11 +352,7 @@ impl Driver for UringDriver {
             Output::PauseReceive(id) => self.pause_receive(id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
-            Output::Ring(shard) => {
-                if let Some(mailbox) = self.shards.get(shard.index()) {
-                    mailbox.ring();
-                }
-            }
+            Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
             Output::Metrics(mut metrics) => {
                 metrics.connections_refused += self.counters.refused;
@@ -373,6 +360,20 @@ impl Driver for UringDriver {
                 (self.on_metrics)(*metrics);
             }
         }
+    }
+
+    fn finish(&mut self, service: &mut impl Service) -> io::Result<()> {
+        self.commands.close();
+        let until = clock::mono_us() + LINGER_US;
+        while !self.lingering.is_empty() && clock::mono_us() < until {
+            self.submit_and_wait(service, Park::Until(Some(until)))?;
+            self.now = clock::now();
+            self.close_asked(service);
+            self.feed(service);
+            self.end_lingering(service);
+            driver::drain_outputs(self, service);
+        }
+        Ok(())
     }
 }
 
@@ -394,7 +395,7 @@ impl Drop for UringDriver {
             }
         }
         for socket in self.connections.sockets() {
-            close::discard_unread(socket);
+            lingering::discard_unread(socket);
         }
     }
 }

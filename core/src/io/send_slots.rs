@@ -15,14 +15,9 @@ use io_uring::squeue::Entry;
 use io_uring::{opcode, types::Fd};
 
 use crate::io::driver::Service;
-use crate::limits::{IOVECS_PER_SEND, SENDS_PER_TURN};
+use crate::io::gathered::{Gathered, SEND_FLAGS};
+use crate::limits::SENDS_PER_TURN;
 use crate::shard::event::ConnectionId;
-
-/// A send never waits, and a broken connection is an error, not a signal.
-const FLAGS: i32 = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-
-/// Iovecs a slot has room for from the start.
-const IOVECS_AT_FIRST: usize = 16;
 
 /// The slots of one turn.
 pub(super) struct SendSlots {
@@ -34,7 +29,7 @@ pub(super) struct SendSlots {
 
 /// What the kernel needs to know of one send.
 struct SendSlot {
-    iovecs: Vec<libc::iovec>,
+    gathered: Gathered,
     header: libc::msghdr,
 }
 
@@ -63,15 +58,19 @@ impl SendSlots {
             self.slots.push(Box::new(SendSlot::new()));
         }
         let slot = &mut self.slots[self.used];
-        let bytes = slot.gather(service, connection);
-        let entry = match slot.iovecs.as_mut_slice() {
+        let bytes = slot.gathered.collect(service, connection);
+        let entry = match slot.gathered.iovecs() {
             [] => return None,
-            [one] => opcode::Send::new(Fd(socket), one.iov_base.cast(), bytes).flags(FLAGS).build(),
+            [one] => {
+                opcode::Send::new(Fd(socket), one.iov_base.cast(), bytes).flags(SEND_FLAGS).build()
+            }
             many => {
                 slot.header.msg_iov = many.as_mut_ptr();
                 slot.header.msg_iovlen = many.len() as _;
                 self.used += 1;
-                opcode::SendMsg::new(Fd(socket), &raw const slot.header).flags(FLAGS as u32).build()
+                opcode::SendMsg::new(Fd(socket), &raw const slot.header)
+                    .flags(SEND_FLAGS as u32)
+                    .build()
             }
         };
         Some(GatheredSend { entry, bytes })
@@ -87,48 +86,11 @@ impl SendSlots {
 impl SendSlot {
     fn new() -> Self {
         Self {
-            iovecs: Vec::with_capacity(IOVECS_AT_FIRST),
+            gathered: Gathered::new(),
             // SAFETY: all zeros is a header without name, iovecs and control data: null pointers
             // and lengths of zero. (Some C libraries have private padding in it, so it cannot be
             // written as a literal.)
             header: unsafe { mem::zeroed() },
         }
-    }
-
-    /// Collects the slices of `connection` and returns the sum of their lengths. Slices that follow
-    /// each other in memory become one; what is beyond the bounds stays for the next send.
-    fn gather(&mut self, service: &mut impl Service, connection: ConnectionId) -> u32 {
-        let iovecs = &mut self.iovecs;
-        iovecs.clear();
-        let mut bytes = 0u32;
-        let mut full = false;
-        service.gather(connection, &mut |slice| {
-            let Some(sum) = u32::try_from(slice.len())
-                .ok()
-                .and_then(|len| bytes.checked_add(len))
-                .filter(|sum| !full && i32::try_from(*sum).is_ok())
-            else {
-                full = true;
-                return;
-            };
-            if slice.is_empty() {
-                return;
-            }
-            if let Some(last) = iovecs.last_mut()
-                && last.iov_base.addr() + last.iov_len == slice.as_ptr().addr()
-            {
-                last.iov_len += slice.len();
-            } else if iovecs.len() < IOVECS_PER_SEND {
-                iovecs.push(libc::iovec {
-                    iov_base: slice.as_ptr().cast_mut().cast(),
-                    iov_len: slice.len(),
-                });
-            } else {
-                full = true;
-                return;
-            }
-            bytes = sum;
-        });
-        bytes
     }
 }

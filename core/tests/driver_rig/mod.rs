@@ -6,8 +6,10 @@
     reason = "each test binary uses its own part of the rig"
 )]
 
+pub mod crossing;
 pub mod echo;
 pub mod fan_out;
+pub mod sluggish;
 pub mod upload;
 
 use std::io::{self, Read, Write};
@@ -19,13 +21,44 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nexusd_core::io::counters::DriverCounters;
+use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
-use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::io::ring::{DriverCounters, UringDriver, UringOptions};
-use nexusd_core::{Command, Metrics, Service, run};
+use nexusd_core::io::mailbox::{CommandReceiver, CommandSender, mailbox};
+use nexusd_core::io::ring::{UringDriver, UringOptions};
+use nexusd_core::{Command, Driver, Metrics, Service, ShardIndex, run};
 
 /// How long anything here may take before it counts as failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The driver that a test runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Io {
+    Uring,
+    Epoll,
+}
+
+/// Makes a test on each driver out of functions that take an [`Io`].
+#[macro_export]
+macro_rules! on_both_drivers {
+    ($($name:ident,)*) => {
+        mod on_io_uring {
+            $(#[test] fn $name() { super::$name($crate::driver_rig::Io::Uring); })*
+        }
+        mod on_epoll {
+            $(#[test] fn $name() { super::$name($crate::driver_rig::Io::Epoll); })*
+        }
+    };
+}
+
+/// What epoll has of these options.
+pub fn epoll_options(options: &UringOptions) -> EpollOptions {
+    EpollOptions {
+        spin_us: options.spin_us,
+        connections_max: options.connections_max,
+        receive_buffer_bytes: options.receive_buffer_bytes,
+    }
+}
 
 /// A service on a driver, in a thread of its own.
 pub struct Rig<S> {
@@ -36,26 +69,71 @@ pub struct Rig<S> {
 }
 
 impl<S: Service + Send + 'static> Rig<S> {
-    pub fn start(options: UringOptions, listeners: Vec<Listener>, mut service: S) -> Self {
+    pub fn start(io: Io, options: UringOptions, listeners: Vec<Listener>, service: S) -> Self {
+        Self::start_among(io, options, listeners, service, 0, Vec::new(), new_mailbox())
+    }
+
+    /// Two loops that know each other; the first one accepts.
+    pub fn start_pair(
+        io: Io,
+        options: UringOptions,
+        listeners: Vec<Listener>,
+        services: [S; 2],
+    ) -> [Self; 2] {
+        let mailboxes = [new_mailbox(), new_mailbox()];
+        let shards: Vec<_> = mailboxes.iter().map(|(commands, _)| commands.clone()).collect();
+        let ([first, second], [first_mailbox, second_mailbox]) = (services, mailboxes);
+        [
+            Self::start_among(
+                io,
+                options.clone(),
+                listeners,
+                first,
+                0,
+                shards.clone(),
+                first_mailbox,
+            ),
+            Self::start_among(io, options, Vec::new(), second, 1, shards, second_mailbox),
+        ]
+    }
+
+    fn start_among(
+        io: Io,
+        options: UringOptions,
+        listeners: Vec<Listener>,
+        mut service: S,
+        own: usize,
+        shards: Vec<CommandSender>,
+        (commands, receiver): (CommandSender, CommandReceiver),
+    ) -> Self {
         let addresses = listeners.iter().map(Listener::local_address).collect();
-        let (commands, receiver) = mailbox(1_024).expect("a mailbox");
+        let own = ShardIndex::new(own);
         let (metrics_in, metrics) = mpsc::channel();
         let thread = thread::spawn(move || {
             let on_metrics = Box::new(move |sample| {
                 let _ = metrics_in.send(sample);
             });
-            let mut driver =
-                UringDriver::new(&options, listeners, receiver, on_metrics).expect("a driver");
-            run(&mut driver, &mut service).expect("a loop without errors");
-            let counters = driver.counters();
+            let counters = match io {
+                Io::Uring => {
+                    let driver = UringDriver::new(&options, listeners, receiver, on_metrics);
+                    let driver = driver.expect("a driver").among(own, shards);
+                    run_counted(driver, &mut service, UringDriver::counters)
+                }
+                Io::Epoll => {
+                    let options = epoll_options(&options);
+                    let driver = EpollDriver::new(&options, listeners, receiver, on_metrics);
+                    let driver = driver.expect("a driver").among(own, shards);
+                    run_counted(driver, &mut service, EpollDriver::counters)
+                }
+            };
             (service, counters)
         });
         Self { addresses, commands, metrics, thread }
     }
 
     /// A rig that listens on a free port of 127.0.0.1.
-    pub fn on_loopback(service: S) -> Self {
-        Self::start(UringOptions::default(), vec![loopback()], service)
+    pub fn on_loopback(io: Io, service: S) -> Self {
+        Self::start(io, UringOptions::default(), vec![loopback()], service)
     }
 
     pub fn tcp(&self) -> SocketAddr {
@@ -79,12 +157,28 @@ impl<S: Service + Send + 'static> Rig<S> {
     }
 }
 
+fn new_mailbox() -> (CommandSender, CommandReceiver) {
+    mailbox(1_024).expect("a mailbox")
+}
+
+fn run_counted<D: Driver<Error = io::Error>>(
+    mut driver: D,
+    service: &mut impl Service,
+    counters: fn(&D) -> DriverCounters,
+) -> DriverCounters {
+    run(&mut driver, service).expect("a loop without errors");
+    counters(&driver)
+}
+
 pub fn loopback() -> Listener {
     Listener::tcp("127.0.0.1:0".parse().expect("an address")).expect("a free port")
 }
 
-pub fn abstract_name(name: &str) -> UnixAddress {
-    UnixAddress::Abstract(format!("nexusd-test/{}/{name}", std::process::id()))
+/// A name that no other test has.
+pub fn abstract_name() -> UnixAddress {
+    static NAMES: AtomicU64 = AtomicU64::new(0);
+    let number = NAMES.fetch_add(1, Ordering::Relaxed);
+    UnixAddress::Abstract(format!("nexusd-test/{}/{number}", std::process::id()))
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {

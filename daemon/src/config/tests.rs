@@ -108,7 +108,7 @@ fn every_setting_can_come_from_each_source() {
             policy: nexusd_wire::control::OverflowPolicy::Block,
             block_timeout_us: 1_500_000,
         },
-        io: IoEngine::Uring,
+        io: IoEngine::Epoll,
         shards: Some(2),
         pin: Some(1),
         spin_us: 50,
@@ -209,7 +209,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("shards", &["", "0", "65", "-1", "all"]),
         ("pin", &["", "-1", "cpu0", "auto"]),
         ("spin-us", &["", "-1", "10us", "1000001"]),
-        ("io", &["", "epoll", "URING", "kqueue"]),
+        ("io", &["", "poll", "URING", "kqueue"]),
         ("log-level", &["", "verbose", "INFO", "3"]),
         ("log-format", &["", "xml", "JSON"]),
     ] {
@@ -235,9 +235,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
 
 #[test]
 fn what_comes_later_is_refused_as_such() {
-    for arg in
-        ["--io=epoll", "--backpressure-policy=drop-newest", "--backpressure-policy=disconnect"]
-    {
+    for arg in ["--backpressure-policy=drop-newest", "--backpressure-policy=disconnect"] {
         let sentence = fault(&[arg], &[], "");
         assert!(sentence.contains("comes with a later version; this one "), "{sentence}");
     }

@@ -13,7 +13,12 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// The binary, without the settings of whoever runs the tests.
 pub(crate) fn nexusd() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nexusd"));
+    without_settings(env!("CARGO_BIN_EXE_nexusd"))
+}
+
+/// A program that a daemon may come of, without the settings of whoever runs the tests.
+pub(crate) fn without_settings(program: &str) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NEXUSD_") {
             command.env_remove(name);
@@ -43,12 +48,15 @@ impl Daemon {
 
     /// With these flags alone.
     pub(crate) fn start_with(args: &[&str]) -> Self {
-        let mut child = nexusd()
-            .args(args)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
+        let mut command = nexusd();
+        command.args(args);
+        Self::start_command(command)
+    }
+
+    /// A daemon that this command becomes.
+    pub(crate) fn start_command(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
         let stdout = child.stdout.take().expect("piped");
         let lines = lines_of(BufReader::new(stdout));
         let stderr = child.stderr.take().map(read_to_end);

@@ -57,6 +57,7 @@ pub(crate) fn node_config(options: &ServerOptions) -> Config {
             [core] if options.shards.is_none_or(|shards| shards == 1) => Some(*core),
             _ => None,
         },
+        io: options.io.into(),
         spin_us: options.spin_us,
         drain_timeout: DRAIN_TIMEOUT,
         ..defaults

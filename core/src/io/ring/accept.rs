@@ -10,6 +10,7 @@ use socket2::SockRef;
 
 use super::UringDriver;
 use crate::io::driver::Service;
+use crate::io::errno;
 use crate::io::kernel_ring::Completion;
 use crate::io::listener::Listener;
 use crate::io::operation::Operation;
@@ -104,10 +105,8 @@ impl UringDriver {
             return;
         }
         match failure {
-            // The connection was gone before we came, or the kernel had no room for completions.
-            None | Some(libc::ECONNABORTED | libc::EINTR | libc::EAGAIN | libc::ECANCELED) => {
-                self.arm_accept(index);
-            }
+            None => self.arm_accept(index),
+            Some(errno) if errno::is_passing_for_accept(errno) => self.arm_accept(index),
             Some(_) => {
                 self.counters.accepts_failed += 1;
                 self.listeners[index].state =
@@ -132,10 +131,8 @@ impl UringDriver {
             }
         };
         self.counters.accepted += 1;
-        let shard = service.place();
-        match self.shards.get(shard.index()) {
-            Some(mailbox) if shard != self.shard => mailbox.hand_over(socket, peer),
-            _ => self.adopt(service, socket, peer),
+        if let Some(socket) = self.neighbours.hand_over(service.place(), socket, peer) {
+            self.adopt(service, socket, peer);
         }
     }
 

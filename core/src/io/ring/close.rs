@@ -4,21 +4,12 @@
 //! as none of its memory is in the kernel's hands; the slot is freed when nothing at all is. A
 //! connection that the peer ended, or that failed, does not linger.
 
-use std::mem::MaybeUninit;
-use std::net::Shutdown;
-use std::os::fd::BorrowedFd;
-
-use socket2::SockRef;
-
 use super::UringDriver;
 use crate::io::connection::{Phase, Receive};
 use crate::io::driver::Service;
 use crate::io::operation::Operation;
-use crate::limits::{CLOSES_PER_TURN, LINGER_US};
+use crate::limits::CLOSES_PER_TURN;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
-
-/// Reads of leftover bytes from a socket that is closed in a hurry.
-const LAST_READS_MAX: usize = 64;
 
 impl UringDriver {
     /// Takes note that the service is done with a connection; the next turn goes on with it.
@@ -41,7 +32,7 @@ impl UringDriver {
             };
             let Some(connection) = self.connections.find(id) else { continue };
             if connection.is_leaving() {
-                self.lingering.push_back((self.now.mono_us + LINGER_US, id));
+                self.lingering.hold(id, self.now.mono_us);
             } else if connection.is_open() {
                 let reason = connection.reason;
                 self.begin_close(service, id, reason);
@@ -80,12 +71,7 @@ impl UringDriver {
                 self.ring.push_cancel(Operation::Writable.on(id));
             }
             if connection.reason == CloseReason::Asked {
-                connection.phase = Phase::Lingering;
-                if let Some(socket) = connection.socket() {
-                    // Fails only if the peer was faster, which the receive will tell.
-                    let _ = SockRef::from(&socket).shutdown(Shutdown::Write);
-                }
-                self.lingering.push_back((self.now.mono_us + LINGER_US, id));
+                self.lingering.begin(id, connection, self.now.mono_us);
                 if connection.receive == Receive::Starved {
                     connection.receive = Receive::Idle;
                 }
@@ -118,38 +104,17 @@ impl UringDriver {
         }
     }
 
-    /// Ends connections whose time to linger is over, and forgets those that ended before.
+    /// Ends connections whose time is over.
     pub(super) fn end_lingering(&mut self, service: &mut impl Service) {
-        while let Some((until, id)) = self.lingering.front().copied() {
-            let lingers = self.connections.find(id).filter(|connection| {
-                connection.phase == Phase::Lingering || connection.is_leaving()
-            });
-            if let Some(connection) = lingers {
-                if until > self.now.mono_us {
-                    break;
-                }
-                if connection.is_open() {
-                    let reason = connection.reason;
-                    self.begin_close(service, id, reason);
-                } else {
-                    connection.phase = Phase::Ending;
-                    self.advance_close(service, id);
-                }
+        while let Some(id) = self.lingering.pop_due(&mut self.connections, self.now.mono_us) {
+            let Some(connection) = self.connections.find(id) else { continue };
+            if connection.is_open() {
+                let reason = connection.reason;
+                self.begin_close(service, id, reason);
+            } else {
+                connection.phase = Phase::Ending;
+                self.advance_close(service, id);
             }
-            self.lingering.pop_front();
-        }
-    }
-}
-
-/// Reads what the peer has sent already, so that closing the socket does not answer it with a reset
-/// that destroys our last frames.
-pub(super) fn discard_unread(socket: BorrowedFd<'_>) {
-    let socket = SockRef::from(&socket);
-    let mut scratch = [MaybeUninit::<u8>::uninit(); 4_096];
-    for _ in 0..LAST_READS_MAX {
-        match socket.recv_with_flags(&mut scratch, libc::MSG_DONTWAIT) {
-            Ok(1..) => {}
-            _ => break,
         }
     }
 }

@@ -14,12 +14,10 @@ use super::UringDriver;
 use crate::io::buffer_ring::BufferRing;
 use crate::io::connection::{Phase, Receive};
 use crate::io::driver::Service;
+use crate::io::errno;
 use crate::io::kernel_ring::Completion;
 use crate::io::operation::Operation;
-use crate::limits::{
-    LINGER_BYTES_MAX, LINGER_US, REARMS_PER_TURN, RECEIVE_BYTES_PER_TURN,
-    RECEIVE_IN_PLACE_BYTES_MIN,
-};
+use crate::limits::{REARMS_PER_TURN, RECEIVE_BYTES_PER_TURN, RECEIVE_IN_PLACE_BYTES_MIN};
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
 /// Connections whose receive found no free buffer, in the order in which they are armed again.
@@ -173,9 +171,8 @@ impl UringDriver {
         match connection.phase {
             Phase::Open => {}
             Phase::Lingering => {
-                let goes_on =
-                    result > 0 || matches!(-result, libc::ENOBUFS | libc::EINTR | libc::ECANCELED);
-                if goes_on && connection.discarded < LINGER_BYTES_MAX {
+                let goes_on = result > 0 || -result == libc::ENOBUFS || errno::is_passing(-result);
+                if goes_on && !connection.has_lingered() {
                     self.arm_receive(service, id);
                 } else {
                     connection.phase = Phase::Ending;
@@ -198,7 +195,7 @@ impl UringDriver {
                     let was_served = connection.fed;
                     self.starved.push(id, was_served);
                 }
-                libc::ECANCELED | libc::EINTR | libc::EAGAIN => self.arm_receive(service, id),
+                errno if errno::is_passing(errno) => self.arm_receive(service, id),
                 errno => self.end_of_stream(id, CloseReason::Failed(errno)),
             },
         }
@@ -240,7 +237,7 @@ impl UringDriver {
         {
             connection.paused = true;
             if connection.is_gone {
-                self.lingering.push_back((self.now.mono_us + LINGER_US, id));
+                self.lingering.hold(id, self.now.mono_us);
             }
             self.cancel_receive(id);
         }

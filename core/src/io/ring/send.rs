@@ -7,8 +7,8 @@
 use super::UringDriver;
 use crate::io::connection::Receive;
 use crate::io::driver::Service;
+use crate::io::errno;
 use crate::io::operation::Operation;
-use crate::limits::LINGER_US;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
 
 impl UringDriver {
@@ -45,14 +45,14 @@ impl UringDriver {
         connection.sending = false;
         // The peer is gone, but what it said before may still be on its way to us, or not taken by the
         // service: the end of that ends the connection.
-        let is_gone = matches!(-result, libc::EPIPE | libc::ECONNRESET)
+        let is_gone = errno::says_peer_is_gone(-result)
             && connection.is_open()
             && (connection.paused || connection.ended || connection.receive != Receive::Idle);
         if is_gone {
             connection.is_gone = true;
             connection.reason = CloseReason::Failed(-result);
             if connection.paused {
-                self.lingering.push_back((self.now.mono_us + LINGER_US, id));
+                self.lingering.hold(id, self.now.mono_us);
             }
         }
         let (bytes, blocked) = match result {
