@@ -372,8 +372,7 @@ impl Shard {
             let Connection { session, inbound, .. } = connection;
             let is_open = session.state == SessionState::Open;
             // The hot loop of the daemon: messages, until something else turns up.
-            let (at, cut) = loop {
-                let (at, before) = (cutter.position(), input.len());
+            let cut = loop {
                 match cutter.next(&mut input)? {
                     Cut::Frame(frame) if is_open && frame.kind() == FrameKind::Message => {
                         if let Err(refusal) = self.plane.publish(id, session, &frame, now) {
@@ -381,18 +380,17 @@ impl Shard {
                                 inbound.backlog.extend_from_slice(frame.bytes());
                             }
                             self.plane.flush_run(now);
-                            let header = *frame.header();
-                            break (at, Err((header, refusal)));
+                            break Err((*frame.header(), frame.at(), refusal));
                         }
-                        if self.plane.wants_attention(session, before - input.len()) {
-                            break (at, Ok(Cut::Incomplete));
+                        if self.plane.wants_attention(session, frame.bytes().len()) {
+                            break Ok(Cut::Incomplete);
                         }
                     }
                     Cut::Incomplete => {
                         self.plane.flush_run(now);
                         return Ok(());
                     }
-                    cut => break (at, Ok(cut)),
+                    cut => break Ok(cut),
                 }
             };
             if !(matches!(cut, Ok(Cut::Frame(_))) && is_planted(Plant::RunNotFlushed)) {
@@ -405,17 +403,17 @@ impl Shard {
                     self.on_control_frame(id, &frame, now)
                         .map_err(|violation| violation.of(frame.kind()))?;
                 }
-                Ok(Cut::Large { .. }) if !is_open => {
+                Ok(Cut::Large { at, .. }) if !is_open => {
                     let at = Some((at, FrameKind::Message));
                     return Err(Violation { at, ..Violation::protocol(BEFORE_HELLO) });
                 }
-                Ok(Cut::Large { head, stride }) => self.begin_landing(id, head, stride, at)?,
-                Err((header, Refusal::NotNow)) => {
+                Ok(Cut::Large { head, stride, at }) => self.begin_landing(id, head, stride, at)?,
+                Err((header, _, Refusal::NotNow)) => {
                     cutter.give_back(header.stride());
                     self.wait_for_room(id, &header, input);
                     return Ok(());
                 }
-                Err((header, refusal)) => self.refuse(id, &header, at, refusal)?,
+                Err((header, at, refusal)) => self.refuse(id, &header, at, refusal)?,
             }
         }
         Ok(())

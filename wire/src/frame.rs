@@ -87,6 +87,8 @@ pub enum Cut<'a> {
         head: &'a [u8],
         /// Bytes of the whole frame, padding included.
         stride: usize,
+        /// Position of the frame's first byte in the stream.
+        at: u64,
     },
     /// The input is used up; what is left of it waits for the rest of its frame.
     Incomplete,
@@ -142,8 +144,9 @@ impl FrameCutter {
             if stride > self.large_bytes && header.kind() == Some(FrameKind::Message) {
                 let (head, rest) = bytes.split_at(stride.min(bytes.len()));
                 *input = rest;
+                let at = self.position;
                 self.position += head.len() as u64;
-                return Ok(Cut::Large { head, stride });
+                return Ok(Cut::Large { head, stride, at });
             }
             if stride <= bytes.len() {
                 let (frame, rest) = bytes.split_at(stride);
@@ -168,9 +171,10 @@ impl FrameCutter {
         header.check(self.position, self.message_bytes_max, self.control_bytes_max)?;
         let stride = header.stride();
         if stride > self.large_bytes && header.kind() == Some(FrameKind::Message) {
+            let at = self.position;
             self.position += self.stash.len() as u64;
             self.stash_is_lent = true;
-            return Ok(Cut::Large { head: &self.stash, stride });
+            return Ok(Cut::Large { head: &self.stash, stride, at });
         }
         if !self.fill_stash(stride, input) {
             return Ok(Cut::Incomplete);

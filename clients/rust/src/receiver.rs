@@ -109,7 +109,7 @@ impl Receiver {
         let (head, stride) = match self.cutter.next(input)? {
             Cut::Frame(frame) => return Ok(Piece::Frame(frame)),
             Cut::Incomplete => return Ok(Piece::Nothing),
-            Cut::Large { head, stride } => (head, stride),
+            Cut::Large { head, stride, .. } => (head, stride),
         };
         let mut bytes = BytesMut::with_capacity(stride);
         bytes.extend_from_slice(head);

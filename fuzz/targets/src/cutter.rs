@@ -60,7 +60,7 @@ fn cut(
                     );
                     frames.push((at, frame.bytes().to_vec()));
                 }
-                Ok(Cut::Large { head, stride }) => {
+                Ok(Cut::Large { head, stride, .. }) => {
                     assert!(head.len() >= HEADER_BYTES && head.len() <= stride);
                     assert!(stride > large_bytes);
                     missing = stride - head.len();

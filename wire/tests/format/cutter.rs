@@ -43,7 +43,7 @@ fn cut(
             let at = cutter.position();
             match cutter.next(&mut chunk) {
                 Ok(Cut::Frame(frame)) => frames.push((frame.at(), frame.bytes().to_vec())),
-                Ok(Cut::Large { head, stride }) => {
+                Ok(Cut::Large { head, stride, .. }) => {
                     assert!(head.len() >= HEADER_BYTES && head.len() <= stride);
                     large = Some(((at, head.to_vec()), stride - head.len()));
                 }
