@@ -25,7 +25,8 @@ impl Default for Sleeper {
 impl Sleeper {
     /// The receiver is about to sleep.
     pub(crate) fn fall_asleep(&self) {
-        self.sleeps.store(true, Ordering::SeqCst);
+        // A swap stands behind every earlier one of a sender, for whoever checks the order.
+        self.sleeps.swap(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
     }
 

@@ -168,7 +168,6 @@ mod tests {
 
 #[cfg(all(test, loom))]
 mod models {
-    use loom::sync::Notify;
     use loom::thread;
 
     use super::*;
@@ -208,13 +207,12 @@ mod models {
         loom::model(|| {
             let (mut sender, mut receiver) = ring(2);
             let sleeper = Arc::new(Sleeper::default());
-            let bell = Arc::new(Notify::new());
-            let (sleeper_there, bell_there) = (Arc::clone(&sleeper), Arc::clone(&bell));
+            let (sleeper_there, loop_thread) = (Arc::clone(&sleeper), thread::current());
             let sending = thread::spawn(move || {
                 for parcel in 0..2 {
                     assert!(sender.send(parcel).is_ok(), "there is room");
                     if sleeper_there.is_to_be_woken() {
-                        bell_there.notify();
+                        loop_thread.unpark();
                     }
                 }
             });
@@ -226,7 +224,7 @@ mod models {
                 }
                 sleeper.fall_asleep();
                 if receiver.is_empty() {
-                    bell.wait();
+                    thread::park();
                 }
                 sleeper.wake_up();
             }

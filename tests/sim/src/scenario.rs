@@ -152,7 +152,9 @@ impl Scenario {
         };
         if dice.one_in(12) {
             // Every message of a topic is alone between two of another: queues of many extents.
+            // Both topics have to be of one shard.
             scenario.alternates = true;
+            scenario.shards = 1;
             scenario.payloads = Payloads::Small;
             scenario.burst_max = 20;
             scenario.filters.retain(|filter| *filter == scenario.topics[0]);
