@@ -29,6 +29,8 @@ pub struct Metrics {
     pub dropped_disconnect: u64,
     /// Times a publisher was held back by a full `block` queue.
     pub publisher_pauses: u64,
+    /// Connections ended because a subscription of policy `disconnect` overflowed.
+    pub slow_disconnected: u64,
     /// Connections that broke the protocol.
     pub protocol_errors: u64,
     /// Connections refused because of the connection limit.
@@ -69,6 +71,7 @@ impl AddAssign for Metrics {
             dropped_memory,
             dropped_disconnect,
             publisher_pauses,
+            slow_disconnected,
             protocol_errors,
             connections_refused,
             accepts_failed,
@@ -92,6 +95,7 @@ impl AddAssign for Metrics {
         self.dropped_memory += dropped_memory;
         self.dropped_disconnect += dropped_disconnect;
         self.publisher_pauses += publisher_pauses;
+        self.slow_disconnected += slow_disconnected;
         self.protocol_errors += protocol_errors;
         self.connections_refused += connections_refused;
         self.accepts_failed += accepts_failed;

@@ -42,6 +42,54 @@ pub(crate) fn drop_through(queue: &mut SubscriberQueue, log: &mut Log, segment: 
     drop_oldest(queue, log, GapReason::Memory, keep, u64::MAX)
 }
 
+/// Takes as many of the newest messages out of a queue that is beyond its bounds as do not fit it, and
+/// notes them behind what is kept; returns how many. All of them belong to `run`, which was queued
+/// last.
+pub(crate) fn refuse_newest(queue: &mut SubscriberQueue, log: &mut Log, run: &Extent) -> u64 {
+    let over_messages = queue.messages.saturating_sub(queue.limits.messages);
+    let over_bytes = queue.bytes.saturating_sub(queue.limits.bytes);
+    let most_messages = u64::from(run.messages).saturating_sub(over_messages);
+    let most_bytes = u64::from(run.len).saturating_sub(over_bytes);
+    let (mut kept_messages, mut kept_bytes) = (0, 0);
+    while kept_messages < most_messages {
+        let stride = log.header(run.segment, run.start + kept_bytes as u32).stride() as u64;
+        if kept_bytes + stride > most_bytes {
+            break;
+        }
+        kept_messages += 1;
+        kept_bytes += stride;
+    }
+    let (messages, bytes) =
+        (u64::from(run.messages) - kept_messages, u64::from(run.len) - kept_bytes);
+    if messages == 0 {
+        return 0;
+    }
+    let first = log.header(run.segment, run.start + kept_bytes as u32);
+    let (topic, sequence) = (first.topic(), first.sequence());
+    if let Some(Item::Extent(last)) = queue.items.back_mut() {
+        last.len -= bytes as u32;
+        last.messages -= messages as u32;
+        if last.len == 0 {
+            queue.items.pop_back();
+            log.release(run.segment);
+        }
+    }
+    queue.messages -= messages;
+    queue.bytes -= bytes;
+    let is_being_sent = queue.items.len() <= queue.planned;
+    match queue.items.back_mut() {
+        Some(Item::Gap(gap)) if gap.reason() == GapReason::SlowConsumer && !is_being_sent => {
+            gap.note(topic, sequence, messages);
+        }
+        _ => {
+            let mut gap = Gap::new(GapReason::SlowConsumer);
+            gap.note(topic, sequence, messages);
+            queue.items.push_back(Item::Gap(Box::new(gap)));
+        }
+    }
+    messages
+}
+
 /// Drops messages from the front until at most `keep_messages` and `keep_bytes` are left.
 fn drop_oldest(
     queue: &mut SubscriberQueue,

@@ -704,6 +704,10 @@ impl Shard {
     fn settle(&mut self, now: Now) {
         loop {
             self.tell_publishers(now);
+            if let Some(queue) = self.plane.condemned.pop() {
+                self.disconnect_slow(queue, now);
+                continue;
+            }
             if let Some(queue) = self.plane.newly_ready.pop() {
                 let id = self.plane.queues[queue.0 as usize].connection;
                 if let Some(connection) = open_connection(&mut self.connections, id) {
@@ -768,6 +772,18 @@ impl Shard {
             self.resume_if_possible(id, now);
             self.close_if_done(id);
         }
+    }
+
+    /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
+    fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
+        let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
+        let text = format!(
+            "subscription {} fell {} messages and {} bytes behind; its policy is disconnect",
+            queue.subscription, queue.messages, queue.bytes
+        );
+        let id = queue.connection;
+        self.plane.metrics.slow_disconnected += 1;
+        self.fail(id, &fatal(ErrorCode::LimitReached, &text), now);
     }
 
     /// A full queue holds this publisher back.

@@ -82,6 +82,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) block_expired: bool,
     /// Publishers held back by this queue, of any shard.
     pub(crate) waiting: BTreeSet<PublisherId>,
+    /// It overflowed, and its policy is to end its connection.
+    pub(crate) is_condemned: bool,
     /// Shards that have not confirmed yet that they know the filters. Messages of their topics are not
     /// for this queue before they have, and nothing is sent before all have.
     pub(crate) awaits: ShardMask,
@@ -121,6 +123,7 @@ impl SubscriberQueue {
             blocked_since_us: None,
             block_expired: false,
             waiting: BTreeSet::new(),
+            is_condemned: false,
             awaits: ShardMask::default(),
             request: 0,
             last_serial: None,
@@ -360,7 +363,7 @@ impl SubscriberQueue {
             assert_eq!(frames, extent.messages, "extents know how many frames they hold");
         }
         assert_eq!((messages, bytes), (self.messages, self.bytes), "sums are the extents'");
-        if !self.in_flight && self.limits.policy != OverflowPolicy::Block {
+        if !self.in_flight && self.limits.policy != OverflowPolicy::Block && !self.is_condemned {
             assert!(
                 !self.is_over_limit() || (self.messages <= 1 && self.front_sent > 0),
                 "a queue is never left beyond its bounds"

@@ -10,14 +10,71 @@ use super::parcel::Item;
 use super::publish::Plane;
 use super::routing::PublisherId;
 use crate::limits::BLOCK_RESUME_EIGHTHS;
-use crate::log::Log;
+use crate::log::{Extent, Log};
 use crate::metrics::Metrics;
 use crate::overflow;
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
 
+/// What became of a queue that a run took beyond its bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Overflow {
+    /// It gave up, or will give up, its oldest messages.
+    OldestDropped,
+    /// It did not take the newest messages of the run.
+    NewestDropped,
+    /// It keeps all, and its publisher is held back.
+    Held,
+}
+
+/// Deals with a queue that `run`, its newest messages, took beyond its bounds: by its policy.
+#[cold]
+pub(super) fn overflow(
+    queue: &mut SubscriberQueue,
+    id: QueueId,
+    run: &Extent,
+    publisher: Option<PublisherId>,
+    around: Around<'_>,
+    now: Now,
+) -> Overflow {
+    match queue.limits.policy {
+        OverflowPolicy::DropNewest => {
+            let bytes = queue.bytes;
+            let dropped = overflow::refuse_newest(queue, around.log, run);
+            around.metrics.count_dropped(GapReason::SlowConsumer, dropped);
+            around.metrics.queued_messages -= dropped;
+            around.metrics.queued_bytes -= bytes - queue.bytes;
+            return Overflow::NewestDropped;
+        }
+        OverflowPolicy::Disconnect => {
+            if !std::mem::replace(&mut queue.is_condemned, true) {
+                around.condemned.push(id);
+            }
+            return Overflow::NewestDropped;
+        }
+        OverflowPolicy::Block if !queue.block_expired && !is_planted(Plant::BlockDropsEarly) => {
+            if let Some(publisher) = publisher {
+                hold_back(queue, id, publisher, around.blocked, around.holds, now);
+                return Overflow::Held;
+            }
+        }
+        _ => {}
+    }
+    cut(queue, around.log, around.metrics);
+    Overflow::OldestDropped
+}
+
+/// What overflow touches beside the queue.
+pub(super) struct Around<'a> {
+    pub(super) log: &'a mut Log,
+    pub(super) metrics: &'a mut Metrics,
+    pub(super) blocked: &'a mut BTreeSet<(u64, QueueId)>,
+    pub(super) holds: &'a mut Vec<(PublisherId, QueueId)>,
+    pub(super) condemned: &'a mut Vec<QueueId>,
+}
+
 /// Cuts a queue that is beyond its bounds, or remembers to, if a running send reads from it.
-pub(super) fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metrics) {
+fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metrics) {
     if queue.in_flight {
         queue.overflow_due = true;
         return;
@@ -29,21 +86,15 @@ pub(super) fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metr
     metrics.queued_bytes -= bytes - queue.bytes;
 }
 
-/// Holds the publisher of a full `block` queue back; `false` if the queue has to drop instead.
-pub(super) fn hold_back(
+/// Holds the publisher of a full `block` queue back.
+fn hold_back(
     queue: &mut SubscriberQueue,
     id: QueueId,
     publisher: PublisherId,
     blocked: &mut BTreeSet<(u64, QueueId)>,
     holds: &mut Vec<(PublisherId, QueueId)>,
     now: Now,
-) -> bool {
-    if queue.limits.policy != OverflowPolicy::Block || queue.block_expired {
-        return false;
-    }
-    if is_planted(Plant::BlockDropsEarly) {
-        return false;
-    }
+) {
     if queue.blocked_since_us.is_none() {
         queue.blocked_since_us = Some(now.mono_us);
         blocked.insert((now.mono_us, id));
@@ -51,7 +102,6 @@ pub(super) fn hold_back(
     if queue.waiting.insert(publisher) {
         holds.push((publisher, id));
     }
-    true
 }
 
 impl Plane {

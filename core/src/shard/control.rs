@@ -303,12 +303,11 @@ impl Shard {
         }
         let unsupported = |text: &str| Err((ErrorCode::Unsupported, text.to_string()));
         match subscribe.policy().unwrap_or(OverflowPolicy::DropOldest) {
-            OverflowPolicy::DropOldest | OverflowPolicy::Block => {}
-            _ => {
-                return unsupported(
-                    "this version of the daemon has the policies drop-oldest and block",
-                );
-            }
+            OverflowPolicy::DropOldest
+            | OverflowPolicy::DropNewest
+            | OverflowPolicy::Block
+            | OverflowPolicy::Disconnect => {}
+            _ => return unsupported("this version of the daemon does not know the policy"),
         }
         if subscribe.receive_retained() {
             return unsupported("this version of the daemon does not keep retained values");

@@ -17,7 +17,7 @@ use nexusd_wire::{
 };
 use slab::Slab;
 
-use super::backpressure;
+use super::backpressure::{self, Around, Overflow};
 use super::event::{ConnectionId, Now};
 use super::neighbour::{Neighbour, Neighbours};
 use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
@@ -107,6 +107,8 @@ pub(crate) struct Plane {
     pub(crate) newly_ready: Vec<QueueId>,
     /// Publishers that a full queue began to hold back, with that queue.
     pub(crate) holds: Vec<(PublisherId, QueueId)>,
+    /// Queues that overflowed and whose policy is to end their connection.
+    pub(crate) condemned: Vec<QueueId>,
     /// Publishers that a queue no longer holds back, with that queue.
     pub(crate) released: Vec<(PublisherId, QueueId)>,
     /// What became of acknowledged messages.
@@ -147,6 +149,7 @@ impl Plane {
             passing: None,
             newly_ready: Vec::new(),
             holds: Vec::new(),
+            condemned: Vec::new(),
             released: Vec::new(),
             acks: Vec::new(),
             has_news: false,
@@ -442,6 +445,7 @@ impl Plane {
                 newly_ready: &mut self.newly_ready,
                 blocked: &mut self.blocked,
                 holds: &mut self.holds,
+                condemned: &mut self.condemned,
                 has_news: &mut self.has_news,
                 open_generations: &self.open_generations,
             },
@@ -525,6 +529,7 @@ impl Plane {
                 newly_ready: &mut self.newly_ready,
                 blocked: &mut self.blocked,
                 holds: &mut self.holds,
+                condemned: &mut self.condemned,
                 has_news: &mut self.has_news,
                 open_generations: &self.open_generations,
             },
@@ -566,6 +571,7 @@ struct Hall<'a> {
     newly_ready: &'a mut Vec<QueueId>,
     blocked: &'a mut BTreeSet<(u64, QueueId)>,
     holds: &'a mut Vec<(PublisherId, QueueId)>,
+    condemned: &'a mut Vec<QueueId>,
     has_news: &'a mut bool,
     open_generations: &'a [u64],
 }
@@ -581,7 +587,7 @@ fn fan_out(
     now: Now,
 ) -> Outcome {
     let messages = u64::from(extent.messages);
-    let (mut delivered, mut blocked) = (0, 0);
+    let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
     for at in 0..audience.matches.len() {
         let id = audience.matches[at].queue;
         let queue = &mut hall.queues[id.0 as usize];
@@ -604,17 +610,24 @@ fn fan_out(
             hall.newly_ready.push(id);
         }
         if queue.is_over_limit() {
-            let holds = publisher.is_some_and(|publisher| {
-                backpressure::hold_back(queue, id, publisher, hall.blocked, hall.holds, now)
-            });
-            *hall.has_news |= holds;
-            blocked += u32::from(holds);
-            if !holds {
-                backpressure::cut(queue, hall.log, hall.metrics);
+            let around = Around {
+                log: &mut *hall.log,
+                metrics: &mut *hall.metrics,
+                blocked: &mut *hall.blocked,
+                holds: &mut *hall.holds,
+                condemned: &mut *hall.condemned,
+            };
+            match backpressure::overflow(queue, id, extent, publisher, around, now) {
+                Overflow::OldestDropped => {}
+                Overflow::NewestDropped => dropped += 1,
+                Overflow::Held => {
+                    *hall.has_news = true;
+                    blocked += 1;
+                }
             }
         }
     }
-    Outcome { delivered, dropped: 0, blocked }
+    Outcome { delivered: delivered - dropped, dropped, blocked }
 }
 
 /// Whether a connection id still belongs to an open connection.

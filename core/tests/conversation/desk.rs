@@ -14,16 +14,50 @@ use nexusd_wire::{
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
-    Bind { topic: u32, name: String },
-    Unbind { topic: u32 },
-    Deliver { subscription: SubscriptionId },
-    Message { topic: u32, sequence: u64, payload: Vec<u8> },
-    Gap { entries: Vec<(u32, u64, u64)>, missed: u64 },
-    Ack { publisher_sequence: u64, sequence: u64, delivered: u32 },
-    Unsubscribed { success: bool },
-    Subscribed { subscription: SubscriptionId },
-    Error { code: ErrorCode, fatal: bool, offset: u64 },
-    Goodbye { last_accepted: u64 },
+    Bind {
+        topic: u32,
+        name: String,
+    },
+    Unbind {
+        topic: u32,
+    },
+    Deliver {
+        subscription: SubscriptionId,
+    },
+    Message {
+        topic: u32,
+        sequence: u64,
+        payload: Vec<u8>,
+    },
+    Gap {
+        entries: Vec<(u32, u64, u64)>,
+        missed: u64,
+    },
+    Ack {
+        publisher_sequence: u64,
+        sequence: u64,
+        delivered: u32,
+    },
+    /// The same, with queues that did not take the message.
+    AckDropped {
+        publisher_sequence: u64,
+        delivered: u32,
+        dropped: u32,
+    },
+    Unsubscribed {
+        success: bool,
+    },
+    Subscribed {
+        subscription: SubscriptionId,
+    },
+    Error {
+        code: ErrorCode,
+        fatal: bool,
+        offset: u64,
+    },
+    Goodbye {
+        last_accepted: u64,
+    },
     Welcome,
     Pause,
     Resume,
@@ -364,10 +398,13 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         }
         FrameKind::PublishAck => {
             let body = frame.body::<control::PublishAck<'_>>().expect("a body");
-            heard.extend(body.entries().iter().map(|entry| Heard::Ack {
-                publisher_sequence: entry.publisher_sequence(),
-                sequence: entry.sequence(),
-                delivered: entry.delivered(),
+            heard.extend(body.entries().iter().map(|entry| {
+                let (publisher_sequence, delivered) =
+                    (entry.publisher_sequence(), entry.delivered());
+                match entry.dropped() {
+                    0 => Heard::Ack { publisher_sequence, sequence: entry.sequence(), delivered },
+                    dropped => Heard::AckDropped { publisher_sequence, delivered, dropped },
+                }
             }));
             return;
         }

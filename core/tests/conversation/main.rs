@@ -49,6 +49,60 @@ fn an_acknowledged_publish_is_answered_with_its_number_and_count() {
 }
 
 #[test]
+fn slow_subscriber_keeps_its_oldest_if_it_wants_and_learns_the_gap_behind_them() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["t"], OverflowPolicy::DropNewest, 4);
+    desk.heard(subscriber);
+    desk.stall(subscriber);
+    desk.bind(publisher, 0, "t");
+    for _ in 0..6 {
+        desk.publish(publisher, 0, b"payload", MessageFlags::ACK);
+    }
+    let ack = |publisher_sequence| Heard::Ack {
+        publisher_sequence,
+        sequence: publisher_sequence,
+        delivered: 1,
+    };
+    let dropped =
+        |publisher_sequence| Heard::AckDropped { publisher_sequence, delivered: 0, dropped: 1 };
+    assert_eq!(desk.heard(publisher), [ack(1), ack(2), ack(3), ack(4), dropped(5), dropped(6)]);
+    desk.go_on(subscriber);
+    let heard = desk.heard(subscriber);
+    let gap = Heard::Gap { entries: vec![(0, 5, 6)], missed: 2 };
+    let numbers: Vec<_> = heard
+        .iter()
+        .filter_map(|heard| match heard {
+            Heard::Message { sequence, .. } => Some(*sequence),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((numbers, heard.last()), (vec![1, 2, 3, 4], Some(&gap)));
+    desk.publish(publisher, 0, b"payload", MessageFlags::default());
+    assert!(matches!(desk.heard(subscriber)[..], [.., Heard::Message { sequence: 7, .. }]));
+    assert_eq!(desk.metrics().dropped_slow_consumer, 2);
+}
+
+#[test]
+fn a_subscriber_that_would_rather_go_than_lose_is_disconnected_with_a_reason() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["t"], OverflowPolicy::Disconnect, 4);
+    desk.heard(subscriber);
+    desk.hold_sends(subscriber);
+    desk.bind(publisher, 0, "t");
+    for _ in 0..8 {
+        desk.publish(publisher, 0, b"payload", MessageFlags::default());
+    }
+    desk.let_go(subscriber);
+    let heard = desk.heard(subscriber);
+    let last = Heard::Error { code: ErrorCode::LimitReached, fatal: true, offset: 0 };
+    assert_eq!(heard.last(), Some(&last), "{heard:?}");
+    assert!(desk.is_closed(subscriber));
+    assert_eq!((desk.metrics().slow_disconnected, desk.metrics().queued_messages), (1, 0));
+}
+
+#[test]
 fn slow_subscriber_drops_oldest_and_learns_the_gap() {
     let mut desk = Desk::new();
     let subscriber = desk.greet();

@@ -200,19 +200,21 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "backpressure-policy",
         heading: SLOW_SUBSCRIBERS,
-        value: "drop-oldest|block",
-        help: "What happens when a queue is full. `drop-oldest` drops the oldest messages and tells \
-               the subscriber which; `block` holds publishers back first.",
+        value: "POLICY",
+        help: "What happens when a queue is full: `drop-oldest` or `drop-newest` messages, of which \
+               the subscriber is told; `block` holds publishers back first; `disconnect` ends the \
+               subscriber's connection.",
         read: |config, text| {
             config.limits.policy = match text {
                 "drop-oldest" => OverflowPolicy::DropOldest,
+                "drop-newest" => OverflowPolicy::DropNewest,
                 "block" => OverflowPolicy::Block,
-                "drop-newest" | "disconnect" => {
-                    return Err(
-                        "comes with a later version; this one has drop-oldest and block".to_owned()
-                    );
+                "disconnect" => OverflowPolicy::Disconnect,
+                _ => {
+                    let text =
+                        "is not a policy; choose drop-oldest, drop-newest, block or disconnect";
+                    return Err(text.to_owned());
                 }
-                _ => return Err("is not a policy; choose drop-oldest or block".to_owned()),
             };
             Ok(())
         },

@@ -164,7 +164,9 @@ impl Coverage {
             KINDS_TO_CLIENT
                 .map(|kind| ("frame out", name(kind), self.to_client[usize::from(kind.0)])),
         );
-        for policy in [OverflowPolicy::DropOldest, OverflowPolicy::Block] {
+        for policy in
+            [OverflowPolicy::DropOldest, OverflowPolicy::DropNewest, OverflowPolicy::Block]
+        {
             let name = policy.variant_name().unwrap_or("?");
             let at = usize::from(policy.0);
             rows.push(("policy", format!("{name}: subscribed"), self.subscribed[at]));

@@ -203,7 +203,11 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
         topics: 1_000,
         queue_messages: dice.pick(&[0, 1, 3, 10, 50, 400]),
         queue_bytes: dice.pick(&[1 << 10, 8 << 10, 64 << 10, 1 << 20]),
-        policy: dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::Block]),
+        policy: dice.pick(&[
+            OverflowPolicy::DropOldest,
+            OverflowPolicy::DropNewest,
+            OverflowPolicy::Block,
+        ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
     }
 }

@@ -256,7 +256,9 @@ impl Oracle {
         }
         ensure!(gap.missed() > 0, "a gap of nothing");
         ensure!(
-            gap.reason() != GapReason::SlowConsumer || stream.was_cut_sparingly(frame_bytes_max),
+            gap.reason() != GapReason::SlowConsumer
+                || stream.policy == OverflowPolicy::DropNewest
+                || stream.was_cut_sparingly(frame_bytes_max),
             "a gap of {} messages, and less is left in a queue of {} messages, {} bytes than fits it",
             gap.missed(),
             stream.queue_messages,

@@ -91,8 +91,7 @@ impl World<'_> {
                 (ErrorCode::InvalidTopic, request, false)
             }
             5 => {
-                let policy =
-                    self.dice.pick(&[OverflowPolicy::DropNewest, OverflowPolicy::Disconnect]);
+                let policy = OverflowPolicy(self.dice.pick(&[4, 9, 255]));
                 let subscribe = SubscribeRequest {
                     request,
                     filters: &["a"],

@@ -401,7 +401,12 @@ impl World<'_> {
         let filters: Vec<String> =
             (0..count).map(|_| choices[self.dice.below(choices.len())].clone()).collect();
         let limits = &self.scenario.limits;
-        let policies = [None, Some(OverflowPolicy::DropOldest), Some(OverflowPolicy::Block)];
+        let policies = [
+            None,
+            Some(OverflowPolicy::DropOldest),
+            Some(OverflowPolicy::DropNewest),
+            Some(OverflowPolicy::Block),
+        ];
         let policy = self.dice.pick(&policies);
         let queue_messages = self.dice.pick(&[None, Some(0), Some(1), Some(2), Some(9), Some(100)]);
         let queue_bytes = self.dice.pick(&[None, Some(500), Some(20_000), Some(10 << 20)]);
