@@ -16,6 +16,8 @@ pub const BYTES_PER_SEND: usize = 64 << 10;
 pub const SHARDS_MAX: usize = 64;
 /// Parcels on their way from one shard to another. What does not fit waits at the sender.
 pub const PARCELS_PER_INBOX: usize = 64;
+/// Time after which a parcel that did not fit is tried again, microseconds.
+pub const FLUSH_RETRY_US: u64 = 1_000;
 /// Parcels of an inbox that a shard keeps for reuse.
 pub const SPARE_PARCELS: usize = 4;
 /// Bytes of messages in one batch for another shard, but for its last message.

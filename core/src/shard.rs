@@ -48,7 +48,8 @@ use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
     ACKS_OWED_MAX, ACKS_PER_FRAME, BINDING_BYTES, BLOCKED_READ_BYTES, CONTROL_BACKLOG_BYTES,
-    CONTROL_BYTES_MAX, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH, SHARDS_MAX,
+    CONTROL_BYTES_MAX, FLUSH_RETRY_US, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX,
+    SENDS_PER_FLUSH, SHARDS_MAX,
 };
 use crate::metrics::Metrics;
 use crate::owed_acks::AckPart;
@@ -88,6 +89,8 @@ pub struct Shard {
     sends_since_flush: usize,
     /// Numbers the subscriptions, as input to the keyed hash that makes their ids.
     next_subscription: u64,
+    /// Time of the last event.
+    now_us: u64,
     next_scan_us: Option<u64>,
     block_due_us: Option<u64>,
     drain: Option<Drain>,
@@ -111,6 +114,7 @@ impl std::fmt::Debug for Shard {
 
 impl Service for Shard {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
+        self.now_us = now.mono_us;
         match event {
             Event::Opened { connection, .. } => self.on_opened(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
@@ -184,7 +188,11 @@ impl Service for Shard {
 
     fn wake_at(&self) -> Option<u64> {
         let drain_due_us = self.drain.as_ref().and_then(Drain::due_us);
-        [self.next_scan_us, self.block_due_us, drain_due_us].into_iter().flatten().min()
+        // A neighbour's ring is full, which nobody tells when it is no longer.
+        let is_flushed = self.plane.neighbours.iter().all(Neighbour::is_flushed);
+        let flush_due_us = (!is_flushed).then_some(self.now_us + FLUSH_RETRY_US);
+        let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us];
+        due.into_iter().flatten().min()
     }
 
     fn is_finished(&self) -> bool {
@@ -229,6 +237,7 @@ impl Shard {
             sends: VecDeque::new(),
             sends_since_flush: 0,
             next_subscription: 0,
+            now_us: 0,
             next_scan_us: None,
             block_due_us: None,
             drain: None,

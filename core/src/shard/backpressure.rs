@@ -34,7 +34,7 @@ pub(super) fn overflow(
     id: QueueId,
     run: &Extent,
     publisher: Option<PublisherId>,
-    around: Around<'_>,
+    around: &mut Around<'_>,
     now: Now,
 ) -> Overflow {
     match queue.limits.policy {

@@ -105,6 +105,13 @@ impl<T> Sender<T> {
     }
 }
 
+impl<T> Sender<T> {
+    /// Whether nobody is there to receive any more.
+    pub(crate) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.ring) == 1
+    }
+}
+
 impl<T> Receiver<T> {
     /// Takes the next parcel.
     pub(crate) fn receive(&mut self) -> Option<T> {

@@ -134,6 +134,8 @@ impl Neighbour {
         let parcel = std::mem::replace(&mut self.items, self.spare.pop().unwrap_or_default());
         match self.sender.send(parcel) {
             Ok(()) => true,
+            // It has drained and ended; nobody misses what it was not told.
+            Err(_) if self.sender.is_alone() => false,
             Err(back) => {
                 let empty = std::mem::replace(&mut self.items, back);
                 self.recycle(empty);

@@ -610,14 +610,14 @@ fn fan_out(
             hall.newly_ready.push(id);
         }
         if queue.is_over_limit() {
-            let around = Around {
+            let mut around = Around {
                 log: &mut *hall.log,
                 metrics: &mut *hall.metrics,
                 blocked: &mut *hall.blocked,
                 holds: &mut *hall.holds,
                 condemned: &mut *hall.condemned,
             };
-            match backpressure::overflow(queue, id, extent, publisher, around, now) {
+            match backpressure::overflow(queue, id, extent, publisher, &mut around, now) {
                 Overflow::OldestDropped => {}
                 Overflow::NewestDropped => dropped += 1,
                 Overflow::Held => {
