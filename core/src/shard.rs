@@ -3,8 +3,9 @@
 //!
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow
-//! through (`shard/publish.rs`); `shard/landing.rs` receives large messages, `shard/flush.rs` plans
-//! sends, `shard/memory.rs` keeps the log in its budget, `shard/timers.rs` does what is due by time.
+//! through (`shard/publish.rs`); `shard/publishers.rs` answers publishers, `shard/crossing.rs` talks to
+//! other shards, `shard/landing.rs` receives large messages, `shard/flush.rs` plans sends,
+//! `shard/memory.rs` keeps the log in its budget, `shard/timers.rs` does what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod backpressure;
@@ -20,6 +21,7 @@ mod neighbour;
 pub mod output;
 pub(crate) mod parcel;
 mod publish;
+mod publishers;
 pub mod routing;
 mod timers;
 mod violation;
@@ -31,13 +33,12 @@ use std::hash::{Hash, Hasher};
 use drain::Drain;
 use event::{CloseReason, Command, ConnectionId, Event, Now};
 use neighbour::Neighbour;
-use nexusd_wire::control::{ErrorCode, PublishAckEntry, PublishStatus};
+use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
-    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header,
-    MessageFlags, NodeId, SubscriptionId, aligned,
+    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId,
+    SubscriptionId, aligned,
 };
 use output::Output;
-use parcel::Item;
 use publish::{Plane, Refusal};
 use routing::{PublisherId, ShardIndex};
 use siphasher::sip::SipHasher24;
@@ -47,14 +48,12 @@ use wiring::{Wiring, wire};
 use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
-    ACKS_OWED_MAX, ACKS_PER_FRAME, BINDING_BYTES, BLOCKED_READ_BYTES, CONTROL_BACKLOG_BYTES,
-    CONTROL_BYTES_MAX, FLUSH_RETRY_US, LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX,
-    SENDS_PER_FLUSH, SHARDS_MAX,
+    ACKS_OWED_MAX, BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US,
+    LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH, SHARDS_MAX,
 };
 use crate::metrics::Metrics;
-use crate::owed_acks::AckPart;
 use crate::plant::{Plant, is_planted};
-use crate::session::{Binding, SessionState};
+use crate::session::SessionState;
 use crate::subscriber_queue::QueueId;
 
 /// What a shard is made from.
@@ -131,7 +130,7 @@ impl Service for Shard {
                 let metrics = Box::new(self.metrics());
                 self.outputs.push_back(Output::Metrics(metrics));
             }
-            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
+            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us),
             Event::Inbox => self.on_inbox(now),
             Event::Tick => self.on_tick(now),
         }
@@ -428,24 +427,6 @@ impl Shard {
         Ok(())
     }
 
-    /// The publisher's next message cannot be taken now; it and what follows stands in the backlog
-    /// until there is room.
-    fn wait_for_room(&mut self, id: ConnectionId, header: &Header, rest: &[u8]) {
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return;
-        };
-        connection.inbound.backlog.extend_from_slice(rest);
-        connection.inbound.is_paused = true;
-        connection.session.is_waiting = true;
-        self.outputs.push_back(Output::PauseReceive(id));
-        match connection.session.binding(header.topic()) {
-            Some(Binding::Elsewhere(owner, _)) => {
-                self.plane.neighbours.of(owner).waiting.push_back(id);
-            }
-            _ => self.plane.waiting_for_memory.push_back(id),
-        }
-    }
-
     /// What each control frame does.
     fn on_control_frame(
         &mut self,
@@ -485,88 +466,6 @@ impl Shard {
         self.tell_publishers(now);
         self.send_acks(id);
         self.schedule(id);
-    }
-
-    /// Sends the acknowledgements that are complete.
-    fn send_acks(&mut self, id: ConnectionId) {
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return;
-        };
-        let Connection { session, outbound, .. } = connection;
-        loop {
-            let entries = &mut self.scratch_acks;
-            entries.clear();
-            while entries.len() < ACKS_PER_FRAME
-                && let Some(entry) = session.acks.next_complete()
-            {
-                entries.push(entry);
-                if is_planted(Plant::AckTwice) {
-                    entries.push(entry);
-                }
-            }
-            if entries.is_empty() {
-                return;
-            }
-            self.encoder.publish_ack(&mut outbound.control, entries);
-        }
-    }
-
-    /// Answers a publish that was not accepted; some refusals mean that the publisher is out of
-    /// step, and end the connection.
-    fn refuse(
-        &mut self,
-        id: ConnectionId,
-        header: &Header,
-        at: u64,
-        refusal: Refusal,
-    ) -> Result<(), Violation> {
-        self.plane.metrics.rejected += 1;
-        let fault = Some((at, FrameKind::Message));
-        let limit = self.config.limits.payload_bytes;
-        let (status, code, message) = match refusal {
-            Refusal::NotBound(topic) => {
-                let message =
-                    format!("message for topic id {}, which no TopicBind named before", topic.0);
-                return Err(Violation { code: ErrorCode::NotBound, message, at: fault });
-            }
-            Refusal::Metadata(error) => {
-                let message = format!("metadata of the message at byte {at}: {error}");
-                return Err(Violation { code: ErrorCode::Malformed, message, at: fault });
-            }
-            Refusal::RefusedTopic => (PublishStatus::Rejected, None, String::new()),
-            Refusal::PayloadTooLarge(bytes) => (
-                PublishStatus::TooLarge,
-                Some(ErrorCode::TooLarge),
-                format!("a payload of {bytes} bytes exceeds the limit of {limit} (--max-payload)"),
-            ),
-            Refusal::MetadataTooLarge(bytes) => (
-                PublishStatus::TooLarge,
-                Some(ErrorCode::TooLarge),
-                format!("{bytes} bytes of metadata exceed the limit of {METADATA_BYTES_MAX}"),
-            ),
-            Refusal::Unsupported(what) => (
-                PublishStatus::Unsupported,
-                Some(ErrorCode::Unsupported),
-                format!("this version of the daemon does not support {what}"),
-            ),
-            Refusal::NoMemory | Refusal::NotNow => (
-                PublishStatus::LimitReached,
-                Some(ErrorCode::LimitReached),
-                "the daemon has no memory left for this message now (--memory-limit)".to_string(),
-            ),
-        };
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return Ok(());
-        };
-        if header.flags().contains(MessageFlags::ACK) {
-            connection.session.acks.refuse(header.sequence().0, status);
-        } else if let Some(code) = code {
-            let kind = FrameKind::Message.0;
-            let report =
-                ErrorReport { code, message: &message, fatal: false, request: 0, offset: at, kind };
-            self.encoder.error(&mut connection.outbound.control, &report);
-        }
-        Ok(())
     }
 
     fn on_sent(&mut self, id: ConnectionId, bytes: usize, blocked: bool, now: Now) {
@@ -736,53 +635,6 @@ impl Shard {
         }
     }
 
-    /// Tells publishers that full queues hold them back, and what became of their messages.
-    #[inline(always)]
-    fn tell_publishers(&mut self, now: Now) {
-        if !self.plane.holds.is_empty() || !self.plane.acks.is_empty() {
-            self.tell_holds_and_acks(now);
-        }
-    }
-
-    #[inline(never)]
-    fn tell_holds_and_acks(&mut self, now: Now) {
-        let own = self.plane.routing.own;
-        self.plane.has_news = false;
-        while let Some((PublisherId { shard, connection }, queue)) = self.plane.holds.pop() {
-            if shard == own {
-                self.hold(connection, (own, queue));
-            } else {
-                self.plane.neighbours.of(shard).tell(Item::Hold { connection, queue });
-            }
-        }
-        let mut acks = std::mem::take(&mut self.plane.acks);
-        for (at, &(PublisherId { shard, connection }, part)) in acks.iter().enumerate() {
-            if shard == own {
-                let is_last =
-                    acks.get(at + 1).is_none_or(|(next, _)| next.connection != connection);
-                self.tell_ack(connection, &part, is_last, now);
-            } else {
-                self.plane.neighbours.of(shard).tell(Item::Ack { connection, part });
-            }
-        }
-        acks.clear();
-        self.plane.acks = acks;
-    }
-
-    /// What one shard has to say of an acknowledged message. `is_last`: it says no more for now.
-    fn tell_ack(&mut self, id: ConnectionId, part: &AckPart, is_last: bool, now: Now) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        let session = &mut connection.session;
-        session.acks.tell(part);
-        // Behind a connection's last words nothing more is said.
-        if is_last && (session.state != SessionState::Closing || session.said_goodbye) {
-            self.send_acks(id);
-            self.schedule(id);
-            self.resume_if_possible(id, now);
-            self.close_if_done(id);
-        }
-    }
-
     /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
     fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
         let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
@@ -793,67 +645,6 @@ impl Shard {
         let id = queue.connection;
         self.plane.metrics.slow_disconnected += 1;
         self.fail(id, &fatal(ErrorCode::LimitReached, &text), now);
-    }
-
-    /// A full queue holds this publisher back.
-    fn hold(&mut self, id: ConnectionId, queue: (ShardIndex, QueueId)) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        let Connection { session, outbound, .. } = connection;
-        let was_free = session.held_by.is_empty();
-        session.held_by.insert(queue);
-        if was_free && session.state == SessionState::Open {
-            session.held_allowance = BLOCKED_READ_BYTES;
-            self.plane.metrics.publisher_pauses += 1;
-            let pause = Header::new(FrameKind::PublishPause, 0, 0);
-            FrameEncoder::bare(&mut outbound.control, &pause);
-            self.schedule(id);
-        }
-    }
-
-    /// A queue holds a publisher back no longer.
-    fn release(&mut self, publisher: PublisherId, queue: QueueId, now: Now) {
-        let PublisherId { shard, connection } = publisher;
-        if shard == self.plane.routing.own {
-            self.release_publisher(connection, (shard, queue), now);
-        } else {
-            self.plane.neighbours.of(shard).tell(Item::Release { connection, queue });
-        }
-    }
-
-    /// If that queue was the last one, the publisher goes on.
-    fn release_publisher(&mut self, id: ConnectionId, queue: (ShardIndex, QueueId), now: Now) {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        if !connection.session.held_by.remove(&queue) || is_planted(Plant::PublisherNeverResumed) {
-            return;
-        }
-        // Behind a connection's last words nothing more is said.
-        if connection.session.held_by.is_empty() && connection.session.state == SessionState::Open {
-            let resume = Header::new(FrameKind::PublishResume, 0, 0);
-            FrameEncoder::bare(&mut connection.outbound.control, &resume);
-            self.schedule(id);
-            self.resume_if_possible(id, now);
-        }
-    }
-
-    /// Reads on where a pause ended: first what had already arrived.
-    fn resume_if_possible(&mut self, id: ConnectionId, now: Now) {
-        let Some(connection) = self.connection(id) else {
-            return;
-        };
-        if !connection.inbound.is_paused
-            || is_planted(Plant::ReceiveNeverResumed)
-            || connection.session.state != SessionState::Open
-            || must_pause(connection)
-            || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES / 2
-        {
-            return;
-        }
-        connection.inbound.is_paused = false;
-        let backlog = std::mem::take(&mut connection.inbound.backlog);
-        self.outputs.push_back(Output::ResumeReceive(id));
-        if !backlog.is_empty() {
-            self.read(id, &backlog, now);
-        }
     }
 
     /// Asks for a send if there is something to send and none is under way.

@@ -150,7 +150,7 @@ impl Shard {
                 Item::PublishLarge(message) => self.plane.publish_large(from, message, now),
                 Item::DrainRound(round) => {
                     self.plane.neighbours.of(from).drain_round = round;
-                    self.advance_drain(now);
+                    self.advance_drain();
                     None
                 }
                 _ => None,

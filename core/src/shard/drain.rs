@@ -6,7 +6,7 @@
 //! in rounds: a shard begins the next one when all others have told it that they are in this one, and
 //! what they said before has then arrived.
 
-use super::event::{ConnectionId, Now};
+use super::event::ConnectionId;
 use super::output::Output;
 use super::parcel::Item;
 use super::{Shard, open_connection};
@@ -36,7 +36,7 @@ impl Drain {
 }
 
 impl Shard {
-    pub(super) fn on_drain(&mut self, deadline_us: u64, now: Now) {
+    pub(super) fn on_drain(&mut self, deadline_us: u64) {
         if let Some(drain) = &mut self.drain {
             // Asked again: the stricter deadline holds, unless closing is under way already.
             drain.deadline_us = drain.deadline_us.map(|earlier| earlier.min(deadline_us));
@@ -55,12 +55,12 @@ impl Shard {
                 SessionState::Draining | SessionState::Closing => {}
             }
         }
-        self.advance_drain(now);
+        self.advance_drain();
     }
 
     /// Begins every round whose time has come; behind the last one publishers are told how far they
     /// came.
-    pub(super) fn advance_drain(&mut self, _now: Now) {
+    pub(super) fn advance_drain(&mut self) {
         let Some(drain) = &mut self.drain else {
             return;
         };

@@ -38,6 +38,26 @@ use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 use crate::subscription_index::SubscriptionIndex;
 use crate::topic::Topics;
 
+/// A plane's hall for a topic of `owner`. A macro, because a method would borrow the topics too.
+macro_rules! hall {
+    ($plane:expr, $owner:expr) => {
+        Hall {
+            owner: $owner,
+            queues: &mut $plane.queues,
+            newly_ready: &mut $plane.newly_ready,
+            has_news: &mut $plane.has_news,
+            open_generations: &$plane.open_generations,
+            around: Around {
+                log: &mut $plane.log,
+                metrics: &mut $plane.metrics,
+                blocked: &mut $plane.blocked,
+                holds: &mut $plane.holds,
+                condemned: &mut $plane.condemned,
+            },
+        }
+    };
+}
+
 /// Why a message was not accepted.
 #[derive(Debug)]
 pub(crate) enum Refusal {
@@ -437,18 +457,7 @@ impl Plane {
             run.topic,
             &run.extent,
             run.publisher,
-            &mut Hall {
-                owner: self.routing.own,
-                log: &mut self.log,
-                queues: &mut self.queues,
-                metrics: &mut self.metrics,
-                newly_ready: &mut self.newly_ready,
-                blocked: &mut self.blocked,
-                holds: &mut self.holds,
-                condemned: &mut self.condemned,
-                has_news: &mut self.has_news,
-                open_generations: &self.open_generations,
-            },
+            &mut hall!(self, self.routing.own),
             now,
         );
         if !wanted_by.is_empty() {
@@ -521,18 +530,7 @@ impl Plane {
             topic,
             extent,
             publisher,
-            &mut Hall {
-                owner: self.routing.owner(topic),
-                log: &mut self.log,
-                queues: &mut self.queues,
-                metrics: &mut self.metrics,
-                newly_ready: &mut self.newly_ready,
-                blocked: &mut self.blocked,
-                holds: &mut self.holds,
-                condemned: &mut self.condemned,
-                has_news: &mut self.has_news,
-                open_generations: &self.open_generations,
-            },
+            &mut hall!(self, self.routing.owner(topic)),
             now,
         )
     }
@@ -561,19 +559,15 @@ impl Plane {
     }
 }
 
-/// What a run of messages meets on its way to the queues.
+/// What a run of messages meets on its way to the queues: of the plane, all but the topics.
 struct Hall<'a> {
     /// The shard that owns the topic.
     owner: ShardIndex,
-    log: &'a mut Log,
     queues: &'a mut Slab<SubscriberQueue>,
-    metrics: &'a mut Metrics,
     newly_ready: &'a mut Vec<QueueId>,
-    blocked: &'a mut BTreeSet<(u64, QueueId)>,
-    holds: &'a mut Vec<(PublisherId, QueueId)>,
-    condemned: &'a mut Vec<QueueId>,
     has_news: &'a mut bool,
     open_generations: &'a [u64],
+    around: Around<'a>,
 }
 
 /// Adds a run to every queue of this shard that wants it.
@@ -602,22 +596,15 @@ fn fan_out(
             }
             audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
         }
-        queue.push(id, *extent, hall.log);
-        hall.metrics.queued_messages += messages;
-        hall.metrics.queued_bytes += u64::from(extent.len);
+        queue.push(id, *extent, hall.around.log);
+        hall.around.metrics.queued_messages += messages;
+        hall.around.metrics.queued_bytes += u64::from(extent.len);
         if !queue.is_ready {
             queue.is_ready = true;
             hall.newly_ready.push(id);
         }
         if queue.is_over_limit() {
-            let mut around = Around {
-                log: &mut *hall.log,
-                metrics: &mut *hall.metrics,
-                blocked: &mut *hall.blocked,
-                holds: &mut *hall.holds,
-                condemned: &mut *hall.condemned,
-            };
-            match backpressure::overflow(queue, id, extent, publisher, &mut around, now) {
+            match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
                 Overflow::OldestDropped => {}
                 Overflow::NewestDropped => dropped += 1,
                 Overflow::Held => {
