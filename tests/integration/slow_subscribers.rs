@@ -132,6 +132,8 @@ const BLOCKING: SubscribeRequest<'_> = SubscribeRequest {
     queue_messages: Some(100),
     queue_bytes: None,
     receive_retained: false,
+    counted: false,
+    positions: &[],
 };
 
 /// Waits until a count has stood still for a while.

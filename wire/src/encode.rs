@@ -3,10 +3,12 @@
 //! One [`FrameEncoder`] per connection or shard: it keeps the FlatBuffers scratch between frames,
 //! so steady traffic allocates nothing.
 
-use flatbuffers::FlatBufferBuilder;
+use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use zerocopy::IntoBytes;
 
-use crate::control::{self, ErrorCode, GapReason, OverflowPolicy, PublishAckEntry, Role};
+use crate::control::{
+    self, DeliveryMode, ErrorCode, GapMode, GapReason, OverflowPolicy, PublishAckEntry, Role,
+};
 use crate::header::{FRAME_ALIGNMENT, FrameKind, Header, PROTOCOL_MAJOR, aligned};
 use crate::ids::{NodeId, Sequence, SubscriptionId, TopicId};
 
@@ -25,6 +27,63 @@ pub struct SubscribeRequest<'a> {
     pub queue_bytes: Option<u64>,
     /// Whether matching retained values are wanted.
     pub receive_retained: bool,
+    /// The client will acknowledge what it has had, so that the rest is kept for a Resume.
+    pub counted: bool,
+    /// How far the client had come in some topics; at most 1,024.
+    pub positions: &'a [Position<'a>],
+}
+
+/// How far a subscriber had come in one topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Position<'a> {
+    /// The topic's name.
+    pub topic: &'a str,
+    /// The newest message it had; 0 asks for the newest there is.
+    pub sequence: Sequence,
+    /// The node whose numbers these are; `None`: the one that is asked.
+    pub origin: Option<NodeId>,
+}
+
+/// The contents of a SubscriptionInfo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubscriptionReport {
+    /// The Subscribe or Resume that this answers.
+    pub request: u64,
+    /// The subscription's id.
+    pub subscription: SubscriptionId,
+    /// Messages were lost since it was last connected.
+    pub gap_detected: bool,
+    /// How many; -1 if that is not known.
+    pub missed_count: i64,
+    /// A replay follows.
+    pub replay_started: bool,
+}
+
+impl SubscriptionReport {
+    /// Of a subscription that begins now.
+    pub fn fresh(request: u64, subscription: SubscriptionId) -> Self {
+        let (gap_detected, missed_count, replay_started) = (false, 0, false);
+        Self { request, subscription, gap_detected, missed_count, replay_started }
+    }
+}
+
+/// The contents of a BackpressureWarning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WarningReport {
+    /// The subscription that falls behind.
+    pub subscription: SubscriptionId,
+    /// Messages dropped since the last warning.
+    pub dropped: u64,
+    /// Messages queued now.
+    pub depth: u64,
+    /// Messages the queue holds; 0 if bytes alone bound it.
+    pub limit: u64,
+    /// Why.
+    pub reason: GapReason,
+    /// Messages that expired in the queue since the last warning.
+    pub expired: u64,
+    /// Age of the oldest queued message, in milliseconds.
+    pub oldest_age_ms: u64,
 }
 
 /// The contents of an Error frame.
@@ -51,7 +110,7 @@ pub struct GapReport<'a> {
     pub subscription: SubscriptionId,
     /// Why messages were lost.
     pub reason: GapReason,
-    /// Messages lost in all.
+    /// Messages lost in all; `u64::MAX` if that is not known.
     pub missed: u64,
     /// Topic, first and last lost sequence; at most 64.
     pub entries: &'a [(TopicId, Sequence, Sequence)],
@@ -105,10 +164,25 @@ impl FrameEncoder {
 
     /// Appends the Hello that opens a connection.
     pub fn hello(&mut self, out: &mut Vec<u8>, minor: u8, role: Role, name: &str, software: &str) {
+        self.hello_again(out, minor, role, name, software, None);
+    }
+
+    /// Appends the Hello of a client that comes back to go on with a subscription.
+    pub fn hello_again(
+        &mut self,
+        out: &mut Vec<u8>,
+        minor: u8,
+        role: Role,
+        name: &str,
+        software: &str,
+        resume: Option<SubscriptionId>,
+    ) {
         let b = &mut self.builder;
         let name = Some(b.create_string(name));
         let software = Some(b.create_string(software));
-        let args = control::HelloArgs { major: PROTOCOL_MAJOR, minor, role, name, software };
+        let resume = resume.map(control::SubscriptionId::from);
+        let (major, resume) = (PROTOCOL_MAJOR, resume.as_ref());
+        let args = control::HelloArgs { major, minor, role, name, software, resume };
         let root = control::Hello::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Hello, 0, 0));
@@ -204,6 +278,10 @@ impl FrameEncoder {
         let b = &mut self.builder;
         let filters: Vec<_> =
             subscribe.filters.iter().map(|filter| b.create_string(filter)).collect();
+        let positions = (!subscribe.positions.is_empty()).then(|| {
+            let positions: Vec<_> = subscribe.positions.iter().map(|at| position(b, at)).collect();
+            b.create_vector(&positions)
+        });
         let args = control::SubscribeArgs {
             request: subscribe.request,
             filters: Some(b.create_vector(&filters)),
@@ -211,25 +289,24 @@ impl FrameEncoder {
             queue_messages: subscribe.queue_messages,
             queue_bytes: subscribe.queue_bytes,
             receive_retained: subscribe.receive_retained,
+            counted: subscribe.counted,
+            positions,
         };
         let root = control::Subscribe::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Subscribe, 0, 0));
     }
 
-    /// Appends the SubscriptionInfo that confirms a new subscription.
-    pub fn subscription_info(
-        &mut self,
-        out: &mut Vec<u8>,
-        request: u64,
-        subscription: SubscriptionId,
-    ) {
+    /// Appends the SubscriptionInfo that answers a Subscribe or a Resume.
+    pub fn subscription_info(&mut self, out: &mut Vec<u8>, report: &SubscriptionReport) {
         let b = &mut self.builder;
-        let subscription = control::SubscriptionId::from(subscription);
+        let subscription = control::SubscriptionId::from(report.subscription);
         let args = control::SubscriptionInfoArgs {
-            request,
+            request: report.request,
             subscription: Some(&subscription),
-            ..Default::default()
+            gap_detected: report.gap_detected,
+            missed_count: report.missed_count,
+            replay_started: report.replay_started,
         };
         let root = control::SubscriptionInfo::create(b, &args);
         b.finish_minimal(root);
@@ -252,29 +329,103 @@ impl FrameEncoder {
         self.finish(out, Header::new(FrameKind::Unsubscribe, 0, 0));
     }
 
-    /// Appends an UnsubscribeResult; `refusal` is why it failed.
-    pub fn unsubscribe_result(&mut self, out: &mut Vec<u8>, request: u64, refusal: Option<&str>) {
+    /// Appends an UnsubscribeResult; `refusal` is why it failed. A paused subscription stays parked for
+    /// `pause_ttl_ms`, an ended one for 0.
+    pub fn unsubscribe_result(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u64,
+        refusal: Option<&str>,
+        pause_ttl_ms: u64,
+    ) {
         let b = &mut self.builder;
         let message = refusal.map(|text| b.create_string(text));
-        let args = control::UnsubscribeResultArgs {
-            request,
-            success: refusal.is_none(),
-            message,
-            ..Default::default()
-        };
+        let success = refusal.is_none();
+        let args = control::UnsubscribeResultArgs { request, success, message, pause_ttl_ms };
         let root = control::UnsubscribeResult::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::UnsubscribeResult, 0, 0));
     }
 
-    /// Appends the Deliver that opens a run of live messages.
-    pub fn deliver_live(&mut self, out: &mut Vec<u8>, subscription: SubscriptionId) {
+    /// Appends a Resume.
+    pub fn resume(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u64,
+        subscription: SubscriptionId,
+        received_count: u64,
+        gap_mode: GapMode,
+    ) {
         let b = &mut self.builder;
         let subscription = control::SubscriptionId::from(subscription);
-        let args = control::DeliverArgs { subscription: Some(&subscription), ..Default::default() };
+        let subscription = Some(&subscription);
+        let args = control::ResumeArgs { request, subscription, received_count, gap_mode };
+        let root = control::Resume::create(b, &args);
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::Resume, 0, 0));
+    }
+
+    /// Appends a ReplayComplete.
+    pub fn replay_complete(
+        &mut self,
+        out: &mut Vec<u8>,
+        topic: TopicId,
+        subscription: SubscriptionId,
+        replayed_count: u64,
+        latest_sequence: Sequence,
+    ) {
+        let b = &mut self.builder;
+        let subscription = control::SubscriptionId::from(subscription);
+        let args = control::ReplayCompleteArgs {
+            subscription: Some(&subscription),
+            replayed_count,
+            latest_sequence: latest_sequence.0,
+        };
+        let root = control::ReplayComplete::create(b, &args);
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::ReplayComplete, 0, 0).with_topic(topic));
+    }
+
+    /// Appends the Deliver that opens a run of messages that are delivered for the first time.
+    pub fn deliver(&mut self, out: &mut Vec<u8>, subscription: SubscriptionId, mode: DeliveryMode) {
+        let b = &mut self.builder;
+        let subscription = control::SubscriptionId::from(subscription);
+        let args =
+            control::DeliverArgs { subscription: Some(&subscription), mode, delivery_count: 0 };
         let root = control::Deliver::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Deliver, 0, 0));
+    }
+
+    /// Appends a StreamAck: of each subscription, how many messages the client has had.
+    pub fn stream_ack(&mut self, out: &mut Vec<u8>, entries: &[(SubscriptionId, u64)]) {
+        let b = &mut self.builder;
+        let entries: Vec<_> = entries
+            .iter()
+            .map(|&(id, received)| control::StreamAckEntry::new(&id.into(), received))
+            .collect();
+        let entries = Some(b.create_vector(&entries));
+        let root = control::StreamAck::create(b, &control::StreamAckArgs { entries });
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::StreamAck, 0, 0));
+    }
+
+    /// Appends a BackpressureWarning.
+    pub fn backpressure_warning(&mut self, out: &mut Vec<u8>, warning: &WarningReport) {
+        let b = &mut self.builder;
+        let subscription = control::SubscriptionId::from(warning.subscription);
+        let args = control::BackpressureWarningArgs {
+            subscription: Some(&subscription),
+            dropped: warning.dropped,
+            depth: warning.depth,
+            limit: warning.limit,
+            reason: warning.reason,
+            expired: warning.expired,
+            oldest_age_ms: warning.oldest_age_ms,
+        };
+        let root = control::BackpressureWarning::create(b, &args);
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::BackpressureWarning, 0, 0));
     }
 
     /// Appends a Gap.
@@ -308,6 +459,16 @@ impl FrameEncoder {
         pad(out, body.len());
         self.builder.reset();
     }
+}
+
+fn position<'b>(
+    builder: &mut FlatBufferBuilder<'b>,
+    position: &Position<'_>,
+) -> WIPOffset<control::Position<'b>> {
+    let topic = Some(builder.create_string(position.topic));
+    let origin = position.origin.map(control::NodeId::from);
+    let (sequence, origin) = (position.sequence.0, origin.as_ref());
+    control::Position::create(builder, &control::PositionArgs { topic, sequence, origin })
 }
 
 /// Appends the zeroes that bring `written` bytes to the frame alignment.

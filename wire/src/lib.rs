@@ -45,7 +45,10 @@ pub use generated::control_generated::nexusd::control;
 /// The metadata table behind [`Metadata`], generated from `wire/schema/metadata.fbs`.
 pub use generated::metadata_generated::nexusd::metadata as metadata_table;
 
-pub use encode::{ErrorReport, FrameEncoder, GapReport, SubscribeRequest};
+pub use encode::{
+    ErrorReport, FrameEncoder, GapReport, Position, SubscribeRequest, SubscriptionReport,
+    WarningReport,
+};
 pub use error::DecodeError;
 pub use frame::{Cut, Frame, FrameCutter};
 pub use header::{

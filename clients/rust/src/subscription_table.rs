@@ -56,6 +56,7 @@ impl Entry {
                 queue_messages: self.wanted.queue_messages,
                 queue_bytes: self.wanted.queue_bytes,
                 receive_retained: false,
+                ..SubscribeRequest::default()
             },
         );
     }

@@ -1,9 +1,9 @@
 //! What the control frames of a client do: greeting, binding topics, subscribing, leaving.
 
-use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role};
+use nexusd_wire::control::{self, DeliveryMode, ErrorCode, OverflowPolicy, Role};
 use nexusd_wire::{
     ErrorReport, Frame, FrameEncoder, FrameKind, NameError, PROTOCOL_MAJOR, PROTOCOL_MINOR,
-    SubscriptionId, check_filter, check_topic,
+    SubscriptionId, SubscriptionReport, check_filter, check_topic,
 };
 
 use super::event::{ConnectionId, Now};
@@ -207,7 +207,7 @@ impl Shard {
         };
         let subscription = self.fresh_subscription_id();
         let mut deliver_frame = Vec::new();
-        self.encoder.deliver_live(&mut deliver_frame, subscription);
+        self.encoder.deliver(&mut deliver_frame, subscription, DeliveryMode::Live);
         let created_at = self.plane.index.generation() + 1;
         let filters = filters.into_boxed_slice();
         let slot = self.plane.queues.vacant_key() as u32;
@@ -258,7 +258,8 @@ impl Shard {
             (queue.connection, queue.request, queue.subscription);
         if let Some(connection) = open_connection(&mut self.connections, connection) {
             let control = &mut connection.outbound.control;
-            self.encoder.subscription_info(control, request, subscription);
+            let report = SubscriptionReport::fresh(request, subscription);
+            self.encoder.subscription_info(control, &report);
         }
         self.schedule(connection);
     }
@@ -335,7 +336,7 @@ impl Shard {
         let found = held.iter().position(|(subscription, _)| *subscription == wanted);
         let queue = found.map(|at| held.swap_remove(at).1);
         let refusal = found.is_none().then_some("Subscription not found");
-        self.encoder.unsubscribe_result(&mut connection.outbound.control, request, refusal);
+        self.encoder.unsubscribe_result(&mut connection.outbound.control, request, refusal, 0);
         if let Some(queue) = queue {
             self.remove_queue(id, queue);
         }

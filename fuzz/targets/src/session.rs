@@ -116,7 +116,7 @@ fn say_subscribe(world: &mut Surroundings<Shard>, seat: usize, input: &mut Input
             policy: policy[usize::from(options) % policy.len()],
             queue_messages: (options & 0x10 != 0).then(|| u32::from(options >> 5)),
             queue_bytes: (options & 0x08 != 0).then(|| u64::from(options) << 10),
-            receive_retained: false,
+            ..SubscribeRequest::default()
         },
     );
     world.say(seat, &bytes);

@@ -1714,6 +1714,7 @@ pub mod nexusd {
             pub const VT_ROLE: ::flatbuffers::VOffsetT = 8;
             pub const VT_NAME: ::flatbuffers::VOffsetT = 10;
             pub const VT_SOFTWARE: ::flatbuffers::VOffsetT = 12;
+            pub const VT_RESUME: ::flatbuffers::VOffsetT = 14;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1730,6 +1731,9 @@ pub mod nexusd {
                 args: &'args HelloArgs<'args>,
             ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
                 let mut builder = HelloBuilder::new(_fbb);
+                if let Some(x) = args.resume {
+                    builder.add_resume(x);
+                }
                 if let Some(x) = args.software {
                     builder.add_software(x);
                 }
@@ -1781,6 +1785,13 @@ pub mod nexusd {
                     self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Hello::VT_SOFTWARE, None)
                 }
             }
+            #[inline]
+            pub fn resume(&self) -> Option<&'a SubscriptionId> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<SubscriptionId>(Hello::VT_RESUME, None) }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -1803,6 +1814,7 @@ pub mod nexusd {
                         Self::VT_SOFTWARE,
                         false,
                     )?
+                    .visit_field::<SubscriptionId>("resume", Self::VT_RESUME, false)?
                     .finish();
                 Ok(())
             }
@@ -1813,11 +1825,19 @@ pub mod nexusd {
             pub role: Role,
             pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
             pub software: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub resume: Option<&'a SubscriptionId>,
         }
         impl<'a> Default for HelloArgs<'a> {
             #[inline]
             fn default() -> Self {
-                HelloArgs { major: 0, minor: 0, role: Role::Client, name: None, software: None }
+                HelloArgs {
+                    major: 0,
+                    minor: 0,
+                    role: Role::Client,
+                    name: None,
+                    software: None,
+                    resume: None,
+                }
             }
         }
 
@@ -1848,6 +1868,10 @@ pub mod nexusd {
                     .push_slot_always::<::flatbuffers::WIPOffset<_>>(Hello::VT_SOFTWARE, software);
             }
             #[inline]
+            pub fn add_resume(&mut self, resume: &SubscriptionId) {
+                self.fbb_.push_slot_always::<&SubscriptionId>(Hello::VT_RESUME, resume);
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> HelloBuilder<'a, 'b, A> {
@@ -1869,6 +1893,7 @@ pub mod nexusd {
                 ds.field("role", &self.role());
                 ds.field("name", &self.name());
                 ds.field("software", &self.software());
+                ds.field("resume", &self.resume());
                 ds.finish()
             }
         }
@@ -2741,6 +2766,154 @@ pub mod nexusd {
                 ds.finish()
             }
         }
+        pub enum PositionOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct Position<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for Position<'a> {
+            type Inner = Position<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> Position<'a> {
+            pub const VT_TOPIC: ::flatbuffers::VOffsetT = 4;
+            pub const VT_SEQUENCE: ::flatbuffers::VOffsetT = 6;
+            pub const VT_ORIGIN: ::flatbuffers::VOffsetT = 8;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                Position { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args PositionArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<Position<'bldr>> {
+                let mut builder = PositionBuilder::new(_fbb);
+                builder.add_sequence(args.sequence);
+                if let Some(x) = args.origin {
+                    builder.add_origin(x);
+                }
+                if let Some(x) = args.topic {
+                    builder.add_topic(x);
+                }
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn topic(&self) -> &'a str {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Position::VT_TOPIC, None)
+                        .unwrap()
+                }
+            }
+            #[inline]
+            pub fn sequence(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(Position::VT_SEQUENCE, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn origin(&self) -> Option<&'a NodeId> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<NodeId>(Position::VT_ORIGIN, None) }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for Position<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
+                        "topic",
+                        Self::VT_TOPIC,
+                        true,
+                    )?
+                    .visit_field::<u64>("sequence", Self::VT_SEQUENCE, false)?
+                    .visit_field::<NodeId>("origin", Self::VT_ORIGIN, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct PositionArgs<'a> {
+            pub topic: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub sequence: u64,
+            pub origin: Option<&'a NodeId>,
+        }
+        impl<'a> Default for PositionArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                PositionArgs {
+                    topic: None, // required field
+                    sequence: 0,
+                    origin: None,
+                }
+            }
+        }
+
+        pub struct PositionBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PositionBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_topic(&mut self, topic: ::flatbuffers::WIPOffset<&'b str>) {
+                self.fbb_
+                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(Position::VT_TOPIC, topic);
+            }
+            #[inline]
+            pub fn add_sequence(&mut self, sequence: u64) {
+                self.fbb_.push_slot::<u64>(Position::VT_SEQUENCE, sequence, 0);
+            }
+            #[inline]
+            pub fn add_origin(&mut self, origin: &NodeId) {
+                self.fbb_.push_slot_always::<&NodeId>(Position::VT_ORIGIN, origin);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> PositionBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                PositionBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<Position<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, Position::VT_TOPIC, "topic");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for Position<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("Position");
+                ds.field("topic", &self.topic());
+                ds.field("sequence", &self.sequence());
+                ds.field("origin", &self.origin());
+                ds.finish()
+            }
+        }
         pub enum SubscribeOffset {}
         #[derive(Copy, Clone, PartialEq)]
 
@@ -2763,6 +2936,8 @@ pub mod nexusd {
             pub const VT_QUEUE_MESSAGES: ::flatbuffers::VOffsetT = 10;
             pub const VT_QUEUE_BYTES: ::flatbuffers::VOffsetT = 12;
             pub const VT_RECEIVE_RETAINED: ::flatbuffers::VOffsetT = 14;
+            pub const VT_COUNTED: ::flatbuffers::VOffsetT = 16;
+            pub const VT_POSITIONS: ::flatbuffers::VOffsetT = 18;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2783,12 +2958,16 @@ pub mod nexusd {
                     builder.add_queue_bytes(x);
                 }
                 builder.add_request(args.request);
+                if let Some(x) = args.positions {
+                    builder.add_positions(x);
+                }
                 if let Some(x) = args.queue_messages {
                     builder.add_queue_messages(x);
                 }
                 if let Some(x) = args.filters {
                     builder.add_filters(x);
                 }
+                builder.add_counted(args.counted);
                 builder.add_receive_retained(args.receive_retained);
                 if let Some(x) = args.policy {
                     builder.add_policy(x);
@@ -2848,6 +3027,27 @@ pub mod nexusd {
                     self._tab.get::<bool>(Subscribe::VT_RECEIVE_RETAINED, Some(false)).unwrap()
                 }
             }
+            #[inline]
+            pub fn counted(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(Subscribe::VT_COUNTED, Some(false)).unwrap() }
+            }
+            #[inline]
+            pub fn positions(
+                &self,
+            ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Position<'a>>>>
+            {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Position>>,
+                    >>(Subscribe::VT_POSITIONS, None)
+                }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Subscribe<'_> {
@@ -2865,6 +3065,10 @@ pub mod nexusd {
                     .visit_field::<u32>("queue_messages", Self::VT_QUEUE_MESSAGES, false)?
                     .visit_field::<u64>("queue_bytes", Self::VT_QUEUE_BYTES, false)?
                     .visit_field::<bool>("receive_retained", Self::VT_RECEIVE_RETAINED, false)?
+                    .visit_field::<bool>("counted", Self::VT_COUNTED, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Position>>,
+                    >>("positions", Self::VT_POSITIONS, false)?
                     .finish();
                 Ok(())
             }
@@ -2880,6 +3084,12 @@ pub mod nexusd {
             pub queue_messages: Option<u32>,
             pub queue_bytes: Option<u64>,
             pub receive_retained: bool,
+            pub counted: bool,
+            pub positions: Option<
+                ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Position<'a>>>,
+                >,
+            >,
         }
         impl<'a> Default for SubscribeArgs<'a> {
             #[inline]
@@ -2891,6 +3101,8 @@ pub mod nexusd {
                     queue_messages: None,
                     queue_bytes: None,
                     receive_retained: false,
+                    counted: false,
+                    positions: None,
                 }
             }
         }
@@ -2937,6 +3149,22 @@ pub mod nexusd {
                 );
             }
             #[inline]
+            pub fn add_counted(&mut self, counted: bool) {
+                self.fbb_.push_slot::<bool>(Subscribe::VT_COUNTED, counted, false);
+            }
+            #[inline]
+            pub fn add_positions(
+                &mut self,
+                positions: ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<Position<'b>>>,
+                >,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    Subscribe::VT_POSITIONS,
+                    positions,
+                );
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> SubscribeBuilder<'a, 'b, A> {
@@ -2960,6 +3188,8 @@ pub mod nexusd {
                 ds.field("queue_messages", &self.queue_messages());
                 ds.field("queue_bytes", &self.queue_bytes());
                 ds.field("receive_retained", &self.receive_retained());
+                ds.field("counted", &self.counted());
+                ds.field("positions", &self.positions());
                 ds.finish()
             }
         }

@@ -173,6 +173,8 @@ fn the_smallest_parts_in_large_numbers_are_accepted() {
         queue_messages: None,
         queue_bytes: None,
         receive_retained: false,
+        counted: false,
+        positions: Vec::new(),
     };
     with_frame(&subscribe.bytes(), |frame| {
         decode_leniently(frame).expect("many short filters");
@@ -197,6 +199,7 @@ fn bodies_written_by_hand_as_the_protocol_document_shows_are_read() {
                 role: control::Role::Client,
                 name: "meter".into(),
                 software: "example/1.0".into(),
+                resume: None,
             },
         ),
         (
@@ -208,6 +211,8 @@ fn bodies_written_by_hand_as_the_protocol_document_shows_are_read() {
                 queue_messages: None,
                 queue_bytes: None,
                 receive_retained: false,
+                counted: false,
+                positions: Vec::new(),
             },
         ),
         (

@@ -59,6 +59,7 @@ pub(crate) enum Sample {
         role: Role,
         name: String,
         software: String,
+        resume: Option<SubscriptionId>,
     },
     Welcome {
         minor: u8,
@@ -110,6 +111,9 @@ pub(crate) enum Sample {
         queue_messages: Option<u32>,
         queue_bytes: Option<u64>,
         receive_retained: bool,
+        counted: bool,
+        /// Topic, sequence, origin.
+        positions: Vec<(String, u64, Option<NodeId>)>,
     },
     SubscriptionInfo {
         request: u64,

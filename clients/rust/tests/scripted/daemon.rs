@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nexusd_client::{Client, ClientBuilder, Event, Message, Subscription};
-use nexusd_wire::control::{self, ErrorCode};
+use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
 use nexusd_wire::{
     Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, Header, NodeId, Sequence,
-    SubscriptionId, TopicId,
+    SubscriptionId, SubscriptionReport, TopicId,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -206,7 +206,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             let filters = subscribe.filters().iter().map(str::to_owned).collect();
             (subscribe.request(), filters)
         });
-        self.send(|encoder, out| encoder.subscription_info(out, request, SubscriptionId(id))).await;
+        let report = SubscriptionReport::fresh(request, SubscriptionId(id));
+        self.send(|encoder, out| encoder.subscription_info(out, &report)).await;
         filters
     }
 
@@ -215,7 +216,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     pub(crate) async fn deliver(&mut self, id: u128) {
-        self.send(|encoder, out| encoder.deliver_live(out, SubscriptionId(id))).await;
+        self.send(|encoder, out| encoder.deliver(out, SubscriptionId(id), DeliveryMode::Live))
+            .await;
     }
 
     pub(crate) async fn message(&mut self, topic: u32, sequence: u64, payload: &[u8]) {

@@ -6,7 +6,7 @@ use nexusd_client::{Error, Event, GapReason, OverflowPolicy, SubscribeOptions};
 use nexusd_wire::control::{self, ErrorCode};
 use nexusd_wire::{
     ErrorReport, FrameEncoder, FrameKind, GapReport, Header, MetadataBuilder, NodeId, Sequence,
-    SubscriptionId, TopicId,
+    SubscriptionId, SubscriptionReport, TopicId,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -79,7 +79,8 @@ async fn options_and_several_filters_are_asked_for() {
             assert!(!subscribe.receive_retained());
             subscribe.request()
         });
-        link.send(|encoder, out| encoder.subscription_info(out, request, SubscriptionId(1))).await;
+        let report = SubscriptionReport::fresh(request, SubscriptionId(1));
+        link.send(|encoder, out| encoder.subscription_info(out, &report)).await;
     };
     let (subscription, ()) = tokio::join!(client.subscribe_with(["a/+", "b"], options), script);
     assert_eq!(subscription.unwrap().filters(), ["a/+", "b"]);
@@ -247,7 +248,7 @@ async fn unsubscribing_waits_for_the_daemon() {
             assert!(!unsubscribe.pause());
             unsubscribe.request()
         });
-        link.send(|encoder, out| encoder.unsubscribe_result(out, request, None)).await;
+        link.send(|encoder, out| encoder.unsubscribe_result(out, request, None, 0)).await;
     };
     let (ended, ()) = tokio::join!(soon(subscription.unwrap().unsubscribe()), script);
     ended.unwrap();

@@ -437,7 +437,7 @@ impl World<'_> {
             policy,
             queue_messages,
             queue_bytes,
-            receive_retained: false,
+            ..SubscribeRequest::default()
         };
         let encoder = &mut self.encoder;
         let place = self.oracle.next_stream();

@@ -110,13 +110,32 @@ pub(crate) fn vectors() -> Vec<Vector> {
             role: Role::Client,
             name: "meter".into(),
             software: "example/1.0".into(),
+            resume: None,
+        },
+    );
+    add(
+        "hello_resume.hex",
+        CLIENT,
+        "opens the connection of a client that comes back for its subscriptions",
+        Sample::Hello {
+            minor: 0,
+            role: Role::Client,
+            name: "meter".into(),
+            software: "example/1.0".into(),
+            resume: Some(SUBSCRIPTION),
         },
     );
     add(
         "hello_node.hex",
         "daemon that dials another one",
         "opens a mesh link",
-        Sample::Hello { minor: 3, role: Role::Node, name: String::new(), software: String::new() },
+        Sample::Hello {
+            minor: 3,
+            role: Role::Node,
+            name: String::new(),
+            software: String::new(),
+            resume: None,
+        },
     );
     add(
         "welcome.hex",
@@ -275,6 +294,8 @@ pub(crate) fn vectors() -> Vec<Vector> {
             queue_messages: None,
             queue_bytes: None,
             receive_retained: false,
+            counted: false,
+            positions: Vec::new(),
         },
     );
     add(
@@ -288,6 +309,23 @@ pub(crate) fn vectors() -> Vec<Vector> {
             queue_messages: Some(0),
             queue_bytes: Some(1 << 20),
             receive_retained: true,
+            counted: true,
+            positions: Vec::new(),
+        },
+    );
+    add(
+        "subscribe_positions.hex",
+        CLIENT,
+        "subscribes anew and says how far it had come",
+        Sample::Subscribe {
+            request: 3,
+            filters: vec!["plant/#".into()],
+            policy: None,
+            queue_messages: None,
+            queue_bytes: None,
+            receive_retained: false,
+            counted: true,
+            positions: vec![(TOPIC.into(), 41, Some(NODE)), ("plant/pump/speed".into(), 0, None)],
         },
     );
     add(
@@ -381,6 +419,26 @@ pub(crate) fn vectors() -> Vec<Vector> {
         DAEMON,
         "opens a run of live messages of one subscription",
         Sample::Deliver { subscription: SUBSCRIPTION, mode: DeliveryMode::Live, delivery_count: 0 },
+    );
+    add(
+        "deliver_replay.hex",
+        DAEMON,
+        "opens a run of replayed messages",
+        Sample::Deliver {
+            subscription: SUBSCRIPTION,
+            mode: DeliveryMode::Replay,
+            delivery_count: 0,
+        },
+    );
+    add(
+        "deliver_retained.hex",
+        DAEMON,
+        "opens a run of retained values",
+        Sample::Deliver {
+            subscription: SUBSCRIPTION,
+            mode: DeliveryMode::Retained,
+            delivery_count: 0,
+        },
     );
     add(
         "deliver_redelivery.hex",

@@ -20,8 +20,11 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
     };
     let message = move || message(bytes_max, text().boxed());
     Union::new(vec![
-        (any::<u8>(), one_of(Role::ENUM_VALUES), text(), text())
-            .prop_map(|(minor, role, name, software)| Sample::Hello { minor, role, name, software })
+        (any::<(u8, Option<u128>)>(), one_of(Role::ENUM_VALUES), text(), text())
+            .prop_map(|((minor, resume), role, name, software)| {
+                let resume = resume.map(SubscriptionId);
+                Sample::Hello { minor, role, name, software, resume }
+            })
             .boxed(),
         (any::<u8>(), any::<u128>(), text(), text(), any::<u32>(), any::<u32>())
             .prop_map(|(minor, node, software, cluster, max_payload, max_metadata)| {
@@ -66,20 +69,26 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
         (
             vec(text(), 0..8),
             option::of(one_of(OverflowPolicy::ENUM_VALUES)),
-            any::<(u64, Option<u32>, Option<u64>, bool)>(),
+            any::<(u64, Option<u32>, Option<u64>, bool, bool)>(),
+            vec((text(), any::<(u64, Option<u128>)>()), 0..4),
         )
-            .prop_map(
-                |(filters, policy, (request, queue_messages, queue_bytes, receive_retained))| {
-                    Sample::Subscribe {
-                        request,
-                        filters,
-                        policy,
-                        queue_messages,
-                        queue_bytes,
-                        receive_retained,
-                    }
-                },
-            )
+            .prop_map(|(filters, policy, numbers, positions)| {
+                let (request, queue_messages, queue_bytes, receive_retained, counted) = numbers;
+                let position = |(topic, (sequence, origin)): (String, (u64, Option<u128>))| {
+                    (topic, sequence, origin.map(NodeId))
+                };
+                let positions = positions.into_iter().map(position).collect();
+                Sample::Subscribe {
+                    request,
+                    filters,
+                    policy,
+                    queue_messages,
+                    queue_bytes,
+                    receive_retained,
+                    counted,
+                    positions,
+                }
+            })
             .boxed(),
         any::<(u64, u128, bool, i64, bool)>()
             .prop_map(|(request, id, gap_detected, missed_count, replay_started)| {

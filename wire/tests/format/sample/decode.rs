@@ -18,6 +18,7 @@ impl Sample {
                     role: body.role(),
                     name: text(body.name()),
                     software: text(body.software()),
+                    resume: body.resume().map(Into::into),
                 }
             }
             FrameKind::Welcome => {
@@ -87,6 +88,15 @@ impl Sample {
                     queue_messages: body.queue_messages(),
                     queue_bytes: body.queue_bytes(),
                     receive_retained: body.receive_retained(),
+                    counted: body.counted(),
+                    positions: body
+                        .positions()
+                        .into_iter()
+                        .flatten()
+                        .map(|at| {
+                            (at.topic().to_owned(), at.sequence(), at.origin().map(Into::into))
+                        })
+                        .collect(),
                 }
             }
             FrameKind::SubscriptionInfo => {

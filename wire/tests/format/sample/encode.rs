@@ -4,7 +4,8 @@ use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use nexusd_wire::control::{self, PublishAckEntry};
 use nexusd_wire::{
     ErrorReport, FrameEncoder, FrameKind, GapReport, Header, MessageFlags, MetadataBuilder,
-    Sequence, SubscribeRequest, TopicId, metadata_table,
+    Position, Sequence, SubscribeRequest, SubscriptionReport, TopicId, WarningReport,
+    metadata_table,
 };
 
 use super::{MessageSample, MetadataSample, Sample};
@@ -13,8 +14,8 @@ impl Sample {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut encoder = FrameEncoder::new();
         match self {
-            Self::Hello { minor, role, name, software } => {
-                encoder.hello(out, *minor, *role, name, software);
+            Self::Hello { minor, role, name, software, resume } => {
+                encoder.hello_again(out, *minor, *role, name, software, *resume);
             }
             Self::Welcome { minor, node, software, cluster, max_payload, max_metadata } => {
                 encoder.welcome(out, *minor, *node, software, cluster, *max_payload, *max_metadata);
@@ -70,7 +71,17 @@ impl Sample {
                 queue_messages,
                 queue_bytes,
                 receive_retained,
+                counted,
+                positions,
             } => {
+                let positions: Vec<_> = positions
+                    .iter()
+                    .map(|(topic, sequence, origin)| Position {
+                        topic,
+                        sequence: Sequence(*sequence),
+                        origin: *origin,
+                    })
+                    .collect();
                 let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
                 encoder.subscribe(
                     out,
@@ -81,29 +92,67 @@ impl Sample {
                         queue_messages: *queue_messages,
                         queue_bytes: *queue_bytes,
                         receive_retained: *receive_retained,
+                        counted: *counted,
+                        positions: &positions,
                     },
                 );
             }
             Self::SubscriptionInfo {
                 request,
                 subscription,
-                gap_detected: false,
-                missed_count: 0,
-                replay_started: false,
-            } => encoder.subscription_info(out, *request, *subscription),
+                gap_detected,
+                missed_count,
+                replay_started,
+            } => encoder.subscription_info(
+                out,
+                &SubscriptionReport {
+                    request: *request,
+                    subscription: *subscription,
+                    gap_detected: *gap_detected,
+                    missed_count: *missed_count,
+                    replay_started: *replay_started,
+                },
+            ),
             Self::Unsubscribe { request, subscription, pause } => {
                 encoder.unsubscribe(out, *request, *subscription, *pause);
             }
-            Self::UnsubscribeResult { request, success, message, pause_ttl_ms: 0 }
+            Self::UnsubscribeResult { request, success, message, pause_ttl_ms }
                 if *success == message.is_none() =>
             {
-                encoder.unsubscribe_result(out, *request, message.as_deref());
+                encoder.unsubscribe_result(out, *request, message.as_deref(), *pause_ttl_ms);
             }
-            Self::Deliver {
+            Self::Resume { request, subscription, received_count, gap_mode } => {
+                encoder.resume(out, *request, *subscription, *received_count, *gap_mode);
+            }
+            Self::ReplayComplete { topic, subscription, replayed_count, latest_sequence } => {
+                let latest = Sequence(*latest_sequence);
+                let topic = TopicId(*topic);
+                encoder.replay_complete(out, topic, *subscription, *replayed_count, latest);
+            }
+            Self::Deliver { subscription, mode, delivery_count: 0 } => {
+                encoder.deliver(out, *subscription, *mode);
+            }
+            Self::StreamAck { entries } => encoder.stream_ack(out, entries),
+            Self::BackpressureWarning {
                 subscription,
-                mode: control::DeliveryMode::Live,
-                delivery_count: 0,
-            } => encoder.deliver_live(out, *subscription),
+                dropped,
+                depth,
+                limit,
+                reason,
+                expired,
+                oldest_age_ms,
+            } => encoder.backpressure_warning(
+                out,
+                &WarningReport {
+                    subscription: *subscription,
+                    dropped: *dropped,
+                    depth: *depth,
+                    limit: *limit,
+                    reason: *reason,
+                    expired: *expired,
+                    oldest_age_ms: *oldest_age_ms,
+                },
+            ),
             Self::Gap { subscription, reason, missed, entries, rest } => {
                 let entries: Vec<_> = entries
                     .iter()
@@ -126,25 +175,7 @@ impl Sample {
 
     /// The kinds, and the fields, that the daemon does not write yet.
     fn encode_from_tables(&self, out: &mut Vec<u8>) {
-        let mut topic = TopicId(0);
         let body = finished(|b| match self {
-            Self::SubscriptionInfo {
-                request,
-                subscription,
-                gap_detected,
-                missed_count,
-                replay_started,
-            } => control::SubscriptionInfo::create(
-                b,
-                &control::SubscriptionInfoArgs {
-                    request: *request,
-                    subscription: Some(&(*subscription).into()),
-                    gap_detected: *gap_detected,
-                    missed_count: *missed_count,
-                    replay_started: *replay_started,
-                },
-            )
-            .as_union_value(),
             Self::UnsubscribeResult { request, success, message, pause_ttl_ms } => {
                 let message = message.as_deref().map(|text| b.create_string(text));
                 control::UnsubscribeResult::create(
@@ -158,35 +189,6 @@ impl Sample {
                 )
                 .as_union_value()
             }
-            Self::Resume { request, subscription, received_count, gap_mode } => {
-                control::Resume::create(
-                    b,
-                    &control::ResumeArgs {
-                        request: *request,
-                        subscription: Some(&(*subscription).into()),
-                        received_count: *received_count,
-                        gap_mode: *gap_mode,
-                    },
-                )
-                .as_union_value()
-            }
-            Self::ReplayComplete {
-                topic: replayed,
-                subscription,
-                replayed_count,
-                latest_sequence,
-            } => {
-                topic = TopicId(*replayed);
-                control::ReplayComplete::create(
-                    b,
-                    &control::ReplayCompleteArgs {
-                        subscription: Some(&(*subscription).into()),
-                        replayed_count: *replayed_count,
-                        latest_sequence: *latest_sequence,
-                    },
-                )
-                .as_union_value()
-            }
             Self::Deliver { subscription, mode, delivery_count } => control::Deliver::create(
                 b,
                 &control::DeliverArgs {
@@ -196,35 +198,6 @@ impl Sample {
                 },
             )
             .as_union_value(),
-            Self::BackpressureWarning {
-                subscription,
-                dropped,
-                depth,
-                limit,
-                reason,
-                expired,
-                oldest_age_ms,
-            } => control::BackpressureWarning::create(
-                b,
-                &control::BackpressureWarningArgs {
-                    subscription: Some(&(*subscription).into()),
-                    dropped: *dropped,
-                    depth: *depth,
-                    limit: *limit,
-                    reason: *reason,
-                    expired: *expired,
-                    oldest_age_ms: *oldest_age_ms,
-                },
-            )
-            .as_union_value(),
-            Self::StreamAck { entries } => {
-                let entries: Vec<_> = entries
-                    .iter()
-                    .map(|&(id, received)| control::StreamAckEntry::new(&id.into(), received))
-                    .collect();
-                let entries = Some(b.create_vector(&entries));
-                control::StreamAck::create(b, &control::StreamAckArgs { entries }).as_union_value()
-            }
             Self::Ack { subscription, cumulative, messages } => {
                 let messages = Some(b.create_vector(&message_refs(messages)));
                 control::Ack::create(
@@ -251,7 +224,7 @@ impl Sample {
             }
             encoded_elsewhere => panic!("FrameEncoder writes {encoded_elsewhere:?}"),
         });
-        let header = Header::new(self.kind(), 0, body.len()).with_topic(topic);
+        let header = Header::new(self.kind(), 0, body.len());
         let end = out.len() + header.stride();
         FrameEncoder::bare(out, &header);
         out.extend_from_slice(&body);
