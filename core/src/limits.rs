@@ -163,6 +163,17 @@ pub struct Limits {
     /// How long a `block` queue holds publishers back before it drops, microseconds
     /// (`--block-timeout-ms`).
     pub block_timeout_us: u64,
+    /// Newest messages of each topic that are kept for replay (`--message-buffer-size`).
+    pub replay_messages: u64,
+    /// Memory for messages that are kept for replay alone, in bytes (`--max-buffer-memory`).
+    pub replay_bytes: usize,
+    /// How long a parked subscription waits for its client, microseconds
+    /// (`--paused-subscription-ttl`).
+    pub parked_ttl_us: u64,
+    /// Time to live of messages that name none, milliseconds; 0 is none (`--default-message-ttl`).
+    pub default_ttl_ms: u32,
+    /// Time between two searches for expired messages, microseconds (`--ttl-reaper-interval`).
+    pub reaper_interval_us: u64,
 }
 
 impl Default for Limits {
@@ -176,6 +187,11 @@ impl Default for Limits {
             queue_bytes: 16 << 20,
             policy: OverflowPolicy::DropOldest,
             block_timeout_us: 5_000_000,
+            replay_messages: 5,
+            replay_bytes: 50 << 20,
+            parked_ttl_us: 300_000_000,
+            default_ttl_ms: 0,
+            reaper_interval_us: 1_000_000,
         }
     }
 }

@@ -107,6 +107,7 @@ fn every_setting_can_come_from_each_source() {
             queue_bytes: 3 << 20,
             policy: nexusd_wire::control::OverflowPolicy::Block,
             block_timeout_us: 1_500_000,
+            ..Limits::default()
         },
         io: IoEngine::Epoll,
         shards: Some(2),

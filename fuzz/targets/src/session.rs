@@ -43,6 +43,7 @@ pub fn session(data: &[u8]) {
             queue_bytes: 300 << 10,
             policy: OverflowPolicy::DropOldest,
             block_timeout_us: 1_000_000,
+            ..Limits::default()
         },
     };
     let mut world = Surroundings::new(Shard::new(config), SEATS, Shard::assert_invariants);

@@ -209,5 +209,6 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
             OverflowPolicy::Block,
         ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
+        ..Limits::default()
     }
 }
