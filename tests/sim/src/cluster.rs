@@ -2,7 +2,8 @@
 //! send each other arrives later, in an order of its own.
 //!
 //! A shard looks into its inbox only when it was rung for, or had not finished looking; so a lost
-//! doorbell is a message that never comes.
+//! doorbell is a message that never comes. A shard that is finished is gone at once, its ends of the
+//! inboxes with it, while others may still tell it something.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -24,10 +25,13 @@ pub struct Gauges {
     pub fullest_log: Cell<u64>,
     /// Nothing is on its way between shards.
     pub is_quiet: Cell<bool>,
+    /// A shard is finished and gone.
+    pub has_ended_shard: Cell<bool>,
 }
 
 struct Member {
-    shard: Watched,
+    /// `None` once it is finished.
+    shard: Option<Watched>,
     metrics: Rc<Cell<Metrics>>,
     /// It was rung for, or has more to take.
     looks: bool,
@@ -61,7 +65,7 @@ impl Cluster {
         let member = |wiring| {
             let metrics = Rc::new(Cell::new(Metrics::default()));
             let shard = Shard::wired(config.clone(), wiring);
-            let shard = Watched::new(shard, Rc::clone(&metrics), is_thorough);
+            let shard = Some(Watched::new(shard, Rc::clone(&metrics), is_thorough));
             Member { shard, metrics, looks: false, sample: None }
         };
         gauges.is_quiet.set(true);
@@ -77,12 +81,17 @@ impl Cluster {
     }
 
     fn home(&mut self, id: ConnectionId) -> &mut Watched {
-        &mut self.members[self.homes[id.index as usize]].shard
+        let shard = self.members[self.homes[id.index as usize]].shard.as_mut();
+        shard.expect("a shard with connections is not finished")
+    }
+
+    fn shards(&mut self) -> impl Iterator<Item = &mut Watched> {
+        self.members.iter_mut().filter_map(|member| member.shard.as_mut())
     }
 
     fn tell_all(&mut self, now: Now, command: &Command) {
-        for member in &mut self.members {
-            member.shard.on_event(now, Event::Command(command.clone()));
+        for shard in self.shards() {
+            shard.on_event(now, Event::Command(command.clone()));
         }
     }
 
@@ -94,8 +103,19 @@ impl Cluster {
             return;
         }
         let member = &mut self.members[self.dice.pick(&waiting)];
-        member.shard.on_event(now, Event::Inbox);
-        member.looks = member.shard.has_mail();
+        let Some(shard) = &mut member.shard else { return };
+        shard.on_event(now, Event::Inbox);
+        member.looks = shard.has_mail();
+    }
+
+    /// Shards that have nothing left to do are gone.
+    fn end_finished(&mut self) {
+        for member in &mut self.members {
+            if member.shard.as_ref().is_some_and(Watched::is_finished) {
+                member.shard = None;
+                self.gauges.has_ended_shard.set(true);
+            }
+        }
     }
 
     fn observe(&self) {
@@ -123,7 +143,15 @@ impl Cluster {
 
 impl Member {
     fn is_to_look(&self) -> bool {
-        self.looks && self.shard.has_mail()
+        self.looks && self.has_mail()
+    }
+
+    fn has_mail(&self) -> bool {
+        self.shard.as_ref().is_some_and(Watched::has_mail)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.has_mail() || self.shard.as_ref().is_some_and(Watched::has_stalled)
     }
 }
 
@@ -145,14 +173,16 @@ impl Service for Cluster {
             | Event::Closed { connection, .. } => self.home(connection).on_event(now, event),
             Event::Command(Command::Publish { ref topic, .. }) => {
                 let owner = owner_of(topic, self.members.len(), self.seed).index();
-                self.members[owner].shard.on_event(now, event);
+                if let Some(shard) = &mut self.members[owner].shard {
+                    shard.on_event(now, event);
+                }
             }
             Event::Command(command) => self.tell_all(now, &command),
             Event::Inbox => self.look(now),
             Event::Tick => {
-                for member in &mut self.members {
-                    if member.shard.wake_at().is_some_and(|at| at <= now.mono_us) {
-                        member.shard.on_event(now, Event::Tick);
+                for shard in self.shards() {
+                    if shard.wake_at().is_some_and(|at| at <= now.mono_us) {
+                        shard.on_event(now, Event::Tick);
                     }
                 }
             }
@@ -163,7 +193,8 @@ impl Service for Cluster {
     fn poll_output(&mut self) -> Option<Output> {
         for _ in 0..self.members.len() {
             let at = self.turn;
-            while let Some(output) = self.members[at].shard.poll_output() {
+            while let Some(output) = self.members[at].shard.as_mut().and_then(Watched::poll_output)
+            {
                 match output {
                     Output::Ring(shard) => self.members[shard.index()].looks = true,
                     Output::Metrics(metrics) => {
@@ -178,11 +209,12 @@ impl Service for Cluster {
             }
             self.turn = (at + 1) % self.members.len();
         }
-        let is_busy = |member: &Member| member.shard.has_mail() || member.shard.has_stalled();
-        let is_quiet = !self.members.iter().any(is_busy);
+        self.end_finished();
+        let is_quiet = !self.members.iter().any(Member::is_busy);
         self.gauges.is_quiet.set(is_quiet);
-        if is_quiet && self.gauges.metrics.get().queued_messages == 0 {
-            self.members.iter().for_each(|member| member.shard.assert_nothing_under_way());
+        let is_whole = !self.gauges.has_ended_shard.get();
+        if is_quiet && is_whole && self.gauges.metrics.get().queued_messages == 0 {
+            self.shards().for_each(|shard| shard.assert_nothing_under_way());
         }
         None
     }
@@ -200,16 +232,18 @@ impl Service for Cluster {
     }
 
     fn place(&mut self) -> ShardIndex {
-        let shard = self.members[0].shard.place();
+        let first = self.members[0].shard.as_mut();
+        let shard = first.expect("nothing is accepted once a shard is finished").place();
         self.placed = shard.index();
         shard
     }
 
     fn wake_at(&self) -> Option<u64> {
-        self.members.iter().filter_map(|member| member.shard.wake_at()).min()
+        let shards = self.members.iter().filter_map(|member| member.shard.as_ref());
+        shards.filter_map(Watched::wake_at).min()
     }
 
     fn is_finished(&self) -> bool {
-        self.members.iter().all(|member| member.shard.is_finished())
+        self.members.iter().all(|member| member.shard.is_none())
     }
 }

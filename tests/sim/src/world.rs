@@ -562,8 +562,8 @@ impl<'c> World<'c> {
     /// A connection that was accepted just before the listeners closed.
     fn connect_too_late(&mut self, service: &mut impl Service) -> Result<(), Violation> {
         match self.clients.iter().position(|client| client.slot.is_none()) {
-            Some(client) => self.connect(client, service),
-            None => Ok(()),
+            Some(client) if !self.gauges.has_ended_shard.get() => self.connect(client, service),
+            _ => Ok(()),
         }
     }
 
