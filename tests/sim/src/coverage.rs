@@ -132,6 +132,11 @@ impl Coverage {
         self.gaps[usize::from(reason.0) & 3] += 1;
     }
 
+    /// Counts a connection ended by a subscription of policy `disconnect`.
+    pub fn disconnected(&mut self) {
+        self.overflowed[usize::from(OverflowPolicy::Disconnect.0)] += 1;
+    }
+
     /// Counts an Error frame.
     pub fn error(&mut self, code: ErrorCode) {
         self.errors[usize::from(code.0) & 15] += 1;
@@ -164,9 +169,7 @@ impl Coverage {
             KINDS_TO_CLIENT
                 .map(|kind| ("frame out", name(kind), self.to_client[usize::from(kind.0)])),
         );
-        for policy in
-            [OverflowPolicy::DropOldest, OverflowPolicy::DropNewest, OverflowPolicy::Block]
-        {
+        for policy in OverflowPolicy::ENUM_VALUES {
             let name = policy.variant_name().unwrap_or("?");
             let at = usize::from(policy.0);
             rows.push(("policy", format!("{name}: subscribed"), self.subscribed[at]));

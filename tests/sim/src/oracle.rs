@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use nexusd_core::limits::{METADATA_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_RECALLED};
 use nexusd_core::{Limits, Metrics};
 use nexusd_wire::SubscriptionId;
+use nexusd_wire::control::OverflowPolicy;
 
 pub use publication::{Fate, Publication};
 pub use stream::{Stream, StreamState};
@@ -430,6 +431,16 @@ impl Oracle {
     pub fn stream_doubted(&mut self, index: usize) {
         self.stream_may_end(index);
         self.streams[index].is_doubtful = true;
+    }
+
+    /// Whether a stream of the conversation, of policy `disconnect`, can have ended its connection.
+    pub fn may_be_disconnected(&mut self, conversation: &[usize]) -> bool {
+        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
+        conversation.iter().any(|&stream| {
+            let stream = &mut self.streams[stream];
+            stream.policy == OverflowPolicy::Disconnect
+                && stream.may_have_dropped(now_us, timeout_us)
+        })
     }
 
     /// The client asked for the end of a stream, and the shard was fed that.

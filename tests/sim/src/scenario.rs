@@ -207,6 +207,7 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
             OverflowPolicy::DropOldest,
             OverflowPolicy::DropNewest,
             OverflowPolicy::Block,
+            OverflowPolicy::Disconnect,
         ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
         ..Limits::default()

@@ -453,7 +453,7 @@ impl<'c> World<'c> {
             let conversation = &connection.conversation;
             ensure!(
                 connection.socket.id == victim
-                    || conversation.fatal_error.is_none()
+                    || conversation.fatal_error != Some(ErrorCode::Timeout)
                     || !conversation.is_welcome,
                 "connection {} showed life and was given up",
                 conversation.number

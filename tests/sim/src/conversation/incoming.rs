@@ -282,7 +282,7 @@ impl Conversation {
         trace!(witnesses.trace, "      {code:?}: {message}");
         ensure!(!message.is_empty(), "an Error {code:?} without a message");
         if error.fatal() {
-            return self.on_fatal_error(code, message, witnesses.oracle);
+            return self.on_fatal_error(code, message, witnesses);
         }
         let is_due = |due: &Offended| due.code == code && due.request == error.request();
         if self.errors_due.front().is_some_and(is_due) {
@@ -313,14 +313,18 @@ impl Conversation {
         &mut self,
         code: ErrorCode,
         message: &str,
-        oracle: &mut Oracle,
+        witnesses: &mut Witnesses<'_>,
     ) -> Result<(), Violation> {
-        let expected = match self.doom.or(self.must_be_refused) {
-            Some(doom) => doom == code,
-            None => code == ErrorCode::Timeout && self.is_doubtful,
-        };
+        let Witnesses { oracle, coverage, .. } = witnesses;
+        let is_slow = code == ErrorCode::LimitReached
+            && self.is_doubtful
+            && oracle.may_be_disconnected(&self.streams);
+        if is_slow {
+            coverage.disconnected();
+        }
+        let expected = self.doom.or(self.must_be_refused) == Some(code);
         ensure!(
-            expected || (code == ErrorCode::Timeout && self.is_doubtful),
+            expected || is_slow || (code == ErrorCode::Timeout && self.is_doubtful),
             "a fatal Error {code:?} ({message}); expected is {:?}",
             self.doom.or(self.must_be_refused)
         );

@@ -192,6 +192,11 @@ impl Oracle {
             "a gap for a subscription that is {:?}",
             stream.state
         );
+        ensure!(
+            gap.reason() != GapReason::SlowConsumer || stream.policy != OverflowPolicy::Disconnect,
+            "a gap of {} in a queue that is never cut",
+            gap.missed()
+        );
         match gap.reason() {
             GapReason::SlowConsumer => ensure!(
                 stream.may_have_dropped(now_us, timeout_us),

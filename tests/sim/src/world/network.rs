@@ -221,12 +221,25 @@ impl World<'_> {
         self.events += 1;
         let now = self.clock.now();
         self.oracle.set_now(now.mono_us);
-        let evacuated = self.gauges.metrics.get().segments_evacuated;
+        let before = self.gauges.metrics.get();
         service.on_event(now, event);
-        if self.gauges.metrics.get().segments_evacuated > evacuated {
+        let after = self.gauges.metrics.get();
+        if after.segments_evacuated > before.segments_evacuated {
             self.coverage.mark(Mark::Evacuation);
         }
+        if after.slow_disconnected > before.slow_disconnected {
+            self.doubt_the_slow();
+        }
         self.oracle.on_gauges(&self.gauges)
+    }
+
+    /// A queue of policy `disconnect` overflowed: its connection is not heard any more.
+    fn doubt_the_slow(&mut self) {
+        for connection in self.slots.iter_mut().flatten() {
+            if self.oracle.may_be_disconnected(&connection.conversation.streams) {
+                connection.conversation.doubt(&mut self.oracle);
+            }
+        }
     }
 
     /// The shard learns of a new connection.

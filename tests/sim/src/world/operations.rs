@@ -406,6 +406,7 @@ impl World<'_> {
             Some(OverflowPolicy::DropOldest),
             Some(OverflowPolicy::DropNewest),
             Some(OverflowPolicy::Block),
+            Some(OverflowPolicy::Disconnect),
         ];
         let policy = self.dice.pick(&policies);
         let queue_messages = self.dice.pick(&[None, Some(0), Some(1), Some(2), Some(9), Some(100)]);
