@@ -13,13 +13,13 @@ pub use incoming::{Identity, Witnesses};
 use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::METADATA_BYTES_MAX;
-use nexusd_wire::control::ErrorCode;
+use nexusd_wire::control::{DeliveryMode, ErrorCode};
 use nexusd_wire::{
     FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, MessageFlags, SubscriptionId, aligned,
 };
 
 use crate::coverage::Coverage;
-use crate::oracle::Oracle;
+use crate::oracle::{Oracle, Resuming, StreamState};
 
 /// What a written frame was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,8 +34,14 @@ pub enum Sent {
     Subscribe(usize),
     /// Unsubscribe of a stream.
     Unsubscribe(usize),
+    /// Unsubscribe of a stream that is to be parked.
+    Pause(usize),
     /// Unsubscribe of an id that is not known.
     UnsubscribeUnknown,
+    /// Resume of a stream.
+    Resume(Resuming),
+    /// StreamAck of so many messages of a stream.
+    StreamAck(usize, u64),
     /// A ping with this token.
     Ping(u64),
     /// Goodbye.
@@ -88,6 +94,14 @@ pub enum Reaction {
     Pause(bool),
     /// It knows the id of its stream.
     Confirmed(usize),
+    /// Its stream goes on here.
+    Resumed(usize),
+    /// Its stream is parked, as it asked.
+    Parked(usize),
+    /// Its stream is gone.
+    NotFound(usize),
+    /// Its stream could not be resumed like this.
+    Rejected(usize),
     /// The daemon is leaving or angry: it closes its end.
     Leave,
 }
@@ -103,6 +117,15 @@ pub enum Stage {
     Leaving,
     /// The daemon drains: what is fed is thrown away.
     Draining,
+}
+
+/// What the messages that come next on the wire are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Run {
+    /// Of a stream, for this reason.
+    Of(usize, DeliveryMode),
+    /// Of a stream that was taken over: what was on its way when that happened.
+    TakenOver,
 }
 
 /// One connection's conversation.
@@ -144,20 +167,33 @@ pub struct Conversation {
     pub streams: Vec<usize>,
     /// Those of them whose id it knows and that it has not given up.
     pub known_streams: Vec<usize>,
+    /// Those that it has asked to park, and knows no answer.
+    pub pausing: Vec<usize>,
+    /// Those that it goes on with, and knows no answer.
+    pub resuming: Vec<usize>,
 
     /// What the shard owes, in order.
     acks_due: VecDeque<u32>,
     pongs_due: VecDeque<u64>,
     errors_due: VecDeque<Offended>,
-    unsubscribes_due: VecDeque<Option<usize>>,
+    unsubscribes_due: VecDeque<Sent>,
+    /// When the shard was first asked for a pause.
+    paused_since_us: u64,
+    resumes_due: Vec<Resuming>,
     /// The fatal Error that may come, and must once the stage is `Doomed`.
     doom: Option<ErrorCode>,
     /// Where the connection is.
     pub stage: Stage,
     /// Since when it is no longer going.
     pub ending_since_us: Option<u64>,
-    /// The shard may have given it up for a timeout: little can be held against it.
+    /// Since when its streams may have been parked.
+    pub doubtful_since_us: Option<u64>,
+    /// The shard may have given it up: little can be held against it.
     pub is_doubtful: bool,
+    /// Its client has gone on elsewhere and left it standing.
+    pub is_abandoned: bool,
+    /// The shard that has it.
+    pub home: usize,
     /// It was opened beyond the connection limit, or while draining.
     pub must_be_refused: Option<ErrorCode>,
     hello_written: bool,
@@ -165,7 +201,11 @@ pub struct Conversation {
 
     cutter: FrameCutter,
     names: BTreeMap<u32, usize>,
-    run: Option<usize>,
+    run: Option<Run>,
+    /// Messages on the wire that the client has not read: where they end, and whose they are.
+    unread: VecDeque<(u64, usize)>,
+    /// When the first byte of the frame that is half on the wire was given to the socket.
+    begun_us: u64,
     welcome_seen: bool,
     is_held_on_wire: bool,
     goodbye_seen: bool,
@@ -204,14 +244,21 @@ impl Conversation {
             newest: BTreeMap::new(),
             streams: Vec::new(),
             known_streams: Vec::new(),
+            pausing: Vec::new(),
+            resuming: Vec::new(),
             acks_due: VecDeque::new(),
             pongs_due: VecDeque::new(),
             errors_due: VecDeque::new(),
             unsubscribes_due: VecDeque::new(),
+            paused_since_us: u64::MAX,
+            resumes_due: Vec::new(),
             doom: None,
             stage: Stage::Going,
             ending_since_us: None,
+            doubtful_since_us: None,
             is_doubtful: false,
+            is_abandoned: false,
+            home: 0,
             must_be_refused: None,
             hello_written: false,
             hello_fed: false,
@@ -222,6 +269,8 @@ impl Conversation {
             ),
             names: BTreeMap::new(),
             run: None,
+            unread: VecDeque::new(),
+            begun_us: 0,
             welcome_seen: false,
             is_held_on_wire: false,
             goodbye_seen: false,
@@ -340,9 +389,18 @@ impl Conversation {
             Sent::Subscribe(stream) => oracle.subscribe_fed(stream),
             Sent::Unsubscribe(stream) => {
                 oracle.unsubscribe_fed(stream);
-                self.unsubscribes_due.push_back(Some(stream));
+                self.unsubscribes_due.push_back(sent);
             }
-            Sent::UnsubscribeUnknown => self.unsubscribes_due.push_back(None),
+            Sent::Pause(_) => {
+                self.paused_since_us = self.paused_since_us.min(oracle.now_us());
+                self.unsubscribes_due.push_back(sent);
+            }
+            Sent::UnsubscribeUnknown => self.unsubscribes_due.push_back(sent),
+            Sent::Resume(resuming) => {
+                oracle.resume_fed(&resuming);
+                self.resumes_due.push(resuming);
+            }
+            Sent::StreamAck(stream, count) => oracle.ack_fed(stream, count),
             Sent::Ping(token) => self.pongs_due.push_back(token),
             Sent::Goodbye => self.ending(Stage::Leaving, oracle),
             Sent::Offence(offended) if offended.fatal => self.ending(Stage::Doomed, oracle),
@@ -359,8 +417,14 @@ impl Conversation {
         }
     }
 
+    /// The streams that are this conversation's now.
+    fn own_streams(&self, oracle: &Oracle) -> Vec<usize> {
+        let is_own = |stream: &usize| oracle.stream(*stream).conversation == self.number;
+        self.streams.iter().copied().filter(is_own).collect()
+    }
+
     fn streams_may_end(&self, oracle: &mut Oracle) {
-        for &stream in &self.streams {
+        for stream in self.own_streams(oracle) {
             oracle.stream_may_end(stream);
         }
     }
@@ -387,24 +451,36 @@ impl Conversation {
                 Sent::Offence(Offended { is_rejected_publish: true, .. }) => {
                     oracle.offence_refused();
                 }
+                Sent::Resume(resuming) => oracle.resume_settled(resuming.stream),
+                Sent::StreamAck(stream, count) => oracle.ack_settled(stream, count),
                 _ => {}
             }
         }
     }
 
-    /// From now on it cannot be known what the shard made of what it was fed.
-    pub fn doubt(&mut self, oracle: &mut Oracle) {
+    /// From now on it cannot be known what the shard made of what it was fed. `ends`: its streams may
+    /// have ended, not only been parked.
+    pub fn doubt(&mut self, ends: bool, oracle: &mut Oracle) {
+        let ends = ends || !oracle.parks();
+        for stream in self.own_streams(oracle) {
+            if ends || oracle.stream(stream).state != StreamState::Open {
+                oracle.stream_doubted(stream);
+            }
+        }
         if std::mem::replace(&mut self.is_doubtful, true) {
             return;
         }
-        for &stream in &self.streams {
-            oracle.stream_doubted(stream);
-        }
-        self.unsettled.clear();
+        self.doubtful_since_us = Some(oracle.now_us());
     }
 
     /// The connection is gone for the shard.
     pub fn ended(&mut self, oracle: &mut Oracle) {
+        for stream in self.own_streams(oracle) {
+            self.leave(stream, oracle);
+        }
+        for resuming in std::mem::take(&mut self.resumes_due) {
+            oracle.resume_given_up(resuming.stream);
+        }
         for sent in self.unsettled.drain(..) {
             if let Sent::Publish(index) = sent {
                 oracle.publish_doubted(index);
@@ -417,14 +493,42 @@ impl Conversation {
                 }
             }
         }
-        for &stream in &self.streams {
-            oracle.stream_ended(stream);
+    }
+
+    /// The connection is gone, and one of its streams parked or ended.
+    fn leave(&self, stream: usize, oracle: &mut Oracle) {
+        if !oracle.parks() {
+            return oracle.stream_ended(stream);
         }
+        let ends = |sent: &Sent| match *sent {
+            Sent::Goodbye => true,
+            Sent::Offence(offended) => offended.fatal,
+            Sent::Unsubscribe(of) => of == stream,
+            _ => false,
+        };
+        let is_timeout = self.fatal_error == Some(ErrorCode::Timeout);
+        let was_ended = !is_timeout
+            && (self.doom.is_some()
+                || matches!(self.stage, Stage::Doomed | Stage::Leaving)
+                || oracle.stream(stream).state == StreamState::Closing);
+        // What ends it was fed; perhaps the shard had not come to it.
+        let is_unsure = self.is_doubtful || self.unsettled.iter().any(ends);
+        let is_half_fed = self.doom.is_some() && self.stage == Stage::Going;
+        if was_ended && !is_half_fed && (!is_unsure || self.fatal_error.is_some()) {
+            return oracle.stream_ended(stream);
+        }
+        let may_be_gone = was_ended || oracle.stream(stream).is_doubtful;
+        let since_us = self.doubtful_since_us.unwrap_or(oracle.now_us());
+        oracle.stream_parked(stream, since_us, may_be_gone);
     }
 
     /// Lets the client read up to `bytes` more, and tells what it does about it.
-    pub fn read(&mut self, bytes: u64) -> Vec<Reaction> {
+    pub fn read(&mut self, bytes: u64, oracle: &mut Oracle) -> Vec<Reaction> {
         self.read = self.on_wire.min(self.read + bytes);
+        while let Some(&(_, stream)) = self.unread.front().filter(|(at, _)| *at <= self.read) {
+            self.unread.pop_front();
+            oracle.message_read(stream);
+        }
         let mut reactions = Vec::new();
         while let Some(&(at, reaction)) = self.reactions.front() {
             if at > self.read {
@@ -434,6 +538,24 @@ impl Conversation {
             reactions.push(reaction);
         }
         reactions
+    }
+
+    /// The streams that the client has here, as far as it knows.
+    pub fn client_streams(&self) -> Vec<usize> {
+        [&self.known_streams, &self.pausing, &self.resuming]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect()
+    }
+
+    /// Whether a stream that was here goes on at another connection.
+    pub fn was_taken_over(&self, oracle: &Oracle) -> bool {
+        let is_elsewhere = |stream: &usize| {
+            let stream = oracle.stream(*stream);
+            stream.conversation != self.number && stream.state == StreamState::Open
+        };
+        self.streams.iter().any(is_elsewhere)
     }
 
     /// The id of a stream, if the client knows it.

@@ -13,7 +13,10 @@
 //! that every subscriber and every ack has to agree with.
 
 mod accounts;
+mod coming_back;
 mod delivery;
+mod expiry;
+mod history;
 mod publication;
 mod stream;
 
@@ -24,11 +27,13 @@ use nexusd_core::{Limits, Metrics};
 use nexusd_wire::SubscriptionId;
 use nexusd_wire::control::OverflowPolicy;
 
+pub use coming_back::{NOBODY, Resuming};
 pub use publication::{Fate, Publication};
 pub use stream::{Stream, StreamState};
 
 use crate::cluster::Gauges;
 use crate::payload::MetadataShelf;
+use crate::scenario::PARKS;
 use crate::violation::{Violation, ensure};
 
 /// The conversation of the daemon's own messages.
@@ -53,6 +58,9 @@ struct TopicLedger {
     matching_high: u32,
     /// Subscriptions that ever matched.
     matching_ever: u32,
+    /// Messages with a time to live that the shard was fed, and when the first of them may end.
+    mortal: Vec<u32>,
+    expires_us: u64,
 }
 
 /// Everything sent, everything owed.
@@ -86,6 +94,13 @@ pub struct Oracle {
     rejected: u64,
     /// The longest message frame.
     frame_bytes_max: u64,
+    /// Subscriptions outlive their connections.
+    parks: bool,
+    /// Streams that are parked, among others.
+    parked: Vec<usize>,
+    parked_ttl_us: u64,
+    /// Messages dropped from all queues, as the shards count them.
+    dropped: u64,
 }
 
 impl Oracle {
@@ -101,6 +116,8 @@ impl Oracle {
             matching_low: 0,
             matching_high: 0,
             matching_ever: 0,
+            mortal: Vec::new(),
+            expires_us: u64::MAX,
         };
         Self {
             publications: Vec::new(),
@@ -121,7 +138,16 @@ impl Oracle {
             refused: 0,
             rejected: 0,
             frame_bytes_max: u64::from(limits.payload_bytes + METADATA_BYTES_MAX) + 64,
+            parks: PARKS,
+            parked: Vec::new(),
+            parked_ttl_us: limits.parked_ttl_us,
+            dropped: 0,
         }
+    }
+
+    /// Whether subscriptions outlive their connections.
+    pub fn parks(&self) -> bool {
+        self.parks
     }
 
     /// Shards of the node.
@@ -135,8 +161,10 @@ impl Oracle {
     }
 
     /// A turn of the run begins.
-    pub fn begin_turn(&mut self) {
+    pub fn begin_turn(&mut self, now_us: u64) {
         self.turn += 1;
+        self.now_us = now_us;
+        self.expire_parked();
     }
 
     /// That time.
@@ -199,14 +227,24 @@ impl Oracle {
             return;
         }
         publication.fate = Fate::Fed;
+        publication.fed_us = self.now_us;
         let topic = &mut self.topics[publication.topic];
         topic.fed += 1;
+        if publication.ttl_us > 0 {
+            topic.mortal.push(index);
+            topic.expires_us = topic.expires_us.min(publication.expires_us());
+        }
         publication.matching = (topic.matching_low, topic.matching_high);
         publication.fed_turn = self.turn;
         let stride = publication.header.stride() as u64;
         let is_own = publication.conversation == DAEMON;
-        for &stream in &topic.streams {
+        let topic = publication.topic;
+        for at in 0..self.topics[topic].streams.len() {
+            let stream = self.topics[topic].streams[at];
             self.streams[stream].expect_message(stride, is_own, self.now_us, self.block_timeout_us);
+            if !self.parked.is_empty() {
+                self.end_overflowed(stream);
+            }
         }
     }
 
@@ -223,6 +261,7 @@ impl Oracle {
         }
         publication.fate = Fate::Settled;
         publication.settled_at = self.step;
+        publication.settled_us = Some(self.now_us);
         let topic = &mut self.topics[publication.topic];
         topic.settled += 1;
         let (low, high) = publication.matching;
@@ -443,6 +482,11 @@ impl Oracle {
         })
     }
 
+    /// The client has read one more message of a stream.
+    pub fn message_read(&mut self, index: usize) {
+        self.streams[index].read_one();
+    }
+
     /// The client asked for the end of a stream, and the shard was fed that.
     pub fn unsubscribe_fed(&mut self, index: usize) {
         self.stream_may_end(index);
@@ -477,6 +521,7 @@ impl Oracle {
     /// Checks what the shards count.
     pub fn on_sample(&mut self, metrics: &Metrics) -> Result<(), Violation> {
         self.rejected = metrics.rejected;
+        self.dropped = metrics.dropped_slow_consumer + metrics.dropped_memory;
         ensure!(
             metrics.rejected >= self.refused,
             "{} publishes were refused, but {} counted",

@@ -43,6 +43,11 @@ const FILTERS: [&str; 16] = [
 /// The daemon's own topics.
 const SYSTEM_TOPICS: [&str; 2] = ["$SYS/node/load", "$SYS/node/uptime"];
 
+/// Subscriptions outlive their connections.
+pub const PARKS: bool = false;
+/// Messages have a time to live.
+pub const EXPIRES: bool = false;
+
 /// How large payloads are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Payloads {
@@ -96,6 +101,8 @@ pub struct Scenario {
     pub pace: Pace,
     /// Bytes a socket takes for a reader that does not read.
     pub socket_bytes: usize,
+    /// Longest time to live of messages, in milliseconds; 0 if there is none.
+    pub ttl_ms_max: u32,
     /// Of 1,000 client operations, how many are faults.
     pub fault_permille: u32,
     /// Draining starts in the middle of the traffic.
@@ -146,7 +153,12 @@ impl Scenario {
                 Payloads::Small => dice.pick(&[256, 4 << 10, 64 << 10]),
                 Payloads::Mixed | Payloads::Large => dice.pick(&[8 << 10, 64 << 10, 256 << 10]),
             },
-            fault_permille: dice.pick(&[0, 10, 40, 120]),
+            ttl_ms_max: if EXPIRES && dice.one_in(4) {
+                dice.pick(&[3, 40, 3_000, 60_000])
+            } else {
+                0
+            },
+            fault_permille: dice.pick(&[0, 15, 40, 120]),
             drains_midway: dice.one_in(10),
             pauses_in_silence: dice.one_in(6),
         };
@@ -160,6 +172,9 @@ impl Scenario {
             scenario.filters.retain(|filter| *filter == scenario.topics[0]);
             scenario.limits.queue_messages = 0;
             scenario.limits.queue_bytes = 1 << 20;
+        }
+        if scenario.ttl_ms_max > 0 && dice.one_in(3) {
+            scenario.limits.default_ttl_ms = 1 + dice.below(scenario.ttl_ms_max as usize) as u32;
         }
         if dice.one_in(16) {
             scenario.limits.connections = 2 + dice.below(3);
@@ -210,6 +225,8 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
             OverflowPolicy::Disconnect,
         ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
+        parked_ttl_us: dice.pick(&[50_000, 3_000_000, 300_000_000]),
+        reaper_interval_us: dice.pick(&[1_000, 50_000, 1_000_000]),
         ..Limits::default()
     }
 }

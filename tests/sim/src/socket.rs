@@ -24,6 +24,8 @@ pub struct Socket {
     pub late_receives: u32,
     /// What the running send holds.
     pub in_flight: Option<Vec<u8>>,
+    /// When it was given that.
+    pub given_at_us: u64,
     /// The shard waits for `Writable`, since then.
     pub blocked_since_us: Option<u64>,
     /// The connection ends as soon as the running send has.
@@ -49,6 +51,7 @@ impl Socket {
             armed: None,
             late_receives: 0,
             in_flight: None,
+            given_at_us: 0,
             blocked_since_us: None,
             closing: None,
             client_left: false,

@@ -5,9 +5,9 @@ use nexusd_core::limits::METADATA_BYTES_MAX;
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
 use nexusd_wire::{Cut, Frame, FrameCutter, FrameKind, SubscriptionId};
 
-use super::{BindFate, Conversation, Offended, Reaction, Sent, Stage};
+use super::{BindFate, Conversation, Offended, Reaction, Run, Sent, Stage};
 use crate::coverage::{Coverage, Mark};
-use crate::oracle::{Fate, Oracle};
+use crate::oracle::{Fate, Oracle, Resuming};
 use crate::trace::{Trace, trace};
 use crate::violation::{Violation, ensure};
 
@@ -36,15 +36,19 @@ pub struct Witnesses<'a> {
 }
 
 impl Conversation {
-    /// The daemon put these bytes on the wire.
+    /// The daemon put these bytes on the wire, which it had given to the socket at `given_us`.
     pub fn put_on_wire(
         &mut self,
         bytes: &[u8],
+        given_us: u64,
         witnesses: &mut Witnesses<'_>,
     ) -> Result<(), Violation> {
         // The cutter lends frames from inside the conversation, so it stands beside it meanwhile.
         let mut cutter = std::mem::replace(&mut self.cutter, FrameCutter::new(0, 0, 0));
         let mut input = bytes;
+        if cutter.stashed() == 0 {
+            self.begun_us = given_us;
+        }
         let result = loop {
             match cutter.next(&mut input) {
                 Ok(Cut::Frame(frame)) => {
@@ -52,6 +56,7 @@ impl Conversation {
                     if let Err(violation) = self.on_frame(&frame, witnesses) {
                         break Err(violation);
                     }
+                    self.begun_us = given_us;
                 }
                 Ok(Cut::Incomplete) => break Ok(()),
                 Ok(Cut::Large { .. }) => {
@@ -139,7 +144,15 @@ impl Conversation {
                 let info = frame
                     .body::<control::SubscriptionInfo<'_>>()
                     .map_err(|error| undecodable(&error))?;
-                let asked = |stream: &&usize| oracle.stream(**stream).request == info.request();
+                let asked = |resuming: &Resuming| resuming.request == info.request();
+                if let Some(at) = self.resumes_due.iter().position(asked) {
+                    let resuming = self.resumes_due.swap_remove(at);
+                    return self.on_resumed(&resuming, &info, witnesses);
+                }
+                let asked = |stream: &&usize| {
+                    let stream = oracle.stream(**stream);
+                    stream.request == info.request() && stream.subscriber == self.number
+                };
                 let Some(&stream) = self.streams.iter().find(asked) else {
                     return Err(Violation(format!(
                         "SubscriptionInfo for request {}",
@@ -154,21 +167,32 @@ impl Conversation {
             FrameKind::Deliver => {
                 let deliver =
                     frame.body::<control::Deliver<'_>>().map_err(|error| undecodable(&error))?;
-                ensure!(deliver.mode() == DeliveryMode::Live, "a run of {:?}", deliver.mode());
+                let mode = deliver.mode();
+                ensure!(
+                    matches!(mode, DeliveryMode::Live | DeliveryMode::Replay),
+                    "a run of {mode:?}"
+                );
                 let id = SubscriptionId::from(deliver.subscription());
+                if self.was_taken(id, oracle) {
+                    self.run = Some(Run::TakenOver);
+                    return Ok(());
+                }
                 let stream = oracle.stream_for(self.number, id)?;
                 let state = oracle.stream(stream).state;
                 ensure!(
                     state != crate::oracle::StreamState::Ended,
                     "a run of a subscription that was ended"
                 );
-                self.run = Some(stream);
+                self.run = Some(Run::Of(stream, mode));
                 Ok(())
             }
             FrameKind::Gap => {
                 let gap = frame.body::<control::Gap<'_>>().map_err(|error| undecodable(&error))?;
-                let stream =
-                    oracle.stream_for(self.number, SubscriptionId::from(gap.subscription()))?;
+                let id = SubscriptionId::from(gap.subscription());
+                if self.was_taken(id, oracle) {
+                    return Ok(());
+                }
+                let stream = oracle.stream_for(self.number, id)?;
                 oracle.on_gap(stream, &gap, |id| self.names.get(&id).copied())?;
                 let policy = oracle.stream(stream).policy;
                 witnesses.coverage.gap(policy, gap.reason());
@@ -184,6 +208,23 @@ impl Conversation {
                     witnesses.coverage.mark(Mark::MemoryGap);
                 }
                 Ok(())
+            }
+            FrameKind::ReplayComplete => {
+                let complete = frame
+                    .body::<control::ReplayComplete<'_>>()
+                    .map_err(|error| undecodable(&error))?;
+                let id = SubscriptionId::from(complete.subscription());
+                if self.was_taken(id, oracle) {
+                    return Ok(());
+                }
+                let stream = oracle.stream_for(self.number, id)?;
+                let topic = frame.header().topic().0;
+                let Some(&topic) = self.names.get(&topic) else {
+                    return Err(Violation(format!(
+                        "ReplayComplete of topic id {topic}, which is not bound"
+                    )));
+                };
+                oracle.on_replay_complete(stream, topic, &complete)
             }
             FrameKind::Heartbeat => {
                 ensure!(!self.streams.is_empty(), "a Heartbeat without a subscription");
@@ -203,16 +244,46 @@ impl Conversation {
         witnesses: &mut Witnesses<'_>,
     ) -> Result<(), Violation> {
         let id = frame.header().topic().0;
-        let Some(stream) = self.run else {
-            return Err(Violation("a message before any Deliver".to_owned()));
+        let (stream, mode) = match self.run {
+            Some(Run::Of(stream, mode)) => (stream, mode),
+            Some(Run::TakenOver) => return witnesses.oracle.on_stale_message(),
+            None => return Err(Violation("a message before any Deliver".to_owned())),
         };
+        if witnesses.oracle.stream(stream).conversation != self.number {
+            return witnesses.oracle.on_stale_message();
+        }
         let Some(&topic) = self.names.get(&id) else {
             return Err(Violation(format!("a message of topic id {id}, which is not bound")));
         };
         if frame.bytes().len() > nexusd_core::limits::LARGE_FRAME_BYTES {
             witnesses.coverage.mark(Mark::LargeFrame);
         }
-        witnesses.oracle.on_message(stream, topic, frame)
+        self.unread.push_back((self.on_wire, stream));
+        witnesses.oracle.on_message((stream, mode), topic, self.begun_us, frame)
+    }
+
+    /// Whether the stream of this subscription goes on at another connection, so that what comes here
+    /// was on its way when it was taken over.
+    fn was_taken(&self, id: SubscriptionId, oracle: &Oracle) -> bool {
+        let stream = oracle.stream_of(id).filter(|stream| self.streams.contains(stream));
+        let is_taken = |stream| oracle.stream(stream).conversation != self.number;
+        self.is_abandoned && stream.is_some_and(is_taken)
+    }
+
+    fn on_resumed(
+        &mut self,
+        resuming: &Resuming,
+        info: &control::SubscriptionInfo<'_>,
+        witnesses: &mut Witnesses<'_>,
+    ) -> Result<(), Violation> {
+        let oracle = &mut *witnesses.oracle;
+        let is_at_home = oracle.stream(resuming.stream).home() == Some(self.home);
+        oracle.resumed(resuming, self.number, is_at_home, info)?;
+        if !self.streams.contains(&resuming.stream) {
+            self.streams.push(resuming.stream);
+        }
+        self.react(Reaction::Resumed(resuming.stream));
+        Ok(())
     }
 
     fn on_welcome(&mut self, frame: &Frame<'_>, identity: &Identity) -> Result<(), Violation> {
@@ -289,6 +360,18 @@ impl Conversation {
             self.errors_due.pop_front();
             return Ok(());
         }
+        let asked = |resuming: &Resuming| resuming.request == error.request();
+        if let Some(at) = self.resumes_due.iter().position(asked) {
+            let resuming = self.resumes_due.swap_remove(at);
+            let oracle = &mut *witnesses.oracle;
+            let is_at_home = oracle.stream(resuming.stream).home() == Some(self.home);
+            oracle.resume_refused(&resuming, code, is_at_home)?;
+            self.react(match code {
+                ErrorCode::NotFound => Reaction::NotFound(resuming.stream),
+                _ => Reaction::Rejected(resuming.stream),
+            });
+            return Ok(());
+        }
         // What depends on the shard's memory and tables: the frame at fault is named by its place.
         let place = self.placed_at(error.offset());
         match place {
@@ -330,7 +413,11 @@ impl Conversation {
         );
         self.fatal_error = Some(code);
         if self.stage != Stage::Doomed {
-            self.ending(Stage::Doomed, oracle);
+            self.stage = Stage::Doomed;
+            self.ending_since_us.get_or_insert(oracle.now_us());
+            if code != ErrorCode::Timeout {
+                self.streams_may_end(oracle);
+            }
         }
         self.react(Reaction::Leave);
         Ok(())
@@ -376,13 +463,29 @@ impl Conversation {
     ) -> Result<(), Violation> {
         let result =
             frame.body::<control::UnsubscribeResult<'_>>().map_err(|error| undecodable(&error))?;
-        match self.unsubscribes_due.pop_front() {
-            Some(Some(stream)) => {
+        let sent = self.unsubscribes_due.pop_front();
+        match sent {
+            Some(Sent::Unsubscribe(stream) | Sent::Pause(stream)) => {
                 ensure!(result.success(), "an Unsubscribe of a live subscription failed");
-                oracle.stream_ended(stream);
+                let ttl_ms = match sent {
+                    Some(Sent::Pause(_)) => {
+                        oracle.stream_parked(stream, self.paused_since_us, false);
+                        self.react(Reaction::Parked(stream));
+                        oracle.parked_ttl_us() / 1_000
+                    }
+                    _ => {
+                        oracle.stream_ended(stream);
+                        0
+                    }
+                };
+                ensure!(
+                    result.pause_ttl_ms() == ttl_ms,
+                    "a subscription is said to stay parked for {} ms",
+                    result.pause_ttl_ms()
+                );
                 Ok(())
             }
-            Some(None) => {
+            Some(_) => {
                 ensure!(
                     !result.success() && result.message() == Some("Subscription not found"),
                     "an Unsubscribe of an unknown id was answered {result:?}"
@@ -415,6 +518,11 @@ impl Conversation {
             self.unsubscribes_due.is_empty(),
             "connection {name}: {} UnsubscribeResults never came",
             self.unsubscribes_due.len()
+        );
+        ensure!(
+            self.resumes_due.is_empty(),
+            "connection {name}: {} Resumes were never answered",
+            self.resumes_due.len()
         );
         ensure!(!self.hello_fed || self.welcome_seen, "connection {name}: no Welcome came");
         Ok(())

@@ -9,7 +9,13 @@ impl Oracle {
     /// Everything willing has been read: every open stream has had, or was told it lost, all of it.
     /// Refusals that nobody was told of went down with the connections they were meant for.
     pub fn check_complete(&self) -> Result<(), Violation> {
-        self.streams.iter().try_for_each(|stream| self.check_stream(stream))
+        for (at, stream) in self.streams.iter().enumerate() {
+            self.check_stream(stream)?;
+            if stream.state == StreamState::Open {
+                self.check_replay(at)?;
+            }
+        }
+        Ok(())
     }
 
     /// The same for the streams of one conversation.
@@ -24,12 +30,13 @@ impl Oracle {
         }
         let unexplained = self.unexplained_refusals();
         let (mut had, mut owed_low, mut owed_high) = (stream.unattributed, 0, 0);
-        for (topic, cursor) in self.topics.iter().zip(&stream.cursors) {
+        for (at, (topic, cursor)) in self.topics.iter().zip(&stream.cursors).enumerate() {
             if !cursor.matches {
                 continue;
             }
             let count = cursor.delivered + cursor.missed;
             let low = topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
+            let low = low.saturating_sub(self.expired(at));
             let high = topic.fed.saturating_sub(cursor.settled_before);
             had += count;
             owed_low += low;

@@ -1,18 +1,24 @@
 //! What the daemon sends, held against what was published: messages, gaps, acks.
 
-use nexusd_wire::control::{self, GapReason, OverflowPolicy, PublishAckEntry, PublishStatus};
+use nexusd_wire::control::{
+    self, DeliveryMode, GapReason, OverflowPolicy, PublishAckEntry, PublishStatus,
+};
 use nexusd_wire::{Frame, MessageFlags, SubscriptionId};
 
-use super::{DAEMON, Fate, NONE, Oracle, StreamState};
+use super::coming_back::LinkLoss;
+use super::history::{Before, Told};
+use super::{DAEMON, Fate, NOBODY, NONE, Oracle, StreamState};
 use crate::payload;
 use crate::violation::{Violation, ensure};
 
 impl Oracle {
-    /// A message is whole on the wire, in a run of this stream, under a topic name.
+    /// A message is whole on the wire, in a run of this stream and mode, under a topic name. Its first
+    /// byte was given to the socket at `begun_us`.
     pub fn on_message(
         &mut self,
-        stream: usize,
+        (stream, mode): (usize, DeliveryMode),
         topic: usize,
+        begun_us: u64,
         frame: &Frame<'_>,
     ) -> Result<(), Violation> {
         let header = frame.header();
@@ -50,15 +56,54 @@ impl Oracle {
             "{name} {number}: the header {header:?} does not follow from {sent:?}"
         );
         let stride = header.stride() as u64;
+        let publisher = publication.conversation;
         self.learn_number(index, number, Some(header.timestamp_us()))?;
+        self.check_alive(index, begun_us)?;
+        let before = Before {
+            cursor: self.streams[stream].cursors[topic],
+            left: self.streams[stream].unattributed_left,
+            publisher,
+            newest: self.streams[stream].newest_of(publisher, topic),
+        };
         self.check_place(stream, topic, index, number)?;
+        match mode {
+            DeliveryMode::Replay => self.check_replayed(stream, topic, index, number)?,
+            _ => self.check_live(stream, topic, index, number)?,
+        }
         let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
         let stream = &mut self.streams[stream];
         stream.message_gone(stride, now_us, timeout_us);
         let cursor = &mut stream.cursors[topic];
         cursor.next = number + 1;
         cursor.delivered += 1;
+        stream.history.push(Told::Message { topic, number, publication: index, stride, before });
+        stream.weigh_history();
         self.delivered += 1;
+        Ok(())
+    }
+
+    /// A stream goes on at `number` of a topic: what it leaves out has expired, or was told as lost
+    /// without its topic.
+    fn pass_over(&mut self, at: usize, topic: usize, number: u64) -> Result<(), Violation> {
+        let next = self.streams[at].cursors[topic].next;
+        if number <= next || next == 0 {
+            return Ok(());
+        }
+        let expired = self.expired_between(topic, next, number).min(number - next);
+        let told = number - next - expired;
+        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
+        let stream = &mut self.streams[at];
+        ensure!(
+            told <= stream.unattributed_left,
+            "{} {number}: expected {next}, and no gap told of the loss",
+            self.topics[topic].name
+        );
+        stream.unattributed_left -= told;
+        for _ in 0..expired {
+            stream.message_gone(0, now_us, timeout_us);
+        }
+        stream.cursors[topic].expired += expired;
+        stream.cursors[topic].next = number;
         Ok(())
     }
 
@@ -122,6 +167,7 @@ impl Oracle {
         number: u64,
     ) -> Result<(), Violation> {
         let unexplained = self.unexplained_refusals();
+        self.pass_over(at, topic, number)?;
         let stream = &mut self.streams[at];
         let name = &self.topics[topic].name;
         ensure!(
@@ -138,20 +184,12 @@ impl Oracle {
                 "{name} {number}: the subscription was made when {} was known",
                 cursor.numbers_before
             );
-        } else if number > cursor.next {
-            let jump = number - cursor.next;
-            ensure!(
-                jump <= stream.unattributed_left,
-                "{name} {number}: expected {}, and no gap told of the loss",
-                cursor.next
-            );
-            stream.unattributed_left -= jump;
         } else {
             ensure!(number == cursor.next, "{name} {number}: expected {}", cursor.next);
         }
         // On one connection, what was fed first is dealt with first, unless it is by another shard.
         let is_earlier = self.shards == 1
-            && publication.conversation == stream.conversation
+            && publication.conversation == stream.subscriber
             && publication.fed_at < stream.fed_at;
         ensure!(
             !is_earlier && (publication.settled_at == 0 || publication.settled_at > stream.fed_at),
@@ -166,7 +204,9 @@ impl Oracle {
         );
         if is_first && settled_at > 0 && stream.unattributed == 0 && unexplained == 0 {
             let skipped = self.publications.get(publication.previous as usize).filter(|previous| {
-                matches!(previous.fate, Fate::Fed | Fate::Settled) && previous.fed_at > settled_at
+                matches!(previous.fate, Fate::Fed | Fate::Settled)
+                    && previous.fed_at > settled_at
+                    && previous.expires_us() > self.now_us
             });
             ensure!(
                 skipped.is_none_or(|skipped| skipped.conversation == DAEMON),
@@ -186,6 +226,11 @@ impl Oracle {
         let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
         let may_have_recycled = self.may_have_recycled();
         let frame_bytes_max = self.frame_bytes_max;
+        let loss = match gap.reason() {
+            GapReason::LinkLost => self.on_link_lost(at, gap.missed())?,
+            _ => LinkLoss::default(),
+        };
+        let is_of_coming_back = Self::is_of_coming_back(gap.reason());
         let stream = &mut self.streams[at];
         ensure!(
             stream.subscription.is_some() && stream.state != StreamState::Ended,
@@ -213,8 +258,12 @@ impl Oracle {
                 self.peak_log_bytes,
                 self.memory_bytes
             ),
-            reason => ensure!(false, "a gap for {reason:?}, which cannot happen here"),
+            reason => {
+                ensure!(is_of_coming_back, "a gap for {reason:?}, which cannot happen here");
+            }
         }
+        let left_before = stream.unattributed_left;
+        let LinkLoss { mut places, lost: mut losses, .. } = loss;
         let mut told = gap.rest();
         let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
         let mut count = 0;
@@ -227,7 +276,10 @@ impl Oracle {
                     entry.topic()
                 )));
             };
+            let before = self.streams[at].cursors[topic];
+            self.pass_over(at, topic, first)?;
             let name = &self.topics[topic].name;
+            let stream = &mut self.streams[at];
             let cursor = &mut stream.cursors[topic];
             ensure!(cursor.matches, "a gap in {name}, which the subscription does not want");
             ensure!(first > 0 && first <= last, "a gap in {name} from {first} to {last}");
@@ -237,8 +289,6 @@ impl Oracle {
                     "a gap in {name} from {first}, but {} was known before",
                     cursor.numbers_before
                 );
-            } else if first > cursor.next && first - cursor.next <= stream.unattributed_left {
-                stream.unattributed_left -= first - cursor.next;
             } else {
                 ensure!(
                     first == cursor.next,
@@ -250,6 +300,8 @@ impl Oracle {
             told += lost;
             cursor.next = last + 1;
             cursor.missed += lost;
+            places.push((topic, before));
+            losses.push((topic, last, lost));
             for number in first..=last {
                 let known =
                     self.topics[topic].numbers.get(number as usize).copied().unwrap_or(NONE);
@@ -259,6 +311,7 @@ impl Oracle {
                 stream.message_gone(stride, now_us, timeout_us);
             }
         }
+        let stream = &mut self.streams[at];
         ensure!(gap.missed() > 0, "a gap of nothing");
         ensure!(
             gap.reason() != GapReason::SlowConsumer
@@ -271,9 +324,19 @@ impl Oracle {
         );
         ensure!(told == gap.missed(), "a gap of {} messages names {told}", gap.missed());
         ensure!(count <= nexusd_core::limits::GAP_TOPICS_MAX, "a gap of {count} entries");
-        stream.unattributed += gap.rest();
-        stream.unattributed_left += gap.rest();
-        self.missed += gap.missed();
+        if let Some(replay) = &mut stream.replay {
+            replay.told += gap.missed();
+        }
+        // What was lost with a connection is accounted for as what it was.
+        let is_of_link = gap.reason() == GapReason::LinkLost;
+        let unattributed = if is_of_link { loss.unattributed } else { gap.rest() };
+        stream.unattributed += unattributed;
+        stream.unattributed_left += unattributed;
+        let (missed, lost) = (gap.missed(), losses);
+        stream.history.push(Told::Gap { places, lost, missed, unattributed, left_before });
+        if gap.reason() != GapReason::LinkLost {
+            self.missed += gap.missed();
+        }
         Ok(())
     }
 
@@ -317,6 +380,9 @@ impl Oracle {
     pub fn stream_for(&self, conversation: u32, id: SubscriptionId) -> Result<usize, Violation> {
         match self.stream_of(id) {
             Some(stream) if self.streams[stream].conversation == conversation => Ok(stream),
+            Some(stream) if self.streams[stream].conversation == NOBODY => {
+                Err(Violation(format!("{id} is parked")))
+            }
             Some(_) => Err(Violation(format!("{id} belongs to another connection"))),
             None => Err(Violation(format!("{id} was never confirmed"))),
         }

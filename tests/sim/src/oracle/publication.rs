@@ -42,6 +42,11 @@ pub struct Publication {
     pub number: u64,
     /// When the daemon accepted it, by the wall clock; 0 while unknown.
     pub timestamp_us: u64,
+    /// Its time to live, in microseconds; 0 is none.
+    pub ttl_us: u64,
+    /// When the shard had all of it, and when it had surely dealt with it, by the monotonic clock.
+    pub(super) fed_us: u64,
+    pub(super) settled_us: Option<u64>,
     pub(super) fed_turn: u64,
     pub(super) fed_at: u64,
     pub(super) settled_at: u64,
@@ -74,6 +79,9 @@ impl Publication {
             refusal_counted: false,
             number: 0,
             timestamp_us: 0,
+            ttl_us: 0,
+            fed_us: 0,
+            settled_us: None,
             fed_turn: 0,
             fed_at: 0,
             settled_at: 0,

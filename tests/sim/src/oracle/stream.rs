@@ -1,8 +1,13 @@
 //! One subscription as its subscriber sees it: what it asked for and what it has had.
 
-use nexusd_core::limits::{OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS};
+use std::collections::{BTreeMap, VecDeque};
+
+use nexusd_core::limits::{OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS, SHARDS_MAX};
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, filter_matches};
+
+use super::coming_back::{LinkLoss, Replay};
+use super::history::{History, Told};
 
 /// Where a subscription is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -13,6 +18,8 @@ pub enum StreamState {
     Fed,
     /// The shard has dealt with it.
     Open,
+    /// No connection has it; it waits for its client.
+    Parked,
     /// The shard was fed its Unsubscribe.
     Closing,
     /// Nothing of it may come any more.
@@ -34,13 +41,21 @@ pub(super) struct Cursor {
     pub(super) next: u64,
     pub(super) delivered: u64,
     pub(super) missed: u64,
+    /// Messages that were left out because their time was over.
+    pub(super) expired: u64,
 }
 
 /// One subscription.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    /// Whose it is: a conversation's number.
+    /// Whose it is: a conversation's number, or [`super::NOBODY`].
     pub conversation: u32,
+    /// Which conversation asked for it.
+    pub subscriber: u32,
+    /// Which client did.
+    pub client: usize,
+    /// The client acknowledges what it has had.
+    pub is_counted: bool,
     /// The request that asked for it.
     pub request: u64,
     /// Its filters.
@@ -78,12 +93,29 @@ pub struct Stream {
     may_have_dropped: bool,
     /// Newest publication had of each publisher and topic.
     newest: Vec<(u32, usize, u32)>,
+    pub(super) history: History,
+    /// Messages the client has read, and how many of them it has said.
+    pub(super) had: u64,
+    pub(super) acked: u64,
+    /// More was sent and not acknowledged than is kept for certain.
+    pub(super) may_have_forgotten: bool,
+    /// The shard may have ended it.
+    pub(super) may_be_gone: bool,
+    /// It was parked at some time between these, by the monotonic clock.
+    pub(super) parked_between_us: (u64, u64),
+    pub(super) was_parked: bool,
+    pub(super) is_being_resumed: bool,
+    pub(super) resume_fed_at: u64,
+    pub(super) resume_settled_at: u64,
+    pub(super) dropped_before_resume: u64,
+    pub(super) replay: Option<Box<Replay>>,
 }
 
 impl Stream {
     /// A subscription that is about to be asked for.
     pub fn new(
         conversation: u32,
+        client: usize,
         request: u64,
         filters: Vec<String>,
         policy: OverflowPolicy,
@@ -92,6 +124,9 @@ impl Stream {
     ) -> Self {
         Self {
             conversation,
+            subscriber: conversation,
+            client,
+            is_counted: false,
             request,
             filters,
             policy,
@@ -114,6 +149,18 @@ impl Stream {
             is_reordered: false,
             may_have_dropped: false,
             newest: Vec::new(),
+            history: History::default(),
+            had: 0,
+            acked: 0,
+            may_have_forgotten: false,
+            may_be_gone: false,
+            parked_between_us: (0, 0),
+            was_parked: false,
+            is_being_resumed: false,
+            resume_fed_at: 0,
+            resume_settled_at: 0,
+            dropped_before_resume: 0,
+            replay: None,
         }
     }
 
@@ -137,8 +184,9 @@ impl Stream {
         if self.waiting_messages <= self.queue_messages && self.waiting_bytes <= self.queue_bytes {
             return;
         }
-        // Nobody is held back for one of the daemon's own; with several shards it may come last.
-        let is_own = is_own || (self.is_reordered && self.had_own);
+        // Nobody is held back for one of the daemon's own; with several shards it may come last. Nor
+        // for a client that is not there.
+        let is_own = is_own || (self.is_reordered && self.had_own) || self.was_parked;
         if self.policy == OverflowPolicy::Block && !is_own {
             let since = *self.full_since_us.get_or_insert(now_us);
             self.may_have_dropped |= now_us >= since + block_timeout_us;
@@ -170,6 +218,16 @@ impl Stream {
         self.state == StreamState::Open && self.policy == OverflowPolicy::Block && is_small
     }
 
+    /// Messages its client has read, and how many of them it has said.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.had, if self.is_counted { self.acked } else { self.had })
+    }
+
+    /// The shard that keeps it, which its id names; `None` before it has one.
+    pub fn home(&self) -> Option<usize> {
+        self.subscription.map(|id| (id.0 as usize) % SHARDS_MAX)
+    }
+
     /// Whether it wants a topic.
     pub fn wants(&self, topic: usize) -> bool {
         self.cursors[topic].matches
@@ -189,6 +247,81 @@ impl Stream {
         let by_messages = self.queue_messages < u64::MAX
             && self.waiting_messages + 1 >= kept(self.queue_messages);
         by_messages || self.waiting_bytes + 2 * frame_bytes >= kept(self.queue_bytes)
+    }
+
+    /// Messages that were sent and may be asked for again may be too many to be kept.
+    pub(super) fn weigh_history(&mut self) {
+        let (messages, bytes) = self.history.kept();
+        self.may_have_forgotten |= messages + self.waiting_messages > self.queue_messages
+            || bytes + self.waiting_bytes > self.queue_bytes;
+    }
+
+    /// The client has read one more message.
+    pub(super) fn read_one(&mut self) {
+        self.had += 1;
+        if !self.is_counted {
+            self.history.forget(self.had);
+        }
+    }
+
+    /// Takes back what was told behind the first `count` messages: in the order it was told, and the
+    /// newest number of each topic in it.
+    pub(super) fn take_back(&mut self, count: u64) -> (VecDeque<Told>, BTreeMap<usize, u64>) {
+        let (mut again, mut newest) = (VecDeque::new(), BTreeMap::new());
+        while let Some(told) = self.history.take_back(count) {
+            match &told {
+                Told::Message { topic, number, stride, before, .. } => {
+                    self.cursors[*topic] = before.cursor;
+                    self.unattributed_left = before.left;
+                    self.set_newest(before.publisher, *topic, before.newest);
+                    newest.entry(*topic).or_insert(*number);
+                    self.waiting_messages += 1;
+                    self.waiting_bytes += stride;
+                }
+                Told::Gap { places, unattributed, left_before, .. } => {
+                    for (topic, cursor) in places.iter().rev() {
+                        self.cursors[*topic] = *cursor;
+                    }
+                    self.unattributed -= unattributed;
+                    self.unattributed_left = *left_before;
+                }
+            }
+            again.push_front(told);
+        }
+        (again, newest)
+    }
+
+    /// What was on its way is lost.
+    pub(super) fn lose(&mut self, told: &Told, loss: &mut LinkLoss) {
+        let mut lose = |topic: usize, last: u64, missed: u64| {
+            let cursor = &mut self.cursors[topic];
+            loss.places.push((topic, *cursor));
+            loss.lost.push((topic, last, missed));
+            cursor.missed += missed;
+            cursor.next = last + 1;
+        };
+        match told {
+            Told::Message { topic, number, .. } => lose(*topic, *number, 1),
+            Told::Gap { lost, unattributed, .. } => {
+                lost.iter().for_each(|&(topic, last, missed)| lose(topic, last, missed));
+                loss.unattributed += unattributed;
+            }
+        }
+    }
+
+    /// The newest publication had of this publisher and topic.
+    pub(super) fn newest_of(&self, publisher: u32, topic: usize) -> Option<u32> {
+        let same = |entry: &&(u32, usize, u32)| entry.0 == publisher && entry.1 == topic;
+        self.newest.iter().find(same).map(|entry| entry.2)
+    }
+
+    fn set_newest(&mut self, publisher: u32, topic: usize, newest: Option<u32>) {
+        let same = |entry: &(u32, usize, u32)| entry.0 == publisher && entry.1 == topic;
+        let Some(at) = self.newest.iter().position(same) else { return };
+        match newest {
+            Some(newest) => self.newest[at].2 = newest,
+            None => drop(self.newest.swap_remove(at)),
+        }
     }
 
     /// Replaces the newest publication had of this publisher and topic; returns the one before.

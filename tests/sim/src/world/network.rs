@@ -26,8 +26,7 @@ impl Driver for World<'_> {
         if let Some(violation) = self.failure.take() {
             return Err(violation);
         }
-        self.oracle.begin_turn();
-        self.oracle.set_now(self.clock.now().mono_us);
+        self.oracle.begin_turn(self.clock.now().mono_us);
         match park {
             Park::Never => {
                 self.busy_turns += 1;
@@ -127,6 +126,7 @@ impl World<'_> {
         id: ConnectionId,
         service: &mut impl Service,
     ) -> Result<(), Violation> {
+        let now_us = self.clock.now().mono_us;
         let Some(connection) = self.connection(id) else {
             return Err(Violation(format!("Send on {id:?}, which is closed")));
         };
@@ -151,6 +151,7 @@ impl World<'_> {
         ensure!(bytes.len() <= bound, "a send of {} bytes", bytes.len());
         if let Some(connection) = self.connection(id) {
             connection.socket.in_flight = Some(bytes);
+            connection.socket.given_at_us = now_us;
         }
         Ok(())
     }
@@ -168,13 +169,14 @@ impl World<'_> {
         socket.closing.get_or_insert(CloseReason::Asked);
         ensure!(
             conversation.is_doubtful
+                || conversation.is_abandoned
                 || conversation.must_be_refused.is_some()
                 || conversation.is_doomed()
                 || conversation.stage != Stage::Going,
             "connection {} was closed for no reason",
             conversation.number
         );
-        if is_cut_off || conversation.is_doubtful {
+        if is_cut_off || conversation.is_doubtful || conversation.is_abandoned {
             return Ok(());
         }
         conversation.check_last_words()?;
@@ -237,7 +239,7 @@ impl World<'_> {
     fn doubt_the_slow(&mut self) {
         for connection in self.slots.iter_mut().flatten() {
             if self.oracle.may_be_disconnected(&connection.conversation.streams) {
-                connection.conversation.doubt(&mut self.oracle);
+                connection.conversation.doubt(true, &mut self.oracle);
             }
         }
     }
@@ -253,7 +255,6 @@ impl World<'_> {
         } else {
             PeerAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)))
         };
-        service.place();
         self.tell(service, Event::Opened { connection, peer })
     }
 
@@ -320,7 +321,11 @@ impl World<'_> {
         let Some(connection) = self.slots[slot].as_deref_mut() else { return Ok(()) };
         let Connection { client, socket, conversation } = connection;
         let waiting = conversation.outbox().len();
-        if waiting == 0 || socket.closing.is_some() || self.clients[*client].is_frozen {
+        if waiting == 0
+            || conversation.is_abandoned
+            || socket.closing.is_some()
+            || self.clients[*client].is_frozen
+        {
             return Ok(());
         }
         let len = socket.receive_len(waiting, &mut self.dice);
@@ -432,7 +437,8 @@ impl World<'_> {
             trace: &mut self.trace,
             identity: &self.identity,
         };
-        connection.conversation.put_on_wire(bytes, &mut witnesses)
+        let given_us = connection.socket.given_at_us;
+        connection.conversation.put_on_wire(bytes, given_us, &mut witnesses)
     }
 
     /// The client reads some of what is there for it, and does what it must about it.
@@ -445,8 +451,13 @@ impl World<'_> {
         let now_us = self.clock.now().mono_us;
         let Some(connection) = self.slots[slot].as_deref_mut() else { return Ok(()) };
         let Connection { client, socket, conversation } = connection;
-        let client = &self.clients[*client];
-        if client.is_frozen || client.stalled_until_us > now_us || socket.client_left {
+        let client_at = *client;
+        let client = &mut self.clients[client_at];
+        if conversation.is_abandoned
+            || client.is_frozen
+            || client.stalled_until_us > now_us
+            || socket.client_left
+        {
             return Ok(());
         }
         let unread = conversation.on_wire - conversation.read;
@@ -455,12 +466,29 @@ impl World<'_> {
         } else {
             self.dice.magnitude(unread.max(1))
         };
-        for reaction in conversation.read(most) {
+        for reaction in conversation.read(most, &mut self.oracle) {
             match reaction {
                 Reaction::Welcomed => conversation.is_welcome = true,
                 Reaction::Pause(hold) => conversation.is_held_back = hold,
                 Reaction::Confirmed(stream) => conversation.known_streams.push(stream),
                 Reaction::Pong(token) => conversation.write_pong(token, self.coverage),
+                Reaction::Resumed(stream) => {
+                    conversation.resuming.retain(|other| *other != stream);
+                    conversation.known_streams.push(stream);
+                }
+                Reaction::Parked(stream) => {
+                    conversation.pausing.retain(|other| *other != stream);
+                    client.parked.push(stream);
+                }
+                Reaction::NotFound(stream) => {
+                    conversation.resuming.retain(|other| *other != stream);
+                }
+                Reaction::Rejected(stream) => {
+                    conversation.resuming.retain(|other| *other != stream);
+                    if !conversation.known_streams.contains(&stream) {
+                        client.parked.push(stream);
+                    }
+                }
                 Reaction::Leave => conversation.closes_when_written = true,
             }
         }
@@ -509,7 +537,13 @@ impl World<'_> {
             self.clock.now().mono_us,
             conversation.number
         );
-        self.clients[client].slot = None;
+        if self.clients[client].slot == Some(slot) {
+            self.clients[client].slot = None;
+        }
+        if self.oracle.parks() && !conversation.is_abandoned {
+            let streams = conversation.client_streams();
+            self.keep_for_later(client, &streams);
+        }
         let result = self.tell(service, Event::Closed { connection: id, reason });
         conversation.ended(&mut self.oracle);
         result

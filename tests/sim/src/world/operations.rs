@@ -1,5 +1,6 @@
 //! What clients and the daemon's other threads do, one operation at a time, and the faults.
 
+use nexusd_core::limits::SHARDS_MAX;
 use nexusd_core::{CloseReason, Command, ConnectionId, Service};
 use nexusd_wire::control::{OverflowPolicy, Role as HelloRole};
 use nexusd_wire::{
@@ -12,7 +13,7 @@ use crate::conversation::{Bind, BindFate, Sent};
 use crate::coverage::Mark;
 use crate::oracle::{DAEMON, Fate, Publication, Stream};
 use crate::payload::{self, NAME_BYTES};
-use crate::scenario::Pace;
+use crate::scenario::{PARKS, Pace};
 use crate::trace::trace;
 use crate::violation::Violation;
 
@@ -56,6 +57,22 @@ impl World<'_> {
         if !conversation.hello_was_written() {
             self.offend(slot);
             return Ok(());
+        }
+        if self.oracle.parks() {
+            if self.dice.one_in(2) && self.resume_one(slot) {
+                return Ok(());
+            }
+            match self.dice.below(40) {
+                0..=3 => {
+                    self.acknowledge(slot);
+                    return Ok(());
+                }
+                4 if self.dice.one_in(4) => {
+                    self.resume_own(slot);
+                    return Ok(());
+                }
+                _ => {}
+            }
         }
         match (self.clients[client].role, self.dice.below(100)) {
             (Role::Violator, 0..=49) => self.offend(slot),
@@ -105,7 +122,8 @@ impl World<'_> {
         let index = self.oracle.next_publication();
         let len = NAME_BYTES + self.dice.below(200);
         let header = Header::new(FrameKind::Message, 0, len);
-        let publication = Publication::new(DAEMON, topic, header, 0, len, 0, Fate::Written);
+        let mut publication = Publication::new(DAEMON, topic, header, 0, len, 0, Fate::Written);
+        publication.ttl_us = u64::from(self.scenario.limits.default_ttl_ms) * 1_000;
         self.oracle.write(publication, crate::oracle::NONE);
         self.oracle.publish_fed(index);
         let before = self.gauges.metrics.get().messages_in;
@@ -128,7 +146,8 @@ impl World<'_> {
         slot: usize,
         service: &mut impl Service,
     ) -> Result<(), Violation> {
-        match self.dice.below(10) {
+        match self.dice.below(12) {
+            10 | 11 if self.oracle.parks() => self.abandon(client, slot, service),
             0 | 1 => {
                 self.coverage.mark(Mark::Reset);
                 self.close(slot, CloseReason::Failed(104), service)
@@ -185,10 +204,21 @@ impl World<'_> {
 
     pub(super) fn greet(&mut self, slot: usize) {
         let minor = self.dice.pick(&[0, 0, 3]);
+        let Some(client) = self.slots[slot].as_deref().map(|connection| connection.client) else {
+            return;
+        };
+        let resume = self.named_in_hello(client);
+        let shards = self.scenario.shards;
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let encoder = &mut self.encoder;
+        if let Some(home) =
+            resume.map(|id| id.0 as usize % SHARDS_MAX).filter(|home| *home < shards)
+        {
+            connection.conversation.home = home;
+        }
         connection.conversation.write(Sent::Hello, self.coverage, |out| {
-            encoder.hello(out, minor, HelloRole::Client, "simulated client", "nexusd-sim");
+            let role = HelloRole::Client;
+            encoder.hello_again(out, minor, role, "simulated client", "nexusd-sim", resume);
         });
     }
 
@@ -358,7 +388,12 @@ impl World<'_> {
         if asks_too_much {
             flags = flags.with(MessageFlags::RETAIN).with(MessageFlags::ACK);
         }
-        let ttl_ms = if self.dice.one_in(8) { 60_000_000 } else { 0 };
+        let ttl_ms = match self.scenario.ttl_ms_max {
+            0 if self.dice.one_in(8) => 60_000_000,
+            0 => 0,
+            most if self.dice.one_in(3) => self.dice.magnitude(u64::from(most)) as u32,
+            _ => 0,
+        };
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let conversation = &mut connection.conversation;
         let Some(bind) = conversation.topic_ids[id] else { return };
@@ -375,8 +410,13 @@ impl World<'_> {
             payload::encode(out, &header, shelf, index, len);
         });
         let fate = if is_refused { Fate::Refused } else { Fate::Written };
-        let publication =
+        let mut publication =
             Publication::new(conversation.number, topic, header, metadata, len, bind, fate);
+        if self.scenario.ttl_ms_max > 0 {
+            let default_ms = self.scenario.limits.default_ttl_ms;
+            let ttl_ms = if ttl_ms == 0 { default_ms } else { ttl_ms };
+            publication.ttl_us = u64::from(ttl_ms) * 1_000;
+        }
         let previous = match is_refused {
             true => crate::oracle::NONE,
             false => conversation.newest.insert(topic, index).unwrap_or(crate::oracle::NONE),
@@ -414,14 +454,16 @@ impl World<'_> {
         let request = conversation.next_request;
         conversation.next_request += 1;
         let effective = policy.unwrap_or(limits.policy);
-        let stream = Stream::new(
+        let mut stream = Stream::new(
             conversation.number,
+            connection.client,
             request,
             filters,
             effective,
             queue_messages.map_or(limits.queue_messages, u64::from),
             queue_bytes.unwrap_or(limits.queue_bytes),
         );
+        stream.is_counted = PARKS && self.dice.one_in(2);
         trace!(
             self.trace,
             "  {} subscribes, request {request}, stream {}: {:?} {effective:?} {} messages {} bytes",
@@ -438,6 +480,7 @@ impl World<'_> {
             policy,
             queue_messages,
             queue_bytes,
+            counted: stream.is_counted,
             ..SubscribeRequest::default()
         };
         let encoder = &mut self.encoder;
@@ -457,6 +500,7 @@ impl World<'_> {
         let conversation = &mut connection.conversation;
         let request = conversation.next_request;
         conversation.next_request += 1;
+        let pause = PARKS && self.dice.one_in(3);
         let (sent, id) = if conversation.known_streams.is_empty() || self.dice.one_in(10) {
             (Sent::UnsubscribeUnknown, unknown)
         } else {
@@ -464,9 +508,12 @@ impl World<'_> {
             let stream = conversation.known_streams[at];
             let Some(id) = conversation.subscription_of(stream, &self.oracle) else { return };
             conversation.known_streams.swap_remove(at);
-            (Sent::Unsubscribe(stream), id)
+            if pause {
+                conversation.pausing.push(stream);
+            }
+            (if pause { Sent::Pause(stream) } else { Sent::Unsubscribe(stream) }, id)
         };
         let encoder = &mut self.encoder;
-        conversation.write(sent, self.coverage, |out| encoder.unsubscribe(out, request, id, false));
+        conversation.write(sent, self.coverage, |out| encoder.unsubscribe(out, request, id, pause));
     }
 }

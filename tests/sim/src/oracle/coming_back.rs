@@ -1,0 +1,476 @@
+//! Subscriptions that outlive their connections: parked, resumed, replayed.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use nexusd_wire::control::{self, ErrorCode, GapMode, GapReason, OverflowPolicy};
+
+use super::history::Told;
+use super::stream::Cursor;
+use super::{Oracle, StreamState};
+use crate::violation::{Violation, ensure};
+
+/// No conversation: the stream is parked.
+pub const NOBODY: u32 = u32::MAX - 1;
+/// A subscription whose time is over is gone no later than this behind it.
+const REAPING_SLACK_US: u64 = 1_500_000;
+
+/// A Resume as its client wrote it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Resuming {
+    /// Its number.
+    pub request: u64,
+    /// The stream it names.
+    pub stream: usize,
+    /// Messages the client says it has had.
+    pub count: u64,
+    /// What is to be done about what is lost.
+    pub mode: GapMode,
+    /// The count is more than was ever sent, or the subscription is the connection's own.
+    pub is_wrong: bool,
+}
+
+/// What was replayed of one topic.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct ReplayedTopic {
+    count: u64,
+    latest: u64,
+    is_complete: bool,
+}
+
+/// What a subscription gets for having come back.
+#[derive(Clone, Debug)]
+pub(super) struct Replay {
+    /// When the shard was fed what asked for it, and when it had dealt with that; 0 until then.
+    pub(super) fed_at: u64,
+    pub(super) settled_at: u64,
+    /// What SubscriptionInfo said.
+    pub(super) missed: i64,
+    pub(super) is_started: bool,
+    /// Messages told as lost since.
+    pub(super) told: u64,
+    pub(super) topics: BTreeMap<usize, ReplayedTopic>,
+    /// What was on the wire and has to come again, in its order.
+    again: VecDeque<Told>,
+    /// Newest number in `again` of each topic.
+    again_newest: BTreeMap<usize, u64>,
+    /// A message behind all of `again` has come.
+    is_past_again: bool,
+    /// Messages of a topic come in its order, and nothing is said of several topics.
+    is_unordered: bool,
+    /// Anything has come since.
+    has_begun: bool,
+    /// Messages dropped in all queues when it was asked for.
+    dropped_before: u64,
+    is_taken_over: bool,
+}
+
+/// What a stream lost with a connection: where, and how it stood there before.
+#[derive(Default, Debug)]
+pub(super) struct LinkLoss {
+    pub(super) places: Vec<(usize, Cursor)>,
+    pub(super) lost: Vec<(usize, u64, u64)>,
+    pub(super) unattributed: u64,
+}
+
+impl Replay {
+    /// A replay that a Subscribe asked for by its positions.
+    pub(super) fn of_positions(fed_at: u64, dropped_before: u64) -> Self {
+        Self {
+            fed_at,
+            settled_at: 0,
+            missed: 0,
+            is_started: false,
+            told: 0,
+            topics: BTreeMap::new(),
+            again: VecDeque::new(),
+            again_newest: BTreeMap::new(),
+            is_past_again: false,
+            is_unordered: true,
+            has_begun: false,
+            dropped_before,
+            is_taken_over: false,
+        }
+    }
+}
+
+impl Oracle {
+    /// The stream's connection is gone, or its client asked for a pause; it was parked between
+    /// `since_us` and now. `may_be_gone`: or perhaps ended.
+    pub fn stream_parked(&mut self, index: usize, since_us: u64, may_be_gone: bool) {
+        if may_be_gone {
+            self.stream_may_end(index);
+        }
+        let now_us = self.now_us;
+        let stream = &mut self.streams[index];
+        if stream.state == StreamState::Ended {
+            return;
+        }
+        if stream.state == StreamState::Fed {
+            stream.is_doubtful = true;
+        }
+        stream.state = StreamState::Parked;
+        stream.conversation = NOBODY;
+        stream.may_be_gone |= may_be_gone;
+        stream.parked_between_us = (since_us.min(now_us), now_us);
+        stream.was_parked = true;
+        if !self.parked.contains(&index) {
+            self.parked.push(index);
+        }
+    }
+
+    /// How long a subscription stays parked.
+    pub fn parked_ttl_us(&self) -> u64 {
+        self.parked_ttl_us
+    }
+
+    /// A message of a stream that was taken over meanwhile is on the old connection's wire.
+    pub fn on_stale_message(&mut self) -> Result<(), Violation> {
+        self.delivered += 1;
+        Ok(())
+    }
+
+    /// The shard was fed a StreamAck.
+    pub fn ack_fed(&mut self, index: usize, count: u64) {
+        let stream = &mut self.streams[index];
+        // A count that cannot be is passed over.
+        if count <= stream.had && count > stream.acked {
+            stream.acked = count;
+        }
+    }
+
+    /// The shard has dealt with it: so much need not be kept any more.
+    pub fn ack_settled(&mut self, index: usize, count: u64) {
+        let stream = &mut self.streams[index];
+        if count <= stream.acked {
+            stream.history.forget(count);
+        }
+    }
+
+    /// Whether the stream may be gone by now.
+    pub fn may_be_gone(&self, index: usize) -> bool {
+        let stream = &self.streams[index];
+        stream.may_be_gone || stream.state == StreamState::Ended
+    }
+
+    /// Parked streams whose time is over end.
+    pub(super) fn expire_parked(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        for at in (0..self.parked.len()).rev() {
+            let index = self.parked[at];
+            let stream = &self.streams[index];
+            if stream.state != StreamState::Parked {
+                self.parked.swap_remove(at);
+                continue;
+            }
+            let (low, high) = stream.parked_between_us;
+            if self.now_us >= low + self.parked_ttl_us {
+                self.stream_may_end(index);
+                self.streams[index].may_be_gone = true;
+            }
+            if self.now_us >= high + self.parked_ttl_us + REAPING_SLACK_US
+                && !self.streams[index].is_being_resumed
+            {
+                self.stream_ended(index);
+                self.parked.swap_remove(at);
+            }
+        }
+    }
+
+    /// Streams that are, or may be, parked.
+    pub fn has_parked(&self) -> bool {
+        self.streams.iter().any(|stream| stream.state == StreamState::Parked && stream.in_high)
+    }
+
+    /// The shard was fed a Resume.
+    pub fn resume_fed(&mut self, resuming: &Resuming) {
+        self.step += 1;
+        let stream = &mut self.streams[resuming.stream];
+        stream.is_being_resumed = true;
+        stream.resume_fed_at = self.step;
+        stream.resume_settled_at = 0;
+        stream.dropped_before_resume = self.dropped;
+    }
+
+    /// The shard has dealt with it.
+    pub fn resume_settled(&mut self, index: usize) {
+        self.step += 1;
+        let stream = &mut self.streams[index];
+        stream.resume_settled_at = self.step;
+        if let Some(replay) = &mut stream.replay
+            && replay.fed_at == stream.resume_fed_at
+        {
+            replay.settled_at = self.step;
+        }
+    }
+
+    /// Nobody waits for the answer to a Resume any more.
+    pub fn resume_given_up(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        stream.is_being_resumed = false;
+        // Whether the stream has changed hands is not known; with its connection it is parked again.
+        if stream.state == StreamState::Parked {
+            stream.parked_between_us.1 = self.now_us;
+        }
+    }
+
+    /// A Resume was refused.
+    pub fn resume_refused(
+        &mut self,
+        resuming: &Resuming,
+        code: ErrorCode,
+        is_at_home: bool,
+    ) -> Result<(), Violation> {
+        let stream = &self.streams[resuming.stream];
+        match code {
+            ErrorCode::NotFound => ensure!(
+                !is_at_home || self.may_be_gone(resuming.stream),
+                "{:?} is {:?} and was not found",
+                stream.filters,
+                stream.state
+            ),
+            ErrorCode::Rejected => ensure!(
+                resuming.is_wrong,
+                "a Resume of {:?} behind {} messages was rejected; {} were sent",
+                stream.filters,
+                resuming.count,
+                stream.history.sent()
+            ),
+            code => ensure!(false, "a Resume was answered with {code:?}"),
+        }
+        self.streams[resuming.stream].is_being_resumed = false;
+        Ok(())
+    }
+
+    /// A Resume was answered: the stream goes on, behind the messages that its client has had.
+    pub fn resumed(
+        &mut self,
+        resuming: &Resuming,
+        conversation: u32,
+        is_at_home: bool,
+        info: &control::SubscriptionInfo<'_>,
+    ) -> Result<(), Violation> {
+        let Resuming { stream: index, count, mode, .. } = *resuming;
+        let stream = &mut self.streams[index];
+        ensure!(
+            stream.state != StreamState::Ended,
+            "{:?} was ended and is resumed",
+            stream.filters
+        );
+        ensure!(is_at_home, "{:?} was found at a shard that does not keep it", stream.filters);
+        ensure!(!resuming.is_wrong, "a Resume behind {count} messages was not rejected");
+        ensure!(
+            stream.subscription == Some(info.subscription().into()),
+            "a Resume was answered for another subscription"
+        );
+        ensure!(
+            info.gap_detected() == (info.missed_count() != 0),
+            "a gap is {} with {} messages missed",
+            info.gap_detected(),
+            info.missed_count()
+        );
+        let is_taken_over = stream.state != StreamState::Parked;
+        stream.state = StreamState::Open;
+        stream.conversation = conversation;
+        stream.is_being_resumed = false;
+        stream.may_be_gone = false;
+        let (again, again_newest) = stream.take_back(count);
+        stream.had = count;
+        stream.replay = Some(Box::new(Replay {
+            settled_at: stream.resume_settled_at,
+            missed: info.missed_count(),
+            is_started: info.replay_started(),
+            again,
+            again_newest,
+            is_unordered: mode == GapMode::ReplayBuffer,
+            is_taken_over,
+            ..Replay::of_positions(stream.resume_fed_at, stream.dropped_before_resume)
+        }));
+        Ok(())
+    }
+
+    /// A message comes because its subscription came back.
+    pub(super) fn check_replayed(
+        &mut self,
+        at: usize,
+        topic: usize,
+        index: u32,
+        number: u64,
+    ) -> Result<(), Violation> {
+        let name = &self.topics[topic].name;
+        let publication = &self.publications[index as usize];
+        let stream = &mut self.streams[at];
+        let Some(replay) = &mut stream.replay else {
+            return Err(Violation(format!("{name} {number}: replayed, but nobody came back")));
+        };
+        ensure!(replay.is_started, "{name} {number}: replayed, but no replay was announced");
+        ensure!(
+            replay.settled_at == 0 || publication.fed_at < replay.settled_at,
+            "{name} {number}: replayed, but published later"
+        );
+        replay.has_begun = true;
+        let replayed = replay.topics.entry(topic).or_default();
+        ensure!(
+            !replayed.is_complete,
+            "{name} {number}: replayed behind the topic's ReplayComplete"
+        );
+        replayed.count += 1;
+        replayed.latest = number;
+        if replay.is_unordered {
+            return Ok(());
+        }
+        if replay.again_newest.get(&topic).is_none_or(|newest| number > *newest) {
+            replay.is_past_again = true;
+            return Ok(());
+        }
+        let is_it = |told: &Told| matches!(*told, Told::Message { topic: of, number: n, .. } if (of, n) == (topic, number));
+        let found = replay.again.iter().position(is_it);
+        ensure!(
+            !replay.is_past_again && found.is_some(),
+            "{name} {number}: sent again, but not in the old order"
+        );
+        replay.again.drain(..=found.unwrap_or(0));
+        Ok(())
+    }
+
+    /// A message comes as published.
+    pub(super) fn check_live(
+        &mut self,
+        at: usize,
+        topic: usize,
+        index: u32,
+        number: u64,
+    ) -> Result<(), Violation> {
+        let Some(replay) = &mut self.streams[at].replay else { return Ok(()) };
+        let name = &self.topics[topic].name;
+        let publication = &self.publications[index as usize];
+        replay.has_begun = true;
+        ensure!(
+            publication.settled_at == 0 || publication.settled_at > replay.fed_at,
+            "{name} {number}: comes as live, but was queued when the subscription came back"
+        );
+        let replayed = replay.topics.get(&topic);
+        ensure!(
+            replayed.is_none_or(|replayed| replayed.is_complete),
+            "{name} {number}: live before the topic's ReplayComplete"
+        );
+        Ok(())
+    }
+
+    /// A ReplayComplete is on the wire.
+    pub fn on_replay_complete(
+        &mut self,
+        at: usize,
+        topic: usize,
+        complete: &control::ReplayComplete<'_>,
+    ) -> Result<(), Violation> {
+        let may_expire = self.may_have_expired(topic);
+        let name = &self.topics[topic].name;
+        let dropped = self.dropped;
+        let stream = &mut self.streams[at];
+        let Some(replay) = &mut stream.replay else {
+            return Err(Violation(format!("{name}: ReplayComplete, but nobody came back")));
+        };
+        ensure!(replay.is_started, "{name}: ReplayComplete, but no replay was announced");
+        let replayed = replay.topics.entry(topic).or_default();
+        ensure!(!replayed.is_complete, "{name}: ReplayComplete twice");
+        replayed.is_complete = true;
+        let (count, latest) = (complete.replayed_count(), complete.latest_sequence());
+        // Of what was queued for the replay some may have gone since.
+        let may_be_fewer = may_expire || dropped > replay.dropped_before;
+        let is_right = if may_be_fewer {
+            count >= replayed.count && latest >= replayed.latest
+        } else {
+            (count, latest) == (replayed.count, replayed.latest)
+        };
+        ensure!(
+            is_right && count > 0,
+            "{name}: ReplayComplete tells {count} messages up to {latest}; {} came, up to {}",
+            replayed.count,
+            replayed.latest
+        );
+        Ok(())
+    }
+
+    /// A Gap tells messages that were lost with a connection, as a number.
+    pub(super) fn on_link_lost(&mut self, at: usize, missed: u64) -> Result<LinkLoss, Violation> {
+        let may_have_recycled = self.may_have_recycled();
+        let stream = &mut self.streams[at];
+        let Some(replay) = &mut stream.replay else {
+            return Err(Violation("messages lost with a connection, but nobody came back".into()));
+        };
+        ensure!(
+            !replay.has_begun,
+            "messages lost with a connection are told behind those that came later"
+        );
+        ensure!(
+            !stream.is_counted || stream.may_have_forgotten || may_have_recycled,
+            "{missed} messages were lost with the connection of a subscription that counts, and \
+             fit its queue"
+        );
+        let on_the_way: u64 = replay.again.iter().map(Told::messages).sum();
+        ensure!(
+            missed == on_the_way
+                || (missed < on_the_way && (stream.is_counted || replay.is_taken_over)),
+            "{missed} messages were told as lost with the connection; {on_the_way} were on their way"
+        );
+        let mut loss = LinkLoss::default();
+        let mut left = missed;
+        while left > 0
+            && let Some(told) = stream.replay.as_mut().and_then(|replay| replay.again.pop_front())
+        {
+            left = left.saturating_sub(told.messages());
+            stream.lose(&told, &mut loss);
+        }
+        Ok(loss)
+    }
+
+    /// What came back has had all it was promised.
+    pub(super) fn check_replay(&self, at: usize) -> Result<(), Violation> {
+        let stream = &self.streams[at];
+        let Some(replay) = &stream.replay else { return Ok(()) };
+        for (&topic, replayed) in &replay.topics {
+            ensure!(
+                replayed.is_complete,
+                "{}: {} messages were replayed, and no ReplayComplete came",
+                self.topics[topic].name,
+                replayed.count
+            );
+        }
+        let has_dropped = self.dropped > replay.dropped_before;
+        ensure!(
+            !replay.is_started || !replay.topics.is_empty(),
+            "{:?}: a replay was announced and none came",
+            stream.filters
+        );
+        ensure!(
+            replay.missed < 0
+                || replay.told == replay.missed as u64
+                || (has_dropped && replay.told > replay.missed as u64),
+            "{:?}: {} messages were missed, and gaps told {}",
+            stream.filters,
+            replay.missed,
+            replay.told
+        );
+        Ok(())
+    }
+
+    /// Whether a gap of this reason can be told because a subscription came back.
+    pub(super) fn is_of_coming_back(reason: GapReason) -> bool {
+        matches!(reason, GapReason::LinkLost | GapReason::ReplayWindow)
+    }
+
+    /// A parked queue that overflows and is of policy `disconnect` ends its subscription.
+    pub(super) fn end_overflowed(&mut self, index: usize) {
+        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
+        let stream = &mut self.streams[index];
+        if stream.state == StreamState::Parked
+            && stream.policy == OverflowPolicy::Disconnect
+            && stream.may_have_dropped(now_us, timeout_us)
+        {
+            stream.may_be_gone = true;
+            self.stream_may_end(index);
+        }
+    }
+}
