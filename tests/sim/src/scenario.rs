@@ -46,7 +46,7 @@ const SYSTEM_TOPICS: [&str; 2] = ["$SYS/node/load", "$SYS/node/uptime"];
 /// Subscriptions outlive their connections.
 pub const PARKS: bool = false;
 /// Messages have a time to live.
-pub const EXPIRES: bool = false;
+pub const EXPIRES: bool = true;
 
 /// How large payloads are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -226,7 +226,7 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
         ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
         parked_ttl_us: dice.pick(&[50_000, 3_000_000, 300_000_000]),
-        reaper_interval_us: dice.pick(&[1_000, 50_000, 1_000_000]),
+        reaper_interval_us: dice.pick(&[50_000, 1_000_000]),
         ..Limits::default()
     }
 }

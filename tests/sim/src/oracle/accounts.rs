@@ -108,14 +108,18 @@ impl Oracle {
         if unexplained > 0 {
             low = 0;
         }
-        let accounted =
-            metrics.messages_out + dropped + metrics.dropped_disconnect + metrics.queued_messages;
+        let accounted = metrics.messages_out
+            + dropped
+            + metrics.dropped_disconnect
+            + metrics.ttl_expired
+            + metrics.queued_messages;
         ensure!(
             (low..=high).contains(&accounted),
             "{low} to {high} messages were queued, but delivered ({}), dropped ({dropped}), lost with \
-             their connection ({}) and still queued ({}) make {accounted}",
+             their subscription ({}), expired ({}) and still queued ({}) make {accounted}",
             metrics.messages_out,
             metrics.dropped_disconnect,
+            metrics.ttl_expired,
             metrics.queued_messages
         );
         let open = self.streams.iter().filter(|stream| stream.in_high).count() as u64;

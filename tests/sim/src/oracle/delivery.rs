@@ -49,7 +49,7 @@ impl Oracle {
         );
         ensure!(
             header.flags() == sent.flags().without(MessageFlags::ACK)
-                && header.ttl_ms() == sent.ttl_ms()
+                && u64::from(header.ttl_ms()) * 1_000 == publication.ttl_us
                 && header.key_hash() == sent.key_hash()
                 && header.origin() == 0
                 && header.origin_sequence().0 == number,
@@ -76,7 +76,7 @@ impl Oracle {
         let cursor = &mut stream.cursors[topic];
         cursor.next = number + 1;
         cursor.delivered += 1;
-        stream.history.push(Told::Message { topic, number, publication: index, stride, before });
+        stream.history.push(Told::Message { topic, number, stride, before });
         stream.weigh_history();
         self.delivered += 1;
         Ok(())

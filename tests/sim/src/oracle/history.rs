@@ -14,7 +14,6 @@ pub(super) enum Told {
     Message {
         topic: usize,
         number: u64,
-        publication: u32,
         stride: u64,
         before: Before,
     },

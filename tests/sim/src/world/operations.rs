@@ -412,11 +412,9 @@ impl World<'_> {
         let fate = if is_refused { Fate::Refused } else { Fate::Written };
         let mut publication =
             Publication::new(conversation.number, topic, header, metadata, len, bind, fate);
-        if self.scenario.ttl_ms_max > 0 {
-            let default_ms = self.scenario.limits.default_ttl_ms;
-            let ttl_ms = if ttl_ms == 0 { default_ms } else { ttl_ms };
-            publication.ttl_us = u64::from(ttl_ms) * 1_000;
-        }
+        let default_ms = self.scenario.limits.default_ttl_ms;
+        let ttl_ms = if ttl_ms == 0 { default_ms } else { ttl_ms };
+        publication.ttl_us = u64::from(ttl_ms) * 1_000;
         let previous = match is_refused {
             true => crate::oracle::NONE,
             false => conversation.newest.insert(topic, index).unwrap_or(crate::oracle::NONE),
