@@ -64,6 +64,7 @@ marks! {
     ManyTopicsGap = "policy" "a gap had more topics than entries",
     RefusedPublish = "policy" "a publish was refused",
     RefusedConnection = "policy" "a connection was refused",
+    Expired = "policy" "a message expired in a queue",
     Resumed = "policy" "a client came back for a subscription",
     TakeOver = "fault" "a connection was left standing",
     Offence = "policy" "a client broke the protocol",

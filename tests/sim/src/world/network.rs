@@ -126,7 +126,7 @@ impl World<'_> {
         id: ConnectionId,
         service: &mut impl Service,
     ) -> Result<(), Violation> {
-        let now_us = self.clock.now().mono_us;
+        let told_us = self.told_us;
         let Some(connection) = self.connection(id) else {
             return Err(Violation(format!("Send on {id:?}, which is closed")));
         };
@@ -151,7 +151,7 @@ impl World<'_> {
         ensure!(bytes.len() <= bound, "a send of {} bytes", bytes.len());
         if let Some(connection) = self.connection(id) {
             connection.socket.in_flight = Some(bytes);
-            connection.socket.given_at_us = now_us;
+            connection.socket.given_at_us = told_us;
         }
         Ok(())
     }
@@ -223,11 +223,15 @@ impl World<'_> {
         self.events += 1;
         let now = self.clock.now();
         self.oracle.set_now(now.mono_us);
+        self.told_us = now.mono_us;
         let before = self.gauges.metrics.get();
         service.on_event(now, event);
         let after = self.gauges.metrics.get();
         if after.segments_evacuated > before.segments_evacuated {
             self.coverage.mark(Mark::Evacuation);
+        }
+        if after.ttl_expired > before.ttl_expired {
+            self.coverage.mark(Mark::Expired);
         }
         if after.slow_disconnected > before.slow_disconnected {
             self.doubt_the_slow();
