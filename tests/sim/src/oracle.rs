@@ -99,6 +99,9 @@ pub struct Oracle {
     /// Streams that are parked, among others.
     parked: Vec<usize>,
     parked_ttl_us: u64,
+    /// Messages that were sent and queued once more, and that may have been.
+    requeued: u64,
+    perhaps_requeued: u64,
     /// Messages dropped from all queues, as the shards count them.
     dropped: u64,
 }
@@ -141,6 +144,8 @@ impl Oracle {
             parks: PARKS,
             parked: Vec::new(),
             parked_ttl_us: limits.parked_ttl_us,
+            requeued: 0,
+            perhaps_requeued: 0,
             dropped: 0,
         }
     }
@@ -242,9 +247,6 @@ impl Oracle {
         for at in 0..self.topics[topic].streams.len() {
             let stream = self.topics[topic].streams[at];
             self.streams[stream].expect_message(stride, is_own, self.now_us, self.block_timeout_us);
-            if !self.parked.is_empty() {
-                self.end_overflowed(stream);
-            }
         }
     }
 

@@ -113,6 +113,8 @@ impl Oracle {
             + metrics.dropped_disconnect
             + metrics.ttl_expired
             + metrics.queued_messages;
+        // What was sent again was in a queue twice.
+        let (low, high) = (low + self.requeued, high + self.requeued + self.perhaps_requeued);
         ensure!(
             (low..=high).contains(&accounted),
             "{low} to {high} messages were queued, but delivered ({}), dropped ({dropped}), lost with \

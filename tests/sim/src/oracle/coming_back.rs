@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use nexusd_wire::control::{self, ErrorCode, GapMode, GapReason, OverflowPolicy};
+use nexusd_wire::control::{self, ErrorCode, GapMode, GapReason};
 
 use super::history::Told;
 use super::stream::Cursor;
@@ -53,6 +53,8 @@ pub(super) struct Replay {
     again: VecDeque<Told>,
     /// Newest number in `again` of each topic.
     again_newest: BTreeMap<usize, u64>,
+    /// Entries of unread gaps that stood among messages told as lost: topic, last and count.
+    told_again: Vec<(usize, u64, u64)>,
     /// A message behind all of `again` has come.
     is_past_again: bool,
     /// Messages of a topic come in its order, and nothing is said of several topics.
@@ -84,6 +86,7 @@ impl Replay {
             topics: BTreeMap::new(),
             again: VecDeque::new(),
             again_newest: BTreeMap::new(),
+            told_again: Vec::new(),
             is_past_again: false,
             is_unordered: true,
             has_begun: false,
@@ -97,6 +100,8 @@ impl Oracle {
     /// The stream's connection is gone, or its client asked for a pause; it was parked between
     /// `since_us` and now. `may_be_gone`: or perhaps ended.
     pub fn stream_parked(&mut self, index: usize, since_us: u64, may_be_gone: bool) {
+        // One that was never confirmed may not have been parked, but ended.
+        let may_be_gone = may_be_gone || self.streams[index].subscription.is_none();
         if may_be_gone {
             self.stream_may_end(index);
         }
@@ -183,9 +188,17 @@ impl Oracle {
         self.streams.iter().any(|stream| stream.state == StreamState::Parked && stream.in_high)
     }
 
+    /// A client will go on behind so many messages, and have no more than them.
+    pub fn client_forgets(&mut self, index: usize, count: u64) {
+        self.streams[index].had = count;
+    }
+
     /// The shard was fed a Resume.
     pub fn resume_fed(&mut self, resuming: &Resuming) {
         self.step += 1;
+        if resuming.is_wrong {
+            return;
+        }
         let stream = &mut self.streams[resuming.stream];
         stream.is_being_resumed = true;
         stream.resume_fed_at = self.step;
@@ -209,6 +222,7 @@ impl Oracle {
     pub fn resume_given_up(&mut self, index: usize) {
         let stream = &mut self.streams[index];
         stream.is_being_resumed = false;
+        self.perhaps_requeued += stream.history.sent() - stream.had;
         // Whether the stream has changed hands is not known; with its connection it is parked again.
         if stream.state == StreamState::Parked {
             stream.parked_between_us.1 = self.now_us;
@@ -276,7 +290,7 @@ impl Oracle {
         stream.is_being_resumed = false;
         stream.may_be_gone = false;
         let (again, again_newest) = stream.take_back(count);
-        stream.had = count;
+        self.requeued += again.iter().filter(|told| told.is_message()).count() as u64;
         stream.replay = Some(Box::new(Replay {
             settled_at: stream.resume_settled_at,
             missed: info.missed_count(),
@@ -410,20 +424,37 @@ impl Oracle {
              fit its queue"
         );
         let on_the_way: u64 = replay.again.iter().map(Told::messages).sum();
+        let messages = replay.again.iter().filter(|told| told.is_message()).count() as u64;
         ensure!(
             missed == on_the_way
+                || missed == messages
                 || (missed < on_the_way && (stream.is_counted || replay.is_taken_over)),
             "{missed} messages were told as lost with the connection; {on_the_way} were on their way"
         );
+        // What unread gaps had told is lost with them, or told once more.
+        let with_gaps = missed == on_the_way;
         let mut loss = LinkLoss::default();
         let mut left = missed;
         while left > 0
             && let Some(told) = stream.replay.as_mut().and_then(|replay| replay.again.pop_front())
         {
-            left = left.saturating_sub(told.messages());
-            stream.lose(&told, &mut loss);
+            if with_gaps || told.is_message() {
+                left = left.saturating_sub(told.messages());
+                self.requeued -= u64::from(told.is_message());
+                stream.lose(&told, &mut loss);
+            } else if let (Told::Gap { lost, .. }, Some(replay)) = (told, &mut stream.replay) {
+                replay.told_again.extend(lost);
+            }
         }
         Ok(loss)
+    }
+
+    /// Whether a gap's entry tells once more what an unread one had told, of messages that those told
+    /// as lost with the connection have passed.
+    pub(super) fn is_told_again(&mut self, at: usize, topic: usize, last: u64, lost: u64) -> bool {
+        let Some(replay) = &mut self.streams[at].replay else { return false };
+        let found = replay.told_again.iter().position(|&entry| entry == (topic, last, lost));
+        found.map(|found| replay.told_again.swap_remove(found)).is_some()
     }
 
     /// What came back has had all it was promised.
@@ -438,6 +469,12 @@ impl Oracle {
                 replayed.count
             );
         }
+        ensure!(
+            replay.told_again.is_empty(),
+            "{:?}: of what was lost before, {:?} was not told again",
+            stream.filters,
+            replay.told_again
+        );
         let has_dropped = self.dropped > replay.dropped_before;
         ensure!(
             !replay.is_started || !replay.topics.is_empty(),
@@ -459,18 +496,5 @@ impl Oracle {
     /// Whether a gap of this reason can be told because a subscription came back.
     pub(super) fn is_of_coming_back(reason: GapReason) -> bool {
         matches!(reason, GapReason::LinkLost | GapReason::ReplayWindow)
-    }
-
-    /// A parked queue that overflows and is of policy `disconnect` ends its subscription.
-    pub(super) fn end_overflowed(&mut self, index: usize) {
-        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
-        let stream = &mut self.streams[index];
-        if stream.state == StreamState::Parked
-            && stream.policy == OverflowPolicy::Disconnect
-            && stream.may_have_dropped(now_us, timeout_us)
-        {
-            stream.may_be_gone = true;
-            self.stream_may_end(index);
-        }
     }
 }

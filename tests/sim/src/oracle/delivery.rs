@@ -238,7 +238,9 @@ impl Oracle {
             stream.state
         );
         ensure!(
-            gap.reason() != GapReason::SlowConsumer || stream.policy != OverflowPolicy::Disconnect,
+            gap.reason() != GapReason::SlowConsumer
+                || stream.policy != OverflowPolicy::Disconnect
+                || stream.was_parked,
             "a gap of {} in a queue that is never cut",
             gap.missed()
         );
@@ -276,6 +278,10 @@ impl Oracle {
                     entry.topic()
                 )));
             };
+            if last >= first && self.is_told_again(at, topic, last, last - first + 1) {
+                told += last - first + 1;
+                continue;
+            }
             let before = self.streams[at].cursors[topic];
             self.pass_over(at, topic, first)?;
             let name = &self.topics[topic].name;

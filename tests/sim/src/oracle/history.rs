@@ -29,6 +29,10 @@ pub(super) enum Told {
 }
 
 impl Told {
+    pub(super) fn is_message(&self) -> bool {
+        matches!(self, Self::Message { .. })
+    }
+
     /// Messages that it stands for.
     pub(super) fn messages(&self) -> u64 {
         match self {

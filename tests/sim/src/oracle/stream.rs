@@ -181,6 +181,7 @@ impl Stream {
         self.waiting_messages += 1;
         self.waiting_bytes += stride;
         self.had_own |= is_own;
+        self.weigh_history();
         if self.waiting_messages <= self.queue_messages && self.waiting_bytes <= self.queue_bytes {
             return;
         }

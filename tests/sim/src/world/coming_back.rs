@@ -86,6 +86,9 @@ impl World<'_> {
 
     fn write_resume(&mut self, slot: usize, stream: usize, count: u64, is_wrong: bool) {
         let Some(id) = self.oracle.stream(stream).subscription else { return };
+        if !is_wrong {
+            self.oracle.client_forgets(stream, count);
+        }
         let modes = [GapMode::None, GapMode::None, GapMode::RetainedOnly, GapMode::ReplayBuffer];
         let mode = self.dice.pick(&modes);
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
