@@ -497,7 +497,7 @@ impl Conversation {
 
     /// The connection is gone, and one of its streams parked or ended.
     fn leave(&self, stream: usize, oracle: &mut Oracle) {
-        if !oracle.parks() {
+        if !oracle.parks() || self.stage == Stage::Draining {
             return oracle.stream_ended(stream);
         }
         let ends = |sent: &Sent| match *sent {

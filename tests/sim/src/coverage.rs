@@ -178,7 +178,7 @@ impl Coverage {
             rows.push(("policy", format!("{name}: subscribed"), self.subscribed[at]));
             rows.push(("policy", format!("{name}: overflowed"), self.overflowed[at]));
         }
-        for reason in [GapReason::SlowConsumer, GapReason::Memory] {
+        for reason in [GapReason::SlowConsumer, GapReason::LinkLost, GapReason::Memory] {
             let name = reason.variant_name().unwrap_or("?").to_owned();
             rows.push(("gap", name, self.gaps[usize::from(reason.0)]));
         }
@@ -249,7 +249,7 @@ const KINDS_TO_DAEMON: [FrameKind; 19] = [
     FrameKind::Deliver,
 ];
 
-const KINDS_TO_CLIENT: [FrameKind; 16] = [
+const KINDS_TO_CLIENT: [FrameKind; 17] = [
     FrameKind::Welcome,
     FrameKind::Ping,
     FrameKind::Pong,
@@ -265,11 +265,12 @@ const KINDS_TO_CLIENT: [FrameKind; 16] = [
     FrameKind::UnsubscribeResult,
     FrameKind::Deliver,
     FrameKind::Gap,
+    FrameKind::ReplayComplete,
     FrameKind::Heartbeat,
 ];
 
 /// Every code this version of the daemon sends; Internal is for what cannot happen.
-const ERRORS: [ErrorCode; 11] = [
+const ERRORS: [ErrorCode; 12] = [
     ErrorCode::Malformed,
     ErrorCode::Protocol,
     ErrorCode::VersionMismatch,
@@ -281,4 +282,5 @@ const ERRORS: [ErrorCode; 11] = [
     ErrorCode::Timeout,
     ErrorCode::Draining,
     ErrorCode::NotBound,
+    ErrorCode::NotFound,
 ];

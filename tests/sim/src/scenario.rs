@@ -44,7 +44,7 @@ const FILTERS: [&str; 16] = [
 const SYSTEM_TOPICS: [&str; 2] = ["$SYS/node/load", "$SYS/node/uptime"];
 
 /// Subscriptions outlive their connections.
-pub const PARKS: bool = false;
+pub const PARKS: bool = true;
 /// Messages have a time to live.
 pub const EXPIRES: bool = true;
 

@@ -154,7 +154,7 @@ impl Oracle {
     /// Whether the stream may be gone by now.
     pub fn may_be_gone(&self, index: usize) -> bool {
         let stream = &self.streams[index];
-        stream.may_be_gone || stream.state == StreamState::Ended
+        stream.may_be_gone || stream.is_doubtful || stream.state == StreamState::Ended
     }
 
     /// Parked streams whose time is over end.
@@ -210,6 +210,10 @@ impl Oracle {
     pub fn resume_settled(&mut self, index: usize) {
         self.step += 1;
         let stream = &mut self.streams[index];
+        if stream.is_being_resumed && stream.state != StreamState::Parked {
+            // It waits until the old connection is gone.
+            return;
+        }
         stream.resume_settled_at = self.step;
         if let Some(replay) = &mut stream.replay
             && replay.fed_at == stream.resume_fed_at
@@ -240,7 +244,8 @@ impl Oracle {
         match code {
             ErrorCode::NotFound => ensure!(
                 !is_at_home || self.may_be_gone(resuming.stream),
-                "{:?} is {:?} and was not found",
+                "stream {} {:?} is {:?} and was not found",
+                resuming.stream,
                 stream.filters,
                 stream.state
             ),

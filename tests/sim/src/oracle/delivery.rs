@@ -268,7 +268,7 @@ impl Oracle {
         let LinkLoss { mut places, lost: mut losses, .. } = loss;
         let mut told = gap.rest();
         let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
-        let mut count = 0;
+        let (mut count, mut lost_bytes) = (0, 0);
         for entry in entries {
             count += 1;
             let (first, last) = (entry.first(), entry.last());
@@ -314,6 +314,7 @@ impl Oracle {
                 let publication = self.publications.get(known as usize);
                 let stride =
                     publication.map_or(0, |publication| publication.header.stride() as u64);
+                lost_bytes += stride;
                 stream.message_gone(stride, now_us, timeout_us);
             }
         }
@@ -338,8 +339,8 @@ impl Oracle {
         let unattributed = if is_of_link { loss.unattributed } else { gap.rest() };
         stream.unattributed += unattributed;
         stream.unattributed_left += unattributed;
-        let (missed, lost) = (gap.missed(), losses);
-        stream.history.push(Told::Gap { places, lost, missed, unattributed, left_before });
+        let (missed, lost, bytes) = (gap.missed(), losses, lost_bytes);
+        stream.history.push(Told::Gap { places, lost, bytes, missed, unattributed, left_before });
         if gap.reason() != GapReason::LinkLost {
             self.missed += gap.missed();
         }
@@ -377,7 +378,14 @@ impl Oracle {
         ensure!(
             (low..=high).contains(&(delivered + dropped)) && blocked <= delivered,
             "{name}: publication {index} was acked for {delivered} delivered, {dropped} dropped, \
-             {blocked} blocked; {low} to {high} subscriptions matched"
+             {blocked} blocked; {low} to {high} subscriptions matched: {} {:?} {} {} {:?}",
+            self.topics[publication.topic].matching_low, publication.fate, publication.fed_turn, self.turn,
+            self.streams
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.in_low && s.wants(publication.topic))
+                .map(|(i, s)| (i, s.state, s.conversation))
+                .collect::<Vec<_>>()
         );
         self.learn_number(index, entry.sequence(), None)
     }

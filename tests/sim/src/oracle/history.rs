@@ -22,6 +22,8 @@ pub(super) enum Told {
         places: Vec<(usize, Cursor)>,
         /// Topic, newest number and count of what was lost.
         lost: Vec<(usize, u64, u64)>,
+        /// Bytes of what was lost, as far as they are known.
+        bytes: u64,
         missed: u64,
         unattributed: u64,
         left_before: u64,

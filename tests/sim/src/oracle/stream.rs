@@ -279,7 +279,9 @@ impl Stream {
                     self.waiting_messages += 1;
                     self.waiting_bytes += stride;
                 }
-                Told::Gap { places, unattributed, left_before, .. } => {
+                Told::Gap { places, lost, bytes, unattributed, left_before, .. } => {
+                    self.waiting_messages += lost.iter().map(|(.., count)| count).sum::<u64>();
+                    self.waiting_bytes += bytes;
                     for (topic, cursor) in places.iter().rev() {
                         self.cursors[*topic] = *cursor;
                     }

@@ -234,18 +234,26 @@ impl World<'_> {
             self.coverage.mark(Mark::Expired);
         }
         if after.slow_disconnected > before.slow_disconnected {
-            self.doubt_the_slow();
+            self.doubt_the_slow()?;
         }
         self.oracle.on_gauges(&self.gauges)
     }
 
     /// A queue of policy `disconnect` overflowed: its connection is not heard any more.
-    fn doubt_the_slow(&mut self) {
+    fn doubt_the_slow(&mut self) -> Result<(), Violation> {
+        let mut candidates = 0;
         for connection in self.slots.iter_mut().flatten() {
             if self.oracle.may_be_disconnected(&connection.conversation.streams) {
                 connection.conversation.doubt(true, &mut self.oracle);
+                trace!(
+                    self.trace,
+                    "  {} may be ended for being slow", connection.conversation.number
+                );
+                candidates += 1;
             }
         }
+        ensure!(candidates > 0, "a connection was ended though no queue of it was full");
+        Ok(())
     }
 
     /// The shard learns of a new connection.

@@ -1,7 +1,7 @@
 //! What clients do wrong, and the Error each of it must be answered with.
 
 use flatbuffers::FlatBufferBuilder;
-use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role as HelloRole};
+use nexusd_wire::control::{self, ErrorCode, GapMode, OverflowPolicy, Role as HelloRole};
 use nexusd_wire::{
     FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, NodeId, PROTOCOL_MAJOR, Sequence,
     SubscribeRequest, SubscriptionId, TopicId, aligned,
@@ -112,8 +112,10 @@ impl World<'_> {
                 (ErrorCode::Unsupported, request, false)
             }
             7 => {
-                encoder.unsubscribe(&mut bytes, request, SubscriptionId(1), true);
-                (ErrorCode::Unsupported, request, false)
+                let modes = [GapMode::None, GapMode::RetainedOnly, GapMode::ReplayBuffer];
+                let (id, mode) = (SubscriptionId(1), self.dice.pick(&modes));
+                encoder.resume(&mut bytes, request, id, self.dice.below(3) as u64, mode);
+                (ErrorCode::NotFound, request, false)
             }
             // Where binds may be refused for want of room, their messages are refused silently.
             8 if self.scenario.limits.topics > self.scenario.topics.len() => {
@@ -131,8 +133,6 @@ impl World<'_> {
             }
             _ => {
                 let kind = self.dice.pick(&[
-                    FrameKind::Resume,
-                    FrameKind::StreamAck,
                     FrameKind::Ack,
                     FrameKind::Nack,
                     FrameKind::Request,
@@ -244,8 +244,13 @@ fn fatal(dice: &mut Dice, encoder: &mut FrameEncoder, bound: usize, payload_byte
         }
         6 => {
             // A body whose offsets point anywhere.
-            let kind =
-                dice.pick(&[FrameKind::Subscribe, FrameKind::TopicBind, FrameKind::Unsubscribe]);
+            let kind = dice.pick(&[
+                FrameKind::Subscribe,
+                FrameKind::TopicBind,
+                FrameKind::Unsubscribe,
+                FrameKind::Resume,
+                FrameKind::StreamAck,
+            ]);
             FrameEncoder::bare(&mut bytes, &Header::new(kind, 0, 40));
             bytes.extend((0..40).map(|_| 0xF0 | dice.below(16) as u8));
             Offence::fatal(ErrorCode::Malformed, bytes)
