@@ -5,11 +5,16 @@
 //! that a Resume goes on without a loss. Any other one only counts. What is kept here counts against
 //! the queue's limits and is the first to go.
 //!
+//! Losses that were told stay too, at their place, until the client has had a message behind them: a
+//! Gap may have been lost with its connection.
+//!
 //! Invariants: `messages` and `bytes` are the sums over the extents; every extent holds one reference
 //! to its segment; the extents end with message number `sent`.
 
 use std::collections::VecDeque;
 
+use crate::gap::Gap;
+use crate::limits::GAPS_KEPT_MAX;
 use crate::log::{Extent, Log, SegmentId};
 use crate::plant::{Plant, is_planted};
 
@@ -21,12 +26,30 @@ pub(crate) struct CountedStream {
     unacknowledged: VecDeque<Extent>,
     messages: u64,
     bytes: u64,
+    /// Losses that were told, each behind so many messages of the subscription.
+    gaps: VecDeque<(u64, Box<Gap>)>,
+}
+
+/// What a client has not had, in order.
+#[derive(Debug)]
+pub(crate) enum Missing {
+    /// Messages, with one reference to their segment.
+    Extent(Extent),
+    /// A loss.
+    Gap(Box<Gap>),
 }
 
 impl CountedStream {
     /// A stream that keeps what is not acknowledged, or only counts.
     pub(crate) fn new(keeps: bool) -> Self {
-        Self { keeps, sent: 0, unacknowledged: VecDeque::new(), messages: 0, bytes: 0 }
+        Self {
+            keeps,
+            sent: 0,
+            unacknowledged: VecDeque::new(),
+            messages: 0,
+            bytes: 0,
+            gaps: VecDeque::new(),
+        }
     }
 
     /// Messages sent since the subscription began.
@@ -77,9 +100,24 @@ impl CountedStream {
         }
     }
 
+    /// This loss is on the wire, in whole or in part.
+    pub(crate) fn note_gap(&mut self, gap: Box<Gap>) {
+        self.gaps.push_back((self.sent, gap));
+        if self.gaps.len() > GAPS_KEPT_MAX
+            && let Some((_, mut oldest)) = self.gaps.pop_front()
+            && let Some((_, next)) = self.gaps.front_mut()
+        {
+            oldest.absorb(next);
+            *next = oldest;
+        }
+    }
+
     /// The client has had so many messages since the subscription began. What cannot be is passed over.
     pub(crate) fn acknowledge(&mut self, received: u64, log: &mut Log) {
         if received <= self.sent {
+            while self.gaps.front().is_some_and(|(behind, _)| *behind < received) {
+                self.gaps.pop_front();
+            }
             let had = self.messages.saturating_sub(self.sent - received);
             self.forget(had, 0, log);
         }
@@ -123,14 +161,33 @@ impl CountedStream {
         }
     }
 
-    /// The client comes back and has had so many messages: the ones that it has not had and that are
-    /// kept, with their references, and how many are not.
-    pub(crate) fn resume(&mut self, received: u64, log: &mut Log) -> (VecDeque<Extent>, u64) {
-        let received = received + u64::from(is_planted(Plant::ResumeOffByOne));
-        self.acknowledge(received, log);
-        let missing = self.sent.saturating_sub(received) - self.messages;
+    /// The client comes back and has had so many messages: what it has not had and is kept, and how many
+    /// messages are not.
+    pub(crate) fn resume(&mut self, received: u64, log: &mut Log) -> (Vec<Missing>, u64) {
+        let is_late = is_planted(Plant::ResumeOffByOne) && received < self.sent;
+        self.acknowledge(received + u64::from(is_late), log);
+        let mut at = self.sent - self.messages;
+        let lost = at.saturating_sub(received);
+        let mut missing = Vec::new();
+        let mut gaps = std::mem::take(&mut self.gaps).into_iter().peekable();
+        for mut extent in self.unacknowledged.drain(..) {
+            while let Some((behind, gap)) =
+                gaps.next_if(|(behind, _)| *behind < at + u64::from(extent.messages))
+            {
+                let before = log.split_off_front(&mut extent, behind.saturating_sub(at));
+                if before.messages > 0 {
+                    log.retain(before.segment, 1);
+                    at += u64::from(before.messages);
+                    missing.push(Missing::Extent(before));
+                }
+                missing.push(Missing::Gap(gap));
+            }
+            at += u64::from(extent.messages);
+            missing.push(Missing::Extent(extent));
+        }
+        missing.extend(gaps.map(|(_, gap)| Missing::Gap(gap)));
         (self.sent, self.messages, self.bytes) = (received, 0, 0);
-        (std::mem::take(&mut self.unacknowledged), missing)
+        (missing, lost)
     }
 
     /// Gives up everything.
@@ -139,6 +196,7 @@ impl CountedStream {
             log.release(extent.segment);
         }
         (self.messages, self.bytes) = (0, 0);
+        self.gaps.clear();
     }
 
     /// Checks what must hold between events. For tests and the simulator.

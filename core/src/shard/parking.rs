@@ -16,6 +16,7 @@ use super::event::{ConnectionId, Now};
 use super::publish::{Plane, is_open};
 use super::violation::Violation;
 use super::{Shard, open_connection};
+use crate::counted_stream::Missing;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{PARKED_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
@@ -155,6 +156,9 @@ impl Shard {
 
     /// Takes all confirmed subscriptions off a connection that does not answer.
     pub(super) fn leave_all(&mut self, id: ConnectionId) {
+        if self.config.limits.parked_ttl_us == 0 {
+            return;
+        }
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         let queues = &self.plane.queues;
         let held = connection.session.subscriptions.iter().map(|(_, queue)| *queue);
@@ -268,7 +272,7 @@ impl Plane {
         queue.connection = comeback.connection;
         // From now on its binds are unknown to all topics.
         queue.created_at = self.index.renew();
-        let (unacknowledged, missing) = queue.stream.resume(comeback.received, &mut self.log);
+        let (unread, missing) = queue.stream.resume(comeback.received, &mut self.log);
         let mut catch_up = CatchUp::default();
         let mut earliest = Expiry::NEVER;
         if missing > 0 {
@@ -277,11 +281,16 @@ impl Plane {
             catch_up.items.push_back(Item::Gap(Box::new(gap)));
         }
         let (messages, bytes) = (queue.messages, queue.bytes);
-        for extent in unacknowledged {
-            queue.messages += u64::from(extent.messages);
-            queue.bytes += u64::from(extent.len);
-            earliest = earliest.min(extent.expiry);
-            catch_up.add_extent(extent, &self.log);
+        for unread in unread {
+            match unread {
+                Missing::Gap(gap) => catch_up.add_gap(gap),
+                Missing::Extent(extent) => {
+                    queue.messages += u64::from(extent.messages);
+                    queue.bytes += u64::from(extent.len);
+                    earliest = earliest.min(extent.expiry);
+                    catch_up.add_extent(extent, &self.log);
+                }
+            }
         }
         self.metrics.queued_messages += queue.messages - messages;
         self.metrics.queued_bytes += queue.bytes - bytes;
