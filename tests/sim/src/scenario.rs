@@ -225,12 +225,8 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
             OverflowPolicy::Disconnect,
         ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
-<<<<<<< HEAD
         parked_ttl_us: dice.pick(&[50_000, 3_000_000, 300_000_000]),
         reaper_interval_us: dice.pick(&[50_000, 1_000_000]),
-=======
-        parked_ttl_us: 0,
->>>>>>> main
         ..Limits::default()
     }
 }
