@@ -391,7 +391,8 @@ impl Conversation {
                 oracle.unsubscribe_fed(stream);
                 self.unsubscribes_due.push_back(sent);
             }
-            Sent::Pause(_) => {
+            Sent::Pause(stream) => {
+                oracle.may_be_away(stream);
                 self.paused_since_us = self.paused_since_us.min(oracle.now_us());
                 self.unsubscribes_due.push_back(sent);
             }
@@ -426,6 +427,14 @@ impl Conversation {
     fn streams_may_end(&self, oracle: &mut Oracle) {
         for stream in self.own_streams(oracle) {
             oracle.stream_may_end(stream);
+        }
+        self.resumed_may_be_gone(oracle);
+    }
+
+    /// Streams that were asked for here may have come, and end with the others.
+    fn resumed_may_be_gone(&self, oracle: &mut Oracle) {
+        for resuming in self.resumes_due.iter().filter(|resuming| !resuming.is_wrong) {
+            oracle.stream_may_be_gone(resuming.stream);
         }
     }
 
@@ -467,6 +476,10 @@ impl Conversation {
                 oracle.stream_doubted(stream);
             }
         }
+        self.own_streams(oracle).into_iter().for_each(|stream| oracle.may_be_away(stream));
+        if ends {
+            self.resumed_may_be_gone(oracle);
+        }
         if std::mem::replace(&mut self.is_doubtful, true) {
             return;
         }
@@ -477,6 +490,9 @@ impl Conversation {
     pub fn ended(&mut self, oracle: &mut Oracle) {
         for stream in self.own_streams(oracle) {
             self.leave(stream, oracle);
+        }
+        if self.may_have_ended_streams(oracle) {
+            self.resumed_may_be_gone(oracle);
         }
         for resuming in std::mem::take(&mut self.resumes_due) {
             oracle.resume_given_up(resuming.stream);
@@ -493,6 +509,13 @@ impl Conversation {
                 }
             }
         }
+    }
+
+    /// The connection is gone, and its streams with it for all that is known.
+    fn may_have_ended_streams(&self, oracle: &mut Oracle) -> bool {
+        self.doom.is_some()
+            || matches!(self.stage, Stage::Doomed | Stage::Leaving | Stage::Draining)
+            || (self.is_doubtful && oracle.may_be_disconnected(&self.streams))
     }
 
     /// The connection is gone, and one of its streams parked or ended.

@@ -267,7 +267,6 @@ impl Oracle {
         let topic = &mut self.topics[publication.topic];
         topic.settled += 1;
         let (low, high) = publication.matching;
-        if std::env::var("DBG").is_ok_and(|d| d == index.to_string()) { eprintln!("settled {index} turn {} fed {} matching {:?} low {} {:?}", self.turn, publication.fed_turn, publication.matching, topic.matching_low, self.streams.iter().enumerate().filter(|(_,s)| s.in_low).map(|(i,_)| i).collect::<Vec<_>>()); }
         publication.matching = match self.turn - publication.fed_turn {
             0 | 1 => (low.min(topic.matching_low), high.max(topic.matching_high)),
             // It waited, and anything may have come and gone meanwhile.

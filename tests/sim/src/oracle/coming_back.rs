@@ -55,6 +55,8 @@ pub(super) struct Replay {
     again_newest: BTreeMap<usize, u64>,
     /// Entries of unread gaps that stood among messages told as lost: topic, last and count.
     told_again: Vec<(usize, u64, u64)>,
+    /// Earlier losses with a connection that stood among them: their counts.
+    links_again: Vec<u64>,
     /// A message behind all of `again` has come.
     is_past_again: bool,
     /// Messages of a topic come in its order, and nothing is said of several topics.
@@ -87,6 +89,7 @@ impl Replay {
             again: VecDeque::new(),
             again_newest: BTreeMap::new(),
             told_again: Vec::new(),
+            links_again: Vec::new(),
             is_past_again: false,
             is_unordered: true,
             has_begun: false,
@@ -151,6 +154,12 @@ impl Oracle {
         }
     }
 
+    /// A stream that is parked, for all that is known, may have gone on and ended.
+    pub fn stream_may_be_gone(&mut self, index: usize) {
+        self.stream_may_end(index);
+        self.streams[index].may_be_gone = true;
+    }
+
     /// Whether the stream may be gone by now.
     pub fn may_be_gone(&self, index: usize) -> bool {
         let stream = &self.streams[index];
@@ -188,6 +197,11 @@ impl Oracle {
         self.streams.iter().any(|stream| stream.state == StreamState::Parked && stream.in_high)
     }
 
+    /// From now on the stream may be without its client.
+    pub fn may_be_away(&mut self, index: usize) {
+        self.streams[index].was_parked = true;
+    }
+
     /// A client will go on behind so many messages, and have no more than them.
     pub fn client_forgets(&mut self, index: usize, count: u64) {
         self.streams[index].had = count;
@@ -199,6 +213,7 @@ impl Oracle {
         if resuming.is_wrong {
             return;
         }
+        self.may_be_away(resuming.stream);
         let stream = &mut self.streams[resuming.stream];
         stream.is_being_resumed = true;
         stream.resume_fed_at = self.step;
@@ -296,6 +311,8 @@ impl Oracle {
         stream.may_be_gone = false;
         let (again, again_newest) = stream.take_back(count);
         self.requeued += again.iter().filter(|told| told.is_message()).count() as u64;
+        let gaps = again.iter().filter(|told| !told.is_message() && !told.is_link_loss());
+        self.missed -= gaps.map(Told::messages).sum::<u64>();
         stream.replay = Some(Box::new(Replay {
             settled_at: stream.resume_settled_at,
             missed: info.missed_count(),
@@ -419,6 +436,10 @@ impl Oracle {
         let Some(replay) = &mut stream.replay else {
             return Err(Violation("messages lost with a connection, but nobody came back".into()));
         };
+        if let Some(at) = replay.links_again.iter().position(|again| *again == missed) {
+            replay.links_again.swap_remove(at);
+            return Ok(LinkLoss::default());
+        }
         ensure!(
             !replay.has_begun,
             "messages lost with a connection are told behind those that came later"
@@ -443,23 +464,34 @@ impl Oracle {
         while left > 0
             && let Some(told) = stream.replay.as_mut().and_then(|replay| replay.again.pop_front())
         {
-            if with_gaps || told.is_message() {
+            let comes_again = !with_gaps && !told.is_message();
+            stream.lose(&told, comes_again, &mut loss);
+            if !comes_again {
                 left = left.saturating_sub(told.messages());
                 self.requeued -= u64::from(told.is_message());
-                stream.lose(&told, &mut loss);
-            } else if let (Told::Gap { lost, .. }, Some(replay)) = (told, &mut stream.replay) {
-                replay.told_again.extend(lost);
+                continue;
+            }
+            let Some(replay) = &mut stream.replay else { continue };
+            match told {
+                told if told.is_link_loss() => replay.links_again.push(told.messages()),
+                Told::Gap { lost, .. } => replay.told_again.extend(lost),
+                Told::Message { .. } => {}
             }
         }
         Ok(loss)
     }
 
-    /// Whether a gap's entry tells once more what an unread one had told, of messages that those told
-    /// as lost with the connection have passed.
-    pub(super) fn is_told_again(&mut self, at: usize, topic: usize, last: u64, lost: u64) -> bool {
-        let Some(replay) = &mut self.streams[at].replay else { return false };
-        let found = replay.told_again.iter().position(|&entry| entry == (topic, last, lost));
-        found.map(|found| replay.told_again.swap_remove(found)).is_some()
+    /// Where a gap's entry that begins at `first` goes on behind what it tells once more: losses that
+    /// an unread gap had told, of messages that those told as lost with the connection have passed.
+    pub(super) fn behind_told_again(&mut self, at: usize, topic: usize, mut first: u64) -> u64 {
+        let Some(replay) = &mut self.streams[at].replay else { return first };
+        let begins = |first| {
+            move |&(of, last, lost): &(usize, u64, u64)| of == topic && last + 1 == first + lost
+        };
+        while let Some(found) = replay.told_again.iter().position(begins(first)) {
+            first = replay.told_again.swap_remove(found).1 + 1;
+        }
+        first
     }
 
     /// What came back has had all it was promised.
@@ -475,10 +507,11 @@ impl Oracle {
             );
         }
         ensure!(
-            replay.told_again.is_empty(),
-            "{:?}: of what was lost before, {:?} was not told again",
+            replay.told_again.is_empty() && replay.links_again.is_empty(),
+            "{:?}: of what was lost before, {:?} and {:?} were not told again",
             stream.filters,
-            replay.told_again
+            replay.told_again,
+            replay.links_again
         );
         let has_dropped = self.dropped > replay.dropped_before;
         ensure!(

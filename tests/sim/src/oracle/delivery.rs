@@ -271,15 +271,17 @@ impl Oracle {
         let (mut count, mut lost_bytes) = (0, 0);
         for entry in entries {
             count += 1;
-            let (first, last) = (entry.first(), entry.last());
+            let (mut first, last) = (entry.first(), entry.last());
             let Some(topic) = topic_of(entry.topic()) else {
                 return Err(Violation(format!(
                     "a gap names topic id {}, which is not bound",
                     entry.topic()
                 )));
             };
-            if last >= first && self.is_told_again(at, topic, last, last - first + 1) {
-                told += last - first + 1;
+            ensure!(first > 0 && first <= last, "a gap from {first} to {last}");
+            told += last - first + 1;
+            first = self.behind_told_again(at, topic, first);
+            if first > last {
                 continue;
             }
             let before = self.streams[at].cursors[topic];
@@ -288,7 +290,6 @@ impl Oracle {
             let stream = &mut self.streams[at];
             let cursor = &mut stream.cursors[topic];
             ensure!(cursor.matches, "a gap in {name}, which the subscription does not want");
-            ensure!(first > 0 && first <= last, "a gap in {name} from {first} to {last}");
             if cursor.next == 0 {
                 ensure!(
                     first > cursor.numbers_before,
@@ -303,7 +304,6 @@ impl Oracle {
                 );
             }
             let lost = last - first + 1;
-            told += lost;
             cursor.next = last + 1;
             cursor.missed += lost;
             places.push((topic, before));
@@ -340,7 +340,15 @@ impl Oracle {
         stream.unattributed += unattributed;
         stream.unattributed_left += unattributed;
         let (missed, lost, bytes) = (gap.missed(), losses, lost_bytes);
-        stream.history.push(Told::Gap { places, lost, bytes, missed, unattributed, left_before });
+        stream.history.push(Told::Gap {
+            places,
+            lost,
+            bytes,
+            missed,
+            unattributed,
+            left_before,
+            is_of_link,
+        });
         if gap.reason() != GapReason::LinkLost {
             self.missed += gap.missed();
         }
@@ -379,7 +387,10 @@ impl Oracle {
             (low..=high).contains(&(delivered + dropped)) && blocked <= delivered,
             "{name}: publication {index} was acked for {delivered} delivered, {dropped} dropped, \
              {blocked} blocked; {low} to {high} subscriptions matched: {} {:?} {} {} {:?}",
-            self.topics[publication.topic].matching_low, publication.fate, publication.fed_turn, self.turn,
+            self.topics[publication.topic].matching_low,
+            publication.fate,
+            publication.fed_turn,
+            self.turn,
             self.streams
                 .iter()
                 .enumerate()

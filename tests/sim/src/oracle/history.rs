@@ -27,12 +27,18 @@ pub(super) enum Told {
         missed: u64,
         unattributed: u64,
         left_before: u64,
+        is_of_link: bool,
     },
 }
 
 impl Told {
     pub(super) fn is_message(&self) -> bool {
         matches!(self, Self::Message { .. })
+    }
+
+    /// Whether it tells messages that were lost with a connection.
+    pub(super) fn is_link_loss(&self) -> bool {
+        matches!(self, Self::Gap { is_of_link: true, .. })
     }
 
     /// Messages that it stands for.

@@ -294,8 +294,8 @@ impl Stream {
         (again, newest)
     }
 
-    /// What was on its way is lost.
-    pub(super) fn lose(&mut self, told: &Told, loss: &mut LinkLoss) {
+    /// What was on its way is lost. `comes_again`: a gap that will be told once more.
+    pub(super) fn lose(&mut self, told: &Told, comes_again: bool, loss: &mut LinkLoss) {
         let mut lose = |topic: usize, last: u64, missed: u64| {
             let cursor = &mut self.cursors[topic];
             loss.places.push((topic, *cursor));
@@ -307,7 +307,7 @@ impl Stream {
             Told::Message { topic, number, .. } => lose(*topic, *number, 1),
             Told::Gap { lost, unattributed, .. } => {
                 lost.iter().for_each(|&(topic, last, missed)| lose(topic, last, missed));
-                loss.unattributed += unattributed;
+                loss.unattributed += if comes_again { 0 } else { *unattributed };
             }
         }
     }
