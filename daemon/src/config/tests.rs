@@ -68,6 +68,11 @@ fn without_sources_the_documented_defaults_hold() {
         ("subscriber-queue-bytes", "16M"),
         ("backpressure-policy", "drop-oldest"),
         ("block-timeout-ms", "5s"),
+        ("message-buffer-size", "5"),
+        ("max-buffer-memory", "50M"),
+        ("paused-subscription-ttl", "5m"),
+        ("default-message-ttl", "0ms"),
+        ("ttl-reaper-interval", "1s"),
         ("drain-timeout", "10s"),
         ("shards", "auto"),
         ("spin-us", "0"),
@@ -107,7 +112,11 @@ fn every_setting_can_come_from_each_source() {
             queue_bytes: 3 << 20,
             policy: nexusd_wire::control::OverflowPolicy::Block,
             block_timeout_us: 1_500_000,
-            ..Limits::default()
+            replay_messages: 0,
+            replay_bytes: 9 << 20,
+            parked_ttl_us: 60_000_000,
+            default_ttl_ms: 250,
+            reaper_interval_us: 50_000,
         },
         io: IoEngine::Epoll,
         shards: Some(2),
@@ -206,6 +215,11 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("subscriber-queue-bytes", &["", "0", "1", "x"]),
         ("backpressure-policy", &["", "drop", "Block"]),
         ("block-timeout-ms", &["", "-1", "5 s", "soon", "2h"]),
+        ("message-buffer-size", &["", "-1", "1M", "1000001"]),
+        ("max-buffer-memory", &["", "-1", "50MB", "1048577G"]),
+        ("paused-subscription-ttl", &["", "-1", "5 m", "169h"]),
+        ("default-message-ttl", &["", "-1", "none", "1177h", "4294967296"]),
+        ("ttl-reaper-interval", &["", "0", "9", "61m"]),
         ("drain-timeout", &["", "10d", "1.5s", "61m"]),
         ("shards", &["", "0", "65", "-1", "all"]),
         ("pin", &["", "-1", "cpu0", "auto"]),
@@ -231,7 +245,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(listed.len(), 19, "new settings need bad values here: {listed:?}");
+    assert_eq!(listed.len(), 24, "new settings need bad values here: {listed:?}");
 }
 
 #[test]
