@@ -14,7 +14,7 @@ use nexusd_wire::control::OverflowPolicy;
 use super::quantity::{
     digits, read_count, read_duration_within, read_size_within, show_duration, show_size,
 };
-use super::{Config, IoEngine, LogFormat, LogLevel, UnixSocket};
+use super::{Config, IoEngine, LogFormat, LogLevel, Profile, UnixSocket};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -133,6 +133,20 @@ pub(super) const SETTINGS: &[Setting] = &[
             UnixSocket::None => "none".to_owned(),
             UnixSocket::At(address) => address.to_string(),
         },
+    },
+    Setting {
+        name: "profile",
+        heading: LIMITS,
+        value: "small|medium|large",
+        help: "Size of the host: `small` is a sidecar that stays within some 64M, `large` a machine \
+               for messaging. It chooses the defaults of the settings in the table below; what is \
+               set in any other way beats it.",
+        read: |config, text| {
+            config.profile =
+                Profile::named(text).ok_or("is not a profile; choose small, medium or large")?;
+            Ok(())
+        },
+        show: |config| config.profile.to_string(),
     },
     Setting {
         name: "memory-limit",
