@@ -21,8 +21,10 @@ mod owed_acks;
 pub mod plant;
 mod session;
 pub mod shard;
+mod sources;
 mod subscriber_queue;
 mod subscription_index;
+mod token_bucket;
 mod topic;
 
 pub use io::driver::{Driver, Service, run};

@@ -6,6 +6,7 @@ mod desk;
 mod hostile;
 mod memory;
 mod shards;
+mod sources;
 
 use desk::{Desk, Heard};
 use nexusd_wire::MessageFlags;

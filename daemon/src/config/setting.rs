@@ -36,6 +36,7 @@ pub(super) struct Setting {
 const NODE: &str = "Node";
 const ADDRESSES: &str = "Addresses";
 const LIMITS: &str = "Limits";
+const SOURCES: &str = "Limits per source address";
 const SLOW_SUBSCRIBERS: &str = "Slow subscribers";
 const COMING_BACK: &str = "Coming back";
 const EXPIRY: &str = "Expiry";
@@ -46,6 +47,8 @@ const LOGS: &str = "Logs";
 const MEMORY_BYTES_MAX: u64 = 1 << 50;
 /// Longest payload an operator may allow, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+/// Highest rate, per second: a nanosecond for each.
+const RATE_MAX: u32 = 1_000_000_000;
 /// Longest time that somebody may be kept waiting.
 const WAIT_MAX: Duration = Duration::from_hours(1);
 /// Longest time that a subscription may stay parked.
@@ -197,6 +200,44 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| config.limits.topics.to_string(),
+    },
+    Setting {
+        name: "max-connections-per-source",
+        heading: SOURCES,
+        value: "COUNT",
+        help: "Connections at a time from one IPv4 address or one IPv6 network of 64 bits, 127.0.0.1 \
+               included, but not over the unix socket. Further ones are refused with an error. 0, here \
+               and below, is no limit.",
+        read: |config, text| {
+            config.limits.connections_per_source = read_count(text, 0, 1_000_000)?;
+            Ok(())
+        },
+        show: |config| config.limits.connections_per_source.to_string(),
+    },
+    Setting {
+        name: "accept-rate-per-source",
+        heading: SOURCES,
+        value: "COUNT",
+        help: "New connections per second from one of those; a second's worth may come at once. \
+               Further ones are refused with an error.",
+        read: |config, text| {
+            config.limits.accept_rate_per_source = read_rate(text)?;
+            Ok(())
+        },
+        show: |config| config.limits.accept_rate_per_source.to_string(),
+    },
+    Setting {
+        name: "publish-rate-per-source",
+        heading: SOURCES,
+        value: "COUNT",
+        help: "Messages per second that one of those publishes, over all its connections; a second's \
+               worth may come at once. Further ones are refused, with an error or in their \
+               acknowledgement.",
+        read: |config, text| {
+            config.limits.publish_rate_per_source = read_rate(text)?;
+            Ok(())
+        },
+        show: |config| config.limits.publish_rate_per_source.to_string(),
     },
     Setting {
         name: "subscriber-queue-limit",
@@ -465,6 +506,12 @@ fn addressable(bytes: u64) -> Result<usize, String> {
 
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Reads a number per second.
+fn read_rate(text: &str) -> Result<u32, String> {
+    let rate = read_count(text, 0, RATE_MAX as usize)?;
+    Ok(u32::try_from(rate).unwrap_or(RATE_MAX))
 }
 
 fn read_addresses(text: &str) -> Result<Vec<IpAddr>, String> {

@@ -65,6 +65,9 @@ fn without_sources_the_documented_defaults_hold() {
         ("max-payload", "4M"),
         ("max-connections", "10000"),
         ("max-topics", "2000000"),
+        ("max-connections-per-source", "0"),
+        ("accept-rate-per-source", "0"),
+        ("publish-rate-per-source", "0"),
         ("subscriber-queue-limit", "10000"),
         ("subscriber-queue-bytes", "16M"),
         ("backpressure-policy", "drop-oldest"),
@@ -110,6 +113,9 @@ fn every_setting_can_come_from_each_source() {
             memory_bytes: 1 << 30,
             payload_bytes: 1 << 20,
             connections: 7,
+            connections_per_source: 9,
+            accept_rate_per_source: 10,
+            publish_rate_per_source: 11,
             topics: 8,
             queue_messages: 0,
             queue_bytes: 3 << 20,
@@ -270,6 +276,9 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("max-payload", &["", "0", "65M", "4 M"]),
         ("max-connections", &["", "0", "-1", "many", "1000001"]),
         ("max-topics", &["", "0", "1e6"]),
+        ("max-connections-per-source", &["", "-1", "all", "1000001"]),
+        ("accept-rate-per-source", &["", "-1", "10/s", "1000000001"]),
+        ("publish-rate-per-source", &["", "-1", "1K", "1000000001"]),
         ("subscriber-queue-limit", &["", "-1", "all"]),
         ("subscriber-queue-bytes", &["", "0", "1", "x"]),
         ("backpressure-policy", &["", "drop", "Block"]),
@@ -305,7 +314,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(listed.len(), 25, "new settings need bad values here: {listed:?}");
+    assert_eq!(listed.len(), 28, "new settings need bad values here: {listed:?}");
 }
 
 #[test]
