@@ -52,8 +52,8 @@ pub fn wire(shards: usize) -> Vec<Wiring> {
     wirings
 }
 
-/// What the shards of a node count together. Touched when connections and topics come and go, never
-/// for a message.
+/// What the shards of a node count together. Touched when connections and topics come and go, and for
+/// the bytes of a receive where the rate of a source is bounded; never for a message.
 #[derive(Debug)]
 pub(crate) struct NodeWide {
     /// Connections of each shard, those on their way to it included.
