@@ -25,8 +25,10 @@ pub mod plant;
 mod retained;
 mod session;
 pub mod shard;
+mod sources;
 mod subscriber_queue;
 mod subscription_index;
+mod token_bucket;
 mod topic;
 
 pub use io::driver::{Driver, Service, run};

@@ -85,6 +85,8 @@ pub(crate) enum Refusal {
     TooManyRetained,
     /// Running sends and large messages on their way hold all of the log.
     NoMemory,
+    /// Its source publishes faster than it may.
+    TooFast,
     /// It cannot be taken now, but soon: the publisher waits for its turn.
     NotNow,
 }
@@ -318,12 +320,14 @@ impl Plane {
     }
 
     /// After a message of `bytes`: whether something stands against reading on. Publishers are to be
-    /// told something, or a full queue holds this one back and its allowance is used up.
+    /// told something, a full queue holds this one back and its allowance is used up, or its source
+    /// has published as much as it may.
     #[inline(always)]
     pub(crate) fn wants_attention(&self, session: &mut Session, bytes: usize) -> bool {
-        if !session.held_by.is_empty() {
+        if session.is_counted {
             session.held_allowance = session.held_allowance.saturating_sub(bytes);
-            return session.is_held() || self.has_news;
+            session.count_published();
+            return session.is_held() || session.is_too_fast() || self.has_news;
         }
         self.has_news
     }
