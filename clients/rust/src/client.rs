@@ -12,13 +12,15 @@ use tokio::sync::{oneshot, watch};
 
 use crate::awaited::{AckBatch, Waiter};
 use crate::error::Error;
+use crate::filters::Filters;
 use crate::options::{ClientBuilder, Options};
 use crate::outbox::Refusal;
 use crate::publication::{BatchError, Publication, PublishAck};
 use crate::publisher::Publisher;
 use crate::shared::{Command, Shared};
 use crate::state::ConnectionState;
-use crate::subscription::{Filters, SubscribeOptions, Subscription};
+use crate::subscribe_options::SubscribeOptions;
+use crate::subscription::Subscription;
 use crate::subscription_table::Entry;
 use crate::task::Task;
 

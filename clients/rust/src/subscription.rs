@@ -8,171 +8,17 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 use nexusd_wire::control;
-use nexusd_wire::{NameError, check_filter};
 use tokio::sync::oneshot;
 
 use crate::client::Client;
 use crate::error::Error;
 use crate::event::Event;
+use crate::filters::Filters;
 use crate::inbox::Inbox;
-use crate::limits;
 use crate::message::Message;
 use crate::shared::Command;
+use crate::subscribe_options::{OverflowPolicy, SubscribeOptions};
 use crate::subscription_table::Wanted;
-
-/// The filters of a subscription: one, or several of which a message must match at least one.
-///
-/// Made from a string, an array, a slice or a vector of strings.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Filters(Vec<String>);
-
-impl From<&str> for Filters {
-    fn from(filter: &str) -> Self {
-        Self(vec![filter.to_owned()])
-    }
-}
-
-impl From<String> for Filters {
-    fn from(filter: String) -> Self {
-        Self(vec![filter])
-    }
-}
-
-impl From<&String> for Filters {
-    fn from(filter: &String) -> Self {
-        Self(vec![filter.clone()])
-    }
-}
-
-impl<T: AsRef<str>> From<&[T]> for Filters {
-    fn from(filters: &[T]) -> Self {
-        Self(filters.iter().map(|it| it.as_ref().to_owned()).collect())
-    }
-}
-
-impl<T: AsRef<str>> From<&Vec<T>> for Filters {
-    fn from(filters: &Vec<T>) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-impl<T: AsRef<str>> From<Vec<T>> for Filters {
-    fn from(filters: Vec<T>) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-impl<T: AsRef<str>, const N: usize> From<[T; N]> for Filters {
-    fn from(filters: [T; N]) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-impl<T: AsRef<str>, const N: usize> From<&[T; N]> for Filters {
-    fn from(filters: &[T; N]) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-/// Bytes the filters of one Subscribe frame may have together, with what the frame adds to each:
-/// control frames are bounded.
-const FILTER_BYTES_MAX: usize = limits::CONTROL_BYTES_MAX as usize - 1024;
-const BYTES_BESIDE_FILTER: usize = 16;
-
-impl Filters {
-    fn checked(self) -> Result<Vec<String>, Error> {
-        if self.0.is_empty() {
-            return Err(Error::invalid_topic("", NameError::Empty));
-        }
-        for filter in &self.0 {
-            check_filter(filter).map_err(|rule| Error::invalid_topic(filter, rule))?;
-        }
-        let bytes = self.0.iter().map(|it| it.len() + BYTES_BESIDE_FILTER);
-        let is_within = self.0.len() <= limits::FILTERS_PER_SUBSCRIPTION_MAX
-            && bytes.sum::<usize>() <= FILTER_BYTES_MAX;
-        if is_within {
-            Ok(self.0)
-        } else {
-            Err(Error::LimitReached {
-                reason: format!(
-                    "a subscription holds {} filters and {FILTER_BYTES_MAX} bytes of them",
-                    limits::FILTERS_PER_SUBSCRIPTION_MAX
-                ),
-            })
-        }
-    }
-}
-
-/// What the daemon does when a subscription's queue is full.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum OverflowPolicy {
-    /// Drop the oldest messages.
-    DropOldest,
-    /// Drop those that come.
-    DropNewest,
-    /// Hold publishers back for a while, then drop the oldest.
-    Block,
-    /// Close the connection.
-    Disconnect,
-}
-
-/// How a subscription is served. What is not set is the daemon's default.
-#[derive(Clone, Debug)]
-#[must_use = "options do nothing until they are given to a subscription"]
-pub struct SubscribeOptions {
-    policy: Option<OverflowPolicy>,
-    queue_messages: Option<u32>,
-    queue_bytes: Option<u64>,
-    buffer_messages: usize,
-    buffer_bytes: usize,
-}
-
-impl Default for SubscribeOptions {
-    fn default() -> Self {
-        Self {
-            policy: None,
-            queue_messages: None,
-            queue_bytes: None,
-            buffer_messages: limits::BUFFER_MESSAGES,
-            buffer_bytes: limits::BUFFER_BYTES,
-        }
-    }
-}
-
-impl SubscribeOptions {
-    /// The daemon's defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// What the daemon does when its queue for this subscription is full.
-    pub fn policy(mut self, policy: OverflowPolicy) -> Self {
-        self.policy = Some(policy);
-        self
-    }
-
-    /// How many messages the daemon queues; 0 leaves bytes as the only bound.
-    pub fn queue_messages(mut self, messages: u32) -> Self {
-        self.queue_messages = Some(messages);
-        self
-    }
-
-    /// How many bytes the daemon queues.
-    pub fn queue_bytes(mut self, bytes: u64) -> Self {
-        self.queue_bytes = Some(bytes);
-        self
-    }
-
-    /// How much waits on this side for the application: messages, and bytes as encoded. When either
-    /// is reached the client stops reading from the daemon, up to one read (128 KiB or one larger
-    /// message) later. Default: 4,096 and 8 MiB.
-    pub fn buffer(mut self, messages: usize, bytes: usize) -> Self {
-        self.buffer_messages = messages;
-        self.buffer_bytes = bytes;
-        self
-    }
-}
 
 /// A running subscription: a stream of [`Event`]s, messages and the losses between them.
 ///
