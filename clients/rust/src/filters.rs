@@ -59,9 +59,7 @@ impl<T: AsRef<str>, const N: usize> From<&[T; N]> for Filters {
     }
 }
 
-/// Bytes the filters of one Subscribe frame may have together, with what the frame adds to each:
-/// control frames are bounded.
-const FILTER_BYTES_MAX: usize = limits::CONTROL_BYTES_MAX as usize - 1024;
+/// Bytes of a Subscribe frame for each filter beside its text, at most.
 const BYTES_BESIDE_FILTER: usize = 16;
 
 impl Filters {
@@ -72,18 +70,28 @@ impl Filters {
         for filter in &self.0 {
             check_filter(filter).map_err(|rule| Error::invalid_topic(filter, rule))?;
         }
-        let bytes = self.0.iter().map(|it| it.len() + BYTES_BESIDE_FILTER);
         let is_within = self.0.len() <= limits::FILTERS_PER_SUBSCRIPTION_MAX
-            && bytes.sum::<usize>() <= FILTER_BYTES_MAX;
+            && encoded_bytes(&self.0) <= limits::SUBSCRIBE_BYTES_MAX;
         if is_within {
             Ok(self.0)
         } else {
             Err(Error::LimitReached {
                 reason: format!(
-                    "a subscription holds {} filters and {FILTER_BYTES_MAX} bytes of them",
-                    limits::FILTERS_PER_SUBSCRIPTION_MAX
+                    "a subscription holds {} filters and {} bytes of them",
+                    limits::FILTERS_PER_SUBSCRIPTION_MAX,
+                    limits::SUBSCRIBE_BYTES_MAX
                 ),
             })
         }
     }
+}
+
+/// Bytes that filters take of a Subscribe frame, at most.
+pub(crate) fn encoded_bytes(filters: &[String]) -> usize {
+    filters.iter().map(|filter| filter.len() + BYTES_BESIDE_FILTER).sum()
+}
+
+/// Whether a filter matches one topic alone: its own name.
+pub(crate) fn is_topic(filter: &str) -> bool {
+    !filter.contains(['+', '#'])
 }

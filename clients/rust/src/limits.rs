@@ -21,6 +21,17 @@ pub(crate) const FILTERS_PER_SUBSCRIPTION_MAX: usize = 4_096;
 pub(crate) const BUFFER_MESSAGES: usize = 4_096;
 /// Bytes that wait in a subscription for the application, by default.
 pub(crate) const BUFFER_BYTES: usize = 8 << 20;
+/// Bytes that filters and positions of one Subscribe frame may have together, with what the frame
+/// adds to each: control frames are bounded.
+pub(crate) const SUBSCRIBE_BYTES_MAX: usize = CONTROL_BYTES_MAX as usize - 1024;
+/// Messages of a subscription after which they are acknowledged.
+pub(crate) const ACK_MESSAGES: u64 = 512;
+/// Bytes of a subscription's messages after which they are acknowledged.
+pub(crate) const ACK_BYTES: usize = 1 << 20;
+/// Longest time a message waits for its acknowledgement.
+pub(crate) const ACK_WITHIN: Duration = Duration::from_millis(250);
+/// Topics whose positions a subscription remembers, as the daemon bounds them.
+pub(crate) const POSITIONS_MAX: usize = 1_024;
 /// Topic names a daemon may bind on one connection.
 pub(crate) const TOPICS_DELIVERED_MAX: usize = 4 << 20;
 /// Node handles a daemon may bind on one connection.

@@ -7,24 +7,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use nexusd_wire::control;
 use tokio::sync::oneshot;
 
 use crate::client::Client;
+use crate::entry::Wanted;
 use crate::error::Error;
 use crate::event::Event;
 use crate::filters::Filters;
 use crate::inbox::Inbox;
 use crate::message::Message;
+use crate::paused::Paused;
 use crate::shared::Command;
-use crate::subscribe_options::{OverflowPolicy, SubscribeOptions};
-use crate::subscription_table::Wanted;
+use crate::subscribe_options::SubscribeOptions;
 
 /// A running subscription: a stream of [`Event`]s, messages and the losses between them.
 ///
-/// It goes on over reconnections, with a [`Gap`](crate::Gap) at the place of each. Dropping it ends
-/// it. The stream ends (`None`) when the client is closed or the daemon refuses the subscription
-/// after a reconnection; [`Subscription::end_reason`] tells which.
+/// It goes on over reconnections. The daemon queues its messages meanwhile, so nothing is missing
+/// afterwards but what a [`Gap`](crate::Gap) tells; see [coming back](crate#coming-back). Dropping it
+/// ends it. The stream ends (`None`) when it is paused, the client is closed, or the daemon refuses
+/// the subscription after a reconnection; [`Subscription::end_reason`] tells which.
 ///
 /// **An application that is slow.** At most what [`SubscribeOptions::buffer`] says waits here. Then
 /// the client stops reading the connection, until the application has taken some: the daemon's queue
@@ -51,17 +52,7 @@ impl Subscription {
         options: &SubscribeOptions,
     ) -> Result<(Self, Wanted), Error> {
         let filters: Arc<[String]> = filters.checked()?.into();
-        let wanted = Wanted {
-            filters: Arc::clone(&filters),
-            policy: options.policy.map(|policy| match policy {
-                OverflowPolicy::DropOldest => control::OverflowPolicy::DropOldest,
-                OverflowPolicy::DropNewest => control::OverflowPolicy::DropNewest,
-                OverflowPolicy::Block => control::OverflowPolicy::Block,
-                OverflowPolicy::Disconnect => control::OverflowPolicy::Disconnect,
-            }),
-            queue_messages: options.queue_messages,
-            queue_bytes: options.queue_bytes,
-        };
+        let wanted = Wanted { filters: Arc::clone(&filters), options: options.clone() };
         let subscription = Self {
             client: client.clone(),
             request: client.shared().new_request(),
@@ -81,19 +72,24 @@ impl Subscription {
         &self.inbox
     }
 
+    /// Begins with what had come before.
+    pub(crate) fn begin_with(&mut self, unread: &[Event]) {
+        self.taken.extend(unread.iter().cloned());
+    }
+
     /// The filters it was made with.
     pub fn filters(&self) -> &[String] {
         &self.filters
     }
 
-    /// The next message or gap; `None` when the subscription has ended. Dropping the future loses
+    /// The next message, gap, warning or end of a replay; `None` when the subscription has ended. Dropping the future loses
     /// nothing.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The next message, passing over gaps: for applications to which a loss is no matter, or that
-    /// hear of it by [`ClientBuilder::on_gap`](crate::ClientBuilder::on_gap).
+    /// The next message, passing over all other events: for applications to which a loss is no matter,
+    /// or that hear of it by [`ClientBuilder::on_gap`](crate::ClientBuilder::on_gap).
     pub async fn next_message(&mut self) -> Option<Message> {
         loop {
             if let Event::Message(message) = self.next().await? {
@@ -125,6 +121,39 @@ impl Subscription {
             }
         }
         Poll::Ready(self.taken.pop_front())
+    }
+
+    /// Parks the subscription at the daemon, which goes on queueing its messages for a while (five
+    /// minutes unless it was told otherwise), and ends this stream.
+    ///
+    /// What had come and was not taken yet is in [`Paused::unread`]. Where there is no connection, or
+    /// it breaks meanwhile, the daemon parks the subscription for that reason. Fails with
+    /// [`Error::NotFound`] if the daemon does not know the subscription, [`Error::Timeout`] if it does
+    /// not answer within the request timeout: then the stream goes on, unless the daemon parks it
+    /// later, which ends it. [`Error::Closed`] if the client has ended.
+    pub async fn pause(&mut self) -> Result<Paused, Error> {
+        let (sender, mut receiver) = oneshot::channel();
+        let shared = self.client.shared();
+        shared.command(Command::Pause { request: self.request, answer: sender })?;
+        // The answer may stand behind more messages than the inbox holds.
+        let inbox = Arc::clone(&self.inbox);
+        let unread = &mut self.taken;
+        let mut batch = VecDeque::new();
+        let answered = poll_fn(|cx| {
+            let answer = Pin::new(&mut receiver).poll(cx);
+            while inbox.poll_take(cx, &mut batch, || shared.task.wake()) == Poll::Ready(true) {
+                unread.append(&mut batch);
+            }
+            answer
+        });
+        let mut paused = match tokio::time::timeout(shared.options.request_timeout, answered).await
+        {
+            Ok(answer) => answer.map_err(|_| Error::Closed)??,
+            Err(_) => return Err(Error::Timeout { what: "pausing a subscription" }),
+        };
+        self.is_ended = true;
+        paused.unread = std::mem::take(&mut self.taken).into();
+        Ok(paused)
     }
 
     /// Ends the subscription and waits until the daemon has ended it too.
