@@ -177,6 +177,12 @@ impl Client {
         self.enqueue_acked(publication, None).await
     }
 
+    /// Leaves a topic without a retained value, and waits for the daemon's acknowledgement: publishes
+    /// an empty payload to be [retained](Publication::retain), which subscribers also see as a message.
+    pub async fn clear_retained(&self, topic: &str) -> Result<PublishAck, Error> {
+        self.enqueue_acked(&Publication::new(topic, "").retain(true), None).await
+    }
+
     /// Publishes many messages in their order, waiting for room as [`publish`](Self::publish) does.
     /// Stops at the first that is refused, and tells which.
     pub async fn send_batch(&self, publications: &[Publication<'_>]) -> Result<(), BatchError> {
