@@ -95,6 +95,11 @@ impl Entry {
         self
     }
 
+    /// Whether the present connection was asked for it and has not answered.
+    pub(crate) fn is_asked_for(&self) -> bool {
+        self.asked != Asked::Nothing
+    }
+
     pub(crate) fn identity(&self) -> Option<Identity> {
         self.identity
     }

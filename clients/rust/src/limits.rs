@@ -51,8 +51,12 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 pub(crate) const METADATA_BYTES_MAX: usize = 16 << 10;
 /// Longest control frame accepted from a daemon.
 pub(crate) const CONTROL_BYTES_MAX: u32 = 256 << 10;
-/// Unsent answers to the daemon at which it is not read any more.
-pub(crate) const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
+/// Unsent control frames at which the daemon is not asked for more subscriptions.
+pub(crate) const ASKED_AHEAD_BYTES: usize = 64 << 10;
+/// Unsent control frames at which the daemon is not read any more: its Pings cause them. More than
+/// what is asked ahead with one longest frame, so that both sides never wait for each other.
+pub(crate) const CONTROL_BACKLOG_BYTES: usize = 512 << 10;
+const _: () = assert!(CONTROL_BACKLOG_BYTES > ASKED_AHEAD_BYTES + CONTROL_BYTES_MAX as usize);
 /// Buffers that grew beyond this are given back when they are empty and the connection is silent.
 pub(crate) const IDLE_BUFFER_BYTES: usize = 64 << 10;
 

@@ -6,7 +6,7 @@
 
 mod delivery;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,15 @@ use crate::state::{ConnectionState, Daemon};
 use crate::subscription_table::{Confirmed, Refused};
 use crate::task::Task;
 
+/// What the daemon has to be asked, by the number of the subscription's request.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    /// What a new connection asks.
+    First(u64),
+    /// What follows a Resume that was refused; whether more may be missing than positions tell.
+    Anew { request: u64, is_in_doubt: bool },
+}
+
 /// The daemon is stopping.
 pub(crate) struct Goodbye {
     pub(crate) reason: String,
@@ -39,7 +48,7 @@ pub(crate) struct Goodbye {
 /// An Unsubscribe that the daemon has not answered.
 enum Ending {
     /// Of a subscription that nobody has any more; who waits for the answer, if anybody does.
-    Ended(Option<oneshot::Sender<()>>),
+    Ended { id: SubscriptionId, answer: Option<oneshot::Sender<()>> },
     /// Of one that is to be parked.
     Paused { request: u64, answer: oneshot::Sender<Result<Paused, Error>> },
 }
@@ -49,6 +58,8 @@ pub(crate) struct Session<'a> {
     pub(crate) sender: Sender,
     encoder: FrameEncoder,
     node: NodeId,
+    /// Subscriptions that the daemon has to be asked for.
+    to_ask: VecDeque<Ask>,
     /// The daemon's topic ids.
     topics: HashMap<TopicId, Arc<str>, foldhash::fast::RandomState>,
     /// The topic of the last message: runs mostly keep to one.
@@ -77,10 +88,8 @@ impl<'a> Session<'a> {
     pub(crate) fn open(task: &'a mut Task, daemon: Daemon) -> Self {
         let shared = Arc::clone(&task.shared);
         let mut sender = Sender::default();
-        let mut encoder = FrameEncoder::new();
         let refused =
             shared.outbox().on_connected(daemon.max_payload, daemon.max_metadata, sender.control());
-        task.subscriptions.ask_for_all(daemon.node, &mut encoder, sender.control());
         for error in &refused {
             shared.tell_error(error);
         }
@@ -88,11 +97,13 @@ impl<'a> Session<'a> {
         shared.set_state(&ConnectionState::Connected(daemon));
         task.on_welcome();
         let unwanted = task.subscriptions.take_unwanted(node);
+        let to_ask = task.subscriptions.requests().map(Ask::First).collect();
         let mut session = Self {
             task,
             sender,
-            encoder,
+            encoder: FrameEncoder::new(),
             node,
+            to_ask,
             topics: HashMap::default(),
             last_topic: None,
             nodes: HashMap::new(),
@@ -123,7 +134,11 @@ impl<'a> Session<'a> {
         self.task.subscriptions.on_disconnected();
         for ending in self.unsubscribes.into_values() {
             match ending {
-                Ending::Ended(answer) => tell(answer),
+                // The daemon may not have read it, and parks the subscription.
+                Ending::Ended { id, answer } => {
+                    self.task.subscriptions.end_later(Identity { id, node: self.node });
+                    tell(answer);
+                }
                 // The daemon parks it for the one reason or the other.
                 Ending::Paused { request, answer } => {
                     let paused = self.task.subscriptions.park(request, None);
@@ -139,12 +154,7 @@ impl<'a> Session<'a> {
             match command {
                 Command::Subscribe { request, entry } => {
                     self.task.subscriptions.insert(request, *entry);
-                    self.task.subscriptions.ask(
-                        request,
-                        self.node,
-                        &mut self.encoder,
-                        self.sender.control(),
-                    );
+                    self.to_ask.push_back(Ask::First(request));
                 }
                 Command::Pause { request, answer } => self.pause(request, answer),
                 Command::Unsubscribe { request, answer } => self.unsubscribe(request, answer),
@@ -163,20 +173,46 @@ impl<'a> Session<'a> {
 
     fn send_unsubscribe(&mut self, id: SubscriptionId, answer: Option<oneshot::Sender<()>>) {
         let request = self.task.shared.new_request();
-        self.unsubscribes.insert(request, Ending::Ended(answer));
+        self.unsubscribes.insert(request, Ending::Ended { id, answer });
         self.encoder.unsubscribe(self.sender.control(), request, id, false);
     }
 
     /// What comes before the daemon's answer still belongs to the subscription.
     fn pause(&mut self, request: u64, answer: oneshot::Sender<Result<Paused, Error>>) {
-        let entry = self.task.subscriptions.by_request(request);
-        let Some(identity) = entry.and_then(|entry| entry.identity()) else {
-            let _ = answer.send(Err(Error::not_running()));
+        let subscriptions = &mut self.task.subscriptions;
+        let is_confirmed = subscriptions.is_confirmed(request);
+        let identity = match subscriptions.by_request(request) {
+            Some(entry) if is_confirmed || entry.is_asked_for() => entry.identity(),
+            _ => None,
+        };
+        let Some(identity) = identity else {
+            // The daemon has parked it with the connection before, or there is none.
+            let paused = subscriptions.park(request, None);
+            let _ = answer.send(paused.ok_or_else(Error::not_running));
             return;
         };
         let unsubscribe = self.task.shared.new_request();
         self.unsubscribes.insert(unsubscribe, Ending::Paused { request, answer });
         self.encoder.unsubscribe(self.sender.control(), unsubscribe, identity.id, true);
+    }
+
+    /// Asks for subscriptions, as far as the daemon takes it: what they tell of their positions can
+    /// be much.
+    fn ask(&mut self) {
+        while self.sender.control_backlog() < limits::ASKED_AHEAD_BYTES
+            && let Some(ask) = self.to_ask.pop_front()
+        {
+            let (subscriptions, encoder) = (&mut self.task.subscriptions, &mut self.encoder);
+            let out = self.sender.control();
+            match ask {
+                Ask::First(request) => subscriptions.ask(request, self.node, encoder, out),
+                Ask::Anew { request, is_in_doubt } => {
+                    if let Some(entry) = subscriptions.by_request(request) {
+                        entry.ask_anew(request, is_in_doubt, encoder, out);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether messages must not be sent now.
@@ -188,9 +224,10 @@ impl<'a> Session<'a> {
         self.has_said_goodbye
     }
 
-    /// Takes what was published since the last time, if all before is sent. Says goodbye when the
-    /// client is to end and nothing is left to send.
+    /// Asks for subscriptions, and takes what was published since the last time, if all before is
+    /// sent. Says goodbye when the client is to end and nothing is left to send.
     pub(crate) fn refill(&mut self) {
+        self.ask();
         if self.is_held() {
             return;
         }
@@ -347,7 +384,7 @@ impl<'a> Session<'a> {
     fn on_unsubscribe_result(&mut self, result: &control::UnsubscribeResult<'_>) {
         match self.unsubscribes.remove(&result.request()) {
             // Whether or not the daemon still knew it, it is ended now.
-            Some(Ending::Ended(answer)) => tell(answer),
+            Some(Ending::Ended { answer, .. }) => tell(answer),
             Some(Ending::Paused { request, answer }) if result.success() => {
                 self.hand_over();
                 let ttl = Duration::from_millis(result.pause_ttl_ms());
@@ -357,24 +394,12 @@ impl<'a> Session<'a> {
             Some(Ending::Paused { request, answer }) => {
                 let reason = result.message().unwrap_or("no reason given").to_owned();
                 let _ = answer.send(Err(Error::NotFound { reason }));
-                self.ask_anew_if_lost(request);
+                // It ran here: as if it had expired.
+                if self.task.subscriptions.is_confirmed(request) {
+                    self.to_ask.push_back(Ask::Anew { request, is_in_doubt: false });
+                }
             }
             None => {}
-        }
-    }
-
-    /// The daemon does not know a subscription that was to be parked, and that runs here.
-    fn ask_anew_if_lost(&mut self, request: u64) {
-        let subscriptions = &mut self.task.subscriptions;
-        if subscriptions.is_confirmed(request) {
-            self.ask_anew(request, false);
-        }
-    }
-
-    fn ask_anew(&mut self, request: u64, is_in_doubt: bool) {
-        self.hand_over();
-        if let Some(entry) = self.task.subscriptions.by_request(request) {
-            entry.ask_anew(request, is_in_doubt, &mut self.encoder, self.sender.control());
         }
     }
 
@@ -418,11 +443,12 @@ impl<'a> Session<'a> {
                 // It ends a stream that was running.
                 Refused::Later => self.task.shared.tell_error(&error),
                 Refused::Resume => {
-                    self.ask_anew(request, !matches!(error, Error::NotFound { .. }));
+                    let is_in_doubt = !matches!(error, Error::NotFound { .. });
+                    self.to_ask.push_back(Ask::Anew { request, is_in_doubt });
                 }
                 Refused::Unknown => match self.unsubscribes.remove(&request) {
                     // An unsubscribe that fails ends nothing more.
-                    Some(Ending::Ended(answer)) => tell(answer),
+                    Some(Ending::Ended { answer, .. }) => tell(answer),
                     Some(Ending::Paused { answer, .. }) => {
                         let _ = answer.send(Err(error));
                     }

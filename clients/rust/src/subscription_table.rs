@@ -70,16 +70,9 @@ impl SubscriptionTable {
         }
     }
 
-    /// Appends what asks a new connection to `node` for all of them.
-    pub(crate) fn ask_for_all(
-        &mut self,
-        node: NodeId,
-        encoder: &mut FrameEncoder,
-        out: &mut Vec<u8>,
-    ) {
-        for (request, entry) in &mut self.entries {
-            entry.ask(*request, node, encoder, out);
-        }
+    /// All subscriptions, in the order in which they were asked for first.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = u64> {
+        self.entries.keys().copied()
     }
 
     /// Any subscription that the daemon may keep for this client.
@@ -155,6 +148,11 @@ impl SubscriptionTable {
             entry.inbox.end(Error::Closed);
             self.unwanted.extend(entry.identity());
         }
+    }
+
+    /// A daemon may keep a subscription that nobody wants: the next connection ends it.
+    pub(crate) fn end_later(&mut self, identity: Identity) {
+        self.unwanted.push(identity);
     }
 
     /// The subscriptions that a connection to `node` has to end.

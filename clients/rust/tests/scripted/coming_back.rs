@@ -330,3 +330,51 @@ async fn a_subscription_dropped_without_a_connection_is_ended_by_the_next_one() 
     soon(client.publish("t", "1")).await.unwrap();
     assert_eq!(link.lines(2).await, ["bind 0 t", "message 0 #1 1"]);
 }
+
+#[tokio::test]
+async fn an_end_that_the_daemon_did_not_confirm_is_told_again() {
+    let daemon = ScriptedDaemon::start().await;
+    let (_client, subscription, mut link) =
+        subscribed(&daemon, &["a", "b"], SubscribeOptions::new()).await;
+    drop(subscription);
+    link.unsubscribe().await;
+    link.end().await;
+    let (mut link, named) = daemon.welcome_as(NODE).await;
+    assert_eq!(named, Some(9));
+    assert_eq!(link.unsubscribe().await.1, 9);
+}
+
+#[tokio::test]
+async fn many_subscriptions_are_asked_for_whatever_it_takes_to_tell_their_positions() {
+    const SUBSCRIPTIONS: u128 = 40;
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    let names: Vec<String> = (0..1_024).map(|n| format!("plant/{n}/{}", "x".repeat(200))).collect();
+    for (id, name) in (0..).zip(&names) {
+        link.bind(id, name).await;
+    }
+    let mut subscriptions = Vec::new();
+    for id in 1..=SUBSCRIPTIONS {
+        let (subscription, _) = tokio::join!(client.subscribe("plant/#"), link.confirm(id));
+        let mut subscription = subscription.unwrap();
+        link.deliver(id).await;
+        let messages: Vec<u8> =
+            (0..).zip(&names).flat_map(|(topic, _)| message(topic, 1, b"x")).collect();
+        link.write(&messages).await;
+        next_payloads(&mut subscription, names.len()).await;
+        subscriptions.push(subscription);
+    }
+    link.end().await;
+    let mut link = daemon.welcome_as(OTHER_NODE).await.0;
+    client.publish("t", "1").await.unwrap();
+    for id in 1..=SUBSCRIPTIONS {
+        let asked = link.asked().await;
+        // As many as a control frame holds.
+        assert!((800..1_024).contains(&asked.positions.len()), "{}", asked.positions.len());
+        link.confirm_request(asked.request, 100 + id).await;
+    }
+    assert_eq!(link.lines(2).await, ["bind 0 t", "message 0 #1 1"]);
+    for subscription in &mut subscriptions {
+        assert!(matches!(next_event(subscription).await, Event::Gap(_)));
+    }
+}

@@ -395,8 +395,9 @@ async fn a_subscription_given_up_before_its_confirmation_is_ended_with_it() {
     let waits =
         std::future::poll_fn(|cx| std::task::Poll::Ready(asking.as_mut().poll(cx).is_pending()));
     assert!(waits.await);
+    let asked = link.asked().await;
     drop(asking);
-    link.confirm(9).await;
+    link.confirm_request(asked.request, 9).await;
     let frame = link.expect(FrameKind::Unsubscribe).await;
     frame.see(|frame| {
         let unsubscribe = frame.body::<control::Unsubscribe<'_>>().unwrap();
