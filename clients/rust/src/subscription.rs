@@ -29,10 +29,10 @@ use crate::subscribe_options::SubscribeOptions;
 ///
 /// **An application that is slow.** At most what [`SubscribeOptions::buffer`] says waits here. Then
 /// the client stops reading the connection, until the application has taken some: the daemon's queue
-/// for this subscription fills, and its [`OverflowPolicy`] decides what is lost or who is held back.
-/// A connection has one stream, so its other subscriptions and its acknowledgements wait as well,
-/// and after 60 s without progress the daemon closes it. Subscriptions that must not wait for each
-/// other belong to different clients.
+/// for this subscription fills, and its [`OverflowPolicy`](crate::OverflowPolicy) decides what is lost
+/// or who is held back. A connection has one stream, so its other subscriptions and its
+/// acknowledgements wait as well, and after 60 s without progress the daemon closes it. Subscriptions
+/// that must not wait for each other belong to different clients.
 #[derive(Debug)]
 pub struct Subscription {
     client: Client,
