@@ -275,8 +275,9 @@ impl Client {
     ///
     /// One that has expired, or that another daemon had (such as this one before a restart), is
     /// subscribed anew from its [`positions`](Paused::positions), with a
-    /// [`Gap`](crate::Gap) where something may be missing. `paused` is left as it is; use it again only
-    /// if this fails. [`Error::Rejected`]: it runs already on this connection, or has never had so
+    /// [`Gap`](crate::Gap) where something may be missing; an expired one on a connection of its own,
+    /// because only that could tell that it is not kept elsewhere. `paused` is left as it is; use it
+    /// again only if this fails. [`Error::Rejected`]: it runs already on this connection, or has never had so
     /// many messages.
     pub async fn resume(&self, paused: &Paused) -> Result<Subscription, Error> {
         let (subscription, entry, confirmed) = self.prepare_resume(paused, true)?;
