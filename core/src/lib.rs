@@ -9,6 +9,7 @@
 //! copy) → `subscriber_queue.rs` (an extent per queue) → `shard/flush.rs` (gathered sends).
 
 mod audience;
+mod backpressure_warning;
 mod connection;
 mod counted_stream;
 mod expiry;

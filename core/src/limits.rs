@@ -143,6 +143,8 @@ pub const GAP_TOPICS_MAX: usize = 64;
 pub const GAPS_TOGETHER_MAX: usize = 8;
 /// Losses of a subscription that were told and may have to be told again; further ones are told together.
 pub const GAPS_KEPT_MAX: usize = 64;
+/// Time between two warnings to a subscription that falls behind, microseconds.
+pub const WARNING_INTERVAL_US: u64 = 1_000_000;
 /// An overflowing queue is cut to this many eighths of its limit.
 pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
 /// What is left when an extent goes whole for that: at least this many eighths of what is kept.

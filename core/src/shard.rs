@@ -119,7 +119,7 @@ impl std::fmt::Debug for Shard {
 impl Service for Shard {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
         self.now_us = now.mono_us;
-        self.plane.now_us = now.mono_us;
+        (self.plane.now_us, self.plane.wall_us) = (now.mono_us, now.wall_us);
         match event {
             Event::Opened { connection, peer } => self.on_opened(connection, peer, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),

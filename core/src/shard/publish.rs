@@ -170,6 +170,8 @@ pub(crate) struct Plane {
     pub(crate) expiring: Expiring,
     /// Time of the event that is dealt with.
     pub(crate) now_us: u64,
+    /// The same by the wall clock, microseconds since 1970.
+    pub(crate) wall_us: u64,
     /// Segments that neighbours were asked to give back and have not answered for.
     pub(crate) recalls: usize,
     /// Publishers of this shard that wait for memory, in turn.
@@ -216,6 +218,7 @@ impl Plane {
             scans_due: Vec::new(),
             expiring: Expiring::default(),
             now_us: 0,
+            wall_us: 0,
             recalls: 0,
             waiting_for_memory: VecDeque::new(),
             client_bytes: 0,
