@@ -277,7 +277,8 @@ impl Client {
     /// subscribed anew from its [`positions`](Paused::positions), with a
     /// [`Gap`](crate::Gap) where something may be missing; an expired one on a connection of its own,
     /// because only that could tell that it is not kept elsewhere. `paused` is left as it is; use it
-    /// again only if this fails. [`Error::Rejected`]: it runs already on this connection, or has never had so
+    /// again only if this fails. After [`Error::Timeout`] the daemon may have ended it, and resuming it
+    /// again subscribes anew. [`Error::Rejected`]: it runs already on this connection, or has never had so
     /// many messages.
     pub async fn resume(&self, paused: &Paused) -> Result<Subscription, Error> {
         let (subscription, entry, confirmed) = self.prepare_resume(paused, true)?;

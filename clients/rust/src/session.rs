@@ -164,7 +164,7 @@ impl<'a> Session<'a> {
     }
 
     fn unsubscribe(&mut self, request: u64, answer: Option<oneshot::Sender<()>>) {
-        match self.task.subscriptions.remove(request) {
+        match self.task.subscriptions.remove(request, self.node) {
             Some(id) => self.send_unsubscribe(id, answer),
             // The daemon has not confirmed it yet: it is ended when it does.
             None => tell(answer),

@@ -133,21 +133,24 @@ impl SubscriptionTable {
         Some(entry)
     }
 
-    /// Ends a subscription; tells the daemon's id of it, if the present connection has confirmed
-    /// it.
-    pub(crate) fn remove(&mut self, request: u64) -> Option<SubscriptionId> {
-        let is_confirmed = self.is_confirmed(request);
-        let entry = self.take(request)?;
-        entry.inbox.end(Error::Closed);
-        entry.identity().filter(|_| is_confirmed).map(|identity| identity.id)
+    /// Ends a subscription; tells the id under which the daemon at `node` has it, if it has answered
+    /// all it was asked.
+    pub(crate) fn remove(&mut self, request: u64, node: NodeId) -> Option<SubscriptionId> {
+        let identity = self.end_by_choice(request)?;
+        (identity.node == node).then_some(identity.id)
     }
 
     /// Ends a subscription while there is no connection: the next one tells the daemon.
     pub(crate) fn remove_later(&mut self, request: u64) {
-        if let Some(entry) = self.take(request) {
-            entry.inbox.end(Error::Closed);
-            self.unwanted.extend(entry.identity());
-        }
+        let identity = self.end_by_choice(request);
+        self.unwanted.extend(identity);
+    }
+
+    /// One that nobody could use yet is left to who holds its [`Paused`].
+    fn end_by_choice(&mut self, request: u64) -> Option<Identity> {
+        let entry = self.take(request)?;
+        entry.inbox.end(Error::Closed);
+        entry.identity().filter(|_| entry.answer.is_none() && !entry.is_asked_for())
     }
 
     /// A daemon may keep a subscription that nobody wants: the next connection ends it.

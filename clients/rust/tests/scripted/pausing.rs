@@ -229,3 +229,19 @@ async fn a_pause_of_what_the_daemon_does_not_know_fails_and_the_stream_goes_on()
     });
     assert_eq!(again.unwrap().received, 1);
 }
+
+#[tokio::test]
+async fn a_resume_that_is_given_up_without_a_connection_leaves_the_subscription_parked() {
+    let daemon = ScriptedDaemon::start().await;
+    let (first, paused, link) = paused(&daemon).await;
+    drop((first, link));
+    let builder = daemon.client().request_timeout(Duration::from_millis(10));
+    let (client, link) = daemon.connected_by(builder).await;
+    link.end().await;
+    // It connects, and is not welcomed yet.
+    let mut link = daemon.accept().await;
+    assert!(matches!(soon(client.resume(&paused)).await, Err(Error::Timeout { .. })));
+    assert_eq!(link.welcome_as(NODE).await, None);
+    client.publish("x", "1").await.unwrap();
+    assert_eq!(link.lines(2).await, ["bind 0 x", "message 0 #1 1"]);
+}
