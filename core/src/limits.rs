@@ -112,6 +112,20 @@ pub const INDEX_NODE_BYTES: usize = 128;
 pub const BINDING_BYTES: usize = 16;
 /// Parked subscriptions of a node; one more ends the one that expires first.
 pub const PARKED_MAX: usize = 10_000;
+/// Topics of which a subscription says how far its client had come.
+pub const POSITIONS_MAX: usize = 1_024;
+/// Retained values take at most this share (one part in …) of `--memory-limit`.
+pub const RETAINED_SHARE: usize = 8;
+/// Memory that a retained value is counted with beside its frame.
+pub const RETAINED_BYTES: usize = 96;
+/// Retained values that are handed to a queue at a time, in bytes, give or take one.
+pub const RETAINED_BYTES_PER_STEP: usize = 64 << 10;
+/// Such portions that queues of the shard itself get before anything else is done.
+pub const SCANS_PER_TICK: usize = 8;
+/// Topics looked at for that.
+pub const RETAINED_LOOKS_PER_STEP: usize = 4_096;
+/// Bytes that are not live in a queue at which no more retained values are asked for.
+pub const RETAINED_AHEAD_BYTES: u64 = 64 << 10;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
@@ -129,6 +143,8 @@ pub const GAP_TOPICS_MAX: usize = 64;
 pub const GAPS_TOGETHER_MAX: usize = 8;
 /// Losses of a subscription that were told and may have to be told again; further ones are told together.
 pub const GAPS_KEPT_MAX: usize = 64;
+/// Time between two warnings to a subscription that falls behind, microseconds.
+pub const WARNING_INTERVAL_US: u64 = 1_000_000;
 /// An overflowing queue is cut to this many eighths of its limit.
 pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
 /// What is left when an extent goes whole for that: at least this many eighths of what is kept.
@@ -142,6 +158,13 @@ pub const HELLO_TIMEOUT_US: u64 = 5_000_000;
 pub const PING_AFTER_US: u64 = 30_000_000;
 /// Time for the answer to that ping, microseconds.
 pub const PONG_TIMEOUT_US: u64 = 10_000_000;
+/// Time between two errors that tell a connection that its source publishes too fast, microseconds.
+pub const RATE_ERROR_INTERVAL_US: u64 = 1_000_000;
+/// Time after which a source that has left is looked at, to forget it, microseconds: the second that
+/// its rates count in.
+pub const SOURCE_RECOVERY_US: u64 = 1_000_000;
+/// Sources without a connection that are remembered for what they did in the last second.
+pub const SOURCES_IDLE_MAX: usize = 16_384;
 /// Time a write may make no progress, microseconds.
 pub const WRITE_TIMEOUT_US: u64 = 60_000_000;
 /// Silence towards a subscriber after which a Heartbeat is sent, microseconds.
@@ -166,6 +189,12 @@ pub struct Limits {
     pub payload_bytes: u32,
     /// Client connections at a time (`--max-connections`).
     pub connections: usize,
+    /// The same of one source address; 0 is no limit, here and below (`--max-connections-per-source`).
+    pub connections_per_source: usize,
+    /// New connections of one source address, per second (`--accept-rate-per-source`).
+    pub accept_rate_per_source: u32,
+    /// Messages that one source address publishes, per second (`--publish-rate-per-source`).
+    pub publish_rate_per_source: u32,
     /// Topics at a time (`--max-topics`).
     pub topics: usize,
     /// Messages queued per subscription; 0 leaves bytes alone (`--subscriber-queue-limit`).
@@ -196,6 +225,9 @@ impl Default for Limits {
             memory_bytes: 384 << 20,
             payload_bytes: 4 << 20,
             connections: 10_000,
+            connections_per_source: 0,
+            accept_rate_per_source: 0,
+            publish_rate_per_source: 0,
             topics: 2_000_000,
             queue_messages: 10_000,
             queue_bytes: 16 << 20,
@@ -207,5 +239,14 @@ impl Default for Limits {
             default_ttl_ms: 0,
             reaper_interval_us: 1_000_000,
         }
+    }
+}
+
+impl Limits {
+    /// Whether anything is bounded per source address.
+    pub(crate) fn are_set_per_source(&self) -> bool {
+        self.connections_per_source != 0
+            || self.accept_rate_per_source != 0
+            || self.publish_rate_per_source != 0
     }
 }

@@ -14,4 +14,5 @@ mod many_connections;
 mod open_files;
 mod resources;
 mod slow_subscribers;
+mod sources;
 mod wildcards;

@@ -48,6 +48,7 @@ pub(super) fn overflow(
             let bytes = queue.bytes;
             let dropped = overflow::refuse_newest(queue, around.log, run);
             around.metrics.count_dropped(GapReason::SlowConsumer, dropped);
+            queue.warning.note_dropped(dropped, GapReason::SlowConsumer);
             around.metrics.queued_messages -= dropped;
             around.metrics.queued_bytes -= bytes - queue.bytes;
             return Overflow::NewestDropped;
@@ -91,6 +92,7 @@ fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metrics) {
     let bytes = queue.bytes;
     let dropped = overflow::cut_to_limit(queue, log);
     metrics.count_dropped(GapReason::SlowConsumer, dropped);
+    queue.warning.note_dropped(dropped, GapReason::SlowConsumer);
     metrics.queued_messages -= dropped;
     metrics.queued_bytes -= bytes - queue.bytes;
 }
@@ -158,6 +160,9 @@ impl Plane {
     /// gone already.
     pub(crate) fn remove_queue(&mut self, id: QueueId) -> bool {
         self.unblock(id);
+        if !self.queues[id.0 as usize].is_dying {
+            self.end_scans(id);
+        }
         let queue = &mut self.queues[id.0 as usize];
         self.expiring.forget(queue, id);
         if let Presence::Parked { until_us } = queue.presence {

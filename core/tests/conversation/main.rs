@@ -6,7 +6,10 @@ mod cut_sends;
 mod desk;
 mod hostile;
 mod memory;
+mod replay;
+mod retained;
 mod shards;
+mod sources;
 
 use desk::{Desk, Heard};
 use nexusd_wire::MessageFlags;
