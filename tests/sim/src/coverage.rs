@@ -249,7 +249,7 @@ const KINDS_TO_DAEMON: [FrameKind; 19] = [
     FrameKind::Deliver,
 ];
 
-const KINDS_TO_CLIENT: [FrameKind; 17] = [
+const KINDS_TO_CLIENT: [FrameKind; 18] = [
     FrameKind::Welcome,
     FrameKind::Ping,
     FrameKind::Pong,
@@ -266,6 +266,7 @@ const KINDS_TO_CLIENT: [FrameKind; 17] = [
     FrameKind::Deliver,
     FrameKind::Gap,
     FrameKind::ReplayComplete,
+    FrameKind::BackpressureWarning,
     FrameKind::Heartbeat,
 ];
 

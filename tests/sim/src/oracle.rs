@@ -373,6 +373,7 @@ impl Oracle {
         self.step += 1;
         let stream = &mut self.streams[index];
         stream.state = StreamState::Fed;
+        stream.subscribed_us = self.now_us;
         stream.fed_at = self.step;
         for (at, cursor) in stream.cursors.iter_mut().enumerate() {
             let topic = &mut self.topics[at];

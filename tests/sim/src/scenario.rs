@@ -45,6 +45,10 @@ const SYSTEM_TOPICS: [&str; 2] = ["$SYS/node/load", "$SYS/node/uptime"];
 
 /// Subscriptions outlive their connections.
 pub const PARKS: bool = true;
+/// A connection goes to the shard that keeps what its Hello names.
+pub const HANDS_OVER: bool = false;
+/// Topics have retained values.
+pub const RETAINS: bool = true;
 /// Messages have a time to live.
 pub const EXPIRES: bool = true;
 
@@ -101,6 +105,8 @@ pub struct Scenario {
     pub pace: Pace,
     /// Bytes a socket takes for a reader that does not read.
     pub socket_bytes: usize,
+    /// Some messages become retained values.
+    pub retains: bool,
     /// Longest time to live of messages, in milliseconds; 0 if there is none.
     pub ttl_ms_max: u32,
     /// Of 1,000 client operations, how many are faults.
@@ -153,6 +159,7 @@ impl Scenario {
                 Payloads::Small => dice.pick(&[256, 4 << 10, 64 << 10]),
                 Payloads::Mixed | Payloads::Large => dice.pick(&[8 << 10, 64 << 10, 256 << 10]),
             },
+            retains: RETAINS && dice.one_in(3),
             ttl_ms_max: if EXPIRES && dice.one_in(4) {
                 dice.pick(&[3, 40, 3_000, 60_000])
             } else {

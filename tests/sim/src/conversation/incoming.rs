@@ -209,6 +209,17 @@ impl Conversation {
                 }
                 Ok(())
             }
+            FrameKind::BackpressureWarning => {
+                let warning = frame
+                    .body::<control::BackpressureWarning<'_>>()
+                    .map_err(|error| undecodable(&error))?;
+                let id = SubscriptionId::from(warning.subscription());
+                if self.was_taken(id, oracle) {
+                    return Ok(());
+                }
+                let stream = oracle.stream_for(self.number, id)?;
+                oracle.on_warning(stream, &warning)
+            }
             FrameKind::ReplayComplete => {
                 let complete = frame
                     .body::<control::ReplayComplete<'_>>()

@@ -481,14 +481,20 @@ impl Oracle {
         Ok(loss)
     }
 
-    /// Where a gap's entry that begins at `first` goes on behind what it tells once more: losses that
-    /// an unread gap had told, of messages that those told as lost with the connection have passed.
-    pub(super) fn behind_told_again(&mut self, at: usize, topic: usize, mut first: u64) -> u64 {
+    /// Where a gap's entry of the messages from `first` to `last` goes on behind what it tells once
+    /// more: losses that an unread gap had told, of messages that those told as lost with the
+    /// connection have passed.
+    pub(super) fn behind_told_again(
+        &mut self,
+        at: usize,
+        topic: usize,
+        (mut first, last): (u64, u64),
+    ) -> u64 {
         let Some(replay) = &mut self.streams[at].replay else { return first };
-        let begins = |first| {
-            move |&(of, last, lost): &(usize, u64, u64)| of == topic && last + 1 == first + lost
-        };
-        while let Some(found) = replay.told_again.iter().position(begins(first)) {
+        while first <= last {
+            let begins =
+                |&(of, end, lost): &(usize, u64, u64)| of == topic && end + 1 == first + lost;
+            let Some(found) = replay.told_again.iter().position(begins) else { break };
             first = replay.told_again.swap_remove(found).1 + 1;
         }
         first

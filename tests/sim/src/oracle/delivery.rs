@@ -8,6 +8,8 @@ use nexusd_wire::{Frame, MessageFlags, SubscriptionId};
 use super::coming_back::LinkLoss;
 use super::history::{Before, Told};
 use super::{DAEMON, Fate, NOBODY, NONE, Oracle, StreamState};
+use nexusd_core::limits::WARNING_INTERVAL_US;
+
 use crate::payload;
 use crate::violation::{Violation, ensure};
 
@@ -280,7 +282,7 @@ impl Oracle {
             };
             ensure!(first > 0 && first <= last, "a gap from {first} to {last}");
             told += last - first + 1;
-            first = self.behind_told_again(at, topic, first);
+            first = self.behind_told_again(at, topic, (first, last));
             if first > last {
                 continue;
             }
@@ -352,6 +354,40 @@ impl Oracle {
         if gap.reason() != GapReason::LinkLost {
             self.missed += gap.missed();
         }
+        Ok(())
+    }
+
+    /// A BackpressureWarning is on the wire.
+    pub fn on_warning(
+        &mut self,
+        at: usize,
+        warning: &control::BackpressureWarning<'_>,
+    ) -> Result<(), Violation> {
+        let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
+        let may_have_recycled = self.may_have_recycled();
+        let may_expire = (0..self.topics.len()).any(|topic| self.may_have_expired(topic));
+        let stream = &mut self.streams[at];
+        ensure!(warning.dropped() > 0, "a warning, and nothing was dropped");
+        ensure!(
+            stream.may_have_dropped(now_us, timeout_us) || may_have_recycled,
+            "a warning of {} dropped in a queue that was never full",
+            warning.dropped()
+        );
+        ensure!(
+            warning.expired() == 0 || may_expire,
+            "a warning of {} that expired, and none has",
+            warning.expired()
+        );
+        let limit = if stream.queue_messages == u64::MAX { 0 } else { stream.queue_messages };
+        ensure!(warning.limit() == limit, "a warning of a limit of {}", warning.limit());
+        let since_us = stream.subscribed_us;
+        stream.warnings += 1;
+        ensure!(
+            stream.warnings <= 1 + (now_us - since_us) / WARNING_INTERVAL_US,
+            "{} warnings within {} us",
+            stream.warnings,
+            now_us - since_us
+        );
         Ok(())
     }
 

@@ -109,6 +109,9 @@ pub struct Stream {
     pub(super) resume_settled_at: u64,
     pub(super) dropped_before_resume: u64,
     pub(super) replay: Option<Box<Replay>>,
+    /// Warnings it has had, and since when there can have been some.
+    pub(super) warnings: u64,
+    pub(super) subscribed_us: u64,
 }
 
 impl Stream {
@@ -161,6 +164,8 @@ impl Stream {
             resume_settled_at: 0,
             dropped_before_resume: 0,
             replay: None,
+            warnings: 0,
+            subscribed_us: 0,
         }
     }
 

@@ -101,17 +101,7 @@ impl World<'_> {
                 encoder.subscribe(&mut bytes, &subscribe);
                 (ErrorCode::Unsupported, request, false)
             }
-            6 => {
-                let subscribe = SubscribeRequest {
-                    request,
-                    filters: &["a"],
-                    receive_retained: true,
-                    ..Default::default()
-                };
-                encoder.subscribe(&mut bytes, &subscribe);
-                (ErrorCode::Unsupported, request, false)
-            }
-            7 => {
+            6 | 7 => {
                 let modes = [GapMode::None, GapMode::RetainedOnly, GapMode::ReplayBuffer];
                 let (id, mode) = (SubscriptionId(1), self.dice.pick(&modes));
                 encoder.resume(&mut bytes, request, id, self.dice.below(3) as u64, mode);

@@ -13,7 +13,7 @@ use crate::conversation::{Bind, BindFate, Sent};
 use crate::coverage::Mark;
 use crate::oracle::{DAEMON, Fate, Publication, Stream};
 use crate::payload::{self, NAME_BYTES};
-use crate::scenario::{PARKS, Pace};
+use crate::scenario::{HANDS_OVER, PARKS, Pace};
 use crate::trace::trace;
 use crate::violation::Violation;
 
@@ -212,7 +212,7 @@ impl World<'_> {
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let encoder = &mut self.encoder;
         if let Some(home) =
-            resume.map(|id| id.0 as usize % SHARDS_MAX).filter(|home| *home < shards)
+            resume.map(|id| id.0 as usize % SHARDS_MAX).filter(|home| HANDS_OVER && *home < shards)
         {
             connection.conversation.home = home;
         }
@@ -384,9 +384,8 @@ impl World<'_> {
         if len < NAME_BYTES {
             flags = flags.with(MessageFlags::KEYED);
         }
-        let asks_too_much = self.dice.one_in(60);
-        if asks_too_much {
-            flags = flags.with(MessageFlags::RETAIN).with(MessageFlags::ACK);
+        if self.scenario.retains && self.dice.one_in(6) {
+            flags = flags.with(MessageFlags::RETAIN);
         }
         let ttl_ms = match self.scenario.ttl_ms_max {
             0 if self.dice.one_in(8) => 60_000_000,
@@ -397,7 +396,7 @@ impl World<'_> {
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let conversation = &mut connection.conversation;
         let Some(bind) = conversation.topic_ids[id] else { return };
-        let is_refused = conversation.binds[bind].fate == BindFate::Refused || asks_too_much;
+        let is_refused = conversation.binds[bind].fate == BindFate::Refused;
         let shelf = self.oracle.shelf().table(metadata);
         let header = Header::new(FrameKind::Message, shelf.len() as u16, len)
             .with_topic(TopicId(id as u32))
