@@ -18,6 +18,7 @@ mod delivery;
 mod expiry;
 mod history;
 mod publication;
+mod retained;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -58,6 +59,8 @@ struct TopicLedger {
     matching_high: u32,
     /// Subscriptions that ever matched.
     matching_ever: u32,
+    /// Messages that set or clear its retained value, as the shard was fed them.
+    retained: Vec<u32>,
     /// Messages with a time to live that the shard was fed, and when the first of them may end.
     mortal: Vec<u32>,
     expires_us: u64,
@@ -99,6 +102,8 @@ pub struct Oracle {
     /// Streams that are parked, among others.
     parked: Vec<usize>,
     parked_ttl_us: u64,
+    /// Messages delivered that were not queued for having been published.
+    extra: u64,
     /// Messages that were sent and queued once more, and that may have been.
     requeued: u64,
     perhaps_requeued: u64,
@@ -119,6 +124,7 @@ impl Oracle {
             matching_low: 0,
             matching_high: 0,
             matching_ever: 0,
+            retained: Vec::new(),
             mortal: Vec::new(),
             expires_us: u64::MAX,
         };
@@ -144,6 +150,7 @@ impl Oracle {
             parks: PARKS,
             parked: Vec::new(),
             parked_ttl_us: limits.parked_ttl_us,
+            extra: 0,
             requeued: 0,
             perhaps_requeued: 0,
             dropped: 0,
@@ -235,6 +242,9 @@ impl Oracle {
         publication.fed_us = self.now_us;
         let topic = &mut self.topics[publication.topic];
         topic.fed += 1;
+        if publication.is_retained() {
+            topic.retained.push(index);
+        }
         if publication.ttl_us > 0 {
             topic.mortal.push(index);
             topic.expires_us = topic.expires_us.min(publication.expires_us());
@@ -374,6 +384,7 @@ impl Oracle {
         let stream = &mut self.streams[index];
         stream.state = StreamState::Fed;
         stream.subscribed_us = self.now_us;
+        stream.retained_rounds = u64::from(stream.wants_retained);
         stream.fed_at = self.step;
         for (at, cursor) in stream.cursors.iter_mut().enumerate() {
             let topic = &mut self.topics[at];

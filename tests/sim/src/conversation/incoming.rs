@@ -168,10 +168,7 @@ impl Conversation {
                 let deliver =
                     frame.body::<control::Deliver<'_>>().map_err(|error| undecodable(&error))?;
                 let mode = deliver.mode();
-                ensure!(
-                    matches!(mode, DeliveryMode::Live | DeliveryMode::Replay),
-                    "a run of {mode:?}"
-                );
+                ensure!(mode != DeliveryMode::Redelivery, "a run of {mode:?}");
                 let id = SubscriptionId::from(deliver.subscription());
                 if self.was_taken(id, oracle) {
                     self.run = Some(Run::TakenOver);

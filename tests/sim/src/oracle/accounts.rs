@@ -13,6 +13,7 @@ impl Oracle {
             self.check_stream(stream)?;
             if stream.state == StreamState::Open {
                 self.check_replay(at)?;
+                self.check_retained(at)?;
             }
         }
         Ok(())
@@ -114,7 +115,12 @@ impl Oracle {
             + metrics.ttl_expired
             + metrics.queued_messages;
         // What was sent again was in a queue twice.
-        let (low, high) = (low + self.requeued, high + self.requeued + self.perhaps_requeued);
+        let (low, mut high) = (low + self.requeued, high + self.requeued + self.perhaps_requeued);
+        let low = low + self.extra;
+        if self.streams.iter().any(|stream| stream.retained_rounds > 0) {
+            // How many were queued and never came is not known.
+            high = u64::MAX;
+        }
         ensure!(
             (low..=high).contains(&accounted),
             "{low} to {high} messages were queued, but delivered ({}), dropped ({dropped}), lost with \

@@ -77,6 +77,17 @@ pub(super) struct LinkLoss {
 }
 
 impl Replay {
+    /// A retained value has come again, or for the first time.
+    pub(super) fn has_had(&mut self, topic: usize, number: u64) {
+        let is_it = |told: &Told| {
+            let is_same = |of, n| (of, n) == (topic, number);
+            matches!(*told, Told::Message { topic, number, is_retained: true, .. } if is_same(topic, number))
+        };
+        if let Some(found) = self.again.iter().position(is_it) {
+            self.again.remove(found);
+        }
+    }
+
     /// A replay that a Subscribe asked for by its positions.
     pub(super) fn of_positions(fed_at: u64, dropped_before: u64) -> Self {
         Self {
@@ -175,7 +186,14 @@ impl Oracle {
             let index = self.parked[at];
             let stream = &self.streams[index];
             if stream.state != StreamState::Parked {
-                self.parked.swap_remove(at);
+                match stream.away_since_us {
+                    Some(since_us) if stream.state != StreamState::Ended => {
+                        if self.now_us >= since_us + self.parked_ttl_us {
+                            self.stream_may_be_gone(index);
+                        }
+                    }
+                    _ => drop(self.parked.swap_remove(at)),
+                }
                 continue;
             }
             let (low, high) = stream.parked_between_us;
@@ -199,7 +217,12 @@ impl Oracle {
 
     /// From now on the stream may be without its client.
     pub fn may_be_away(&mut self, index: usize) {
-        self.streams[index].was_parked = true;
+        let stream = &mut self.streams[index];
+        stream.was_parked = true;
+        stream.away_since_us.get_or_insert(self.now_us);
+        if !self.parked.contains(&index) {
+            self.parked.push(index);
+        }
     }
 
     /// A client will go on behind so many messages, and have no more than them.
@@ -213,7 +236,9 @@ impl Oracle {
         if resuming.is_wrong {
             return;
         }
-        self.may_be_away(resuming.stream);
+        if self.streams[resuming.stream].state != StreamState::Parked {
+            self.may_be_away(resuming.stream);
+        }
         let stream = &mut self.streams[resuming.stream];
         stream.is_being_resumed = true;
         stream.resume_fed_at = self.step;
@@ -307,8 +332,10 @@ impl Oracle {
         let is_taken_over = stream.state != StreamState::Parked;
         stream.state = StreamState::Open;
         stream.conversation = conversation;
+        stream.retained_rounds += u64::from(mode == GapMode::RetainedOnly && info.gap_detected());
         stream.is_being_resumed = false;
         stream.may_be_gone = false;
+        stream.away_since_us = None;
         let (again, again_newest) = stream.take_back(count);
         self.requeued += again.iter().filter(|told| told.is_message()).count() as u64;
         let gaps = again.iter().filter(|told| !told.is_message() && !told.is_link_loss());
@@ -360,7 +387,12 @@ impl Oracle {
             replay.is_past_again = true;
             return Ok(());
         }
-        let is_it = |told: &Told| matches!(*told, Told::Message { topic: of, number: n, .. } if (of, n) == (topic, number));
+        let is_it = |told: &Told| match *told {
+            Told::Message { topic: of, number: n, is_retained: false, .. } => {
+                (of, n) == (topic, number)
+            }
+            _ => false,
+        };
         let found = replay.again.iter().position(is_it);
         ensure!(
             !replay.is_past_again && found.is_some(),

@@ -67,10 +67,16 @@ impl Oracle {
             publisher,
             newest: self.streams[stream].newest_of(publisher, topic),
         };
+        if mode == DeliveryMode::Retained {
+            return self.on_retained(stream, (topic, index), stride, before);
+        }
         self.check_place(stream, topic, index, number)?;
         match mode {
             DeliveryMode::Replay => self.check_replayed(stream, topic, index, number)?,
-            _ => self.check_live(stream, topic, index, number)?,
+            _ => {
+                self.check_live(stream, topic, index, number)?;
+                self.streams[stream].cursors[topic].has_live = true;
+            }
         }
         let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
         let stream = &mut self.streams[stream];
@@ -78,7 +84,7 @@ impl Oracle {
         let cursor = &mut stream.cursors[topic];
         cursor.next = number + 1;
         cursor.delivered += 1;
-        stream.history.push(Told::Message { topic, number, stride, before });
+        stream.history.push(Told::Message { topic, number, stride, before, is_retained: false });
         stream.weigh_history();
         self.delivered += 1;
         Ok(())
@@ -283,6 +289,9 @@ impl Oracle {
             ensure!(first > 0 && first <= last, "a gap from {first} to {last}");
             told += last - first + 1;
             first = self.behind_told_again(at, topic, (first, last));
+            if first <= last && self.is_lost_retained(at, topic, first) {
+                first += 1;
+            }
             if first > last {
                 continue;
             }

@@ -16,6 +16,7 @@ pub(super) enum Told {
         number: u64,
         stride: u64,
         before: Before,
+        is_retained: bool,
     },
     Gap {
         /// Topics, and how the stream stood in them before.

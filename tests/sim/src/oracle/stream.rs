@@ -41,6 +41,11 @@ pub(super) struct Cursor {
     pub(super) next: u64,
     pub(super) delivered: u64,
     pub(super) missed: u64,
+    /// Times the retained value came or was lost, and the number of the last one.
+    pub(super) retained_count: u64,
+    pub(super) retained: u64,
+    /// A live message has come.
+    pub(super) has_live: bool,
     /// Messages that were left out because their time was over.
     pub(super) expired: u64,
 }
@@ -104,11 +109,16 @@ pub struct Stream {
     /// It was parked at some time between these, by the monotonic clock.
     pub(super) parked_between_us: (u64, u64),
     pub(super) was_parked: bool,
+    /// Since when it may have been parked, unless that is known.
+    pub(super) away_since_us: Option<u64>,
     pub(super) is_being_resumed: bool,
     pub(super) resume_fed_at: u64,
     pub(super) resume_settled_at: u64,
     pub(super) dropped_before_resume: u64,
     pub(super) replay: Option<Box<Replay>>,
+    /// It asked for retained values when it was made, and how often it has asked for them.
+    pub wants_retained: bool,
+    pub(super) retained_rounds: u64,
     /// Warnings it has had, and since when there can have been some.
     pub(super) warnings: u64,
     pub(super) subscribed_us: u64,
@@ -159,11 +169,14 @@ impl Stream {
             may_be_gone: false,
             parked_between_us: (0, 0),
             was_parked: false,
+            away_since_us: None,
             is_being_resumed: false,
             resume_fed_at: 0,
             resume_settled_at: 0,
             dropped_before_resume: 0,
             replay: None,
+            wants_retained: false,
+            retained_rounds: 0,
             warnings: 0,
             subscribed_us: 0,
         }
@@ -276,6 +289,11 @@ impl Stream {
         let (mut again, mut newest) = (VecDeque::new(), BTreeMap::new());
         while let Some(told) = self.history.take_back(count) {
             match &told {
+                Told::Message { topic, stride, before, is_retained: true, .. } => {
+                    self.cursors[*topic] = before.cursor;
+                    self.waiting_messages += 1;
+                    self.waiting_bytes += stride;
+                }
                 Told::Message { topic, number, stride, before, .. } => {
                     self.cursors[*topic] = before.cursor;
                     self.unattributed_left = before.left;
@@ -309,6 +327,10 @@ impl Stream {
             cursor.next = last + 1;
         };
         match told {
+            Told::Message { topic, number, is_retained: true, .. } => {
+                self.cursors[*topic].retained_count += 1;
+                self.cursors[*topic].retained = *number;
+            }
             Told::Message { topic, number, .. } => lose(*topic, *number, 1),
             Told::Gap { lost, unattributed, .. } => {
                 lost.iter().for_each(|&(topic, last, missed)| lose(topic, last, missed));

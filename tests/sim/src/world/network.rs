@@ -490,14 +490,17 @@ impl World<'_> {
                 }
                 Reaction::Parked(stream) => {
                     conversation.pausing.retain(|other| *other != stream);
-                    client.parked.push(stream);
+                    if !client.parked.contains(&stream) {
+                        client.parked.push(stream);
+                    }
                 }
                 Reaction::NotFound(stream) => {
                     conversation.resuming.retain(|other| *other != stream);
                 }
                 Reaction::Rejected(stream) => {
                     conversation.resuming.retain(|other| *other != stream);
-                    if !conversation.known_streams.contains(&stream) {
+                    let is_here = conversation.client_streams().contains(&stream);
+                    if !is_here && !client.parked.contains(&stream) {
                         client.parked.push(stream);
                     }
                 }

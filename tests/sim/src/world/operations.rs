@@ -461,6 +461,7 @@ impl World<'_> {
             queue_bytes.unwrap_or(limits.queue_bytes),
         );
         stream.is_counted = PARKS && self.dice.one_in(2);
+        stream.wants_retained = self.scenario.retains && self.dice.one_in(2);
         trace!(
             self.trace,
             "  {} subscribes, request {request}, stream {}: {:?} {effective:?} {} messages {} bytes",
@@ -478,6 +479,7 @@ impl World<'_> {
             queue_messages,
             queue_bytes,
             counted: stream.is_counted,
+            receive_retained: stream.wants_retained,
             ..SubscribeRequest::default()
         };
         let encoder = &mut self.encoder;

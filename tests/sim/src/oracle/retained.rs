@@ -1,0 +1,127 @@
+//! Retained values: one per topic, had once by every subscription that asks, before what is live.
+
+use nexusd_wire::MessageFlags;
+
+use super::history::{Before, Told};
+use super::{Fate, Oracle, Publication, StreamState};
+use crate::violation::{Violation, ensure};
+
+impl Publication {
+    /// Whether it sets or clears its topic's retained value.
+    pub(super) fn is_retained(&self) -> bool {
+        self.header.flags().contains(MessageFlags::RETAIN)
+    }
+}
+
+impl Oracle {
+    /// A message comes as its topic's retained value.
+    pub(super) fn on_retained(
+        &mut self,
+        at: usize,
+        (topic, index): (usize, u32),
+        stride: u64,
+        before: Before,
+    ) -> Result<(), Violation> {
+        let name = &self.topics[topic].name;
+        let publication = &self.publications[index as usize];
+        let number = publication.number;
+        let stream = &mut self.streams[at];
+        ensure!(
+            stream.subscription.is_some() && stream.state != StreamState::Ended,
+            "{name} {number}: a retained value for a subscription that is {:?}",
+            stream.state
+        );
+        ensure!(
+            publication.is_retained() && publication.payload_len > 0,
+            "{name} {number}: comes as a retained value and is none"
+        );
+        let fed_at = stream.fed_at;
+        let is_asked_once = stream.retained_rounds == 1;
+        ensure!(stream.retained_rounds > 0, "{name} {number}: nobody asked for retained values");
+        let cursor = &mut stream.cursors[topic];
+        ensure!(
+            cursor.matches,
+            "{name} {number}: a retained value that none of {:?} matches",
+            stream.filters
+        );
+        ensure!(
+            cursor.retained_count < stream.retained_rounds,
+            "{name} {number}: a retained value for the second time"
+        );
+        ensure!(
+            !is_asked_once || !cursor.has_live,
+            "{name} {number}: the retained value comes behind live messages"
+        );
+        cursor.retained_count += 1;
+        cursor.retained = number;
+        if let Some(replay) = &mut stream.replay {
+            replay.has_had(topic, number);
+        }
+        stream.history.push(Told::Message { topic, number, stride, before, is_retained: true });
+        stream.weigh_history();
+        self.delivered += 1;
+        self.extra += 1;
+        let ledger = &self.topics[topic];
+        let newer = ledger.retained.iter().map(|&index| &self.publications[index as usize]);
+        let mut newer = newer.filter(|other| other.number > number);
+        let is_old = newer.any(|newer| newer.settled_at > 0 && newer.settled_at < fed_at);
+        ensure!(!is_old, "{name} {number}: a retained value that was replaced before");
+        Ok(())
+    }
+
+    /// Whether a gap's entry that begins here tells of a retained value first, which could not be
+    /// delivered.
+    pub(super) fn is_lost_retained(&mut self, at: usize, topic: usize, number: u64) -> bool {
+        let ledger = &self.topics[topic];
+        let index = ledger.numbers.get(number as usize).copied().unwrap_or(super::NONE);
+        let publication = self.publications.get(index as usize);
+        let stream = &mut self.streams[at];
+        let cursor = &mut stream.cursors[topic];
+        let is_before = match cursor.next {
+            0 => {
+                number <= cursor.numbers_before
+                    || publication.is_some_and(|publication| {
+                        publication.is_retained() && publication.fed_at < stream.fed_at
+                    })
+            }
+            next => number < next,
+        };
+        let is_retained = publication.is_none_or(Publication::is_retained);
+        if !is_before || !is_retained || cursor.retained_count >= stream.retained_rounds {
+            return false;
+        }
+        cursor.retained_count += 1;
+        cursor.retained = number;
+        true
+    }
+
+    /// Everything has come: a value that was surely there when the subscription was made, and stayed,
+    /// was had.
+    pub(super) fn check_retained(&self, at: usize) -> Result<(), Violation> {
+        let stream = &self.streams[at];
+        if stream.retained_rounds != 1 || stream.was_parked || !stream.wants_retained {
+            return Ok(());
+        }
+        for (topic, cursor) in self.topics.iter().zip(&stream.cursors) {
+            if !cursor.matches || cursor.retained_count > 0 {
+                continue;
+            }
+            let values = topic.retained.iter().map(|&index| &self.publications[index as usize]);
+            let mut values = values.filter(|value| value.fate != Fate::Refused).peekable();
+            let is_settled = |value: &Publication| {
+                value.number > 0 && value.fate == Fate::Settled && value.settled_at < stream.fed_at
+            };
+            if values.peek().is_none() || !values.clone().all(is_settled) {
+                continue;
+            }
+            let newest = values.max_by_key(|value| value.number);
+            ensure!(
+                newest.is_none_or(|newest| newest.payload_len == 0 || newest.ttl_us > 0),
+                "{}: the retained value never came to {:?}",
+                topic.name,
+                stream.filters
+            );
+        }
+        Ok(())
+    }
+}
