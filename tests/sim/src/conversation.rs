@@ -495,7 +495,7 @@ impl Conversation {
             self.resumed_may_be_gone(oracle);
         }
         for resuming in std::mem::take(&mut self.resumes_due) {
-            oracle.resume_given_up(resuming.stream);
+            oracle.resume_given_up(&resuming);
         }
         for sent in self.unsettled.drain(..) {
             if let Sent::Publish(index) = sent {
@@ -515,7 +515,14 @@ impl Conversation {
     fn may_have_ended_streams(&self, oracle: &mut Oracle) -> bool {
         self.doom.is_some()
             || matches!(self.stage, Stage::Doomed | Stage::Leaving | Stage::Draining)
-            || (self.is_doubtful && oracle.may_be_disconnected(&self.streams))
+            || (self.is_doubtful && self.may_be_disconnected(oracle))
+    }
+
+    /// Whether a stream of policy `disconnect` that is here, or may be, can have ended the connection.
+    pub fn may_be_disconnected(&self, oracle: &mut Oracle) -> bool {
+        let resumed = self.resumes_due.iter().map(|resuming| resuming.stream);
+        let streams: Vec<_> = self.streams.iter().copied().chain(resumed).collect();
+        oracle.may_be_disconnected(&streams)
     }
 
     /// The connection is gone, and one of its streams parked or ended.

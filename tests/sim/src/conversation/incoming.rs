@@ -407,9 +407,8 @@ impl Conversation {
         witnesses: &mut Witnesses<'_>,
     ) -> Result<(), Violation> {
         let Witnesses { oracle, coverage, .. } = witnesses;
-        let is_slow = code == ErrorCode::LimitReached
-            && self.is_doubtful
-            && oracle.may_be_disconnected(&self.streams);
+        let is_slow =
+            code == ErrorCode::LimitReached && self.is_doubtful && self.may_be_disconnected(oracle);
         if is_slow {
             coverage.disconnected();
         }

@@ -132,6 +132,7 @@ impl Oracle {
         stream.may_be_gone |= may_be_gone;
         stream.parked_between_us = (since_us.min(now_us), now_us);
         stream.was_parked = true;
+        stream.note_away();
         if !self.parked.contains(&index) {
             self.parked.push(index);
         }
@@ -219,6 +220,7 @@ impl Oracle {
     pub fn may_be_away(&mut self, index: usize) {
         let stream = &mut self.streams[index];
         stream.was_parked = true;
+        stream.note_away();
         stream.away_since_us.get_or_insert(self.now_us);
         if !self.parked.contains(&index) {
             self.parked.push(index);
@@ -227,7 +229,10 @@ impl Oracle {
 
     /// A client will go on behind so many messages, and have no more than them.
     pub fn client_forgets(&mut self, index: usize, count: u64) {
-        self.streams[index].had = count;
+        let stream = &mut self.streams[index];
+        stream.had = count;
+        // What it says it has had it will not be sent again.
+        stream.acked = stream.acked.max(count);
     }
 
     /// The shard was fed a Resume.
@@ -263,9 +268,13 @@ impl Oracle {
     }
 
     /// Nobody waits for the answer to a Resume any more.
-    pub fn resume_given_up(&mut self, index: usize) {
-        let stream = &mut self.streams[index];
+    pub fn resume_given_up(&mut self, resuming: &Resuming) {
+        let stream = &mut self.streams[resuming.stream];
+        if resuming.is_wrong {
+            return;
+        }
         stream.is_being_resumed = false;
+        stream.retained_rounds += u64::from(resuming.mode == GapMode::RetainedOnly);
         self.perhaps_requeued += stream.history.sent() - stream.had;
         // Whether the stream has changed hands is not known; with its connection it is parked again.
         if stream.state == StreamState::Parked {
@@ -336,11 +345,22 @@ impl Oracle {
         stream.is_being_resumed = false;
         stream.may_be_gone = false;
         stream.away_since_us = None;
-        let (again, again_newest) = stream.take_back(count);
+        let (mut again, mut again_newest) = stream.take_back(count);
         self.requeued += again.iter().filter(|told| told.is_message()).count() as u64;
         let gaps = again.iter().filter(|told| !told.is_message() && !told.is_link_loss());
         self.missed -= gaps.map(Told::messages).sum::<u64>();
+        // What an earlier replay had not come to is still to come.
+        let (mut told_again, mut links_again) = (Vec::new(), Vec::new());
+        if let Some(earlier) = stream.replay.take() {
+            again.extend(earlier.again);
+            for (topic, newest) in earlier.again_newest {
+                again_newest.entry(topic).or_insert(newest);
+            }
+            (told_again, links_again) = (earlier.told_again, earlier.links_again);
+        }
         stream.replay = Some(Box::new(Replay {
+            told_again,
+            links_again,
             settled_at: stream.resume_settled_at,
             missed: info.missed_count(),
             is_started: info.replay_started(),

@@ -379,8 +379,9 @@ impl Oracle {
         ensure!(warning.dropped() > 0, "a warning, and nothing was dropped");
         ensure!(
             stream.may_have_dropped(now_us, timeout_us) || may_have_recycled,
-            "a warning of {} dropped in a queue that was never full",
-            warning.dropped()
+            "stream {at}: a warning of {} dropped for {:?} in a queue that was never full",
+            warning.dropped(),
+            warning.reason()
         );
         ensure!(
             warning.expired() == 0 || may_expire,

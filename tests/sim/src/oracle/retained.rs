@@ -36,7 +36,7 @@ impl Oracle {
             "{name} {number}: comes as a retained value and is none"
         );
         let fed_at = stream.fed_at;
-        let is_asked_once = stream.retained_rounds == 1;
+        let is_asked_once = stream.wants_retained && stream.retained_rounds == 1;
         ensure!(stream.retained_rounds > 0, "{name} {number}: nobody asked for retained values");
         let cursor = &mut stream.cursors[topic];
         ensure!(

@@ -252,6 +252,11 @@ impl Stream {
         self.cursors[topic].matches
     }
 
+    /// Nobody is held back any more for a queue that nobody reads from.
+    pub(super) fn note_away(&mut self) {
+        self.may_have_dropped |= self.full_since_us.is_some();
+    }
+
     /// Whether its queue can have overflowed by now.
     pub(super) fn may_have_dropped(&mut self, now_us: u64, block_timeout_us: u64) -> bool {
         self.may_have_dropped |=

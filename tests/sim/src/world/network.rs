@@ -243,7 +243,7 @@ impl World<'_> {
     fn doubt_the_slow(&mut self) -> Result<(), Violation> {
         let mut candidates = 0;
         for connection in self.slots.iter_mut().flatten() {
-            if self.oracle.may_be_disconnected(&connection.conversation.streams) {
+            if connection.conversation.may_be_disconnected(&mut self.oracle) {
                 connection.conversation.doubt(true, &mut self.oracle);
                 trace!(
                     self.trace,
