@@ -25,6 +25,7 @@ pub(crate) mod parcel;
 pub(crate) mod parking;
 mod publish;
 mod publishers;
+pub(crate) mod recovery;
 pub(crate) mod replay;
 pub(crate) mod retained;
 pub mod routing;

@@ -29,6 +29,9 @@ pub enum Heard {
         mode: DeliveryMode,
         subscription: SubscriptionId,
     },
+    Warning {
+        dropped: u64,
+    },
     ReplayComplete {
         topic: u32,
         messages: u64,
@@ -211,9 +214,30 @@ impl Desk {
         self.say(id, &bytes);
     }
 
+    /// A new connection on the shard that keeps the subscription.
+    pub fn home_of(&mut self, subscription: SubscriptionId) -> ConnectionId {
+        let home = (subscription.0 & 63) as usize;
+        loop {
+            let id = self.greet();
+            if self.seats[id.index as usize].shard == home {
+                return id;
+            }
+        }
+    }
+
     pub fn resume(&mut self, id: ConnectionId, subscription: SubscriptionId, received: u64) {
+        self.resume_with(id, subscription, received, GapMode::None);
+    }
+
+    pub fn resume_with(
+        &mut self,
+        id: ConnectionId,
+        subscription: SubscriptionId,
+        received: u64,
+        mode: GapMode,
+    ) {
         let mut bytes = Vec::new();
-        self.encoder.resume(&mut bytes, 4, subscription, received, GapMode::ReplayBuffer);
+        self.encoder.resume(&mut bytes, 4, subscription, received, mode);
         self.say(id, &bytes);
     }
 
@@ -515,6 +539,10 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
                 (0, false) => Heard::Subscribed { subscription },
                 _ => Heard::Resumed { subscription, missed, replays },
             }
+        }
+        FrameKind::BackpressureWarning => {
+            let body = frame.body::<control::BackpressureWarning<'_>>().expect("a body");
+            Heard::Warning { dropped: body.dropped() }
         }
         FrameKind::ReplayComplete => {
             let body = frame.body::<control::ReplayComplete<'_>>().expect("a body");
