@@ -10,7 +10,7 @@ use nexusd_wire::FrameCutter;
 
 use crate::log::SegmentId;
 use crate::session::Session;
-use crate::shard::event::ConnectionId;
+use crate::shard::event::{ConnectionId, PeerAddress};
 use crate::subscriber_queue::QueueId;
 
 /// A large frame that is being received.
@@ -100,6 +100,8 @@ impl Outbound {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
+    /// Where it comes from.
+    pub(crate) peer: PeerAddress,
     pub(crate) session: Session,
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
@@ -108,9 +110,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, cutter: FrameCutter, now_us: u64) -> Self {
+    pub(crate) fn new(
+        id: ConnectionId,
+        peer: PeerAddress,
+        cutter: FrameCutter,
+        now_us: u64,
+    ) -> Self {
         Self {
             id,
+            peer,
             session: Session::new(now_us),
             inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false },
             outbound: Outbound {

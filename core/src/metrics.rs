@@ -35,6 +35,8 @@ pub struct Metrics {
     pub protocol_errors: u64,
     /// Connections refused because of the connection limit.
     pub connections_refused: u64,
+    /// Connections that another shard took over, which keeps what they came back for.
+    pub connections_moved: u64,
     /// Times a listener could not accept for want of file descriptors or memory.
     pub accepts_failed: u64,
     /// Connections closed by a timeout.
@@ -74,6 +76,7 @@ impl AddAssign for Metrics {
             slow_disconnected,
             protocol_errors,
             connections_refused,
+            connections_moved,
             accepts_failed,
             timeouts,
             segments_evacuated,
@@ -98,6 +101,7 @@ impl AddAssign for Metrics {
         self.slow_disconnected += slow_disconnected;
         self.protocol_errors += protocol_errors;
         self.connections_refused += connections_refused;
+        self.connections_moved += connections_moved;
         self.accepts_failed += accepts_failed;
         self.timeouts += timeouts;
         self.segments_evacuated += segments_evacuated;

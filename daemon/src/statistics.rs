@@ -110,8 +110,8 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
         counters: [
             messages_in, bytes_in, messages_out, bytes_out, sends, no_subscribers, rejected,
             dropped_slow_consumer, dropped_memory, dropped_disconnect, publisher_pauses,
-            slow_disconnected, protocol_errors, connections_refused, accepts_failed, timeouts,
-            segments_evacuated,
+            slow_disconnected, protocol_errors, connections_refused, connections_moved,
+            accepts_failed, timeouts, segments_evacuated,
         ],
         gauges: [
             connections, subscriptions, topics, queued_messages, queued_bytes, log_bytes,
