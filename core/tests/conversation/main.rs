@@ -5,6 +5,7 @@ mod cut_sends;
 mod desk;
 mod hostile;
 mod memory;
+mod moves;
 mod shards;
 
 use desk::{Desk, Heard};
