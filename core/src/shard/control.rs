@@ -47,6 +47,12 @@ impl Shard {
                 ..Violation::by(frame, "this version of the daemon accepts clients only")
             });
         }
+        let routing = &self.plane.routing;
+        let home = hello.resume().and_then(|resumed| routing.home_of(resumed.into()));
+        if let Some(home) = home.filter(|home| *home != routing.own) {
+            self.begin_move(id, frame.bytes(), home);
+            return Ok(());
+        }
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
@@ -486,7 +492,7 @@ impl Shard {
                 !connection.session.said_goodbye || connection.session.acks.len() == 0
             }
             SessionState::Draining => connection.session.was_told_goodbye,
-            SessionState::AwaitingHello | SessionState::Open => false,
+            SessionState::AwaitingHello | SessionState::Moving(_) | SessionState::Open => false,
         };
         if is_over {
             self.close_now(id);
