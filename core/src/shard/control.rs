@@ -120,7 +120,7 @@ impl Shard {
                 "the connection has bound as many topic ids as there may be",
             ));
         }
-        if slot == bound && !self.plane.may_keep_for_clients(BINDING_BYTES) {
+        if slot == bound && !self.plane.make_room_for_clients(BINDING_BYTES) {
             let text = "the daemon's clients have bound as many topic ids as its memory allows \
                         (--memory-limit)";
             return Err(Violation { code: ErrorCode::LimitReached, ..Violation::by(frame, text) });
@@ -286,7 +286,7 @@ impl Shard {
     }
 
     fn check_subscribe(
-        &self,
+        &mut self,
         id: ConnectionId,
         subscribe: &control::Subscribe<'_>,
     ) -> Result<(), (ErrorCode, String)> {
@@ -325,7 +325,7 @@ impl Shard {
             let levels = filter.split('/').count();
             bytes += FILTER_BYTES + 2 * filter.len() + levels * INDEX_NODE_BYTES;
         }
-        if !self.plane.may_keep_for_clients(bytes) {
+        if !self.plane.make_room_for_clients(bytes) {
             let text = "the daemon's clients have as many subscriptions as its memory allows \
                         (--memory-limit)";
             return Err((ErrorCode::LimitReached, text.to_string()));

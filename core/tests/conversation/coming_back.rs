@@ -380,3 +380,18 @@ fn subscriptions_that_drop_are_warned_at_most_once_a_second() {
     }
     assert_eq!(warnings, 2);
 }
+
+#[test]
+fn parked_subscriptions_make_room_for_those_of_clients_that_are_there() {
+    let mut desk = Desk::with_limits(Limits { memory_bytes: 8 << 20, ..Limits::default() });
+    for _ in 0..3 {
+        // Twice as many would not fit the 4 MiB that clients have.
+        let client = desk.greet();
+        for number in 0..4_000 {
+            desk.subscribe(client, &[&format!("t/{number}")]);
+        }
+        desk.end(client);
+    }
+    let metrics = desk.metrics();
+    assert!(metrics.subscriptions < 8_000 && metrics.parked == metrics.subscriptions);
+}
