@@ -100,6 +100,12 @@ impl Header {
         Self::ref_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
+    /// The same, to be changed in place.
+    #[inline]
+    pub fn peek_mut(bytes: &mut [u8]) -> Option<&mut Self> {
+        Self::mut_from_prefix(bytes).ok().map(|(header, _)| header)
+    }
+
     /// Checks everything that can be wrong with a header by itself: the one check of the message
     /// path. `at` is the frame's stream position, for the error; the limits are totals in bytes.
     #[inline]

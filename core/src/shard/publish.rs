@@ -378,6 +378,38 @@ impl Plane {
         self.run = Some(Run { topic, extent, sequence, publisher, ack: None });
     }
 
+    /// Numbers messages where they lie, as a run: those of the next `bytes` behind the last frame of
+    /// `segment`, through the first that is to be acknowledged. Returns how many bytes it took, and
+    /// whether the last message is to be acknowledged.
+    pub(crate) fn extend_run_in_place(
+        &mut self,
+        segment: SegmentId,
+        topic: TopicId,
+        publisher: PublisherId,
+        bytes: u32,
+        now: Now,
+    ) -> (u32, bool) {
+        let start = self.log.end(segment);
+        let extent = Extent { segment, start, len: 0, messages: 0, topic: Some(topic) };
+        self.open_run(topic, Some(publisher), extent);
+        let Some(run) = &mut self.run else { return (bytes, false) };
+        let frames = self.log.beyond(segment, bytes);
+        let (mut len, mut wants_ack) = (0, false);
+        while !wants_ack
+            && let Some(rest) = frames.get_mut(len..)
+            && let Some(header) = Header::peek_mut(rest)
+        {
+            wants_ack = header.flags().contains(MessageFlags::ACK);
+            run.sequence = Sequence(run.sequence.0 + 1);
+            *header = accepted_header(header, topic, run.sequence, now);
+            len += header.stride();
+            run.extent.messages += 1;
+        }
+        run.extent.len = len as u32;
+        self.log.lengthen(segment, len as u32);
+        (len as u32, wants_ack)
+    }
+
     /// Accepts a large frame, which lies alone in a segment that was a landing until now.
     pub(crate) fn publish_landed(
         &mut self,
