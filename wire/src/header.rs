@@ -67,6 +67,12 @@ impl MessageFlags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether any bit of `other` is set.
+    #[inline]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The bits of both.
     #[inline]
     pub const fn with(self, other: Self) -> Self {

@@ -224,9 +224,37 @@ impl Plane {
         Ok(())
     }
 
+    /// Puts another message of the run that is passed on into its batch, if it is one and there is room
+    /// and nothing else to be done about it.
+    #[inline(always)]
+    fn extend_passing(&mut self, header: &Header, frame: &[u8]) -> bool {
+        let Some(passing) = self.passing else { return false };
+        passing.topic == header.topic()
+            && header.metadata_len() == 0
+            && !header.flags().intersects(MessageFlags::ACK.with(MessageFlags::RETAIN))
+            && header.payload_len() <= self.limits.payload_bytes as usize
+            && self.neighbours.of(passing.owner).extend_batch(frame)
+    }
+
     /// The same for a message whose topic is not this shard's: it goes into the batch for the owner.
     #[inline(never)]
     fn publish_elsewhere(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        frame: &Frame<'_>,
+    ) -> Result<(), Refusal> {
+        let header = frame.header();
+        if self.extend_passing(header, frame.bytes()) {
+            session.last_accepted = header.sequence().0;
+            return Ok(());
+        }
+        self.pass_on(id, session, frame)
+    }
+
+    /// The same for a message that asks for more, or begins a run.
+    #[inline(never)]
+    fn pass_on(
         &mut self,
         id: ConnectionId,
         session: &mut Session,
@@ -241,7 +269,7 @@ impl Plane {
                 }
                 if !self.neighbours.of(passing.owner).extend_batch(frame.bytes()) {
                     self.passing = None;
-                    return self.publish_elsewhere(id, session, frame);
+                    return self.pass_on(id, session, frame);
                 }
             }
             None => self.begin_passing(id, session, frame)?,
