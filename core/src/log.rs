@@ -17,7 +17,7 @@
 
 mod memory;
 
-pub(crate) use memory::{Memory, Sole};
+pub(crate) use memory::{Memory, Sole, prefetch_header};
 use nexusd_wire::{HEADER_BYTES, Header, TopicId};
 
 use crate::limits::{

@@ -27,9 +27,9 @@ use crate::audience::Audience;
 use crate::foreign_topics::ForeignTopics;
 use crate::limits::{
     ACKS_OWED_MAX, ACKS_PER_FRAME, BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN,
-    CLIENT_SHARE, Limits, METADATA_BYTES_MAX,
+    CLIENT_SHARE, HEADERS_AHEAD, Limits, METADATA_BYTES_MAX,
 };
-use crate::log::{Extent, Log, SegmentId, SegmentKind};
+use crate::log::{Extent, Log, SegmentId, SegmentKind, prefetch_header};
 use crate::metrics::Metrics;
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
@@ -430,8 +430,10 @@ impl Plane {
             wants_ack = header.flags().contains(MessageFlags::ACK);
             run.sequence = Sequence(run.sequence.0 + 1);
             *header = accepted_header(header, topic, run.sequence, now);
-            len += header.stride();
+            let stride = header.stride();
+            len += stride;
             run.extent.messages += 1;
+            prefetch_header(frames, len + HEADERS_AHEAD * stride);
         }
         run.extent.len = len as u32;
         self.log.lengthen(segment, len as u32);
