@@ -436,7 +436,9 @@ impl Plane {
             prefetch_header(frames, len + HEADERS_AHEAD * stride);
         }
         run.extent.len = len as u32;
-        self.log.lengthen(segment, len as u32);
+        if !is_planted(Plant::AdoptedNotClaimed) {
+            self.log.lengthen(segment, len as u32);
+        }
         (len as u32, wants_ack)
     }
 
