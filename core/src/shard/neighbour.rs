@@ -168,6 +168,13 @@ impl Neighbour {
         self.batch.as_mut().is_some_and(|batch| batch.extend(frame))
     }
 
+    /// The last message of the batch asks for more than to be delivered.
+    pub(crate) fn note_special(&mut self) {
+        if let Some(batch) = &mut self.batch {
+            batch.has_special = true;
+        }
+    }
+
     /// Whether a batch may be begun.
     pub(crate) fn has_credit(&self) -> bool {
         self.credit > 0 || !self.spare_batches.is_empty()
