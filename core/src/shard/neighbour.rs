@@ -163,7 +163,7 @@ impl Neighbour {
     }
 
     /// Puts the next message of the run begun last into the batch, if there is room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn extend_batch(&mut self, frame: &[u8]) -> bool {
         self.batch.as_mut().is_some_and(|batch| batch.extend(frame))
     }

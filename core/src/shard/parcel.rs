@@ -192,7 +192,7 @@ impl Batch {
     }
 
     /// Adds another frame to the last run; `false` if there is no room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn extend(&mut self, frame: &[u8]) -> bool {
         let Some(run) = self.runs.last_mut() else { return false };
         let end = self.len + frame.len();

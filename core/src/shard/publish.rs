@@ -65,6 +65,9 @@ macro_rules! hall {
     };
 }
 
+/// Flags of messages that are not passed on without a closer look.
+const ASKS_FOR_MORE: u8 = MessageFlags::ACK.0 | MessageFlags::RETAIN.0;
+
 /// No topic: slots are far fewer.
 const NO_TOPIC: TopicId = TopicId(u32::MAX);
 
@@ -285,19 +288,21 @@ impl Plane {
     /// and nothing else to be done about it.
     #[inline(always)]
     fn extend_passing(&mut self, frame: &Frame<'_>) -> bool {
-        let Some(passing) = &mut self.passing else { return false };
-        let header = frame.header();
-        let is_extended = passing.topic == header.topic()
-            && passing.next_at == frame.at()
-            && header.metadata_len() == 0
-            && header.ttl_ms() == 0
-            && !header.flags().intersects(MessageFlags::ACK.with(MessageFlags::RETAIN))
-            && header.payload_len() <= self.limits.payload_bytes as usize
-            && self.neighbours.of(passing.owner).extend_batch(frame.bytes());
-        if is_extended {
-            passing.next_at += frame.bytes().len() as u64;
+        let Some(passing) = self.passing else { return false };
+        let (header, bytes) = (frame.header(), frame.bytes());
+        let asks_for_more = u32::from(header.flags().0 & ASKS_FOR_MORE)
+            | header.ttl_ms()
+            | header.metadata_len() as u32;
+        if passing.topic != header.topic()
+            || passing.next_at != frame.at()
+            || asks_for_more != 0
+            || header.payload_len() > self.limits.payload_bytes as usize
+            || !self.neighbours.of(passing.owner).extend_batch(bytes)
+        {
+            return false;
         }
-        is_extended
+        self.passing = Some(Passing { next_at: passing.next_at + bytes.len() as u64, ..passing });
+        true
     }
 
     /// The same for a message whose topic is not this shard's: it goes into the batch for the owner.
