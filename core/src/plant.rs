@@ -97,10 +97,14 @@ plants! {
     DoorbellLost = "doorbell-lost",
     /// A batch that was published does not come back.
     CreditLeaks = "credit-leaks",
+    /// The frames of a batch that became a segment count as room for others.
+    AdoptedNotClaimed = "adopted-not-claimed",
     /// A shard keeps what it borrowed of another one's log though nobody wants it any more.
     RunsNotReturned = "runs-not-returned",
     /// A subscription gets an owner's messages before that owner knows it.
     ConfirmedEarly = "confirmed-early",
+    /// Of a connection that moves to another shard, what stands behind its Hello is lost.
+    MoveLosesBytes = "move-loses-bytes",
     /// A drain does not wait for what is under way between shards.
     DrainRoundsSkipped = "drain-rounds-skipped",
     /// What topics still want of a segment that is given up is forgotten.

@@ -11,6 +11,7 @@ mod hostile_input;
 mod large_messages;
 mod life_cycle;
 mod many_connections;
+mod moves;
 mod open_files;
 mod resources;
 mod slow_subscribers;

@@ -12,7 +12,7 @@ use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags, TopicId};
 use super::event::{ConnectionId, Now};
 use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
-use super::parcel::{Batch, Item, LargeMessage};
+use super::parcel::{Batch, BatchRun, Item, LargeMessage};
 use super::publish::{Plane, Refusal};
 use super::retained::Scan;
 use super::routing::{PublisherId, ShardIndex};
@@ -94,6 +94,16 @@ impl Shard {
             }
             Item::RetainedStep { queue, subscription, is_done } => {
                 self.plane.on_retained_step(from, queue, subscription, is_done);
+            }
+            Item::Recover { queue, subscription, ranges } => {
+                let recovered = self.plane.recover_elsewhere(from, &ranges);
+                let answer = Item::Recovered { queue, subscription, recovered };
+                self.plane.neighbours.of(from).tell(answer);
+            }
+            Item::Recovered { queue, subscription, recovered } => {
+                if self.plane.on_recovered(from, queue, subscription, recovered) {
+                    self.welcome_back(queue);
+                }
             }
             Item::EndScan { subscription } => {
                 self.plane.scans.retain(|scan| !scan.is_of(subscription));
@@ -267,6 +277,16 @@ impl Plane {
     /// Publishes a batch of messages that another shard's publishers sent; gives it back with what
     /// is left if there is no memory now, but soon.
     fn publish_batch(&mut self, from: ShardIndex, mut batch: Box<Batch>, now: Now) -> Option<Item> {
+        // What has to be looked at one by one, or goes behind something else, is copied.
+        let is_plain = self.limits.default_ttl_ms == 0 && self.scans.is_empty();
+        if is_plain && batch.is_worth_adopting() && self.has_opened_topics_of(from, &batch) {
+            if self.open_fresh_tail() {
+                self.adopt_batch(from, &mut batch, now);
+                self.history.settle(&mut self.log, &mut self.topics);
+            } else if self.recalls > 0 {
+                return Some(Item::Publish(batch));
+            }
+        }
         while let Some(run) = batch.run() {
             let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
             let publisher = PublisherId { shard: from, connection: run.connection };
@@ -306,6 +326,32 @@ impl Plane {
         batch.clear();
         self.neighbours.of(from).tell(Item::Credit(batch));
         None
+    }
+
+    /// Whether none of the batch's messages has to be refused for its topic.
+    fn has_opened_topics_of(&mut self, from: ShardIndex, batch: &Batch) -> bool {
+        let opened = &self.neighbours.of(from).opened;
+        let is_open = |run: &BatchRun| matches!(opened.get(run.handle.0 as usize), Some(Some(_)));
+        batch.runs().iter().all(is_open)
+    }
+
+    /// Publishes a batch without copying it: its memory becomes that of the tail, which was just
+    /// opened, and its messages are numbered where they lie. Their topics are open.
+    fn adopt_batch(&mut self, from: ShardIndex, batch: &mut Batch, now: Now) {
+        let Some(segment) = batch.give_to(&mut self.log) else { return };
+        while let Some(run) = batch.run() {
+            let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
+            let Some(topic) = topic.flatten() else { break };
+            let publisher = PublisherId { shard: from, connection: run.connection };
+            let (done, wants_ack) =
+                self.extend_run_in_place(segment, topic, publisher, run.bytes, now);
+            match wants_ack {
+                true => self.end_acknowledged_run(run.first_ack, now),
+                false => self.flush_run(now),
+            }
+            batch.advance(done, u64::from(wants_ack));
+        }
+        self.log.release(segment);
     }
 
     /// The same for a large message.

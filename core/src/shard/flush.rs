@@ -115,7 +115,8 @@ fn plan_queue(
 ) -> Planned {
     let queue = &plane.queues[id.0 as usize];
     let Outbound { inline, plan, .. } = outbound;
-    if queue.warning.is_due(plane.now_us) {
+    // Behind the last word of a connection nothing is said of a subscription.
+    if queue.warning.is_due(plane.now_us) && !queue.is_dying {
         plan_warning(id, bytes, inline, plan, plane, encoder);
     }
     for (at, topic) in queue.binds.iter().enumerate() {
@@ -303,6 +304,10 @@ pub(crate) fn settle(
                 let queue = &mut plane.queues[id.0 as usize];
                 let before = queue.bytes;
                 let whole = u64::from(queue.consume(sent, bytes, messages, &mut plane.log));
+                if queue.is_over_limit() {
+                    // What was replayed counts from now on, until it is acknowledged.
+                    queue.is_overflowing(&mut plane.log);
+                }
                 outbound.cut_queue = (queue.front_sent > 0).then_some(id);
                 plane.metrics.messages_out += whole;
                 plane.metrics.queued_messages -= whole;

@@ -67,6 +67,7 @@ marks! {
     Expired = "policy" "a message expired in a queue",
     Resumed = "policy" "a client came back for a subscription",
     TakeOver = "fault" "a connection was left standing",
+    Moved = "policy" "a connection moved to another shard",
     Offence = "policy" "a client broke the protocol",
     SilentClosed = "policy" "a silent client was given up",
     AckAccepted = "ack" "accepted",

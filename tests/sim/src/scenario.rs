@@ -46,7 +46,7 @@ const SYSTEM_TOPICS: [&str; 2] = ["$SYS/node/load", "$SYS/node/uptime"];
 /// Subscriptions outlive their connections.
 pub const PARKS: bool = true;
 /// A connection goes to the shard that keeps what its Hello names.
-pub const HANDS_OVER: bool = false;
+pub const HANDS_OVER: bool = true;
 /// Topics have retained values.
 pub const RETAINS: bool = true;
 /// Messages have a time to live.
@@ -111,6 +111,8 @@ pub struct Scenario {
     pub ttl_ms_max: u32,
     /// Of 1,000 client operations, how many are faults.
     pub fault_permille: u32,
+    /// Shards take long to look at what others sent, so much is on its way between them.
+    pub looks_rarely: bool,
     /// Draining starts in the middle of the traffic.
     pub drains_midway: bool,
     /// In the middle of the traffic there is a long silence, and one client is silent for good.
@@ -166,6 +168,7 @@ impl Scenario {
                 0
             },
             fault_permille: dice.pick(&[0, 15, 40, 120]),
+            looks_rarely: dice.one_in(4),
             drains_midway: dice.one_in(10),
             pauses_in_silence: dice.one_in(6),
         };

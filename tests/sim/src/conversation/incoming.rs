@@ -290,6 +290,9 @@ impl Conversation {
         if !self.streams.contains(&resuming.stream) {
             self.streams.push(resuming.stream);
         }
+        if self.is_doubtful {
+            oracle.stream_may_be_gone(resuming.stream);
+        }
         self.react(Reaction::Resumed(resuming.stream));
         Ok(())
     }
