@@ -102,6 +102,8 @@ pub struct Oracle {
     /// Streams that are parked, among others.
     parked: Vec<usize>,
     parked_ttl_us: u64,
+    /// Messages that were dropped may have been queued once more.
+    has_recovered: bool,
     /// Messages delivered that were not queued for having been published.
     extra: u64,
     /// Messages that were sent and queued once more, and that may have been.
@@ -150,6 +152,7 @@ impl Oracle {
             parks: PARKS,
             parked: Vec::new(),
             parked_ttl_us: limits.parked_ttl_us,
+            has_recovered: false,
             extra: 0,
             requeued: 0,
             perhaps_requeued: 0,

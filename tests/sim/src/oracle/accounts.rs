@@ -81,10 +81,11 @@ impl Oracle {
             "{dropped} messages counted as dropped; {} were told",
             self.missed
         );
-        if self
-            .streams
-            .iter()
-            .all(|stream| stream.state == StreamState::Open && !stream.is_doubtful)
+        if !self.has_recovered
+            && self
+                .streams
+                .iter()
+                .all(|stream| stream.state == StreamState::Open && !stream.is_doubtful)
         {
             ensure!(
                 dropped == self.missed,
@@ -117,7 +118,7 @@ impl Oracle {
         // What was sent again was in a queue twice.
         let (low, mut high) = (low + self.requeued, high + self.requeued + self.perhaps_requeued);
         let low = low + self.extra;
-        if self.streams.iter().any(|stream| stream.retained_rounds > 0) {
+        if self.has_recovered || self.streams.iter().any(|stream| stream.retained_rounds > 0) {
             // How many were queued and never came is not known.
             high = u64::MAX;
         }

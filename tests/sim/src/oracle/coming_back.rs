@@ -1,6 +1,6 @@
 //! Subscriptions that outlive their connections: parked, resumed, replayed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nexusd_wire::control::{self, ErrorCode, GapMode, GapReason};
 
@@ -53,8 +53,8 @@ pub(super) struct Replay {
     again: VecDeque<Told>,
     /// Newest number in `again` of each topic.
     again_newest: BTreeMap<usize, u64>,
-    /// Entries of unread gaps that stood among messages told as lost: topic, last and count.
-    told_again: Vec<(usize, u64, u64)>,
+    /// What unread gaps told that stood among messages told as lost: topic and number.
+    told_again: BTreeSet<(usize, u64)>,
     /// Earlier losses with a connection that stood among them: their counts.
     links_again: Vec<u64>,
     /// A message behind all of `again` has come.
@@ -99,7 +99,7 @@ impl Replay {
             topics: BTreeMap::new(),
             again: VecDeque::new(),
             again_newest: BTreeMap::new(),
-            told_again: Vec::new(),
+            told_again: BTreeSet::new(),
             links_again: Vec::new(),
             is_past_again: false,
             is_unordered: true,
@@ -338,6 +338,7 @@ impl Oracle {
             info.gap_detected(),
             info.missed_count()
         );
+        self.has_recovered |= mode == GapMode::ReplayBuffer;
         let is_taken_over = stream.state != StreamState::Parked;
         stream.state = StreamState::Open;
         stream.conversation = conversation;
@@ -350,7 +351,7 @@ impl Oracle {
         let gaps = again.iter().filter(|told| !told.is_message() && !told.is_link_loss());
         self.missed -= gaps.map(Told::messages).sum::<u64>();
         // What an earlier replay had not come to is still to come.
-        let (mut told_again, mut links_again) = (Vec::new(), Vec::new());
+        let (mut told_again, mut links_again) = (BTreeSet::new(), Vec::new());
         if let Some(earlier) = stream.replay.take() {
             again.extend(earlier.again);
             for (topic, newest) in earlier.again_newest {
@@ -526,7 +527,12 @@ impl Oracle {
             let Some(replay) = &mut stream.replay else { continue };
             match told {
                 told if told.is_link_loss() => replay.links_again.push(told.messages()),
-                Told::Gap { lost, .. } => replay.told_again.extend(lost),
+                Told::Gap { lost, .. } => {
+                    let numbers = lost.into_iter().flat_map(|(topic, last, count)| {
+                        (last + 1 - count..=last).map(move |number| (topic, number))
+                    });
+                    replay.told_again.extend(numbers);
+                }
                 Told::Message { .. } => {}
             }
         }
@@ -543,13 +549,19 @@ impl Oracle {
         (mut first, last): (u64, u64),
     ) -> u64 {
         let Some(replay) = &mut self.streams[at].replay else { return first };
-        while first <= last {
-            let begins =
-                |&(of, end, lost): &(usize, u64, u64)| of == topic && end + 1 == first + lost;
-            let Some(found) = replay.told_again.iter().position(begins) else { break };
-            first = replay.told_again.swap_remove(found).1 + 1;
+        while first <= last && replay.told_again.remove(&(topic, first)) {
+            first += 1;
         }
         first
+    }
+
+    /// Whether a message was told as lost before, and is replayed now.
+    pub(super) fn is_recovered(&mut self, at: usize, topic: usize, number: u64) -> bool {
+        let stream = &mut self.streams[at];
+        let Some(replay) = &mut stream.replay else { return false };
+        let is_recovered = replay.is_unordered && replay.told_again.remove(&(topic, number));
+        stream.cursors[topic].missed -= u64::from(is_recovered);
+        is_recovered
     }
 
     /// What came back has had all it was promised.

@@ -70,7 +70,10 @@ impl Oracle {
         if mode == DeliveryMode::Retained {
             return self.on_retained(stream, (topic, index), stride, before);
         }
-        self.check_place(stream, topic, index, number)?;
+        let is_recovered = self.is_recovered(stream, topic, number);
+        if !is_recovered {
+            self.check_place(stream, topic, index, number)?;
+        }
         match mode {
             DeliveryMode::Replay => self.check_replayed(stream, topic, index, number)?,
             _ => {
@@ -82,7 +85,7 @@ impl Oracle {
         let stream = &mut self.streams[stream];
         stream.message_gone(stride, now_us, timeout_us);
         let cursor = &mut stream.cursors[topic];
-        cursor.next = number + 1;
+        cursor.next = cursor.next.max(number + 1);
         cursor.delivered += 1;
         stream.history.push(Told::Message { topic, number, stride, before, is_retained: false });
         stream.weigh_history();

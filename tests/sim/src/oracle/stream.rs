@@ -329,7 +329,7 @@ impl Stream {
             loss.places.push((topic, *cursor));
             loss.lost.push((topic, last, missed));
             cursor.missed += missed;
-            cursor.next = last + 1;
+            cursor.next = cursor.next.max(last + 1);
         };
         match told {
             Told::Message { topic, number, is_retained: true, .. } => {
