@@ -73,7 +73,6 @@ pub(super) struct Replay {
 pub(super) struct LinkLoss {
     pub(super) places: Vec<(usize, Cursor)>,
     pub(super) lost: Vec<(usize, u64, u64)>,
-    pub(super) unattributed: u64,
 }
 
 impl Replay {
@@ -323,7 +322,7 @@ impl Oracle {
         let stream = &mut self.streams[index];
         ensure!(
             stream.state != StreamState::Ended,
-            "{:?} was ended and is resumed",
+            "stream {index} {:?} was ended and is resumed",
             stream.filters
         );
         ensure!(is_at_home, "{:?} was found at a shard that does not keep it", stream.filters);
@@ -502,33 +501,38 @@ impl Oracle {
             "{missed} messages were lost with the connection of a subscription that counts, and \
              fit its queue"
         );
-        let on_the_way: u64 = replay.again.iter().map(Told::messages).sum();
-        let messages = replay.again.iter().filter(|told| told.is_message()).count() as u64;
+        let on_the_way = replay.again.iter().filter(|told| told.is_message()).count() as u64;
+        let mut loss = LinkLoss::default();
+        let is_it = |told: &Told| told.is_link_loss() && told.messages() == missed;
+        if on_the_way == 0
+            && let Some(at) = replay.again.iter().position(is_it)
+        {
+            // An unread one is told once more.
+            let told = replay.again.remove(at);
+            told.iter().for_each(|told| stream.lose(told, &mut loss));
+            return Ok(loss);
+        }
         ensure!(
             missed == on_the_way
-                || missed == messages
                 || (missed < on_the_way && (stream.is_counted || replay.is_taken_over)),
             "{missed} messages were told as lost with the connection; {on_the_way} were on their way"
         );
-        // What unread gaps had told is lost with them, or told once more.
-        let with_gaps = missed == on_the_way;
-        let mut loss = LinkLoss::default();
         let mut left = missed;
         while left > 0
             && let Some(told) = stream.replay.as_mut().and_then(|replay| replay.again.pop_front())
         {
-            let comes_again = !with_gaps && !told.is_message();
-            stream.lose(&told, comes_again, &mut loss);
-            if !comes_again {
-                left = left.saturating_sub(told.messages());
-                self.requeued -= u64::from(told.is_message());
+            stream.lose(&told, &mut loss);
+            if told.is_message() {
+                left -= 1;
+                self.requeued -= 1;
                 continue;
             }
             let Some(replay) = &mut stream.replay else { continue };
             match told {
                 told if told.is_link_loss() => replay.links_again.push(told.messages()),
-                Told::Gap { lost, .. } => {
-                    let numbers = lost.into_iter().flat_map(|(topic, last, count)| {
+                Told::Gap { lost, told_before, .. } => {
+                    let lost = lost.into_iter().chain(told_before);
+                    let numbers = lost.flat_map(|(topic, last, count)| {
                         (last + 1 - count..=last).map(move |number| (topic, number))
                     });
                     replay.told_again.extend(numbers);
@@ -537,6 +541,18 @@ impl Oracle {
             }
         }
         Ok(loss)
+    }
+
+    /// A gap is told; perhaps it is one that nobody had read.
+    pub(super) fn is_gap_again(&mut self, at: usize, missed: u64) {
+        if let Some(replay) = &mut self.streams[at].replay {
+            let is_it = |told: &Told| {
+                !told.is_message() && !told.is_link_loss() && told.messages() == missed
+            };
+            if let Some(at) = replay.again.iter().position(is_it) {
+                replay.again.remove(at);
+            }
+        }
     }
 
     /// Where a gap's entry of the messages from `first` to `last` goes on behind what it tells once

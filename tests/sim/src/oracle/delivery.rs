@@ -213,7 +213,8 @@ impl Oracle {
             earlier.is_none_or(|earlier| earlier < index),
             "{name} {number}: publication {index} behind {earlier:?} of the same publisher"
         );
-        if is_first && settled_at > 0 && stream.unattributed == 0 && unexplained == 0 {
+        let is_sure = stream.unattributed == 0 && stream.cursors[topic].maybe_retained == 0;
+        if is_first && settled_at > 0 && is_sure && unexplained == 0 {
             let skipped = self.publications.get(publication.previous as usize).filter(|previous| {
                 matches!(previous.fate, Fate::Fed | Fate::Settled)
                     && previous.fed_at > settled_at
@@ -239,7 +240,10 @@ impl Oracle {
         let frame_bytes_max = self.frame_bytes_max;
         let loss = match gap.reason() {
             GapReason::LinkLost => self.on_link_lost(at, gap.missed())?,
-            _ => LinkLoss::default(),
+            _ => {
+                self.is_gap_again(at, gap.missed());
+                LinkLoss::default()
+            }
         };
         let is_of_coming_back = Self::is_of_coming_back(gap.reason());
         let stream = &mut self.streams[at];
@@ -276,7 +280,8 @@ impl Oracle {
             }
         }
         let left_before = stream.unattributed_left;
-        let LinkLoss { mut places, lost: mut losses, .. } = loss;
+        let LinkLoss { mut places, lost: mut losses } = loss;
+        let mut told_before = Vec::new();
         let mut told = gap.rest();
         let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
         let (mut count, mut lost_bytes) = (0, 0);
@@ -291,7 +296,11 @@ impl Oracle {
             };
             ensure!(first > 0 && first <= last, "a gap from {first} to {last}");
             told += last - first + 1;
-            first = self.behind_told_again(at, topic, (first, last));
+            let behind = self.behind_told_again(at, topic, (first, last));
+            if behind > first {
+                told_before.push((topic, behind - 1, behind - first));
+                first = behind;
+            }
             if first <= last && self.is_lost_retained(at, topic, first) {
                 first += 1;
             }
@@ -350,13 +359,14 @@ impl Oracle {
         }
         // What was lost with a connection is accounted for as what it was.
         let is_of_link = gap.reason() == GapReason::LinkLost;
-        let unattributed = if is_of_link { loss.unattributed } else { gap.rest() };
+        let unattributed = if is_of_link { 0 } else { gap.rest() };
         stream.unattributed += unattributed;
         stream.unattributed_left += unattributed;
         let (missed, lost, bytes) = (gap.missed(), losses, lost_bytes);
         stream.history.push(Told::Gap {
             places,
             lost,
+            told_before,
             bytes,
             missed,
             unattributed,

@@ -23,6 +23,8 @@ pub(super) enum Told {
         places: Vec<(usize, Cursor)>,
         /// Topic, newest number and count of what was lost.
         lost: Vec<(usize, u64, u64)>,
+        /// The same of what it told once more.
+        told_before: Vec<(usize, u64, u64)>,
         /// Bytes of what was lost, as far as they are known.
         bytes: u64,
         missed: u64,

@@ -78,17 +78,18 @@ impl Oracle {
         let stream = &mut self.streams[at];
         let cursor = &mut stream.cursors[topic];
         let is_before = match cursor.next {
-            0 => {
-                number <= cursor.numbers_before
-                    || publication.is_some_and(|publication| {
-                        publication.is_retained() && publication.fed_at < stream.fed_at
-                    })
-            }
+            0 if number <= cursor.numbers_before => true,
+            // Nobody may have seen its number; then it cannot be told from a live one.
+            0 => publication.is_none_or(|publication| publication.fed_at < stream.fed_at),
             next => number < next,
         };
         let is_retained = publication.is_none_or(Publication::is_retained);
         if !is_before || !is_retained || cursor.retained_count >= stream.retained_rounds {
             return false;
+        }
+        if publication.is_none() {
+            cursor.maybe_retained += 1;
+            return cursor.maybe_retained <= stream.retained_rounds;
         }
         cursor.retained_count += 1;
         cursor.retained = number;
@@ -103,7 +104,7 @@ impl Oracle {
             return Ok(());
         }
         for (topic, cursor) in self.topics.iter().zip(&stream.cursors) {
-            if !cursor.matches || cursor.retained_count > 0 {
+            if !cursor.matches || cursor.retained_count + cursor.maybe_retained > 0 {
                 continue;
             }
             let values = topic.retained.iter().map(|&index| &self.publications[index as usize]);

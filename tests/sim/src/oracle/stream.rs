@@ -44,6 +44,8 @@ pub(super) struct Cursor {
     /// Times the retained value came or was lost, and the number of the last one.
     pub(super) retained_count: u64,
     pub(super) retained: u64,
+    /// Messages told as lost that were retained values or live ones.
+    pub(super) maybe_retained: u64,
     /// A live message has come.
     pub(super) has_live: bool,
     /// Messages that were left out because their time was over.
@@ -322,8 +324,8 @@ impl Stream {
         (again, newest)
     }
 
-    /// What was on its way is lost. `comes_again`: a gap that will be told once more.
-    pub(super) fn lose(&mut self, told: &Told, comes_again: bool, loss: &mut LinkLoss) {
+    /// What was on its way is lost.
+    pub(super) fn lose(&mut self, told: &Told, loss: &mut LinkLoss) {
         let mut lose = |topic: usize, last: u64, missed: u64| {
             let cursor = &mut self.cursors[topic];
             loss.places.push((topic, *cursor));
@@ -337,9 +339,8 @@ impl Stream {
                 self.cursors[*topic].retained = *number;
             }
             Told::Message { topic, number, .. } => lose(*topic, *number, 1),
-            Told::Gap { lost, unattributed, .. } => {
+            Told::Gap { lost, .. } => {
                 lost.iter().for_each(|&(topic, last, missed)| lose(topic, last, missed));
-                loss.unattributed += if comes_again { 0 } else { *unattributed };
             }
         }
     }
