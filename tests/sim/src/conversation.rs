@@ -431,7 +431,7 @@ impl Conversation {
 
     fn streams_may_end(&self, oracle: &mut Oracle) {
         for stream in self.own_streams(oracle) {
-            oracle.stream_may_end(stream);
+            oracle.stream_may_be_gone(stream);
         }
         self.resumed_may_be_gone(oracle);
     }
