@@ -14,4 +14,6 @@ mod many_connections;
 mod open_files;
 mod resources;
 mod slow_subscribers;
+mod sluggish_readers;
+mod storms;
 mod wildcards;

@@ -9,6 +9,7 @@
 
 mod account;
 mod address;
+mod application;
 mod binary;
 mod bystanders;
 mod client;
@@ -18,10 +19,12 @@ mod heard;
 mod hearing;
 mod process;
 mod say;
+mod statistics;
 mod turn_off;
 
 pub use account::Account;
 pub use address::Address;
+pub use application::{Application, wait_for_the_end};
 pub use binary::nexusd;
 pub use bystanders::Bystanders;
 pub use client::{Client, Listened};
@@ -29,6 +32,7 @@ pub use daemon::{Daemon, Ended};
 pub use heard::{Complaint, Confirmation, Delivery, Heard, Loss, Replayed, Subscribed, Warning};
 pub use process::{Usage, open_files_limit, usage};
 pub use say::{note, skip};
+pub use statistics::Statistics;
 pub use turn_off::TurnOff;
 
 use std::time::{Duration, Instant};
