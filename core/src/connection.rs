@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use nexusd_wire::FrameCutter;
+use nexusd_wire::control::DeliveryMode;
 
 use crate::log::SegmentId;
 use crate::session::Session;
@@ -22,13 +23,20 @@ pub(crate) enum Landing {
     Discard { remaining: usize },
 }
 
+/// What the messages that come next on the wire are: whose, and why.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct OpenRun {
+    pub(crate) queue: QueueId,
+    pub(crate) mode: DeliveryMode,
+}
+
 /// What one slice of a running send is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Piece {
     /// Bytes of `sending`.
     Control { bytes: u32 },
-    /// The Deliver frame that makes `queue` the current run, in `inline`.
-    Deliver { queue: QueueId, start: u32, bytes: u32 },
+    /// The Deliver frame that opens this run, in `inline`.
+    Deliver { run: OpenRun, start: u32, bytes: u32 },
     /// A bind or gap from the front of `queue`, in `inline`.
     Marker { queue: QueueId, start: u32, bytes: u32 },
     /// Messages from the front of `queue`.
@@ -70,8 +78,8 @@ pub(crate) struct Outbound {
     pub(crate) ready: VecDeque<QueueId>,
     /// How many of `ready` the running send visits.
     pub(crate) visited: usize,
-    /// The queue whose run is open on the wire.
-    pub(crate) run: Option<QueueId>,
+    /// The run that is open on the wire.
+    pub(crate) run: Option<OpenRun>,
     /// The queue whose front frame is half on the wire.
     pub(crate) cut_queue: Option<QueueId>,
     /// A send was asked for and has not ended.

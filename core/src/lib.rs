@@ -10,8 +10,10 @@
 
 mod audience;
 mod connection;
+mod expiry;
 mod foreign_topics;
 mod gap;
+mod history;
 pub mod io;
 pub mod limits;
 mod log;

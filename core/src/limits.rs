@@ -68,7 +68,7 @@ pub const LINGER_BYTES_MAX: u32 = 1 << 20;
 /// Bytes of one log segment. A few fit the second-level cache together with the receive buffers.
 pub const SEGMENT_BYTES: usize = 128 << 10;
 /// Memory that one extent in a queue is counted with.
-pub const EXTENT_BYTES: usize = 32;
+pub const EXTENT_BYTES: usize = 48;
 /// Room for items that a drained queue keeps; more is given back.
 pub const ITEMS_KEPT: usize = 1024;
 /// Message frames with a longer stride get a segment of their own and are received in place.
@@ -78,6 +78,16 @@ pub const LARGE_FRAME_BYTES: usize = SEGMENT_BYTES / 4;
 pub const LANDING_SHARE: usize = 2;
 /// A segment is evacuated when less than this share (one part in …) of it is live.
 pub const EVACUATION_SHARE: usize = 8;
+/// Memory that a run kept for replay is counted with, beside its messages.
+pub const KEPT_RUN_BYTES: usize = 48;
+/// Runs looked at to find out how much of a segment is still to be kept for replay.
+pub const RUNS_SAMPLED: usize = 16;
+/// Segments kept for replay that are looked at when a new one is begun.
+pub const LOOKS_PER_SEGMENT: usize = 4;
+/// Segments kept for replay of which none is given back before nothing of it is wanted any more.
+pub const SEGMENTS_LEFT_ALONE: usize = 8;
+/// Bytes of messages that move for replay's sake at a time.
+pub const SURVIVOR_BYTES_MAX: usize = SEGMENT_BYTES / 2;
 /// Free segments kept for reuse; more are given back to the system.
 pub const FREE_SEGMENTS_KEPT: usize = 16;
 

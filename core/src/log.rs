@@ -18,8 +18,10 @@
 mod memory;
 
 pub(crate) use memory::Memory;
+use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{HEADER_BYTES, Header, TopicId};
 
+use crate::expiry::Expiry;
 use crate::limits::{
     EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, LANDING_SHARE, SEGMENT_BYTES,
     SEGMENTS_RECALLED,
@@ -46,11 +48,29 @@ pub(crate) struct Extent {
     pub(crate) messages: u32,
     /// The topic of all of them: they are then numbered one by one. `None` if there are several.
     pub(crate) topic: Option<TopicId>,
+    /// Why they are delivered.
+    pub(crate) mode: DeliveryMode,
+    /// When they end, all at once.
+    pub(crate) expiry: Expiry,
 }
 
 impl Extent {
     pub(crate) fn end(&self) -> u32 {
         self.start + self.len
+    }
+
+    /// Lengthens the extent by one that follows it directly, and is like it in all that messages of an
+    /// extent have in common; whether it does and is.
+    #[inline]
+    pub(crate) fn absorb(&mut self, next: &Self) -> bool {
+        let follows = self.segment == next.segment && self.end() == next.start;
+        if !follows || self.mode != next.mode || self.expiry != next.expiry {
+            return false;
+        }
+        self.len += next.len;
+        self.messages += next.messages;
+        self.topic = self.topic.filter(|topic| Some(*topic) == next.topic);
+        true
     }
 }
 
@@ -100,6 +120,8 @@ struct Segment {
     borrowers: ShardMask,
     /// Borrowers were asked to give it back.
     is_recalled: bool,
+    /// It has messages that are kept for replay, for which it has one reference.
+    is_kept: bool,
     /// Slices of it that running sends read.
     pins: u32,
     /// Position in age order; higher is younger.
@@ -145,6 +167,10 @@ pub(crate) struct Log {
     landing_bytes: usize,
     /// Of these, bytes that another shard is about to take.
     given_bytes: usize,
+    /// Bytes of segments that are kept for replay alone.
+    idle_bytes: usize,
+    /// Memory of lists about what lies in the log.
+    charged_bytes: usize,
     /// References to all segments together; each is an extent somewhere that takes memory too.
     references: usize,
     budget_bytes: usize,
@@ -169,6 +195,8 @@ impl Log {
             block_bytes: 0,
             landing_bytes: 0,
             given_bytes: 0,
+            idle_bytes: 0,
+            charged_bytes: 0,
             references: 0,
             budget_bytes: budget_bytes.max(3 * SEGMENT_BYTES),
             borrowed: Vec::new(),
@@ -198,6 +226,66 @@ impl Log {
         body.copy_from_slice(&frame[HEADER_BYTES..]);
         tail.len += frame.len() as u32;
         true
+    }
+
+    /// Copies whole frames, as they are, behind the tail's last frame; where they are then, or `None` if
+    /// the tail has no room for them.
+    pub(crate) fn append_again(&mut self, frames: &[u8]) -> Option<(SegmentId, u32)> {
+        let tail = self.segments.get_mut(self.tail.0 as usize)?;
+        let start = tail.len as usize;
+        // SAFETY: nothing refers to bytes behind the last frame.
+        let place = unsafe { tail.memory.as_mut()?.bytes_mut(start, start + frames.len()) }?;
+        place.copy_from_slice(frames);
+        tail.len += frames.len() as u32;
+        Some((self.tail, start as u32))
+    }
+
+    /// The segment has messages that are kept for replay.
+    pub(crate) fn keep(&mut self, segment: SegmentId) {
+        let slot = &mut self.segments[segment.0 as usize];
+        debug_assert!(!slot.is_kept && slot.memory.is_some());
+        self.references += 1;
+        slot.references += 1;
+        slot.is_kept = true;
+        if slot.references == 1 {
+            self.idle_bytes += slot.capacity as usize;
+        }
+    }
+
+    /// It has none any more.
+    pub(crate) fn unkeep(&mut self, segment: SegmentId) {
+        let slot = &mut self.segments[segment.0 as usize];
+        slot.is_kept = false;
+        if slot.references == 1 {
+            self.idle_bytes -= slot.capacity as usize;
+        }
+        self.release(segment);
+    }
+
+    /// Whether it has some.
+    pub(crate) fn is_kept(&self, segment: SegmentId) -> bool {
+        self.segments.get(segment.0 as usize).is_some_and(|segment| segment.is_kept)
+    }
+
+    /// Whether replay alone keeps the segment, and nothing is written to it.
+    pub(crate) fn is_idle(&self, id: SegmentId) -> bool {
+        let segment = &self.segments[id.0 as usize];
+        segment.is_kept && segment.references == 1 && segment.pins == 0 && id != self.tail
+    }
+
+    /// Bytes of segments that are kept for replay alone.
+    pub(crate) fn idle_bytes(&self) -> usize {
+        self.idle_bytes
+    }
+
+    /// A list about what lies in the log has grown by so many bytes.
+    pub(crate) fn charge(&mut self, bytes: usize) {
+        self.charged_bytes += bytes;
+    }
+
+    /// It has shrunk.
+    pub(crate) fn discharge(&mut self, bytes: usize) {
+        self.charged_bytes -= bytes;
     }
 
     /// Whether `bytes` more may be taken from the system; gives spare segments back if that helps.
@@ -325,7 +413,7 @@ impl Log {
 
     /// What counts against the budget but for the blocks' share: segments, and the queues' extents.
     fn shared_bytes(&self) -> usize {
-        self.used_bytes - self.block_bytes + self.references * EXTENT_BYTES
+        self.used_bytes - self.block_bytes + self.references * EXTENT_BYTES + self.charged_bytes
     }
 
     /// Whether queues' extents have grown beyond what the budget leaves for them.
@@ -353,7 +441,11 @@ impl Log {
     /// Adds a reference.
     #[inline]
     pub(crate) fn retain(&mut self, segment: SegmentId, references: u32) {
-        self.segments[segment.0 as usize].references += references;
+        let slot = &mut self.segments[segment.0 as usize];
+        if slot.is_kept && slot.references == 1 {
+            self.idle_bytes -= slot.capacity as usize;
+        }
+        slot.references += references;
         self.references += references as usize;
     }
 
@@ -366,6 +458,20 @@ impl Log {
         self.references -= 1;
         if slot.references == 0 {
             self.free_if_unused(segment);
+        } else if slot.is_kept && slot.references == 1 {
+            self.become_idle(segment);
+        }
+    }
+
+    /// Nothing but replay keeps the segment any more. No queue holds anything of it, and the tail's new
+    /// serial tells queues that they have to be noted as holders again.
+    fn become_idle(&mut self, id: SegmentId) {
+        let segment = &mut self.segments[id.0 as usize];
+        self.idle_bytes += segment.capacity as usize;
+        if id == self.tail {
+            segment.holders.clear();
+            self.unlink(id);
+            self.make_youngest(id);
         }
     }
 
@@ -450,6 +556,8 @@ impl Log {
         self.references -= extents as usize;
         if slot.references == 0 {
             self.free_if_unused(segment);
+        } else if slot.is_kept && slot.references == 1 && extents > 0 {
+            self.become_idle(segment);
         }
     }
 
@@ -530,7 +638,8 @@ impl Log {
     /// Whether so little is left of the budget that room should be made ahead of need.
     pub(crate) fn is_nearly_full(&self) -> bool {
         let ahead = SEGMENTS_RECALLED * SEGMENT_BYTES;
-        self.shared_bytes() + ahead > self.budget_bytes - self.block_budget() + self.spare_bytes()
+        self.shared_bytes() - self.idle_bytes + ahead
+            > self.budget_bytes - self.block_budget() + self.spare_bytes()
     }
 
     fn spare_bytes(&self) -> usize {
@@ -585,7 +694,7 @@ impl Log {
 
     /// Memory held now, that of the queues' extents included, in bytes.
     pub(crate) fn used_bytes(&self) -> usize {
-        self.used_bytes + self.references * EXTENT_BYTES
+        self.used_bytes + self.references * EXTENT_BYTES + self.charged_bytes
     }
 
     /// Gives memory kept for reuse beyond [`FREE_SEGMENTS_KEPT`] back to the system.
@@ -619,6 +728,7 @@ impl Log {
             borrowers: ShardMask::default(),
             is_recalled: false,
             references: 0,
+            is_kept: false,
             pins: 0,
             serial,
             older: SegmentId::NONE,
@@ -705,6 +815,10 @@ impl Log {
         let references: usize =
             self.segments.iter().map(|segment| segment.references as usize).sum();
         assert_eq!(references, self.references, "references are counted");
+        let idle =
+            self.segments.iter().filter(|segment| segment.is_kept && segment.references == 1);
+        let idle: usize = idle.map(|segment| segment.capacity as usize).sum();
+        assert_eq!(idle, self.idle_bytes, "idle memory is counted");
         let mut at = self.oldest;
         let mut serial = None;
         while at != SegmentId::NONE {
@@ -728,7 +842,8 @@ impl Log {
         self.segments.iter().enumerate().filter(|(_, segment)| segment.memory.is_some()).map(
             |(slot, segment)| {
                 let lent = if segment.is_borrowed() { 0 } else { segment.lent };
-                (SegmentId(slot as u32), segment.references - lent)
+                let kept = u32::from(segment.is_kept);
+                (SegmentId(slot as u32), segment.references - lent - kept)
             },
         )
     }

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub dropped_slow_consumer: u64,
     /// Messages dropped to stay inside the memory limit, told by a Gap.
     pub dropped_memory: u64,
+    /// Messages that expired in a queue, once for each.
+    pub ttl_expired: u64,
     /// Messages that were queued for a connection when it ended.
     pub dropped_disconnect: u64,
     /// Times a publisher was held back by a full `block` queue.
@@ -69,6 +71,7 @@ impl AddAssign for Metrics {
             rejected,
             dropped_slow_consumer,
             dropped_memory,
+            ttl_expired,
             dropped_disconnect,
             publisher_pauses,
             slow_disconnected,
@@ -93,6 +96,7 @@ impl AddAssign for Metrics {
         self.rejected += rejected;
         self.dropped_slow_consumer += dropped_slow_consumer;
         self.dropped_memory += dropped_memory;
+        self.ttl_expired += ttl_expired;
         self.dropped_disconnect += dropped_disconnect;
         self.publisher_pauses += publisher_pauses;
         self.slow_disconnected += slow_disconnected;

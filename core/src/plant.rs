@@ -103,6 +103,10 @@ plants! {
     ConfirmedEarly = "confirmed-early",
     /// A drain does not wait for what is under way between shards.
     DrainRoundsSkipped = "drain-rounds-skipped",
+    /// What topics still want of a segment that is given up is forgotten.
+    SurvivorForgotten = "survivor-forgotten",
+    /// An expired message is delivered all the same.
+    ExpiredDelivered = "expired-delivered",
 }
 
 /// Whether `plant` is active on this thread.

@@ -13,6 +13,7 @@ mod control;
 mod crossing;
 mod drain;
 pub mod event;
+mod expiring;
 mod flush;
 pub(crate) mod inbox;
 mod landing;
@@ -114,6 +115,7 @@ impl std::fmt::Debug for Shard {
 impl Service for Shard {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
         self.now_us = now.mono_us;
+        self.plane.now_us = now.mono_us;
         match event {
             Event::Opened { connection, .. } => self.on_opened(connection, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
@@ -190,7 +192,8 @@ impl Service for Shard {
         // A neighbour's ring is full, which nobody tells when it is no longer.
         let is_flushed = self.plane.neighbours.iter().all(Neighbour::is_flushed);
         let flush_due_us = (!is_flushed).then_some(self.now_us + FLUSH_RETRY_US);
-        let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us];
+        let expiry_due_us = self.plane.expiring.due_us();
+        let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us, expiry_due_us];
         due.into_iter().flatten().min()
     }
 
@@ -531,7 +534,7 @@ impl Shard {
         let outbound = &mut connection.outbound;
         outbound.ready.retain(|ready| *ready != queue);
         self.plane.newly_ready.retain(|ready| *ready != queue);
-        if outbound.run == Some(queue) {
+        if outbound.run.is_some_and(|run| run.queue == queue) {
             outbound.run = None;
         }
         if outbound.cut_queue == Some(queue) {
@@ -550,7 +553,7 @@ impl Shard {
         if let Some(connection) = open_connection(&mut self.connections, id) {
             let outbound = &mut connection.outbound;
             outbound.ready.retain(is_left);
-            outbound.run = outbound.run.filter(is_left);
+            outbound.run = outbound.run.filter(|run| is_left(&run.queue));
             outbound.cut_queue = outbound.cut_queue.filter(is_left);
         }
     }

@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, TopicId};
 
+use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{FILTER_BYTES, ITEMS_KEPT, SUBSCRIPTION_BYTES};
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
@@ -84,6 +85,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) waiting: BTreeSet<PublisherId>,
     /// It overflowed, and its policy is to end its connection.
     pub(crate) is_condemned: bool,
+    /// Not later than the earliest expiry of its messages.
+    pub(crate) expiry: Expiry,
     /// Shards that have not confirmed yet that they know the filters. Messages of their topics are not
     /// for this queue before they have, and nothing is sent before all have.
     pub(crate) awaits: ShardMask,
@@ -124,6 +127,7 @@ impl SubscriberQueue {
             block_expired: false,
             waiting: BTreeSet::new(),
             is_condemned: false,
+            expiry: Expiry::NEVER,
             awaits: ShardMask::default(),
             request: 0,
             last_serial: None,
@@ -142,12 +146,8 @@ impl SubscriberQueue {
         self.messages += u64::from(run.messages);
         self.bytes += u64::from(run.len);
         if let Some(Item::Extent(last)) = self.items.back_mut()
-            && last.segment == run.segment
-            && last.end() == run.start
+            && last.absorb(&run)
         {
-            last.len += run.len;
-            last.messages += run.messages;
-            last.topic = last.topic.filter(|topic| Some(*topic) == run.topic);
             return;
         }
         log.retain(run.segment, 1);
@@ -227,6 +227,44 @@ impl SubscriberQueue {
             }
         }
         taken_messages
+    }
+
+    /// Drops expired messages off the front, unless they are half on the wire or being sent; how many.
+    pub(crate) fn drop_expired_front(&mut self, now_us: u64, log: &mut Log) -> u64 {
+        debug_assert!(!self.in_flight);
+        let before = self.messages;
+        while let Some(Item::Extent(front)) = self.items.front()
+            && front.expiry.is_past(now_us)
+            && self.front_sent == 0
+        {
+            self.messages -= u64::from(front.messages);
+            self.bytes -= u64::from(front.len);
+            log.release(front.segment);
+            self.items.pop_front();
+        }
+        before - self.messages
+    }
+
+    /// Drops expired messages wherever they stand, but for those that a running send reads and a frame
+    /// that is half on the wire; how many. What is left does not expire before `self.expiry`.
+    pub(crate) fn drop_expired(&mut self, now_us: u64, log: &mut Log) -> u64 {
+        let before = self.messages;
+        let stays = self.planned.max(usize::from(self.front_sent > 0));
+        let (mut at, mut earliest) = (0, Expiry::NEVER);
+        self.items.retain(|item| {
+            at += 1;
+            let Item::Extent(extent) = item else { return true };
+            if at <= stays || !extent.expiry.is_past(now_us) {
+                earliest = earliest.min(extent.expiry);
+                return true;
+            }
+            self.messages -= u64::from(extent.messages);
+            self.bytes -= u64::from(extent.len);
+            log.release(extent.segment);
+            false
+        });
+        self.expiry = earliest;
+        before - self.messages
     }
 
     /// Takes a bind or gap off the front: its frame is on the wire.

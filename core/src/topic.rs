@@ -10,10 +10,11 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use nexusd_wire::{Sequence, TopicId};
+use nexusd_wire::TopicId;
 use slab::Slab;
 
 use crate::audience::Audience;
+use crate::history::{RunRef, Standing};
 use crate::limits::{INDEX_LOOKS_PER_SCAN, TOPIC_IDLE_US};
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::{Routing, ShardMask};
@@ -26,6 +27,10 @@ pub(crate) struct Topic {
     pub(crate) name: Box<str>,
     /// Number of the newest message.
     pub(crate) sequence: u64,
+    /// The number of its first message, whether there was one or not: none below it is of this topic.
+    pub(crate) first: u64,
+    /// The run of its newest message, if that is kept for replay.
+    pub(crate) newest_run: RunRef,
     pub(crate) audience: Audience,
     /// Other shards that want the messages; as true as the audience's list.
     pub(crate) wanted_by: ShardMask,
@@ -86,6 +91,21 @@ impl Topics {
         &self.slots[self.routing.slot(id)].name
     }
 
+    /// Where the topic stands with its numbers, if there is one of this id.
+    pub(crate) fn standing(&self, id: TopicId) -> Option<Standing> {
+        let topic = self.slots.get(self.routing.slot(id))?;
+        Some(Standing { first: topic.first, newest: topic.sequence })
+    }
+
+    /// The run of the topic's newest message.
+    pub(crate) fn newest_run(&self, id: TopicId) -> RunRef {
+        self.slots[self.routing.slot(id)].newest_run
+    }
+
+    pub(crate) fn set_newest_run(&mut self, id: TopicId, run: RunRef) {
+        self.slots[self.routing.slot(id)].newest_run = run;
+    }
+
     /// The topic of this name, which this shard owns; made if it is new and the node has fewer than
     /// `limit`.
     pub(crate) fn find_or_insert(
@@ -105,6 +125,8 @@ impl Topics {
         let slot = self.slots.insert(Topic {
             name: name.into(),
             sequence: self.floor,
+            first: self.floor + 1,
+            newest_run: RunRef::NONE,
             audience: Audience::default(),
             wanted_by: ShardMask::default(),
             named_to: ShardMask::default(),
@@ -132,14 +154,6 @@ impl Topics {
         let found = topic.audience.refresh(&topic.name, index, queues, &mut self.found);
         topic.wanted_by = found.elsewhere;
         found.looks
-    }
-
-    /// The number of the topic's next message.
-    #[inline]
-    pub(crate) fn number(&mut self, id: TopicId) -> Sequence {
-        let topic = self.topic(id);
-        topic.sequence += 1;
-        Sequence(topic.sequence)
     }
 
     /// Looks at the next `count` slots for topics idle for a minute and forgets them. Ends early where

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use nexusd_wire::control::{GapReason, OverflowPolicy};
 
 use super::event::Now;
+use super::expiring::Expiring;
 use super::parcel::Item;
 use super::publish::Plane;
 use super::routing::PublisherId;
@@ -71,6 +72,7 @@ pub(super) struct Around<'a> {
     pub(super) blocked: &'a mut BTreeSet<(u64, QueueId)>,
     pub(super) holds: &'a mut Vec<(PublisherId, QueueId)>,
     pub(super) condemned: &'a mut Vec<QueueId>,
+    pub(super) expiring: &'a mut Expiring,
 }
 
 /// Cuts a queue that is beyond its bounds, or remembers to, if a running send reads from it.
@@ -150,6 +152,7 @@ impl Plane {
     pub(crate) fn remove_queue(&mut self, id: QueueId) -> bool {
         self.unblock(id);
         let queue = &mut self.queues[id.0 as usize];
+        self.expiring.forget(queue, id);
         if !queue.is_dying {
             queue.is_dying = true;
             self.metrics.subscriptions -= 1;

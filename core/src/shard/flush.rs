@@ -5,10 +5,11 @@
 //! written beside it for this send alone. Queues keep what is sent until the send has ended, so a
 //! short one loses nothing: what was not taken is simply planned again.
 
+use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{FrameEncoder, TopicId};
 
 use super::publish::Plane;
-use crate::connection::{Outbound, Piece};
+use crate::connection::{OpenRun, Outbound, Piece};
 use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
@@ -48,6 +49,7 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
         }
         outbound.visited += 1;
         let id = outbound.ready[at];
+        plane.drop_expired_front(id);
         let skip_cut = cut_rest == Some(id);
         let planned = plan_queue(id, skip_cut, &mut run, &mut bytes, outbound, plane, encoder);
         protect(id, planned, plane);
@@ -105,7 +107,7 @@ fn rest_of_cut_frame(id: QueueId, plane: &Plane) -> Option<Piece> {
 fn plan_queue(
     id: QueueId,
     mut skip_cut: bool,
-    run: &mut Option<QueueId>,
+    run: &mut Option<OpenRun>,
     bytes: &mut usize,
     outbound: &mut Outbound,
     plane: &Plane,
@@ -135,7 +137,8 @@ fn plan_queue(
             }
             Item::Extent(extent) => {
                 let mut extent = *extent;
-                if std::mem::take(&mut skip_cut) {
+                let was_cut = std::mem::take(&mut skip_cut);
+                if was_cut {
                     let stride = plane.log.header(extent.segment, extent.start).stride() as u32;
                     extent.start += stride;
                     extent.len -= stride;
@@ -144,12 +147,20 @@ fn plan_queue(
                         continue;
                     }
                 }
+                if extent.expiry.is_past(plane.now_us) {
+                    // It goes when it stands in front.
+                    return Planned { binds, items: at + usize::from(was_cut) };
+                }
                 let is_open = run.is_some() && is_planted(Plant::DeliverNotRepeated);
-                if *run != Some(id) && !is_open {
-                    *run = Some(id);
-                    inline.extend_from_slice(&queue.deliver_frame);
+                let next = OpenRun { queue: id, mode: extent.mode };
+                if *run != Some(next) && !is_open {
+                    *run = Some(next);
+                    match extent.mode {
+                        DeliveryMode::Live => inline.extend_from_slice(&queue.deliver_frame),
+                        mode => encoder.deliver(inline, queue.subscription, mode),
+                    }
                     plan.push(Piece::Deliver {
-                        queue: id,
+                        run: next,
                         start,
                         bytes: inline.len() as u32 - start,
                     });
@@ -232,8 +243,8 @@ pub(crate) fn settle(
         }
         match *piece {
             Piece::Control { .. } => outbound.sent += sent as usize,
-            Piece::Deliver { queue, start, .. } => {
-                outbound.run = Some(queue);
+            Piece::Deliver { run, start, .. } => {
+                outbound.run = Some(run);
                 keep_rest_of_inline(outbound, start + sent, bytes - sent);
             }
             Piece::Marker { queue, start, .. } => {

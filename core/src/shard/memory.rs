@@ -10,9 +10,12 @@
 use super::parcel::Item;
 use super::publish::Plane;
 use super::routing::ShardIndex;
-use crate::limits::{EVACUATION_SHARE, SEGMENT_BYTES, SEGMENTS_RECALLED};
-use crate::log::SegmentId;
+use crate::limits::{
+    EVACUATION_SHARE, LOOKS_PER_SEGMENT, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE, SEGMENTS_RECALLED,
+};
+use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
+use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::QueueId;
 
 impl Plane {
@@ -20,12 +23,14 @@ impl Plane {
     /// everything. No run may be open.
     pub(crate) fn renew_tail(&mut self) -> bool {
         self.log.close_tail();
+        self.tidy_history();
         while !self.log.may_open_tail() {
             if !self.recycle_one() {
                 return false;
             }
         }
         self.log.open_tail();
+        self.history.settle(&mut self.log, &mut self.topics);
         if self.log.is_nearly_full() {
             self.recall_oldest(SEGMENTS_RECALLED);
         }
@@ -60,8 +65,69 @@ impl Plane {
         }
     }
 
-    /// Frees the oldest segment that can be freed; `false` if none can.
+    /// Gives segments back that are kept for replay though little of them is still wanted, and as many
+    /// more as it takes to stay within the bound. A few are looked at each time.
+    pub(crate) fn tidy_history(&mut self) {
+        let mut looks = LOOKS_PER_SEGMENT.min(self.history.segments());
+        while looks > 0 {
+            let Some(segment) = self.history.next_in_line() else { return };
+            looks -= 1;
+            if !self.log.is_idle(segment) {
+                continue;
+            }
+            let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
+            let is_over = self.history.is_over(&self.log);
+            let is_worth_moving = wanted <= SEGMENT_BYTES / 2
+                && self.history.segments() > SEGMENTS_LEFT_ALONE
+                && self.may_move(segment);
+            if wanted == 0 || is_over || is_worth_moving {
+                self.give_up_history(segment, wanted);
+                looks = looks.max(usize::from(is_over));
+            }
+        }
+        let mut passes = self.history.segments();
+        while self.history.is_over(&self.log) && passes > 0 {
+            passes -= 1;
+            self.give_up_idle();
+        }
+    }
+
+    /// Whether what is wanted of a segment can move: a large message cannot.
+    fn may_move(&self, segment: SegmentId) -> bool {
+        self.log.kind(segment) == SegmentKind::Log
+    }
+
+    /// Gives up the first segment in line that is kept for replay alone; `false` if there is none.
+    fn give_up_idle(&mut self) -> bool {
+        if self.log.idle_bytes() == 0 {
+            return false;
+        }
+        for _ in 0..self.history.segments() {
+            let Some(segment) = self.history.next_in_line() else { return false };
+            if self.log.is_idle(segment) {
+                let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
+                self.give_up_history(segment, wanted);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Keeps a segment no longer for replay. What is still wanted of it moves, unless that is nearly
+    /// all of it: then the oldest messages go.
+    fn give_up_history(&mut self, segment: SegmentId, wanted: usize) {
+        if wanted > 0 && wanted <= SEGMENT_BYTES / 8 * 7 && !is_planted(Plant::SurvivorForgotten) {
+            self.history.rescue(segment, &self.log, &self.topics, self.now_us);
+        }
+        self.history.give_up(segment, &mut self.log);
+    }
+
+    /// Frees a segment that replay alone keeps, or the oldest one that can be freed; `false` if none
+    /// can.
     fn recycle_one(&mut self) -> bool {
+        if self.give_up_idle() {
+            return true;
+        }
         let mut candidate = None;
         while let Some(segment) = self.log.next_recyclable(candidate) {
             if !self.log.is_lent(segment) && self.recycle(segment) {
@@ -119,6 +185,10 @@ impl Plane {
         }
         // Holders are kept alive by a reference of our own while they are dealt with.
         self.log.retain(segment, 1);
+        if self.log.is_kept(segment) {
+            let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
+            self.give_up_history(segment, wanted);
+        }
         if is_sparse && live > 0 {
             self.metrics.segments_evacuated += 1;
         }

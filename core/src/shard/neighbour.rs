@@ -231,21 +231,15 @@ impl Neighbour {
         log: &mut Log,
     ) {
         if let Some(Item::Run(last)) = self.items.last_mut()
-            && last.segment == extent.segment
-            && last.start + last.len == extent.start
             && last.publisher == publisher
             && last.ack.is_none()
             && ack.is_none()
+            && last.extent.absorb(&extent)
         {
-            last.len += extent.len;
-            last.messages += extent.messages;
-            last.topic = last.topic.filter(|topic| Some(*topic) == extent.topic);
             return;
         }
-        let Extent { segment, start, len, messages, topic } = extent;
-        if let Some(memory) = log.lend(segment, self.shard) {
-            let run = LentRun { segment, memory, start, len, messages, topic, publisher, ack };
-            self.items.push(Item::Run(run));
+        if let Some(memory) = log.lend(extent.segment, self.shard) {
+            self.items.push(Item::Run(LentRun { extent, memory, publisher, ack }));
         }
     }
 

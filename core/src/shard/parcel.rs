@@ -7,7 +7,7 @@
 use nexusd_wire::TopicId;
 
 use crate::limits::BATCH_BYTES;
-use crate::log::{Memory, SegmentId};
+use crate::log::{Extent, Memory, SegmentId};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::PublisherId;
@@ -79,13 +79,9 @@ pub(crate) enum Item {
 /// Messages that lie in the sender's log.
 #[derive(Debug)]
 pub(crate) struct LentRun {
-    pub(crate) segment: SegmentId,
+    /// Where, in the sender's log.
+    pub(crate) extent: Extent,
     pub(crate) memory: Memory,
-    pub(crate) start: u32,
-    pub(crate) len: u32,
-    pub(crate) messages: u32,
-    /// Of all of them; `None` if there are several.
-    pub(crate) topic: Option<TopicId>,
     pub(crate) publisher: Option<PublisherId>,
     /// The last message of the run is acknowledged under this number.
     pub(crate) ack: Option<u64>,

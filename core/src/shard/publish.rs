@@ -11,7 +11,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use nexusd_wire::control::PublishStatus;
+use nexusd_wire::control::{DeliveryMode, PublishStatus};
 use nexusd_wire::{
     DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId,
 };
@@ -19,12 +19,15 @@ use slab::Slab;
 
 use super::backpressure::{self, Around, Overflow};
 use super::event::{ConnectionId, Now};
+use super::expiring::Expiring;
 use super::neighbour::{Neighbour, Neighbours};
 use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
 use super::routing::{PublisherId, Route, Routing, ShardIndex, ShardMask};
 use super::wiring::{NodeWide, Wiring};
 use crate::audience::Audience;
+use crate::expiry::Expiry;
 use crate::foreign_topics::ForeignTopics;
+use crate::history::History;
 use crate::limits::{
     ACKS_OWED_MAX, ACKS_PER_FRAME, BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN,
     CLIENT_SHARE, Limits, METADATA_BYTES_MAX,
@@ -53,10 +56,14 @@ macro_rules! hall {
                 blocked: &mut $plane.blocked,
                 holds: &mut $plane.holds,
                 condemned: &mut $plane.condemned,
+                expiring: &mut $plane.expiring,
             },
         }
     };
 }
+
+/// No topic: slots are far fewer.
+const NO_TOPIC: TopicId = TopicId(u32::MAX);
 
 /// Why a message was not accepted.
 #[derive(Debug)]
@@ -84,6 +91,12 @@ pub(crate) enum Refusal {
 struct Run {
     topic: TopicId,
     extent: Extent,
+    /// Number of its first message.
+    first: Sequence,
+    /// The topic once more, if further messages may be added without a closer look; else none.
+    plain: TopicId,
+    /// Their time to live; 0 is none.
+    ttl_ms: u32,
     /// Number of the run's newest message; the topic learns it when the run ends.
     sequence: Sequence,
     /// `None`: the daemon itself.
@@ -115,6 +128,7 @@ pub(crate) struct Plane {
     pub(crate) node: Arc<NodeWide>,
     pub(crate) neighbours: Neighbours,
     pub(crate) log: Log,
+    pub(crate) history: History,
     pub(crate) topics: Topics,
     pub(crate) foreign: ForeignTopics,
     pub(crate) index: SubscriptionIndex,
@@ -137,6 +151,10 @@ pub(crate) struct Plane {
     pub(crate) has_news: bool,
     /// Full `block` queues and since when, the one that is due first in front.
     pub(crate) blocked: BTreeSet<(u64, QueueId)>,
+    /// Queues with messages that will expire.
+    pub(crate) expiring: Expiring,
+    /// Time of the event that is dealt with.
+    pub(crate) now_us: u64,
     /// Segments that neighbours were asked to give back and have not answered for.
     pub(crate) recalls: usize,
     /// Publishers of this shard that wait for memory, in turn.
@@ -159,6 +177,7 @@ impl Plane {
             // A quarter is left for what queues and connections need beside the log.
             log: Log::new(limits.memory_bytes / 4 * 3 / shards),
             topics: Topics::new(routing, Arc::clone(&node), seed),
+            history: History::new(limits.replay_messages, limits.replay_bytes / shards),
             node,
             foreign: ForeignTopics::new(routing),
             index: SubscriptionIndex::new(seed),
@@ -174,6 +193,8 @@ impl Plane {
             acks: Vec::new(),
             has_news: false,
             blocked: BTreeSet::new(),
+            expiring: Expiring::default(),
+            now_us: 0,
             recalls: 0,
             waiting_for_memory: VecDeque::new(),
             client_bytes: 0,
@@ -299,16 +320,43 @@ impl Plane {
         frame: &[u8],
         now: Now,
     ) -> Result<(), Refusal> {
-        let is_other = |run: &Run| run.topic != topic && !is_planted(Plant::RunAcrossTopics);
+        let flags = u32::from(header.flags().0 & MessageFlags::RETAIN.0);
+        if (flags | header.ttl_ms() | self.limits.default_ttl_ms) != 0 {
+            return self.append_special(topic, publisher(self), header, frame, now);
+        }
+        let is_other = |run: &Run| run.plain != topic && !is_planted(Plant::RunAcrossTopics);
         if self.run.as_ref().is_none_or(is_other) {
-            self.begin_run(topic, publisher(self), header.stride(), now)?;
+            self.begin_run(topic, publisher(self), header.stride(), 0, now)?;
         }
         if self.extend_run(header, frame, now) {
             return Ok(());
         }
         // The tail is full.
-        self.begin_run(topic, publisher(self), header.stride(), now)?;
+        self.begin_run(topic, publisher(self), header.stride(), 0, now)?;
         if self.extend_run(header, frame, now) { Ok(()) } else { Err(Refusal::NoMemory) }
+    }
+
+    /// The same for a message that expires.
+    #[inline(never)]
+    fn append_special(
+        &mut self,
+        topic: TopicId,
+        publisher: Option<PublisherId>,
+        header: &Header,
+        frame: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let ttl_ms = self.ttl_ms(header.ttl_ms());
+        let header = header.with_ttl_ms(ttl_ms);
+        let continues = |run: &Run| run.topic == topic && run.ttl_ms == ttl_ms;
+        if !self.run.as_ref().is_some_and(continues) {
+            self.begin_run(topic, publisher, header.stride(), ttl_ms, now)?;
+        }
+        if self.extend_run(&header, frame, now) {
+            return Ok(());
+        }
+        self.begin_run(topic, publisher, header.stride(), ttl_ms, now)?;
+        if self.extend_run(&header, frame, now) { Ok(()) } else { Err(Refusal::NoMemory) }
     }
 
     /// Numbers a message of the open run's topic and copies it to the log, if the tail has room.
@@ -360,6 +408,7 @@ impl Plane {
         topic: TopicId,
         publisher: Option<PublisherId>,
         stride: usize,
+        ttl_ms: u32,
         now: Now,
     ) -> Result<(), Refusal> {
         self.flush_run(now);
@@ -367,15 +416,39 @@ impl Plane {
             return Err(if self.recalls > 0 { Refusal::NotNow } else { Refusal::NoMemory });
         }
         let (segment, start) = self.log.room(stride).ok_or(Refusal::NoMemory)?;
-        let extent = Extent { segment, start, len: 0, messages: 0, topic: Some(topic) };
-        self.open_run(topic, publisher, extent);
+        self.open_run(topic, publisher, (segment, start), ttl_ms, now);
         Ok(())
     }
 
-    fn open_run(&mut self, topic: TopicId, publisher: Option<PublisherId>, extent: Extent) {
-        self.log.retain(extent.segment, 1);
+    /// Opens an empty run at a place of the log.
+    fn open_run(
+        &mut self,
+        topic: TopicId,
+        publisher: Option<PublisherId>,
+        (segment, start): (SegmentId, u32),
+        ttl_ms: u32,
+        now: Now,
+    ) {
+        self.log.retain(segment, 1);
         let sequence = Sequence(self.topics.topic(topic).sequence);
-        self.run = Some(Run { topic, extent, sequence, publisher, ack: None });
+        let extent = Extent {
+            segment,
+            start,
+            len: 0,
+            messages: 0,
+            topic: Some(topic),
+            mode: DeliveryMode::Live,
+            expiry: Expiry::of(ttl_ms, now),
+        };
+        let first = Sequence(sequence.0 + 1);
+        let plain = if ttl_ms == 0 { topic } else { NO_TOPIC };
+        self.run =
+            Some(Run { topic, extent, first, plain, ttl_ms, sequence, publisher, ack: None });
+    }
+
+    /// The time to live of a message that asks for so many milliseconds; 0 is none.
+    fn ttl_ms(&self, asked_ttl_ms: u32) -> u32 {
+        if asked_ttl_ms == 0 { self.limits.default_ttl_ms } else { asked_ttl_ms }
     }
 
     /// Accepts a large frame, which lies alone in a segment that was a landing until now.
@@ -393,13 +466,18 @@ impl Plane {
         let Some(header) = Header::peek(memory).copied() else {
             return;
         };
-        let sequence = self.topics.number(topic);
+        let sequence = Sequence(self.topics.topic(topic).sequence + 1);
+        let ttl_ms = self.ttl_ms(header.ttl_ms());
+        let header = header.with_ttl_ms(ttl_ms);
         let accepted = accepted_header(&header, topic, sequence, now);
+        let memory = self.log.landing_memory(segment);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
-        let extent =
-            Extent { segment, start: 0, len: stride as u32, messages: 1, topic: Some(topic) };
-        self.open_run(topic, Some(publisher), extent);
+        self.open_run(topic, Some(publisher), (segment, 0), ttl_ms, now);
+        if let Some(run) = &mut self.run {
+            run.sequence = sequence;
+            (run.extent.len, run.extent.messages) = (stride as u32, 1);
+        }
         match ack {
             Some(number) => self.end_acknowledged_run(number, now),
             None => self.flush_run(now),
@@ -445,6 +523,7 @@ impl Plane {
         let topic = self.topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
         topic.sequence = run.sequence.0;
+        self.history.note(&run.extent, run.topic, run.first, &mut topic.newest_run, &mut self.log);
         let messages = u64::from(run.extent.messages);
         self.metrics.messages_in += messages;
         self.metrics.bytes_in += u64::from(run.extent.len);
@@ -493,11 +572,11 @@ impl Plane {
 
     /// Hands messages that lie in another shard's log to the queues that want them.
     pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
-        let LentRun { segment, memory, start, len, messages, topic, publisher, ack } = run;
-        let segment = self.log.borrow(lender, segment, memory);
-        let mut extent = Extent { segment, start, len, messages, topic };
+        let LentRun { mut extent, memory, publisher, ack } = run;
+        extent.segment = self.log.borrow(lender, extent.segment, memory);
+        let segment = extent.segment;
         let mut outcome = Outcome::default();
-        match topic {
+        match extent.topic {
             Some(topic) => outcome = self.deliver_foreign(topic, &extent, publisher, now),
             None => {
                 while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
@@ -603,6 +682,9 @@ fn fan_out(
             queue.is_ready = true;
             hall.newly_ready.push(id);
         }
+        if extent.expiry != Expiry::NEVER {
+            hall.around.expiring.note(queue, id, extent.expiry);
+        }
         if queue.is_over_limit() {
             match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
                 Overflow::OldestDropped => {}
@@ -647,6 +729,7 @@ impl Plane {
         assert!(self.newly_ready.is_empty() && self.released.is_empty(), "connections were told");
         assert!(self.holds.is_empty() && self.acks.is_empty(), "publishers were told");
         self.log.assert_invariants();
+        self.history.assert_invariants(&self.log);
         let mut references = std::collections::BTreeMap::new();
         let (mut messages, mut bytes) = (0, 0);
         for (_, queue) in &self.queues {

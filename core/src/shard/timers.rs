@@ -39,6 +39,9 @@ impl Shard {
         if self.block_due_us.is_some_and(|due| due <= now.mono_us) {
             self.block_due_us = self.plane.expire_blocking(now);
         }
+        if self.plane.expiring.due_us().is_some_and(|due| due <= now.mono_us) {
+            self.plane.reap_expired();
+        }
         if self.drain.as_ref().and_then(Drain::due_us).is_some_and(|due| due <= now.mono_us) {
             self.end_drain();
         }
@@ -72,6 +75,7 @@ impl Shard {
                 self.scan_by(due.max(now.mono_us + SCAN_INTERVAL_US));
             }
         }
+        self.plane.tidy_history();
         self.plane.log.trim();
         self.plane.log.forget_recalls();
         self.plane.neighbours.all().iter_mut().for_each(Neighbour::shrink);

@@ -1,0 +1,56 @@
+//! When a message ends by its time to live.
+//!
+//! Counted on the monotonic clock from the moment the daemon accepted the message, in whole
+//! milliseconds, so that no jump of the wall clock ends or prolongs anything.
+
+use crate::plant::{Plant, is_planted};
+use crate::shard::event::Now;
+
+/// The millisecond, by the monotonic clock, from which on a message is not delivered any more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Expiry(u64);
+
+impl Expiry {
+    /// Not at all.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    /// Of a message that is accepted now; a time to live of 0 is none. Up to a millisecond is added,
+    /// none is taken.
+    #[inline]
+    pub(crate) fn of(ttl_ms: u32, now: Now) -> Self {
+        match ttl_ms {
+            0 => Self::NEVER,
+            ttl_ms => Self(now.mono_us.div_ceil(1_000) + u64::from(ttl_ms)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_past(self, now_us: u64) -> bool {
+        self.0 <= now_us / 1_000 && !is_planted(Plant::ExpiredDelivered)
+    }
+
+    /// Itself, or the next millisecond if it is past.
+    pub(crate) fn beyond(self, now_us: u64) -> Self {
+        self.max(Self(now_us / 1_000 + 1))
+    }
+
+    /// The first microsecond at which it is past.
+    pub(crate) fn due_us(self) -> Option<u64> {
+        (self != Self::NEVER).then_some(self.0 * 1_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_lives_as_long_as_it_may_and_less_than_a_millisecond_longer() {
+        let accepted = Now { mono_us: 1_700, wall_us: 0 };
+        let expiry = Expiry::of(3, accepted);
+        assert!(!expiry.is_past(4_700));
+        assert!(expiry.is_past(5_000));
+        assert_eq!(expiry.due_us(), Some(5_000));
+        assert!(!Expiry::of(0, accepted).is_past(u64::MAX - 1_000));
+    }
+}
