@@ -4,15 +4,21 @@
 //! longer than a person likes to wait is ignored by default:
 //! `cargo test -p nexusd-tests -- --ignored` runs it.
 
+mod broken_lines;
 mod broken_peers;
 mod conversation;
 mod delivery;
+mod expiry;
 mod hostile_input;
+mod killed_subscribers;
 mod large_messages;
 mod life_cycle;
 mod many_connections;
 mod open_files;
+mod positions;
 mod resources;
+mod retained;
+mod returning;
 mod slow_subscribers;
 mod sluggish_readers;
 mod storms;

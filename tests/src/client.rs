@@ -48,6 +48,18 @@ pub enum Listened {
     End,
 }
 
+/// What carries a connection.
+#[derive(Debug)]
+pub struct Line(Socket);
+
+impl Line {
+    /// Cuts it, both ways.
+    pub fn cut(&self) {
+        // The daemon may have done so before.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
+}
+
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -68,6 +80,8 @@ pub struct Client {
     /// Bytes given to the socket.
     sent: u64,
     answers_pings: bool,
+    /// The connection may end amid a frame: it is not the daemon that ends it.
+    may_be_cut: bool,
     has_ended: bool,
 }
 
@@ -110,6 +124,7 @@ impl Client {
             hearing: Hearing::default(),
             sent: 0,
             answers_pings: true,
+            may_be_cut: false,
             has_ended: false,
         }
     }
@@ -231,6 +246,12 @@ impl Client {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// A handle by which the connection can be cut while the client reads.
+    pub fn line(&mut self) -> Line {
+        self.may_be_cut = true;
+        Line(self.socket.try_clone().expect("a descriptor"))
+    }
+
     // What it hears.
 
     /// The next frame.
@@ -337,9 +358,13 @@ impl Client {
     }
 
     /// Waits until the Subscribe or Resume of this number is confirmed.
+    ///
+    /// # Panics
+    /// If it is refused.
     pub fn subscribed(&mut self, asked: u64) -> Subscribed {
         self.wait_for("SubscriptionInfo", |heard| match heard {
             Heard::Subscribed(subscribed) if subscribed.request == asked => Some(*subscribed),
+            Heard::Error(complaint) if complaint.request == asked => panic!("{complaint:?}"),
             _ => None,
         })
     }
@@ -420,7 +445,8 @@ impl Client {
                 }
             }
             if self.has_ended {
-                assert_eq!(self.incoming.len(), self.taken, "the daemon ended amid a frame");
+                let is_whole = self.incoming.len() == self.taken;
+                assert!(is_whole || self.may_be_cut, "the daemon ended amid a frame");
                 return Listened::End;
             }
             let left = deadline.saturating_duration_since(Instant::now());
