@@ -93,10 +93,12 @@ pub(crate) struct Outbound {
 impl Outbound {
     /// Nothing is left to send.
     pub(crate) fn is_empty(&self) -> bool {
-        self.control.is_empty()
-            && self.sent == self.sending.len()
-            && self.ready.is_empty()
-            && !self.in_flight
+        self.has_nothing_to_send() && !self.in_flight
+    }
+
+    /// Nothing waits for a send.
+    pub(crate) fn has_nothing_to_send(&self) -> bool {
+        self.control_backlog() == 0 && self.ready.is_empty() && self.cut_queue.is_none()
     }
 
     /// Control bytes the client has not taken yet.

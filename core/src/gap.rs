@@ -36,6 +36,17 @@ impl Gap {
         self.add(topic, first, Sequence(first.0 + messages - 1));
     }
 
+    /// Adds `messages` lost messages of which nobody knows any more which they were.
+    pub(crate) fn note_unnamed(&mut self, messages: u64) {
+        self.missed += messages;
+        self.rest += messages;
+    }
+
+    /// The topics that it names.
+    pub(crate) fn topics(&self) -> impl Iterator<Item = TopicId> {
+        self.entries.iter().map(|(topic, _, _)| *topic)
+    }
+
     /// Adds the losses of a later gap.
     pub(crate) fn absorb(&mut self, later: &Self) {
         for &(topic, first, last) in &later.entries {

@@ -10,6 +10,7 @@
 
 mod audience;
 mod connection;
+mod counted_stream;
 mod expiry;
 mod foreign_topics;
 mod gap;

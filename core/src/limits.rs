@@ -110,6 +110,8 @@ pub const FILTER_BYTES: usize = 32;
 pub const INDEX_NODE_BYTES: usize = 128;
 /// Memory that a topic id bound by a client is counted with.
 pub const BINDING_BYTES: usize = 16;
+/// Parked subscriptions of a node; one more ends the one that expires first.
+pub const PARKED_MAX: usize = 10_000;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
@@ -125,6 +127,8 @@ pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 pub const GAP_TOPICS_MAX: usize = 64;
 /// Gaps of different reasons that follow each other in a queue; further losses join the last one.
 pub const GAPS_TOGETHER_MAX: usize = 8;
+/// Losses of a subscription that were told and may have to be told again; further ones are told together.
+pub const GAPS_KEPT_MAX: usize = 64;
 /// An overflowing queue is cut to this many eighths of its limit.
 pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
 /// What is left when an extent goes whole for that: at least this many eighths of what is kept.
@@ -177,8 +181,8 @@ pub struct Limits {
     pub replay_messages: u64,
     /// Memory for messages that are kept for replay alone, in bytes (`--max-buffer-memory`).
     pub replay_bytes: usize,
-    /// How long a parked subscription waits for its client, microseconds
-    /// (`--paused-subscription-ttl`).
+    /// How long a parked subscription waits for its client, microseconds; 0: a broken connection parks
+    /// none (`--paused-subscription-ttl`).
     pub parked_ttl_us: u64,
     /// Time to live of messages that name none, milliseconds; 0 is none (`--default-message-ttl`).
     pub default_ttl_ms: u32,

@@ -19,7 +19,7 @@ mod memory;
 
 pub(crate) use memory::Memory;
 use nexusd_wire::control::DeliveryMode;
-use nexusd_wire::{HEADER_BYTES, Header, TopicId};
+use nexusd_wire::{HEADER_BYTES, Header, Sequence, TopicId};
 
 use crate::expiry::Expiry;
 use crate::limits::{
@@ -608,6 +608,25 @@ impl Log {
         extent.len -= part.len;
         extent.messages -= part.messages;
         Some((topic, part))
+    }
+
+    /// Splits at most so many messages off the front of an extent.
+    pub(crate) fn split_off_front(&self, extent: &mut Extent, messages: u64) -> Extent {
+        let mut front = Extent { len: 0, messages: 0, ..*extent };
+        while u64::from(front.messages) < messages && front.messages < extent.messages {
+            front.len += self.header(extent.segment, front.end()).stride() as u32;
+            front.messages += 1;
+        }
+        extent.start = front.end();
+        extent.len -= front.len;
+        extent.messages -= front.messages;
+        front
+    }
+
+    /// The number of an extent's last message.
+    pub(crate) fn last_sequence(&self, extent: &Extent) -> Sequence {
+        let first = self.header(extent.segment, extent.start).sequence();
+        Sequence(first.0 + u64::from(extent.messages) - 1)
     }
 
     /// The slot here of another shard's segment, if some of it is borrowed.

@@ -47,6 +47,10 @@ pub struct Metrics {
     pub connections: u64,
     /// Subscriptions now.
     pub subscriptions: u64,
+    /// Of these, subscriptions that are parked.
+    pub parked: u64,
+    /// Parked subscriptions that went on.
+    pub resumed: u64,
     /// Topics now.
     pub topics: u64,
     /// Messages now queued, over all subscriptions.
@@ -82,6 +86,8 @@ impl AddAssign for Metrics {
             segments_evacuated,
             connections,
             subscriptions,
+            parked,
+            resumed,
             topics,
             queued_messages,
             queued_bytes,
@@ -107,6 +113,8 @@ impl AddAssign for Metrics {
         self.segments_evacuated += segments_evacuated;
         self.connections += connections;
         self.subscriptions += subscriptions;
+        self.parked += parked;
+        self.resumed += resumed;
         self.topics += topics;
         self.queued_messages += queued_messages;
         self.queued_bytes += queued_bytes;

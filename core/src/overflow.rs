@@ -7,7 +7,7 @@
 //! *whether* to drop: that is policy, in `shard/publish.rs`, or memory, in `shard/memory.rs`.
 
 use nexusd_wire::Header;
-use nexusd_wire::control::GapReason;
+use nexusd_wire::control::{DeliveryMode, GapReason};
 
 use crate::gap::Gap;
 use crate::limits::{GAPS_TOGETHER_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS};
@@ -46,8 +46,7 @@ pub(crate) fn drop_through(queue: &mut SubscriberQueue, log: &mut Log, segment: 
 /// notes them behind what is kept; returns how many. All of them belong to `run`, which was queued
 /// last.
 pub(crate) fn refuse_newest(queue: &mut SubscriberQueue, log: &mut Log, run: &Extent) -> u64 {
-    let over_messages = queue.messages.saturating_sub(queue.limits.messages);
-    let over_bytes = queue.bytes.saturating_sub(queue.limits.bytes);
+    let (over_messages, over_bytes) = queue.excess();
     let most_messages = u64::from(run.messages).saturating_sub(over_messages);
     let most_bytes = u64::from(run.len).saturating_sub(over_bytes);
     let (mut kept_messages, mut kept_bytes) = (0, 0);
@@ -74,8 +73,7 @@ pub(crate) fn refuse_newest(queue: &mut SubscriberQueue, log: &mut Log, run: &Ex
             log.release(run.segment);
         }
     }
-    queue.messages -= messages;
-    queue.bytes -= bytes;
+    queue.subtract(DeliveryMode::Live, messages, bytes);
     let is_being_sent = queue.items.len() <= queue.planned;
     match queue.items.back_mut() {
         Some(Item::Gap(gap)) if gap.reason() == GapReason::SlowConsumer && !is_being_sent => {
@@ -105,6 +103,7 @@ fn drop_oldest(
         queue.detach_partial_frame(log).map(Item::Extent).into_iter().collect()
     };
     let mut gap = Box::new(Gap::new(reason));
+    let mut completed = Vec::new();
     let (mut dropped, mut gaps) = (0, 0);
     while queue.messages > keep_messages || queue.bytes > keep_bytes {
         match queue.items.front_mut() {
@@ -113,6 +112,7 @@ fn drop_oldest(
                 queue.binds.push_back(*topic);
                 queue.items.pop_front();
             }
+            Some(Item::ReplayComplete(_)) => completed.extend(queue.items.pop_front()),
             // The loss goes on where an earlier one, not told yet, ended. Losses of both kinds stand
             // in their order, but not without end.
             Some(Item::Gap(earlier))
@@ -154,13 +154,11 @@ fn drop_oldest(
                     }
                     None => drop_front(front, log, &mut gap, over_messages, over_bytes),
                 };
-                queue.messages -= messages;
-                queue.bytes -= bytes;
+                let (mode, is_empty) = (front.mode, front.messages == 0);
+                queue.subtract(mode, messages, bytes);
                 dropped += messages;
-                if front.messages == 0 {
-                    let segment = front.segment;
-                    queue.items.pop_front();
-                    log.release(segment);
+                if is_empty && let Some(Item::Extent(front)) = queue.items.pop_front() {
+                    log.release(front.segment);
                 }
             }
         }
@@ -170,6 +168,7 @@ fn drop_oldest(
     } else if gap.missed() > 0 && !is_planted(Plant::GapMissing) {
         kept.push(Item::Gap(gap));
     }
+    kept.append(&mut completed);
     for item in kept.into_iter().rev() {
         queue.items.push_front(item);
     }

@@ -105,6 +105,16 @@ plants! {
     DrainRoundsSkipped = "drain-rounds-skipped",
     /// What topics still want of a segment that is given up is forgotten.
     SurvivorForgotten = "survivor-forgotten",
+    /// A subscription goes on one message behind the one that its client has had.
+    ResumeOffByOne = "resume-off-by-one",
+    /// Topics are not named anew to a client that comes back.
+    BindNotRepeated = "bind-not-repeated",
+    /// Nobody is told where the replay of a topic ends.
+    ReplayCompleteMissing = "replay-complete-missing",
+    /// A parked subscription waits for ever.
+    ParkedNeverExpires = "parked-never-expires",
+    /// The old connection of a subscription that somebody goes on with stays open.
+    OldConnectionKept = "old-connection-kept",
     /// An expired message is delivered all the same.
     ExpiredDelivered = "expired-delivered",
 }

@@ -21,6 +21,7 @@ mod memory;
 mod neighbour;
 pub mod output;
 pub(crate) mod parcel;
+pub(crate) mod parking;
 mod publish;
 mod publishers;
 pub mod routing;
@@ -55,7 +56,7 @@ use crate::limits::{
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
-use crate::subscriber_queue::QueueId;
+use crate::subscriber_queue::{Presence, QueueId};
 
 /// What a shard is made from.
 #[derive(Clone, Debug)]
@@ -194,7 +195,7 @@ impl Service for Shard {
         let flush_due_us = (!is_flushed).then_some(self.now_us + FLUSH_RETRY_US);
         let expiry_due_us = self.plane.expiring.due_us();
         let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us, expiry_due_us];
-        due.into_iter().flatten().min()
+        due.into_iter().chain([self.parked_due_us()]).flatten().min()
     }
 
     fn is_finished(&self) -> bool {
@@ -453,12 +454,11 @@ impl Shard {
             FrameKind::Subscribe => self.on_subscribe(id, frame),
             FrameKind::Unsubscribe => self.on_unsubscribe(id, frame),
             FrameKind::Error => Err(Violation::by(frame, "the client reported an error")),
-            FrameKind::Resume
-            | FrameKind::StreamAck
-            | FrameKind::Ack
-            | FrameKind::Nack
-            | FrameKind::Request
-            | FrameKind::Reply => self.on_unsupported(id, frame),
+            FrameKind::Resume => self.on_resume(id, frame),
+            FrameKind::StreamAck => self.on_stream_ack(id, frame),
+            FrameKind::Ack | FrameKind::Nack | FrameKind::Request | FrameKind::Reply => {
+                self.on_unsupported(id, frame)
+            }
             _ => Err(Violation::by(frame, "clients do not send this kind of frame")),
         }
     }
@@ -516,6 +516,10 @@ impl Shard {
         match self.plane.queues.get(queue.0 as usize) {
             None => {}
             Some(dying) if dying.is_dying => self.remove_queue(id, queue),
+            Some(leaving) if leaving.presence == Presence::Leaving => {
+                self.plane.cut_if_due(queue);
+                self.park_if_free(id, queue);
+            }
             Some(_) => {
                 self.plane.cut_if_due(queue);
                 self.plane.release_if_drained(queue);
@@ -525,9 +529,14 @@ impl Shard {
 
     /// Takes a queue out of the plane and, once it is gone, out of its connection.
     fn remove_queue(&mut self, id: ConnectionId, queue: QueueId) {
-        if !self.plane.remove_queue(queue) {
-            return;
+        if self.plane.remove_queue(queue) {
+            self.detach(id, queue);
         }
+    }
+
+    /// The connection sends nothing more from a queue, but for the rest of a frame.
+    fn detach(&mut self, id: ConnectionId, queue: QueueId) {
+        let is_gone = !self.plane.queues.contains(queue.0 as usize);
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
@@ -537,7 +546,7 @@ impl Shard {
         if outbound.run.is_some_and(|run| run.queue == queue) {
             outbound.run = None;
         }
-        if outbound.cut_queue == Some(queue) {
+        if outbound.cut_queue == Some(queue) && is_gone {
             outbound.cut_queue = None;
         }
     }
@@ -566,14 +575,24 @@ impl Shard {
         flush::settle(&mut connection.outbound, &mut self.plane, 0, &mut touched);
         connection.outbound.cut_queue = None;
         let subscriptions = std::mem::take(&mut connection.session.subscriptions);
-        touched.extend(subscriptions.iter().map(|(_, queue)| *queue));
         touched.extend(connection.outbound.ready.iter().copied());
-        touched.sort_unstable();
-        touched.dedup();
         let landing = connection.inbound.landing.take();
         let bindings = std::mem::take(&mut connection.session.bindings);
         let held_by = std::mem::take(&mut connection.session.held_by);
-        touched.retain(|queue| self.plane.queues.contains(queue.0 as usize));
+        let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
+        let is_parked = |queue: &QueueId| {
+            let is_wanted = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
+            is_wanted && self.plane.queues[queue.0 as usize].awaits.is_empty()
+        };
+        let (mut parked, ended): (Vec<_>, Vec<_>) = held.into_iter().partition(is_parked);
+        parked.sort_unstable();
+        touched.extend(ended);
+        touched.sort_unstable();
+        touched.dedup();
+        touched.retain(|queue| {
+            let is_there = self.plane.queues.contains(queue.0 as usize);
+            is_there && parked.binary_search(queue).is_err()
+        });
         for queue in &touched {
             self.plane.queues[queue.0 as usize].front_sent = 0;
         }
@@ -581,6 +600,10 @@ impl Shard {
             self.remove_queues(id, &touched);
         }
         self.scratch_queues = touched;
+        self.plane.newly_ready.retain(|queue| parked.binary_search(queue).is_err());
+        for queue in parked {
+            self.park(queue);
+        }
         if let Some(Landing::Segment { segment, .. }) = landing {
             self.plane.log.release(segment);
         }
@@ -660,7 +683,7 @@ impl Shard {
             && !outbound.scheduled
             && outbound.blocked_since_us.is_none()
             && !connection.close_asked
-            && (outbound.control_backlog() > 0 || !outbound.ready.is_empty())
+            && !outbound.has_nothing_to_send()
         {
             outbound.scheduled = true;
             self.sends.push_back(id);

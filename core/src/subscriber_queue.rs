@@ -11,15 +11,17 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use nexusd_wire::control::OverflowPolicy;
-use nexusd_wire::{SubscriptionId, TopicId};
+use nexusd_wire::control::{DeliveryMode, OverflowPolicy};
+use nexusd_wire::{Sequence, SubscriptionId, TopicId};
 
+use crate::counted_stream::CountedStream;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{FILTER_BYTES, ITEMS_KEPT, SUBSCRIPTION_BYTES};
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
+use crate::shard::parking::Comeback;
 use crate::shard::routing::{PublisherId, ShardMask};
 
 /// A queue's slot in its shard.
@@ -35,6 +37,28 @@ pub(crate) enum Item {
     Bind(TopicId),
     /// A loss.
     Gap(Box<Gap>),
+    /// The end of a topic's replay.
+    ReplayComplete(Box<ReplayComplete>),
+}
+
+/// What was replayed of a topic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ReplayComplete {
+    pub(crate) topic: TopicId,
+    pub(crate) messages: u64,
+    /// The number of the last one.
+    pub(crate) latest: Sequence,
+}
+
+/// Whether and where a subscription waits for its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Presence {
+    /// It has a connection.
+    Connected,
+    /// It will be parked as soon as the send that reads from it has ended, and with it a frame.
+    Leaving,
+    /// It has none, and waits until then (`Now::mono_us`).
+    Parked { until_us: u64 },
 }
 
 /// The bounds of one queue.
@@ -63,6 +87,14 @@ pub(crate) struct SubscriberQueue {
     pub(crate) binds: VecDeque<TopicId>,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    /// Of these, the ones that are not delivered live: they do not count against the limits.
+    pub(crate) replay_messages: u64,
+    pub(crate) replay_bytes: u64,
+    /// What was sent.
+    pub(crate) stream: CountedStream,
+    pub(crate) presence: Presence,
+    /// A client that will go on with it as soon as it is parked.
+    pub(crate) comeback: Option<Box<Comeback>>,
     /// Bytes of the first extent's first frame that are already on the wire.
     pub(crate) front_sent: u32,
     /// A running send reads from the queue: its front must stay as it is.
@@ -103,6 +135,7 @@ impl SubscriberQueue {
         limits: QueueLimits,
         deliver_frame: Box<[u8]>,
         filters: Box<[Box<str>]>,
+        stream: CountedStream,
         created_at: u64,
     ) -> Self {
         Self {
@@ -116,6 +149,11 @@ impl SubscriberQueue {
             binds: VecDeque::new(),
             messages: 0,
             bytes: 0,
+            replay_messages: 0,
+            replay_bytes: 0,
+            stream,
+            presence: Presence::Connected,
+            comeback: None,
             front_sent: 0,
             in_flight: false,
             planned: 0,
@@ -159,6 +197,17 @@ impl SubscriberQueue {
         }
     }
 
+    /// Messages left the queue, at either end.
+    #[inline]
+    pub(crate) fn subtract(&mut self, mode: DeliveryMode, messages: u64, bytes: u64) {
+        self.messages -= messages;
+        self.bytes -= bytes;
+        if mode != DeliveryMode::Live {
+            self.replay_messages -= messages;
+            self.replay_bytes -= bytes;
+        }
+    }
+
     /// Queues the name of a topic, ahead of its first message.
     pub(crate) fn push_bind(&mut self, topic: TopicId) {
         self.items.push_back(Item::Bind(topic));
@@ -172,13 +221,28 @@ impl SubscriberQueue {
     /// Whether the queue holds more than its bounds allow.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {
-        self.messages > self.limits.messages || self.bytes > self.limits.bytes
+        self.messages + self.stream.messages() - self.replay_messages > self.limits.messages
+            || self.bytes + self.stream.bytes() - self.replay_bytes > self.limits.bytes
+    }
+
+    /// Messages and bytes beyond the bounds.
+    pub(crate) fn excess(&self) -> (u64, u64) {
+        let messages = self.messages + self.stream.messages() - self.replay_messages;
+        let bytes = self.bytes + self.stream.bytes() - self.replay_bytes;
+        (messages.saturating_sub(self.limits.messages), bytes.saturating_sub(self.limits.bytes))
+    }
+
+    /// Gives up what was sent to get back inside the bounds; whether the queue is still beyond them.
+    pub(crate) fn is_overflowing(&mut self, log: &mut Log) -> bool {
+        let (messages, bytes) = self.excess();
+        self.stream.forget(messages, bytes, log);
+        self.is_over_limit()
     }
 
     /// Whether at most `eighths` of either bound are taken.
     pub(crate) fn is_within(&self, eighths: u64) -> bool {
-        self.messages <= share(self.limits.messages, eighths)
-            && self.bytes <= share(self.limits.bytes, eighths)
+        self.messages - self.replay_messages <= share(self.limits.messages, eighths)
+            && self.bytes - self.replay_bytes <= share(self.limits.bytes, eighths)
     }
 
     /// Takes `sent` bytes of messages off the front: what a send of `planned` bytes with
@@ -213,15 +277,15 @@ impl SubscriberQueue {
             (taken_bytes, taken_messages) = (passed, frames);
             self.front_sent = reached - passed + 8 * u32::from(is_planted(Plant::ShortSendSkips));
         }
+        let taken = Extent { len: taken_bytes, messages: taken_messages, ..*front };
         front.start += taken_bytes;
         front.len -= taken_bytes;
         front.messages -= taken_messages;
-        self.messages -= u64::from(taken_messages);
-        self.bytes -= u64::from(taken_bytes);
-        if front.len == 0 {
-            let segment = front.segment;
+        let is_last = front.len == 0;
+        self.subtract(taken.mode, u64::from(taken_messages), u64::from(taken_bytes));
+        self.stream.note_sent(taken, is_last, log);
+        if is_last {
             self.items.pop_front();
-            log.release(segment);
             if self.items.is_empty() && self.items.capacity() > ITEMS_KEPT {
                 self.items = VecDeque::new();
             }
@@ -237,9 +301,9 @@ impl SubscriberQueue {
             && front.expiry.is_past(now_us)
             && self.front_sent == 0
         {
-            self.messages -= u64::from(front.messages);
-            self.bytes -= u64::from(front.len);
-            log.release(front.segment);
+            let Extent { segment, mode, messages, len, .. } = *front;
+            self.subtract(mode, u64::from(messages), u64::from(len));
+            log.release(segment);
             self.items.pop_front();
         }
         before - self.messages
@@ -251,18 +315,19 @@ impl SubscriberQueue {
         let before = self.messages;
         let stays = self.planned.max(usize::from(self.front_sent > 0));
         let (mut at, mut earliest) = (0, Expiry::NEVER);
-        self.items.retain(|item| {
+        let mut items = std::mem::take(&mut self.items);
+        items.retain(|item| {
             at += 1;
             let Item::Extent(extent) = item else { return true };
             if at <= stays || !extent.expiry.is_past(now_us) {
                 earliest = earliest.min(extent.expiry);
                 return true;
             }
-            self.messages -= u64::from(extent.messages);
-            self.bytes -= u64::from(extent.len);
+            self.subtract(extent.mode, u64::from(extent.messages), u64::from(extent.len));
             log.release(extent.segment);
             false
         });
+        self.items = items;
         self.expiry = earliest;
         before - self.messages
     }
@@ -274,7 +339,9 @@ impl SubscriberQueue {
             self.binds.pop_front();
         } else {
             debug_assert!(!matches!(self.items.front(), Some(Item::Extent(_))));
-            self.items.pop_front();
+            if let Some(Item::Gap(gap)) = self.items.pop_front() {
+                self.stream.note_gap(gap);
+            }
         }
     }
 
@@ -284,6 +351,7 @@ impl SubscriberQueue {
         let before = self.messages;
         self.overflow_due = false;
         self.binds.clear();
+        self.stream.clear(log);
         let partial = self.detach_partial_frame(log);
         for item in self.items.drain(..) {
             if let Item::Extent(extent) = item {
@@ -293,6 +361,9 @@ impl SubscriberQueue {
         self.items.extend(partial.map(Item::Extent));
         self.messages = u64::from(partial.is_some());
         self.bytes = partial.map_or(0, |extent| u64::from(extent.len));
+        let is_live = partial.is_none_or(|extent| extent.mode == DeliveryMode::Live);
+        (self.replay_messages, self.replay_bytes) =
+            if is_live { (0, 0) } else { (self.messages, self.bytes) };
         before - self.messages
     }
 
@@ -340,15 +411,17 @@ impl SubscriberQueue {
         log: &'a Log,
     ) -> impl Iterator<Item = &'a Extent> {
         let serial = match log.kind(segment) {
-            // Borrowed segments have their own age order, which is not known here.
+            // Borrowed segments have their own age order, which is not known here, and replays come as
+            // they are found.
             SegmentKind::Borrowed { .. } => u64::MAX,
+            _ if self.replay_messages > 0 => u64::MAX,
             _ => log.serial(segment),
         };
         self.items
             .iter()
             .filter_map(|item| match item {
                 Item::Extent(extent) => Some(extent),
-                Item::Bind(_) | Item::Gap(_) => None,
+                Item::Bind(_) | Item::Gap(_) | Item::ReplayComplete(_) => None,
             })
             .take_while(move |extent| {
                 log.kind(extent.segment) != SegmentKind::Log || log.serial(extent.segment) <= serial
@@ -387,11 +460,17 @@ impl SubscriberQueue {
 
     /// Checks what must hold between events. For tests and the simulator.
     pub(crate) fn assert_invariants(&self, log: &Log) {
+        self.stream.assert_invariants(log);
         let (mut messages, mut bytes) = (0, 0);
+        let (mut replay_messages, mut replay_bytes) = (0, 0);
         for item in &self.items {
             let Item::Extent(extent) = item else { continue };
             messages += u64::from(extent.messages);
             bytes += u64::from(extent.len);
+            if extent.mode != DeliveryMode::Live {
+                replay_messages += u64::from(extent.messages);
+                replay_bytes += u64::from(extent.len);
+            }
             let (mut at, mut frames) = (extent.start, 0);
             while at < extent.end() {
                 at += log.header(extent.segment, at).stride() as u32;
@@ -401,6 +480,8 @@ impl SubscriberQueue {
             assert_eq!(frames, extent.messages, "extents know how many frames they hold");
         }
         assert_eq!((messages, bytes), (self.messages, self.bytes), "sums are the extents'");
+        let replay = (replay_messages, replay_bytes);
+        assert_eq!(replay, (self.replay_messages, self.replay_bytes), "and so are the replay's");
         if !self.in_flight && self.limits.policy != OverflowPolicy::Block && !self.is_condemned {
             assert!(
                 !self.is_over_limit() || (self.messages <= 1 && self.front_sent > 0),

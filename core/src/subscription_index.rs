@@ -103,6 +103,12 @@ impl SubscriptionIndex {
         self.generation
     }
 
+    /// All answers are to be asked for anew; returns the generation from which on.
+    pub(crate) fn renew(&mut self) -> u64 {
+        self.generation += 1;
+        self.generation
+    }
+
     /// Memory taken by the levels of all filters, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -109,12 +109,12 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
     list!(metrics,
         counters: [
             messages_in, bytes_in, messages_out, bytes_out, sends, no_subscribers, rejected,
-            dropped_slow_consumer, dropped_memory, dropped_disconnect, publisher_pauses,
+            dropped_slow_consumer, dropped_memory, ttl_expired, dropped_disconnect, publisher_pauses,
             slow_disconnected, protocol_errors, connections_refused, accepts_failed, timeouts,
-            segments_evacuated,
+            segments_evacuated, resumed,
         ],
         gauges: [
-            connections, subscriptions, topics, queued_messages, queued_bytes, log_bytes,
+            connections, subscriptions, parked, topics, queued_messages, queued_bytes, log_bytes,
         ]
     )
 }

@@ -15,7 +15,7 @@ use crate::log::{Extent, Log};
 use crate::metrics::Metrics;
 use crate::overflow;
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::{QueueId, SubscriberQueue};
+use crate::subscriber_queue::{Presence, QueueId, SubscriberQueue};
 
 /// What became of a queue that a run took beyond its bounds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,6 +38,11 @@ pub(super) fn overflow(
     around: &mut Around<'_>,
     now: Now,
 ) -> Overflow {
+    if !queue.is_overflowing(around.log) {
+        return Overflow::OldestDropped;
+    }
+    // Nobody is there who could be ended, or for whom it would be worth waiting.
+    let is_away = queue.presence != Presence::Connected;
     match queue.limits.policy {
         OverflowPolicy::DropNewest => {
             let bytes = queue.bytes;
@@ -47,13 +52,15 @@ pub(super) fn overflow(
             around.metrics.queued_bytes -= bytes - queue.bytes;
             return Overflow::NewestDropped;
         }
-        OverflowPolicy::Disconnect => {
+        OverflowPolicy::Disconnect if !is_away => {
             if !std::mem::replace(&mut queue.is_condemned, true) {
                 around.condemned.push(id);
             }
             return Overflow::NewestDropped;
         }
-        OverflowPolicy::Block if !queue.block_expired && !is_planted(Plant::BlockDropsEarly) => {
+        OverflowPolicy::Block
+            if !queue.block_expired && !is_away && !is_planted(Plant::BlockDropsEarly) =>
+        {
             if let Some(publisher) = publisher {
                 hold_back(queue, id, publisher, around.blocked, around.holds, now);
                 return Overflow::Held;
@@ -138,7 +145,7 @@ impl Plane {
             }
             let queue = &mut self.queues[id.0 as usize];
             queue.block_expired = true;
-            if queue.is_over_limit() {
+            if queue.is_overflowing(&mut self.log) {
                 cut(queue, &mut self.log, &mut self.metrics);
             }
             self.unblock(id);
@@ -153,8 +160,14 @@ impl Plane {
         self.unblock(id);
         let queue = &mut self.queues[id.0 as usize];
         self.expiring.forget(queue, id);
+        if let Presence::Parked { until_us } = queue.presence {
+            self.parked.remove(&(until_us, id));
+            self.metrics.parked -= 1;
+            queue.presence = Presence::Connected;
+        }
         if !queue.is_dying {
             queue.is_dying = true;
+            self.subscriptions.remove(&queue.subscription);
             self.metrics.subscriptions -= 1;
             self.client_bytes -= queue.subscription_bytes();
             let removed =
@@ -185,7 +198,7 @@ impl Plane {
     /// Deals with overflow that had to wait for a running send.
     pub(crate) fn cut_if_due(&mut self, id: QueueId) {
         let queue = &mut self.queues[id.0 as usize];
-        if std::mem::take(&mut queue.overflow_due) && queue.is_over_limit() {
+        if std::mem::take(&mut queue.overflow_due) && queue.is_overflowing(&mut self.log) {
             cut(queue, &mut self.log, &mut self.metrics);
         }
     }

@@ -12,13 +12,14 @@ use super::output::Output;
 use super::parcel::Item;
 use super::violation::Violation;
 use super::{Shard, open_connection};
+use crate::counted_stream::CountedStream;
 use crate::limits::{
     BINDING_BYTES, CLOSE_LINGER_US, FILTER_BYTES, FILTERS_PER_SUBSCRIPTION_MAX, INDEX_NODE_BYTES,
     METADATA_BYTES_MAX, SUBSCRIPTION_BYTES, SUBSCRIPTIONS_PER_CONNECTION_MAX,
 };
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
-use crate::subscriber_queue::{QueueId, QueueLimits, SubscriberQueue};
+use crate::subscriber_queue::{Presence, QueueId, QueueLimits, SubscriberQueue};
 
 /// Characters of a malformed name that its error shows.
 const NAME_CHARACTERS_SHOWN: usize = 64;
@@ -224,6 +225,7 @@ impl Shard {
             limits,
             deliver_frame.into_boxed_slice(),
             filters,
+            CountedStream::new(subscribe.counted()),
             created_at,
         );
         queue.request = request;
@@ -235,6 +237,7 @@ impl Shard {
         }
         self.plane.client_bytes += queue.subscription_bytes();
         self.plane.queues.insert(queue);
+        self.plane.subscriptions.insert(subscription, QueueId(slot));
         self.plane.metrics.subscriptions += 1;
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
@@ -264,15 +267,18 @@ impl Shard {
         self.schedule(connection);
     }
 
+    /// How many subscriptions a connection has.
+    pub(super) fn subscriptions_of(&self, id: ConnectionId) -> usize {
+        let connection = self.connections[id.index as usize].as_ref();
+        connection.map_or(0, |connection| connection.session.subscriptions.len())
+    }
+
     fn check_subscribe(
         &self,
         id: ConnectionId,
         subscribe: &control::Subscribe<'_>,
     ) -> Result<(), (ErrorCode, String)> {
-        let held = self.connections[id.index as usize]
-            .as_ref()
-            .map_or(0, |c| c.session.subscriptions.len());
-        if held >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
+        if self.subscriptions_of(id) >= SUBSCRIPTIONS_PER_CONNECTION_MAX {
             let text = format!(
                 "a connection holds at most {SUBSCRIPTIONS_PER_CONNECTION_MAX} subscriptions"
             );
@@ -323,21 +329,36 @@ impl Shard {
     ) -> Result<(), Violation> {
         let unsubscribe = frame.body::<control::Unsubscribe<'_>>()?;
         let request = request_number(frame, unsubscribe.request())?;
-        if unsubscribe.pause() {
-            let text = "this version of the daemon does not pause subscriptions";
-            self.report(id, frame, ErrorCode::Unsupported, request, text);
-            return Ok(());
-        }
         let wanted = SubscriptionId::from(unsubscribe.subscription());
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
         let held = &mut connection.session.subscriptions;
         let found = held.iter().position(|(subscription, _)| *subscription == wanted);
-        let queue = found.map(|at| held.swap_remove(at).1);
+        let queues = &self.plane.queues;
+        let is_confirmed = |at: usize| queues[held[at].1.0 as usize].awaits.is_empty();
+        if found.is_none() && self.plane.is_parked(wanted) {
+            let ttl_ms = self.end_parked(wanted, unsubscribe.pause());
+            let Some(connection) = open_connection(&mut self.connections, id) else {
+                return Ok(());
+            };
+            let control = &mut connection.outbound.control;
+            self.encoder.unsubscribe_result(control, request, None, ttl_ms);
+            return Ok(());
+        }
+        let found = found.filter(|&at| !unsubscribe.pause() || is_confirmed(at));
+        let queue = found.map(|at| held[at].1);
         let refusal = found.is_none().then_some("Subscription not found");
-        self.encoder.unsubscribe_result(&mut connection.outbound.control, request, refusal, 0);
-        if let Some(queue) = queue {
+        let control = &mut connection.outbound.control;
+        if let (Some(queue), true) = (queue, unsubscribe.pause()) {
+            let ttl_ms = self.config.limits.parked_ttl_us / 1_000;
+            self.encoder.unsubscribe_result(control, request, refusal, ttl_ms);
+            self.leave(id, queue);
+            return Ok(());
+        }
+        self.encoder.unsubscribe_result(control, request, refusal, 0);
+        if let (Some(at), Some(queue)) = (found, queue) {
+            held.swap_remove(at);
             self.remove_queue(id, queue);
         }
         Ok(())
@@ -354,8 +375,22 @@ impl Shard {
         Ok(())
     }
 
+    /// Refuses a request of a client at a later time.
+    pub(super) fn report_request(
+        &mut self,
+        id: ConnectionId,
+        request: u64,
+        code: ErrorCode,
+        message: &str,
+    ) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let report = ErrorReport { code, message, fatal: false, request, offset: 0, kind: 0 };
+        self.encoder.error(&mut connection.outbound.control, &report);
+        self.schedule(id);
+    }
+
     /// Tells the client what was wrong with a frame; the connection goes on.
-    fn report(
+    pub(super) fn report(
         &mut self,
         id: ConnectionId,
         frame: &Frame<'_>,
@@ -387,6 +422,9 @@ impl Shard {
         };
         if connection.session.state != SessionState::Closing {
             self.encoder.error(&mut connection.outbound.control, report);
+            if report.code == ErrorCode::Timeout {
+                self.leave_all(id);
+            }
             if is_planted(Plant::OffenderKept) {
                 return;
             }
@@ -403,7 +441,13 @@ impl Shard {
         let session = &mut connection.session;
         session.state = SessionState::Closing;
         session.close_deadline_us = Some(now.mono_us + CLOSE_LINGER_US);
-        let subscriptions = std::mem::take(&mut session.subscriptions);
+        let queues = &self.plane.queues;
+        let is_leaving = |held: &(SubscriptionId, QueueId)| {
+            queues[held.1.0 as usize].presence == Presence::Leaving
+        };
+        let (leaving, subscriptions): (Vec<_>, Vec<_>) =
+            session.subscriptions.drain(..).partition(is_leaving);
+        session.subscriptions = leaving;
         connection.inbound.backlog = Vec::new();
         if std::mem::take(&mut connection.inbound.is_paused) {
             self.outputs.push_back(Output::ResumeReceive(id));
@@ -448,7 +492,7 @@ impl Shard {
 }
 
 /// The number that tells the answer apart.
-fn request_number(frame: &Frame<'_>, request: u64) -> Result<u64, Violation> {
+pub(super) fn request_number(frame: &Frame<'_>, request: u64) -> Result<u64, Violation> {
     match request {
         0 => Err(Violation::by(frame, "the request number is 0, which no request has")),
         request => Ok(request),

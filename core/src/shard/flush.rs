@@ -12,7 +12,7 @@ use super::publish::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
 use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::{Item, QueueId};
+use crate::subscriber_queue::{Item, QueueId, ReplayComplete};
 
 /// Plans the next send of a connection and pins what it reads.
 pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut FrameEncoder) {
@@ -129,6 +129,14 @@ fn plan_queue(
         let start = inline.len() as u32;
         match item {
             Item::Bind(topic) => plan_bind(id, *topic, bytes, inline, plan, plane, encoder),
+            Item::ReplayComplete(replay) => {
+                let ReplayComplete { topic, messages, latest } = **replay;
+                let subscription = queue.subscription;
+                encoder.replay_complete(inline, topic, subscription, messages, latest);
+                let marker = inline.len() as u32 - start;
+                plan.push(Piece::Marker { queue: id, start, bytes: marker });
+                *bytes += marker as usize;
+            }
             Item::Gap(gap) => {
                 encoder.gap(inline, &gap.report(queue.subscription));
                 let marker = inline.len() as u32 - start;

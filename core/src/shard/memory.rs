@@ -166,6 +166,15 @@ impl Plane {
 
     fn recycle(&mut self, segment: SegmentId) -> bool {
         let holders = self.log.take_holders(segment);
+        // What was sent already goes first.
+        for id in &holders {
+            if let Some(queue) = self.queues.get_mut(id.0 as usize) {
+                queue.stream.forget_through(segment, &mut self.log);
+            }
+        }
+        if !self.log.is_live(segment) {
+            return true;
+        }
         let holds = |plane: &Self, id: &QueueId| {
             plane.queues.get(id.0 as usize).map_or(0, |queue| queue.bytes_in(segment, &plane.log))
         };

@@ -8,12 +8,13 @@
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use nexusd_wire::control::{DeliveryMode, PublishStatus};
 use nexusd_wire::{
-    DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId,
+    DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscriptionId,
+    TopicId,
 };
 use slab::Slab;
 
@@ -151,6 +152,10 @@ pub(crate) struct Plane {
     pub(crate) has_news: bool,
     /// Full `block` queues and since when, the one that is due first in front.
     pub(crate) blocked: BTreeSet<(u64, QueueId)>,
+    /// All subscriptions, by id.
+    pub(crate) subscriptions: HashMap<SubscriptionId, QueueId>,
+    /// Those that are parked, the one that expires first in front.
+    pub(crate) parked: BTreeSet<(u64, QueueId)>,
     /// Queues with messages that will expire.
     pub(crate) expiring: Expiring,
     /// Time of the event that is dealt with.
@@ -193,6 +198,8 @@ impl Plane {
             acks: Vec::new(),
             has_news: false,
             blocked: BTreeSet::new(),
+            subscriptions: HashMap::new(),
+            parked: BTreeSet::new(),
             expiring: Expiring::default(),
             now_us: 0,
             recalls: 0,
@@ -740,6 +747,9 @@ impl Plane {
                 if let Item::Extent(extent) = item {
                     *references.entry(extent.segment).or_insert(0) += 1;
                 }
+            }
+            for extent in queue.stream.extents() {
+                *references.entry(extent.segment).or_insert(0) += 1;
             }
             assert!(queue.is_ready || queue.is_empty(), "what waits has its turn");
         }

@@ -6,7 +6,7 @@
 
 use std::hash::BuildHasher;
 
-use nexusd_wire::TopicId;
+use nexusd_wire::{SubscriptionId, TopicId};
 
 use crate::limits::SHARDS_MAX;
 use crate::shard::event::ConnectionId;
@@ -115,6 +115,12 @@ impl Routing {
             1 => self.own,
             shards => ShardIndex((self.hash.hash_one(topic) % shards as u64) as u8),
         }
+    }
+
+    /// The shard that keeps the subscription of this id, if there can be such a one.
+    pub(crate) fn home_of(&self, subscription: SubscriptionId) -> Option<ShardIndex> {
+        let index = (subscription.0 & (SHARDS_MAX as u128 - 1)) as usize;
+        (index < self.shards).then(|| ShardIndex::new(index))
     }
 
     /// The shard that owns the topic of this id.

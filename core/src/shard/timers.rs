@@ -39,6 +39,7 @@ impl Shard {
         if self.block_due_us.is_some_and(|due| due <= now.mono_us) {
             self.block_due_us = self.plane.expire_blocking(now);
         }
+        self.expire_parked(now);
         if self.plane.expiring.due_us().is_some_and(|due| due <= now.mono_us) {
             self.plane.reap_expired();
         }

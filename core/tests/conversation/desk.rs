@@ -6,10 +6,10 @@ use nexusd_core::{
     CloseReason, Command, ConnectionId, Event, Limits, Metrics, Now, Output, PeerAddress, Service,
     Shard, ShardConfig, wire,
 };
-use nexusd_wire::control::{self, ErrorCode, OverflowPolicy, Role};
+use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, OverflowPolicy, Role};
 use nexusd_wire::{
-    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
-    SubscribeRequest, SubscriptionId, TopicId,
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, NodeId,
+    Sequence, SubscribeRequest, SubscriptionId, TopicId,
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +23,16 @@ pub enum Heard {
     },
     Deliver {
         subscription: SubscriptionId,
+    },
+    /// A Deliver of another mode than live.
+    DeliverAs {
+        mode: DeliveryMode,
+        subscription: SubscriptionId,
+    },
+    ReplayComplete {
+        topic: u32,
+        messages: u64,
+        latest: u64,
     },
     Message {
         topic: u32,
@@ -49,6 +59,12 @@ pub enum Heard {
     },
     Subscribed {
         subscription: SubscriptionId,
+    },
+    /// The same, of a subscription that catches up.
+    Resumed {
+        subscription: SubscriptionId,
+        missed: i64,
+        replays: bool,
     },
     Error {
         code: ErrorCode,
@@ -175,6 +191,24 @@ impl Desk {
         self.say(id, &bytes);
     }
 
+    pub fn pause(&mut self, id: ConnectionId, subscription: SubscriptionId) {
+        let mut bytes = Vec::new();
+        self.encoder.unsubscribe(&mut bytes, 3, subscription, true);
+        self.say(id, &bytes);
+    }
+
+    pub fn resume(&mut self, id: ConnectionId, subscription: SubscriptionId, received: u64) {
+        let mut bytes = Vec::new();
+        self.encoder.resume(&mut bytes, 4, subscription, received, GapMode::ReplayBuffer);
+        self.say(id, &bytes);
+    }
+
+    pub fn acknowledge(&mut self, id: ConnectionId, subscription: SubscriptionId, received: u64) {
+        let mut bytes = Vec::new();
+        self.encoder.stream_ack(&mut bytes, &[(subscription, received)]);
+        self.say(id, &bytes);
+    }
+
     pub fn bind(&mut self, id: ConnectionId, topic: u32, name: &str) {
         let mut bytes = Vec::new();
         self.encoder.topic_bind(&mut bytes, TopicId(topic), name);
@@ -183,6 +217,20 @@ impl Desk {
 
     pub fn publish(&mut self, id: ConnectionId, topic: u32, payload: &[u8], flags: MessageFlags) {
         let bytes = self.message(id, topic, payload, flags);
+        self.say(id, &bytes);
+    }
+
+    /// Publishes a message with a time to live.
+    pub fn publish_for(&mut self, id: ConnectionId, topic: u32, payload: &[u8], ttl_ms: u32) {
+        let bytes = self.message(id, topic, payload, MessageFlags::default());
+        let (header, body) = bytes.split_at(HEADER_BYTES);
+        let header = Header::peek(header).expect("a header").with_ttl_ms(ttl_ms);
+        self.say(id, &[header.bytes(), body].concat());
+    }
+
+    pub fn say_goodbye(&mut self, id: ConnectionId) {
+        let mut bytes = Vec::new();
+        self.encoder.goodbye(&mut bytes, "done", 0);
         self.say(id, &bytes);
     }
 
@@ -382,7 +430,11 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         FrameKind::TopicUnbind => Heard::Unbind { topic },
         FrameKind::Deliver => {
             let body = frame.body::<control::Deliver<'_>>().expect("a body");
-            Heard::Deliver { subscription: body.subscription().into() }
+            let subscription = body.subscription().into();
+            match body.mode() {
+                DeliveryMode::Live => Heard::Deliver { subscription },
+                mode => Heard::DeliverAs { mode, subscription },
+            }
         }
         FrameKind::Message => Heard::Message {
             topic,
@@ -414,7 +466,18 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         }
         FrameKind::SubscriptionInfo => {
             let body = frame.body::<control::SubscriptionInfo<'_>>().expect("a body");
-            Heard::Subscribed { subscription: body.subscription().into() }
+            let subscription = body.subscription().into();
+            let (missed, replays) = (body.missed_count(), body.replay_started());
+            assert_eq!(body.gap_detected(), missed != 0);
+            match (missed, replays) {
+                (0, false) => Heard::Subscribed { subscription },
+                _ => Heard::Resumed { subscription, missed, replays },
+            }
+        }
+        FrameKind::ReplayComplete => {
+            let body = frame.body::<control::ReplayComplete<'_>>().expect("a body");
+            let (messages, latest) = (body.replayed_count(), body.latest_sequence());
+            Heard::ReplayComplete { topic, messages, latest }
         }
         FrameKind::Error => {
             let body = frame.body::<control::Error<'_>>().expect("a body");

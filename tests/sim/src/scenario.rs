@@ -209,6 +209,7 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
             OverflowPolicy::Block,
         ]),
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
+        parked_ttl_us: 0,
         ..Limits::default()
     }
 }
