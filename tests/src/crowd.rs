@@ -6,7 +6,7 @@
 
 use std::io::{self, Write};
 
-use nexusd_tests::{Address, Client, Heard, open_files_limit, wait_for_the_end};
+use nexusd_tests::{Address, Client, open_files_limit, wait_for_the_end};
 use nexusd_wire::SubscribeRequest;
 
 fn main() -> io::Result<()> {
@@ -19,15 +19,15 @@ fn main() -> io::Result<()> {
     let ways = ways.collect::<io::Result<Vec<Address>>>()?;
     open_files_limit();
     let mut crowd: Vec<Client> = ways.iter().cycle().take(count).map(Client::open).collect();
+    let mut asked = Vec::new();
     for client in &mut crowd {
         client.hello();
-        client.ask_to_subscribe(&SubscribeRequest { filters: &[topic], ..Default::default() });
+        let request = SubscribeRequest { filters: &[topic], ..Default::default() };
+        asked.push(client.ask_to_subscribe(&request));
         client.flush();
     }
-    for client in &mut crowd {
-        client.wait_for("SubscriptionInfo", |heard| {
-            matches!(heard, Heard::Subscribed(_)).then_some(())
-        });
+    for (client, asked) in crowd.iter_mut().zip(asked) {
+        client.subscribed(asked);
     }
     writeln!(io::stdout(), "all are subscribed")?;
     for client in &mut crowd {
