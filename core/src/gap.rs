@@ -11,13 +11,15 @@ use crate::plant::{Plant, is_planted};
 pub(crate) struct Gap {
     reason: GapReason,
     missed: u64,
+    /// More may have been lost.
+    is_unknown: bool,
     entries: Vec<(TopicId, Sequence, Sequence)>,
     rest: u64,
 }
 
 impl Gap {
     pub(crate) fn new(reason: GapReason) -> Self {
-        Self { reason, missed: 0, entries: Vec::new(), rest: 0 }
+        Self { reason, missed: 0, is_unknown: false, entries: Vec::new(), rest: 0 }
     }
 
     pub(crate) fn reason(&self) -> GapReason {
@@ -42,6 +44,20 @@ impl Gap {
         self.rest += messages;
     }
 
+    /// Notes that more was lost, and nobody knows how much.
+    pub(crate) fn note_unknown(&mut self) {
+        self.is_unknown = true;
+    }
+
+    /// Whether more was lost than `missed` says.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_unknown
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.missed == 0 && !self.is_unknown
+    }
+
     /// The topics that it names.
     pub(crate) fn topics(&self) -> impl Iterator<Item = TopicId> {
         self.entries.iter().map(|(topic, _, _)| *topic)
@@ -54,6 +70,7 @@ impl Gap {
         }
         self.rest += later.rest;
         self.missed += later.missed;
+        self.is_unknown |= later.is_unknown;
     }
 
     fn add(&mut self, topic: TopicId, first: Sequence, last: Sequence) {
@@ -77,7 +94,7 @@ impl Gap {
         GapReport {
             subscription,
             reason: self.reason,
-            missed: self.missed,
+            missed: if self.is_unknown { u64::MAX } else { self.missed },
             entries: &self.entries,
             rest: self.rest,
         }

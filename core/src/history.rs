@@ -119,7 +119,9 @@ impl History {
             self.by_segment.resize_with(slot + 1, Vec::new);
         }
         let runs = &mut self.by_segment[slot];
-        if let Some(last) = runs.last_mut()
+        let last = RunRef { segment: run.segment, index: runs.len().wrapping_sub(1) as u32 };
+        if *newest == last
+            && let Some(last) = runs.last_mut()
             && last.topic == topic
             && last.start + last.len == run.start
             && last.last() + 1 == first.0
@@ -176,7 +178,6 @@ impl History {
 
     /// Extents of the messages of a topic that are held and numbered above `after`, in order, and the
     /// number of the oldest of them, expired ones included.
-    #[expect(dead_code)]
     pub(crate) fn above(
         &self,
         topic: TopicId,

@@ -22,6 +22,7 @@ pub mod metrics;
 mod overflow;
 mod owed_acks;
 pub mod plant;
+mod retained;
 mod session;
 pub mod shard;
 mod subscriber_queue;

@@ -112,6 +112,20 @@ pub const INDEX_NODE_BYTES: usize = 128;
 pub const BINDING_BYTES: usize = 16;
 /// Parked subscriptions of a node; one more ends the one that expires first.
 pub const PARKED_MAX: usize = 10_000;
+/// Topics of which a subscription says how far its client had come.
+pub const POSITIONS_MAX: usize = 1_024;
+/// Retained values take at most this share (one part in …) of `--memory-limit`.
+pub const RETAINED_SHARE: usize = 8;
+/// Memory that a retained value is counted with beside its frame.
+pub const RETAINED_BYTES: usize = 96;
+/// Retained values that are handed to a queue at a time, in bytes, give or take one.
+pub const RETAINED_BYTES_PER_STEP: usize = 64 << 10;
+/// Such portions that queues of the shard itself get before anything else is done.
+pub const SCANS_PER_TICK: usize = 8;
+/// Topics looked at for that.
+pub const RETAINED_LOOKS_PER_STEP: usize = 4_096;
+/// Bytes that are not live in a queue at which no more retained values are asked for.
+pub const RETAINED_AHEAD_BYTES: u64 = 64 << 10;
 /// Subscriptions of one connection.
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.

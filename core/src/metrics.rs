@@ -57,6 +57,10 @@ pub struct Metrics {
     pub queued_messages: u64,
     /// Bytes now queued, over all subscriptions (shared bytes counted once per queue).
     pub queued_bytes: u64,
+    /// Retained values now.
+    pub retained: u64,
+    /// Memory now taken by them, in bytes.
+    pub retained_bytes: u64,
     /// Memory now taken by the log in bytes: its segments, spare ones included, large messages, blocks,
     /// and the queues' extents.
     pub log_bytes: u64,
@@ -91,6 +95,8 @@ impl AddAssign for Metrics {
             topics,
             queued_messages,
             queued_bytes,
+            retained,
+            retained_bytes,
             log_bytes,
         } = other;
         self.messages_in += messages_in;
@@ -118,6 +124,8 @@ impl AddAssign for Metrics {
         self.topics += topics;
         self.queued_messages += queued_messages;
         self.queued_bytes += queued_bytes;
+        self.retained += retained;
+        self.retained_bytes += retained_bytes;
         self.log_bytes += log_bytes;
     }
 }

@@ -118,7 +118,7 @@ fn drop_oldest(
             Some(Item::Gap(earlier))
                 if earlier.reason() == gap.reason() || gaps + 2 >= GAPS_TOGETHER_MAX =>
             {
-                if gap.missed() > 0 {
+                if !gap.is_empty() {
                     gap.absorb(earlier);
                 } else {
                     std::mem::swap(&mut gap, earlier);
@@ -126,7 +126,7 @@ fn drop_oldest(
                 queue.items.pop_front();
             }
             Some(Item::Gap(_)) => {
-                if gap.missed() > 0 {
+                if !gap.is_empty() {
                     kept.push(Item::Gap(std::mem::replace(&mut gap, Box::new(Gap::new(reason)))));
                     gaps += 1;
                 }
@@ -163,9 +163,9 @@ fn drop_oldest(
             }
         }
     }
-    if gap.missed() > 0 && is_planted(Plant::GapMisplaced) {
+    if !gap.is_empty() && is_planted(Plant::GapMisplaced) {
         queue.items.push_back(Item::Gap(gap));
-    } else if gap.missed() > 0 && !is_planted(Plant::GapMissing) {
+    } else if !gap.is_empty() && !is_planted(Plant::GapMissing) {
         kept.push(Item::Gap(gap));
     }
     kept.append(&mut completed);

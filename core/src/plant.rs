@@ -115,6 +115,12 @@ plants! {
     ParkedNeverExpires = "parked-never-expires",
     /// The old connection of a subscription that somebody goes on with stays open.
     OldConnectionKept = "old-connection-kept",
+    /// A replay begins one message behind the position that was asked for.
+    PositionOffByOne = "position-off-by-one",
+    /// A topic keeps its first retained value.
+    RetainedNotReplaced = "retained-not-replaced",
+    /// A topic's live messages may come before its retained value.
+    RetainedAfterLive = "retained-after-live",
     /// An expired message is delivered all the same.
     ExpiredDelivered = "expired-delivered",
 }

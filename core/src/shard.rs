@@ -24,6 +24,8 @@ pub(crate) mod parcel;
 pub(crate) mod parking;
 mod publish;
 mod publishers;
+pub(crate) mod replay;
+pub(crate) mod retained;
 pub mod routing;
 mod timers;
 mod violation;
@@ -195,7 +197,9 @@ impl Service for Shard {
         let flush_due_us = (!is_flushed).then_some(self.now_us + FLUSH_RETRY_US);
         let expiry_due_us = self.plane.expiring.due_us();
         let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us, expiry_due_us];
-        due.into_iter().chain([self.parked_due_us()]).flatten().min()
+        let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
+        let others = [self.parked_due_us(), scans_due_us, self.plane.retained.due_us()];
+        due.into_iter().chain(others).flatten().min()
     }
 
     fn is_finished(&self) -> bool {
@@ -257,6 +261,8 @@ impl Shard {
             connections: self.open as u64,
             topics: self.plane.topics.len() as u64,
             log_bytes: self.plane.log.used_bytes() as u64,
+            retained: self.plane.retained.count() as u64,
+            retained_bytes: self.plane.retained.bytes() as u64,
             ..self.plane.metrics
         }
     }
@@ -523,6 +529,7 @@ impl Shard {
             Some(_) => {
                 self.plane.cut_if_due(queue);
                 self.plane.release_if_drained(queue);
+                self.plane.ask_for_retained(queue);
             }
         }
     }

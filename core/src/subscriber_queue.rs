@@ -11,8 +11,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use nexusd_wire::control::{DeliveryMode, OverflowPolicy};
-use nexusd_wire::{Sequence, SubscriptionId, TopicId};
+use nexusd_wire::control::{DeliveryMode, GapReason, OverflowPolicy};
+use nexusd_wire::{Sequence, SubscriptionId, SubscriptionReport, TopicId};
 
 use crate::counted_stream::CountedStream;
 use crate::expiry::Expiry;
@@ -122,6 +122,10 @@ pub(crate) struct SubscriberQueue {
     /// Shards that have not confirmed yet that they know the filters. Messages of their topics are not
     /// for this queue before they have, and nothing is sent before all have.
     pub(crate) awaits: ShardMask,
+    /// Owners that have not handed over all retained values that are wanted; and of these, the ones that
+    /// wait to be asked for more.
+    pub(crate) scans: ShardMask,
+    pub(crate) scans_idle: ShardMask,
     /// The number of the Subscribe, for its answer.
     pub(crate) request: u64,
     /// Serial of the segment of the newest extent: the queue is noted as a holder there.
@@ -167,8 +171,32 @@ impl SubscriberQueue {
             is_condemned: false,
             expiry: Expiry::NEVER,
             awaits: ShardMask::default(),
+            scans: ShardMask::default(),
+            scans_idle: ShardMask::default(),
             request: 0,
             last_serial: None,
+        }
+    }
+
+    /// What its client is told before anything else.
+    pub(crate) fn report(&self) -> SubscriptionReport {
+        let (mut missed, mut is_unknown, mut replay_started) = (0, false, false);
+        for item in &self.items {
+            match item {
+                Item::Gap(gap) if gap.reason() == GapReason::ReplayWindow => {
+                    missed += gap.missed();
+                    is_unknown |= gap.is_unknown();
+                }
+                Item::Extent(extent) => replay_started |= extent.mode == DeliveryMode::Replay,
+                _ => {}
+            }
+        }
+        SubscriptionReport {
+            request: self.request,
+            subscription: self.subscription,
+            gap_detected: missed > 0 || is_unknown,
+            missed_count: if is_unknown { -1 } else { missed as i64 },
+            replay_started,
         }
     }
 

@@ -16,6 +16,7 @@ use slab::Slab;
 use crate::audience::Audience;
 use crate::history::{RunRef, Standing};
 use crate::limits::{INDEX_LOOKS_PER_SCAN, TOPIC_IDLE_US};
+use crate::retained::Retained;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::{Routing, ShardMask};
 use crate::shard::wiring::NodeWide;
@@ -31,6 +32,7 @@ pub(crate) struct Topic {
     pub(crate) first: u64,
     /// The run of its newest message, if that is kept for replay.
     pub(crate) newest_run: RunRef,
+    pub(crate) retained: Option<Box<Retained>>,
     pub(crate) audience: Audience,
     /// Other shards that want the messages; as true as the audience's list.
     pub(crate) wanted_by: ShardMask,
@@ -91,6 +93,29 @@ impl Topics {
         &self.slots[self.routing.slot(id)].name
     }
 
+    /// Slots that topics may be in.
+    pub(crate) fn slots(&self) -> usize {
+        self.slots.capacity()
+    }
+
+    /// The id that a topic in this slot has.
+    pub(crate) fn id_of(&self, slot: usize) -> TopicId {
+        self.routing.id(slot)
+    }
+
+    /// Whether there is a topic of this id, and it has a retained value.
+    pub(crate) fn has_retained(&self, id: TopicId) -> bool {
+        self.slots.get(self.routing.slot(id)).is_some_and(|topic| topic.retained.is_some())
+    }
+
+    /// The topic of this name, if there is one.
+    pub(crate) fn find(&self, name: &str) -> Option<TopicId> {
+        let slots = &self.slots;
+        let hash = self.hash.hash_one(name);
+        let slot = self.by_name.find(hash, |&slot| &*slots[slot as usize].name == name)?;
+        Some(self.routing.id(*slot as usize))
+    }
+
     /// Where the topic stands with its numbers, if there is one of this id.
     pub(crate) fn standing(&self, id: TopicId) -> Option<Standing> {
         let topic = self.slots.get(self.routing.slot(id))?;
@@ -114,11 +139,10 @@ impl Topics {
         limit: usize,
         now_us: u64,
     ) -> Option<TopicId> {
-        let hash = self.hash.hash_one(name);
-        let slots = &self.slots;
-        if let Some(&slot) = self.by_name.find(hash, |&slot| &*slots[slot as usize].name == name) {
-            return Some(self.routing.id(slot as usize));
+        if let Some(found) = self.find(name) {
+            return Some(found);
         }
+        let hash = self.hash.hash_one(name);
         if !self.node.add_topic(limit) {
             return None;
         }
@@ -127,6 +151,7 @@ impl Topics {
             sequence: self.floor,
             first: self.floor + 1,
             newest_run: RunRef::NONE,
+            retained: None,
             audience: Audience::default(),
             wanted_by: ShardMask::default(),
             named_to: ShardMask::default(),
@@ -176,7 +201,10 @@ impl Topics {
             let Some(topic) = self.slots.get(slot) else {
                 continue;
             };
-            if topic.publishers > 0 || now_us.saturating_sub(topic.used_at_us) < TOPIC_IDLE_US {
+            if topic.publishers > 0 || topic.retained.is_some() {
+                continue;
+            }
+            if now_us.saturating_sub(topic.used_at_us) < TOPIC_IDLE_US {
                 continue;
             }
             let id = self.routing.id(slot);

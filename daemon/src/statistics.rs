@@ -114,7 +114,8 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
             segments_evacuated, resumed,
         ],
         gauges: [
-            connections, subscriptions, parked, topics, queued_messages, queued_bytes, log_bytes,
+            connections, subscriptions, parked, topics, queued_messages, queued_bytes, retained,
+            retained_bytes, log_bytes,
         ]
     )
 }

@@ -158,6 +158,9 @@ impl Plane {
     /// gone already.
     pub(crate) fn remove_queue(&mut self, id: QueueId) -> bool {
         self.unblock(id);
+        if !self.queues[id.0 as usize].is_dying {
+            self.end_scans(id);
+        }
         let queue = &mut self.queues[id.0 as usize];
         self.expiring.forget(queue, id);
         if let Presence::Parked { until_us } = queue.presence {

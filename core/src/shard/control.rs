@@ -3,7 +3,7 @@
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, OverflowPolicy, Role};
 use nexusd_wire::{
     ErrorReport, Frame, FrameEncoder, FrameKind, NameError, PROTOCOL_MAJOR, PROTOCOL_MINOR,
-    SubscriptionId, SubscriptionReport, check_filter, check_topic,
+    SubscriptionId, check_filter, check_topic,
 };
 
 use super::event::{ConnectionId, Now};
@@ -15,7 +15,7 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::limits::{
     BINDING_BYTES, CLOSE_LINGER_US, FILTER_BYTES, FILTERS_PER_SUBSCRIPTION_MAX, INDEX_NODE_BYTES,
-    METADATA_BYTES_MAX, SUBSCRIPTION_BYTES, SUBSCRIPTIONS_PER_CONNECTION_MAX,
+    METADATA_BYTES_MAX, POSITIONS_MAX, SUBSCRIPTION_BYTES, SUBSCRIPTIONS_PER_CONNECTION_MAX,
 };
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
@@ -231,13 +231,20 @@ impl Shard {
         queue.request = request;
         // It has no turn before it is confirmed.
         queue.is_ready = true;
+        let mut wanted = self.plane.wanted_by_owner(&subscribe, self.config.node, &queue.filters);
         for neighbour in self.plane.neighbours.all() {
             queue.awaits.insert(neighbour.shard);
-            neighbour.tell(Item::Confirm { queue: QueueId(slot), created_at });
+            let wanted = std::mem::take(&mut wanted[neighbour.shard.index()]);
+            let queue = QueueId(slot);
+            neighbour.tell(Item::Confirm { queue, created_at, subscription, wanted });
         }
         self.plane.client_bytes += queue.subscription_bytes();
         self.plane.queues.insert(queue);
         self.plane.subscriptions.insert(subscription, QueueId(slot));
+        self.plane.replay(QueueId(slot), &wanted[self.plane.routing.own.index()]);
+        if subscribe.receive_retained() {
+            self.plane.begin_scans(QueueId(slot));
+        }
         self.plane.metrics.subscriptions += 1;
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
@@ -257,13 +264,12 @@ impl Shard {
         if queue.is_ready {
             self.plane.newly_ready.push(id);
         }
-        let (connection, request, subscription) =
-            (queue.connection, queue.request, queue.subscription);
+        let (connection, report) = (queue.connection, queue.report());
         if let Some(connection) = open_connection(&mut self.connections, connection) {
             let control = &mut connection.outbound.control;
-            let report = SubscriptionReport::fresh(request, subscription);
             self.encoder.subscription_info(control, &report);
         }
+        self.plane.ask_for_retained(id);
         self.schedule(connection);
     }
 
@@ -295,6 +301,16 @@ impl Shard {
             let text = format!("a subscription has at most {FILTERS_PER_SUBSCRIPTION_MAX} filters");
             return Err((ErrorCode::LimitReached, text));
         }
+        let positions = subscribe.positions();
+        if positions.is_some_and(|positions| positions.len() > POSITIONS_MAX) {
+            let text = format!("a subscription begins at most at {POSITIONS_MAX} positions");
+            return Err((ErrorCode::LimitReached, text));
+        }
+        for position in positions.into_iter().flatten() {
+            let topic = position.topic();
+            check_topic(topic)
+                .map_err(|cause| (ErrorCode::InvalidTopic, invalid_name(topic, cause)))?;
+        }
         // At most: levels that other filters have too are kept once.
         let mut bytes = SUBSCRIPTION_BYTES;
         for filter in filters {
@@ -315,9 +331,6 @@ impl Shard {
             | OverflowPolicy::Block
             | OverflowPolicy::Disconnect => {}
             _ => return unsupported("this version of the daemon does not know the policy"),
-        }
-        if subscribe.receive_retained() {
-            return unsupported("this version of the daemon does not keep retained values");
         }
         Ok(())
     }

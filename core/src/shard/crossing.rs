@@ -7,16 +7,17 @@
 //! behind it for publishing; everything else goes on, and so memory comes back.
 
 use nexusd_wire::control::{ErrorCode, PublishStatus};
-use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags};
+use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags, TopicId};
 
 use super::event::{ConnectionId, Now};
 use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
 use super::parcel::{Batch, Item, LargeMessage};
 use super::publish::{Plane, Refusal};
+use super::retained::Scan;
 use super::routing::{PublisherId, ShardIndex};
 use super::{Shard, open_connection};
-use crate::limits::{INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN};
+use crate::limits::{INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN, RETAINED_BYTES_PER_STEP};
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
@@ -78,10 +79,26 @@ impl Shard {
             Item::Interest { filter, is_wanted: false } => {
                 self.plane.index.remove_elsewhere(&filter, from);
             }
-            Item::Confirm { queue, created_at } => {
+            Item::Confirm { queue, created_at, subscription, wanted } => {
+                self.plane.replay_elsewhere(from, queue, subscription, &wanted);
                 self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
+            Item::ScanRetained { queue, subscription, filters } => {
+                self.plane.scans.push(Scan::new(from, queue, subscription, filters));
+            }
+            Item::MoreRetained { queue, subscription } => {
+                let is_done = self.plane.step_scan(subscription);
+                let step = Item::RetainedStep { queue, subscription, is_done };
+                self.plane.neighbours.of(from).tell(step);
+            }
+            Item::RetainedStep { queue, subscription, is_done } => {
+                self.plane.on_retained_step(from, queue, subscription, is_done);
+            }
+            Item::EndScan { subscription } => {
+                self.plane.scans.retain(|scan| !scan.is_of(subscription));
+            }
+            Item::Replay(replay) => self.plane.on_replay(from, *replay),
             Item::Name { topic, name } => self.plane.foreign.name_topic(topic, name),
             Item::Forget { topic } => {
                 let told = self.plane.foreign.forget(topic);
@@ -303,6 +320,7 @@ impl Plane {
         let publisher = PublisherId { shard: from, connection: message.connection };
         let refusal = match topic.flatten() {
             None => Refusal::RefusedTopic,
+            Some(topic) if !self.may_retain(topic, &message) => Refusal::TooManyRetained,
             Some(topic) if self.make_room_for_large(bytes) => {
                 let LargeMessage { memory, ack, .. } = *message;
                 let segment = self.log.take_landing(memory);
@@ -317,6 +335,11 @@ impl Plane {
         self.refuse_foreign(publisher, message.ack, message.offset, &refusal);
         self.neighbours.of(from).tell(Item::LargeTaken { bytes });
         None
+    }
+
+    /// Whether a large message may become its topic's retained value, if it asks for that.
+    fn may_retain(&mut self, topic: TopicId, message: &LargeMessage) -> bool {
+        self.check_retained(topic, &message.header).is_ok()
     }
 
     /// Tells another shard's publisher that a message of its was refused.
@@ -364,6 +387,7 @@ impl Item {
         match self {
             Self::Publish(batch) => batch.rest().len(),
             Self::PublishLarge(message) => message.memory.len(),
+            Self::MoreRetained { .. } => RETAINED_BYTES_PER_STEP,
             _ => 0,
         }
     }

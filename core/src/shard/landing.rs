@@ -157,6 +157,12 @@ impl Shard {
                 return self.refuse(id, &header, offset, refusal);
             }
         };
+        if let Route::Own(topic) = route
+            && let Err(refusal) = self.plane.check_retained(topic, &header)
+        {
+            self.plane.log.release(segment);
+            return self.refuse(id, &header, offset, refusal);
+        }
         let sequence = header.sequence().0;
         session.last_accepted = sequence;
         let ack = header.flags().contains(MessageFlags::ACK).then(|| session.acks.owe(sequence));
@@ -168,7 +174,8 @@ impl Shard {
             }
             Route::Neighbour(owner, handle) => {
                 if let Some(memory) = self.plane.log.give_away(segment) {
-                    let message = LargeMessage { handle, connection: id, memory, ack, offset };
+                    let message =
+                        LargeMessage { handle, connection: id, header, memory, ack, offset };
                     self.plane.neighbours.of(owner).publish_large(message);
                 }
             }

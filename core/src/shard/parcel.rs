@@ -4,12 +4,13 @@
 //! is bounded: batches and large messages by credit, runs by the log they lie in, all else by the
 //! connections and subscriptions that it is about.
 
-use nexusd_wire::TopicId;
+use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
 
 use crate::limits::BATCH_BYTES;
 use crate::log::{Extent, Memory, SegmentId};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
+use crate::shard::replay::WantedTopic;
 use crate::shard::routing::PublisherId;
 use crate::subscriber_queue::QueueId;
 
@@ -44,8 +45,23 @@ pub(crate) enum Item {
     // A subscriber's shard to all owners, and back.
     /// Messages of topics that match are wanted, or no longer.
     Interest { filter: Box<str>, is_wanted: bool },
-    /// Asks for `Confirmed`: what was said before is then known.
-    Confirm { queue: QueueId, created_at: u64 },
+    /// Asks for `Confirmed`: what was said before is then known; and for what is held of some topics.
+    Confirm {
+        queue: QueueId,
+        created_at: u64,
+        subscription: SubscriptionId,
+        wanted: Vec<WantedTopic>,
+    },
+    /// Retained values of topics that match are wanted, when they are asked for.
+    ScanRetained { queue: QueueId, subscription: SubscriptionId, filters: Box<[Box<str>]> },
+    /// Now, some of them.
+    MoreRetained { queue: QueueId, subscription: SubscriptionId },
+    /// That were some, or the last ones.
+    RetainedStep { queue: QueueId, subscription: SubscriptionId, is_done: bool },
+    /// Nobody wants them any more.
+    EndScan { subscription: SubscriptionId },
+    /// What the sender holds of a topic: ahead of its `Confirmed`, or a retained value.
+    Replay(Box<Replay>),
     /// The answer.
     Confirmed { queue: QueueId, created_at: u64 },
 
@@ -87,11 +103,28 @@ pub(crate) struct LentRun {
     pub(crate) ack: Option<u64>,
 }
 
+/// What an owner holds of a topic, for one queue of the receiver's.
+#[derive(Debug)]
+pub(crate) struct Replay {
+    pub(crate) queue: QueueId,
+    pub(crate) subscription: SubscriptionId,
+    pub(crate) topic: TopicId,
+    /// The first and the last message that are not held any more.
+    pub(crate) lost: Option<(Sequence, Sequence)>,
+    /// More may be lost, nobody knows how much.
+    pub(crate) is_unknown: bool,
+    pub(crate) runs: Vec<LentRun>,
+    /// The number of the topic's newest message, if that ends its replay.
+    pub(crate) newest: Option<Sequence>,
+}
+
 /// A large message on its way to its topic's owner.
 #[derive(Debug)]
 pub(crate) struct LargeMessage {
     pub(crate) handle: TopicHandle,
     pub(crate) connection: ConnectionId,
+    /// As its publisher wrote it.
+    pub(crate) header: Header,
     pub(crate) memory: Memory,
     pub(crate) ack: Option<u64>,
     /// Position of the frame in its publisher's stream.

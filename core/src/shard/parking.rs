@@ -13,7 +13,7 @@ use nexusd_wire::{Frame, Sequence, SubscriptionId, SubscriptionReport, TopicId};
 
 use super::control::request_number;
 use super::event::{ConnectionId, Now};
-use super::publish::{Plane, is_open};
+use super::publish::Plane;
 use super::violation::Violation;
 use super::{Shard, open_connection};
 use crate::counted_stream::Missing;
@@ -248,6 +248,10 @@ impl Shard {
         if self.plane.queues[id.0 as usize].is_ready {
             connection.outbound.ready.push_back(id);
         }
+        if report.gap_detected && comeback.mode == GapMode::RetainedOnly {
+            self.plane.begin_scans(id);
+        }
+        self.plane.ask_for_retained(id);
         self.schedule(comeback.connection);
     }
 }
@@ -330,21 +334,6 @@ impl Plane {
             self.note_bound(topic.topic, comeback.connection);
         }
         report
-    }
-
-    /// A connection is told the name of a topic outside the usual way.
-    fn note_bound(&mut self, topic: TopicId, connection: ConnectionId) {
-        let open_generations = &self.open_generations;
-        let audience = if self.routing.owner(topic) == self.routing.own {
-            Some(&mut self.topics.topic(topic).audience)
-        } else {
-            self.foreign
-                .refreshed(topic, &self.index, &self.queues)
-                .map(|known| &mut known.audience)
-        };
-        if let Some(audience) = audience {
-            audience.note_bound(connection, |told| is_open(open_generations, told));
-        }
     }
 }
 

@@ -23,6 +23,7 @@ use super::event::{ConnectionId, Now};
 use super::expiring::Expiring;
 use super::neighbour::{Neighbour, Neighbours};
 use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
+use super::retained::Scan;
 use super::routing::{PublisherId, Route, Routing, ShardIndex, ShardMask};
 use super::wiring::{NodeWide, Wiring};
 use crate::audience::Audience;
@@ -31,12 +32,13 @@ use crate::foreign_topics::ForeignTopics;
 use crate::history::History;
 use crate::limits::{
     ACKS_OWED_MAX, ACKS_PER_FRAME, BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN,
-    CLIENT_SHARE, Limits, METADATA_BYTES_MAX,
+    CLIENT_SHARE, Limits, METADATA_BYTES_MAX, RETAINED_SHARE,
 };
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::metrics::Metrics;
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
+use crate::retained::RetainedValues;
 use crate::session::{Binding, Session};
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 use crate::subscription_index::SubscriptionIndex;
@@ -79,8 +81,8 @@ pub(crate) enum Refusal {
     MetadataTooLarge(usize),
     /// The metadata does not verify.
     Metadata(DecodeError),
-    /// It asks for something this version does not do.
-    Unsupported(&'static str),
+    /// Retained values take all the memory they may.
+    TooManyRetained,
     /// Running sends and large messages on their way hold all of the log.
     NoMemory,
     /// It cannot be taken now, but soon: the publisher waits for its turn.
@@ -156,6 +158,12 @@ pub(crate) struct Plane {
     pub(crate) subscriptions: HashMap<SubscriptionId, QueueId>,
     /// Those that are parked, the one that expires first in front.
     pub(crate) parked: BTreeSet<(u64, QueueId)>,
+    /// Retained values of this shard's topics.
+    pub(crate) retained: RetainedValues,
+    /// Searches for retained values that are not over.
+    pub(crate) scans: Vec<Scan>,
+    /// Those of which a queue of this shard has asked for the next portion.
+    pub(crate) scans_due: Vec<(QueueId, SubscriptionId)>,
     /// Queues with messages that will expire.
     pub(crate) expiring: Expiring,
     /// Time of the event that is dealt with.
@@ -175,6 +183,7 @@ impl Plane {
         let Wiring { own, shards, node, ends } = wiring;
         let routing = Routing::new(own, shards, seed);
         let credit = batches_per_neighbour(shards);
+        let retained = RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards);
         let neighbours = ends.into_iter().map(|ends| Neighbour::new(ends, credit, seed)).collect();
         Self {
             routing,
@@ -200,6 +209,9 @@ impl Plane {
             blocked: BTreeSet::new(),
             subscriptions: HashMap::new(),
             parked: BTreeSet::new(),
+            retained,
+            scans: Vec::new(),
+            scans_due: Vec::new(),
             expiring: Expiring::default(),
             now_us: 0,
             recalls: 0,
@@ -343,7 +355,7 @@ impl Plane {
         if self.extend_run(header, frame, now) { Ok(()) } else { Err(Refusal::NoMemory) }
     }
 
-    /// The same for a message that expires.
+    /// The same for a message that expires or becomes a retained value.
     #[inline(never)]
     fn append_special(
         &mut self,
@@ -355,15 +367,27 @@ impl Plane {
     ) -> Result<(), Refusal> {
         let ttl_ms = self.ttl_ms(header.ttl_ms());
         let header = header.with_ttl_ms(ttl_ms);
+        let is_retained = header.flags().contains(MessageFlags::RETAIN);
+        let mut stamp = now;
+        if is_retained {
+            self.check_retained(topic, &header)?;
+            stamp = self.retained_stamp(topic, now);
+        }
         let continues = |run: &Run| run.topic == topic && run.ttl_ms == ttl_ms;
         if !self.run.as_ref().is_some_and(continues) {
             self.begin_run(topic, publisher, header.stride(), ttl_ms, now)?;
         }
-        if self.extend_run(&header, frame, now) {
-            return Ok(());
+        if !self.extend_run(&header, frame, stamp) {
+            self.begin_run(topic, publisher, header.stride(), ttl_ms, now)?;
+            if !self.extend_run(&header, frame, stamp) {
+                return Err(Refusal::NoMemory);
+            }
         }
-        self.begin_run(topic, publisher, header.stride(), ttl_ms, now)?;
-        if self.extend_run(&header, frame, now) { Ok(()) } else { Err(Refusal::NoMemory) }
+        if let Some(run) = self.run.as_ref().filter(|_| is_retained) {
+            let (extent, len) = (run.extent, frame.len() as u32);
+            self.set_retained(topic, (extent.segment, extent.end() - len, len), extent.expiry);
+        }
+        Ok(())
     }
 
     /// Numbers a message of the open run's topic and copies it to the log, if the tail has room.
@@ -403,9 +427,6 @@ impl Plane {
         if header.metadata_len() > METADATA_BYTES_MAX as usize {
             return Err(Refusal::MetadataTooLarge(header.metadata_len()));
         }
-        if header.flags().contains(MessageFlags::RETAIN) {
-            return Err(Refusal::Unsupported("retained values"));
-        }
         Ok(())
     }
 
@@ -419,6 +440,9 @@ impl Plane {
         now: Now,
     ) -> Result<(), Refusal> {
         self.flush_run(now);
+        if !self.scans.is_empty() {
+            self.hand_over_ahead(topic);
+        }
         if self.log.room(stride).is_none() && !self.renew_tail() {
             return Err(if self.recalls > 0 { Refusal::NotNow } else { Refusal::NoMemory });
         }
@@ -468,6 +492,10 @@ impl Plane {
         now: Now,
     ) {
         debug_assert!(self.run.is_none(), "a landing ends the run before it");
+        if !self.scans.is_empty() {
+            self.hand_over_ahead(topic);
+        }
+        let stamp = self.retained_stamp(topic, now);
         let memory = self.log.landing_memory(segment);
         let stride = memory.len();
         let Some(header) = Header::peek(memory).copied() else {
@@ -476,7 +504,9 @@ impl Plane {
         let sequence = Sequence(self.topics.topic(topic).sequence + 1);
         let ttl_ms = self.ttl_ms(header.ttl_ms());
         let header = header.with_ttl_ms(ttl_ms);
-        let accepted = accepted_header(&header, topic, sequence, now);
+        let is_retained = header.flags().contains(MessageFlags::RETAIN);
+        let stamp = if is_retained { stamp } else { now };
+        let accepted = accepted_header(&header, topic, sequence, stamp);
         let memory = self.log.landing_memory(segment);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
@@ -484,6 +514,10 @@ impl Plane {
         if let Some(run) = &mut self.run {
             run.sequence = sequence;
             (run.extent.len, run.extent.messages) = (stride as u32, 1);
+            let expiry = run.extent.expiry;
+            if is_retained {
+                self.set_retained(topic, (segment, 0, stride as u32), expiry);
+            }
         }
         match ack {
             Some(number) => self.end_acknowledged_run(number, now),

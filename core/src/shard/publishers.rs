@@ -128,10 +128,11 @@ impl Shard {
                 Some(ErrorCode::TooLarge),
                 format!("{bytes} bytes of metadata exceed the limit of {METADATA_BYTES_MAX}"),
             ),
-            Refusal::Unsupported(what) => (
-                PublishStatus::Unsupported,
-                Some(ErrorCode::Unsupported),
-                format!("this version of the daemon does not support {what}"),
+            Refusal::TooManyRetained => (
+                PublishStatus::LimitReached,
+                Some(ErrorCode::LimitReached),
+                "retained values take all the memory they may (an eighth of --memory-limit)"
+                    .to_string(),
             ),
             Refusal::NoMemory | Refusal::NotNow => (
                 PublishStatus::LimitReached,

@@ -40,6 +40,8 @@ impl Shard {
             self.block_due_us = self.plane.expire_blocking(now);
         }
         self.expire_parked(now);
+        self.plane.reap_retained();
+        self.plane.step_scans_due();
         if self.plane.expiring.due_us().is_some_and(|due| due <= now.mono_us) {
             self.plane.reap_expired();
         }

@@ -175,14 +175,18 @@ impl Desk {
         id: ConnectionId,
         request: &SubscribeRequest<'_>,
     ) -> SubscriptionId {
-        let mut bytes = Vec::new();
-        self.encoder.subscribe(&mut bytes, request);
-        self.say(id, &bytes);
+        self.ask_to_subscribe(id, request);
         let heard = self.heard(id);
         match heard.as_slice() {
             [.., Heard::Subscribed { subscription }] => *subscription,
             other => panic!("no subscription but {other:?}"),
         }
+    }
+
+    pub fn ask_to_subscribe(&mut self, id: ConnectionId, request: &SubscribeRequest<'_>) {
+        let mut bytes = Vec::new();
+        self.encoder.subscribe(&mut bytes, request);
+        self.say(id, &bytes);
     }
 
     pub fn unsubscribe(&mut self, id: ConnectionId, subscription: SubscriptionId) {
@@ -226,6 +230,25 @@ impl Desk {
         let (header, body) = bytes.split_at(HEADER_BYTES);
         let header = Header::peek(header).expect("a header").with_ttl_ms(ttl_ms);
         self.say(id, &[header.bytes(), body].concat());
+    }
+
+    /// Publishes a retained message with a time to live.
+    pub fn retain_for(&mut self, id: ConnectionId, topic: u32, payload: &[u8], ttl_ms: u32) {
+        let bytes = self.message(id, topic, payload, MessageFlags::RETAIN);
+        let (header, body) = bytes.split_at(HEADER_BYTES);
+        let header = Header::peek(header).expect("a header").with_ttl_ms(ttl_ms);
+        self.say(id, &[header.bytes(), body].concat());
+    }
+
+    /// Lets everything happen that is due now.
+    pub fn rest(&mut self) {
+        while let Some(at) = self
+            .shards
+            .iter()
+            .position(|shard| shard.wake_at().is_some_and(|at| at <= self.now.mono_us))
+        {
+            self.event(at, Event::Tick);
+        }
     }
 
     pub fn say_goodbye(&mut self, id: ConnectionId) {

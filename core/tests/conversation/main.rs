@@ -6,6 +6,8 @@ mod cut_sends;
 mod desk;
 mod hostile;
 mod memory;
+mod replay;
+mod retained;
 mod shards;
 
 use desk::{Desk, Heard};

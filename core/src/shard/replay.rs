@@ -1,0 +1,243 @@
+//! What a subscriber missed and topics still have: asked of every owner, put into the queue before live
+//! messages.
+//!
+//! A subscription that says how far its client had come asks the owners of those topics together with
+//! the confirmation that they know its filters. An owner answers topic by topic with what it holds
+//! (`history.rs`); what it sends behind its confirmation is live.
+
+use std::collections::HashSet;
+
+use nexusd_wire::control::{self, DeliveryMode, GapReason};
+use nexusd_wire::{NodeId, Sequence, SubscriptionId, TopicId, filter_matches};
+
+use super::event::ConnectionId;
+use super::parcel::{Item as ParcelItem, LentRun, Replay};
+use super::publish::{Plane, is_open};
+use super::routing::ShardIndex;
+use crate::gap::Gap;
+use crate::log::Extent;
+use crate::plant::{Plant, is_planted};
+use crate::subscriber_queue::{Item, QueueId, ReplayComplete};
+
+/// A topic of which something is wanted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WantedTopic {
+    pub(crate) name: Box<str>,
+    /// The newest message that the client has had; 0: it wants the newest there is.
+    pub(crate) after: u64,
+    /// The number was given by another node: what is held here may all be new.
+    pub(crate) is_foreign: bool,
+}
+
+/// What an owner has of a topic that is wanted.
+#[derive(Debug)]
+pub(crate) struct Held {
+    topic: TopicId,
+    /// The first and the last message that are not held any more.
+    lost: Option<(Sequence, Sequence)>,
+    /// More may be lost, nobody knows how much.
+    is_unknown: bool,
+    extents: Vec<Extent>,
+    newest: Sequence,
+}
+
+impl Plane {
+    /// The topics whose positions a Subscribe tells and that its filters match, by owner.
+    pub(super) fn wanted_by_owner(
+        &self,
+        subscribe: &control::Subscribe<'_>,
+        node: NodeId,
+        filters: &[Box<str>],
+    ) -> Vec<Vec<WantedTopic>> {
+        let mut by_owner = vec![Vec::new(); self.routing.shards()];
+        let mut seen = HashSet::new();
+        for position in subscribe.positions().into_iter().flatten() {
+            let name = position.topic();
+            if filters.iter().any(|filter| filter_matches(filter, name)) && seen.insert(name) {
+                by_owner[self.routing.owner_of(name).index()].push(WantedTopic {
+                    name: name.into(),
+                    after: position.sequence(),
+                    is_foreign: position
+                        .origin()
+                        .is_some_and(|origin| NodeId::from(origin) != node),
+                });
+            }
+        }
+        by_owner
+    }
+
+    /// What is held of one of this shard's topics. `None`: there is no such topic, or nothing is missing.
+    fn held(&self, wanted: &WantedTopic) -> Option<Held> {
+        let topic = self.topics.find(&wanted.name)?;
+        let standing = self.topics.standing(topic)?;
+        let (mut after, mut is_unknown) = (wanted.after, false);
+        if wanted.is_foreign || (after > 0 && after + 1 < standing.first) {
+            (after, is_unknown) = (standing.first - 1, true);
+        } else if after == 0 {
+            after = standing.newest.saturating_sub(1).max(standing.first - 1);
+        }
+        if after >= standing.newest && !is_unknown {
+            return None;
+        }
+        let after = after + u64::from(is_planted(Plant::PositionOffByOne));
+        let newest_run = self.topics.newest_run(topic);
+        let (extents, oldest) =
+            self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
+        // The newest alone was asked for: there is no loss in not having it.
+        let lost = (oldest > after + 1 && wanted.after > 0 || oldest > after + 1 && is_unknown)
+            .then(|| (Sequence(after + 1), Sequence(oldest - 1)));
+        let newest = Sequence(standing.newest);
+        Some(Held { topic, lost, is_unknown, extents, newest })
+    }
+
+    /// Puts what is held of this shard's topics into one of its queues.
+    pub(super) fn replay(&mut self, id: QueueId, wanted: &[WantedTopic]) {
+        for wanted in wanted {
+            if let Some(held) = self.held(wanted) {
+                let Held { topic, lost, is_unknown, extents, newest } = held;
+                let gap = missed(GapReason::ReplayWindow, topic, lost, is_unknown);
+                self.begin_replay(id, topic, gap);
+                for extent in &extents {
+                    self.push_replay(id, *extent);
+                }
+                self.end_replay(id, topic, &extents, newest);
+            }
+        }
+    }
+
+    /// Lends what is held of this shard's topics to the shard of a queue.
+    pub(super) fn replay_elsewhere(
+        &mut self,
+        to: ShardIndex,
+        queue: QueueId,
+        subscription: SubscriptionId,
+        wanted: &[WantedTopic],
+    ) {
+        for wanted in wanted {
+            let Some(held) = self.held(wanted) else { continue };
+            let Held { topic, lost, is_unknown, extents, newest } = held;
+            self.name_to(topic, to);
+            let lend = |extent: &Extent| {
+                let memory = self.log.lend(extent.segment, to)?;
+                Some(LentRun { extent: *extent, memory, publisher: None, ack: None })
+            };
+            let runs = extents.iter().filter_map(lend).collect();
+            let newest = Some(newest);
+            let replay = Replay { queue, subscription, topic, lost, is_unknown, runs, newest };
+            self.neighbours.of(to).tell(ParcelItem::Replay(Box::new(replay)));
+        }
+    }
+
+    /// An owner has answered: what it holds goes into the queue, if that is still there.
+    pub(super) fn on_replay(&mut self, lender: ShardIndex, replay: Replay) {
+        let Replay { queue: id, subscription, topic, lost, is_unknown, runs, newest } = replay;
+        let is_there = self.is_same_queue(id, subscription);
+        if is_there {
+            // A retained value is lost for want of memory alone.
+            let reason = if newest.is_some() { GapReason::ReplayWindow } else { GapReason::Memory };
+            self.begin_replay(id, topic, missed(reason, topic, lost, is_unknown));
+        }
+        let mut extents = Vec::with_capacity(runs.len());
+        for LentRun { mut extent, memory, .. } in runs {
+            extent.segment = self.log.borrow(lender, extent.segment, memory);
+            if is_there {
+                self.push_replay(id, extent);
+            }
+            self.log.release(extent.segment);
+            extents.push(extent);
+        }
+        if let Some(newest) = newest.filter(|_| is_there) {
+            self.end_replay(id, topic, &extents, newest);
+        }
+    }
+
+    /// Whether a slot still holds the queue of this subscription.
+    pub(super) fn is_same_queue(&self, id: QueueId, subscription: SubscriptionId) -> bool {
+        let queue = self.queues.get(id.0 as usize);
+        queue.is_some_and(|queue| queue.subscription == subscription && !queue.is_dying)
+    }
+
+    /// A queue that was empty has something to send.
+    pub(super) fn make_ready(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        if !queue.is_ready {
+            queue.is_ready = true;
+            self.newly_ready.push(id);
+        }
+    }
+
+    /// Messages of a topic come to a queue outside the usual way, behind a loss, if there is one.
+    pub(super) fn begin_replay(&mut self, id: QueueId, topic: TopicId, gap: Option<Gap>) {
+        let queue = &mut self.queues[id.0 as usize];
+        queue.push_bind(topic);
+        queue.items.extend(gap.map(|gap| Item::Gap(Box::new(gap))));
+        let connection = queue.connection;
+        self.note_bound(topic, connection);
+        self.make_ready(id);
+    }
+
+    pub(super) fn push_replay(&mut self, id: QueueId, extent: Extent) {
+        let queue = &mut self.queues[id.0 as usize];
+        queue.replay_messages += u64::from(extent.messages);
+        queue.replay_bytes += u64::from(extent.len);
+        queue.push(id, extent, &mut self.log);
+        self.metrics.queued_messages += u64::from(extent.messages);
+        self.metrics.queued_bytes += u64::from(extent.len);
+        if extent.expiry != crate::expiry::Expiry::NEVER {
+            self.expiring.note(queue, id, extent.expiry);
+        }
+        debug_assert_ne!(extent.mode, DeliveryMode::Live);
+        self.make_ready(id);
+    }
+
+    fn end_replay(&mut self, id: QueueId, topic: TopicId, extents: &[Extent], newest: Sequence) {
+        let messages = extents.iter().map(|extent| u64::from(extent.messages)).sum();
+        let complete = ReplayComplete { topic, messages, latest: newest };
+        if !is_planted(Plant::ReplayCompleteMissing) {
+            let queue = &mut self.queues[id.0 as usize];
+            queue.items.push_back(Item::ReplayComplete(Box::new(complete)));
+        }
+    }
+
+    /// Makes sure that another shard knows the name of one of this shard's topics.
+    pub(super) fn name_to(&mut self, id: TopicId, shard: ShardIndex) {
+        let topic = self.topics.topic(id);
+        if !topic.named_to.contains(shard) {
+            topic.named_to.insert(shard);
+            let name = topic.name.clone();
+            self.neighbours.of(shard).tell(ParcelItem::Name { topic: id, name });
+        }
+    }
+
+    /// A connection is told the name of a topic outside the usual way.
+    pub(super) fn note_bound(&mut self, topic: TopicId, connection: ConnectionId) {
+        let open_generations = &self.open_generations;
+        let audience = if self.routing.owner(topic) == self.routing.own {
+            Some(&mut self.topics.topic(topic).audience)
+        } else {
+            self.foreign
+                .refreshed(topic, &self.index, &self.queues)
+                .map(|known| &mut known.audience)
+        };
+        if let Some(audience) = audience {
+            audience.note_bound(connection, |told| is_open(open_generations, told));
+        }
+    }
+}
+
+/// The gap that tells what is not held, if there is anything.
+fn missed(
+    reason: GapReason,
+    topic: TopicId,
+    lost: Option<(Sequence, Sequence)>,
+    is_unknown: bool,
+) -> Option<Gap> {
+    let mut gap = Gap::new(reason);
+    if let Some((first, last)) = lost {
+        gap.note(topic, first, last.0 - first.0 + 1);
+    }
+    if is_unknown {
+        gap.note_unknown();
+    }
+    (!gap.is_empty()).then_some(gap)
+}

@@ -1,0 +1,356 @@
+//! Retained values: how they are set and cleared, and how a new subscription gets those it wants.
+//!
+//! A subscription that asks for them begins a *scan* at every owner: the owner goes through its topics, a
+//! portion at a time, and hands over the values that match. The next portion is asked for when the
+//! queue has sent most of the last one, so that a million values neither fill a queue nor hold anybody
+//! up. A message to a topic that a scan has not come to yet takes the topic's value ahead of it.
+
+use std::collections::HashSet;
+
+use nexusd_wire::control::{DeliveryMode, GapReason};
+use nexusd_wire::{HEADER_BYTES, Header, MessageFlags, SubscriptionId, TopicId, filter_matches};
+
+use super::event::Now;
+use super::parcel::{Item as ParcelItem, LentRun, Replay};
+use super::publish::{Plane, Refusal};
+use super::routing::ShardIndex;
+use crate::expiry::Expiry;
+use crate::gap::Gap;
+use crate::limits::{
+    LARGE_FRAME_BYTES, RETAINED_AHEAD_BYTES, RETAINED_BYTES_PER_STEP, RETAINED_LOOKS_PER_STEP,
+    SCANS_PER_TICK,
+};
+use crate::log::{Extent, SegmentId};
+use crate::plant::{Plant, is_planted};
+use crate::retained::Retained;
+use crate::subscriber_queue::{Presence, QueueId};
+
+/// A search for retained values that one subscription wants.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// Where the queue is.
+    to: ShardIndex,
+    queue: QueueId,
+    subscription: SubscriptionId,
+    /// Filters without wildcards, until they were looked up.
+    names: Vec<Box<str>>,
+    wildcards: Vec<Box<str>>,
+    /// The next slot to look at.
+    slot: usize,
+    /// Topics at or behind that slot that are done with already.
+    ahead: HashSet<TopicId>,
+}
+
+impl Scan {
+    pub(crate) fn new(
+        to: ShardIndex,
+        queue: QueueId,
+        subscription: SubscriptionId,
+        filters: Box<[Box<str>]>,
+    ) -> Self {
+        let has_wildcard = |filter: &Box<str>| filter.contains(['+', '#']);
+        let (wildcards, names) = filters.into_iter().partition(has_wildcard);
+        Self { to, queue, subscription, names, wildcards, slot: 0, ahead: HashSet::new() }
+    }
+
+    /// Whether it is for this subscription.
+    pub(crate) fn is_of(&self, subscription: SubscriptionId) -> bool {
+        self.subscription == subscription
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        let mut filters = self.wildcards.iter().chain(&self.names);
+        filters.any(|filter| filter_matches(filter, name))
+    }
+}
+
+impl Plane {
+    /// Whether a message may become the retained value of a topic, or clear it.
+    pub(super) fn check_retained(
+        &mut self,
+        topic: TopicId,
+        header: &Header,
+    ) -> Result<(), Refusal> {
+        if !header.flags().contains(MessageFlags::RETAIN) || header.payload_len() == 0 {
+            return Ok(());
+        }
+        let earlier = self.topics.topic(topic).retained.as_deref();
+        if self.retained.fits(header.stride(), earlier) {
+            Ok(())
+        } else {
+            Err(Refusal::TooManyRetained)
+        }
+    }
+
+    /// The time a retained message is stamped with: later than the value it replaces.
+    pub(super) fn retained_stamp(&mut self, topic: TopicId, now: Now) -> Now {
+        let earlier = self.topics.topic(topic).retained.as_deref();
+        let stamp = earlier.and_then(|value| Header::peek(&value.frame)).map(Header::timestamp_us);
+        let wall_us = stamp.map_or(now.wall_us, |earlier| now.wall_us.max(earlier + 1));
+        Now { wall_us, ..now }
+    }
+
+    /// A retained message was accepted and lies here.
+    pub(super) fn set_retained(
+        &mut self,
+        topic: TopicId,
+        (segment, start, len): (SegmentId, u32, u32),
+        expiry: Expiry,
+    ) {
+        let frame = self.log.bytes(segment, start, len);
+        let is_clear = Header::peek(frame).is_none_or(|header| header.payload_len() == 0);
+        let value = (!is_clear).then(|| Retained { frame: frame.into(), expiry });
+        let place = &mut self.topics.topic(topic).retained;
+        if value.is_some() && place.is_some() && is_planted(Plant::RetainedNotReplaced) {
+            return;
+        }
+        self.retained.replace(topic, place, value);
+    }
+
+    /// Gives up retained values that have expired.
+    pub(super) fn reap_retained(&mut self) {
+        while let Some(topic) = self.retained.expired(self.now_us) {
+            self.retained.replace(topic, &mut self.topics.topic(topic).retained, None);
+            self.metrics.ttl_expired += 1;
+        }
+    }
+
+    /// Begins scans at all owners for a queue that wants retained values.
+    pub(super) fn begin_scans(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        let (subscription, own) = (queue.subscription, self.routing.own);
+        for neighbour in self.neighbours.all() {
+            queue.scans.insert(neighbour.shard);
+            let filters = queue.filters.clone();
+            neighbour.tell(ParcelItem::ScanRetained { queue: id, subscription, filters });
+        }
+        queue.scans.insert(own);
+        queue.scans_idle = queue.scans;
+        self.scans.push(Scan::new(own, id, subscription, queue.filters.clone()));
+    }
+
+    /// Asks for the next portion of retained values, if the queue has sent most of the last one.
+    pub(super) fn ask_for_retained(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        if queue.scans_idle.is_empty()
+            || queue.presence != Presence::Connected
+            || queue.replay_bytes >= RETAINED_AHEAD_BYTES
+        {
+            return;
+        }
+        let subscription = queue.subscription;
+        for owner in std::mem::take(&mut queue.scans_idle) {
+            if owner == self.routing.own {
+                self.scans_due.push((id, subscription));
+            } else {
+                self.neighbours
+                    .of(owner)
+                    .tell(ParcelItem::MoreRetained { queue: id, subscription });
+            }
+        }
+    }
+
+    /// An owner has handed over a portion. `is_done`: it was the last one.
+    pub(super) fn on_retained_step(
+        &mut self,
+        owner: ShardIndex,
+        id: QueueId,
+        subscription: SubscriptionId,
+        is_done: bool,
+    ) {
+        if !self.is_same_queue(id, subscription) {
+            return;
+        }
+        let queue = &mut self.queues[id.0 as usize];
+        if is_done {
+            queue.scans.remove(owner);
+        } else {
+            queue.scans_idle.insert(owner);
+            self.ask_for_retained(id);
+        }
+    }
+
+    /// Hands the next portions over that queues of this shard have asked for.
+    pub(super) fn step_scans_due(&mut self) {
+        let count = self.scans_due.len().min(SCANS_PER_TICK);
+        for (queue, subscription) in self.scans_due.drain(..count).collect::<Vec<_>>() {
+            let is_done = self.step_scan(subscription);
+            self.on_retained_step(self.routing.own, queue, subscription, is_done);
+        }
+    }
+
+    /// Hands the next portion over; whether it was the last one.
+    pub(super) fn step_scan(&mut self, subscription: SubscriptionId) -> bool {
+        let Some(at) = self.scans.iter().position(|scan| scan.subscription == subscription) else {
+            return true;
+        };
+        let mut scan = self.scans.swap_remove(at);
+        let is_done = self.step(&mut scan);
+        if !is_done {
+            self.scans.push(scan);
+        }
+        is_done
+    }
+
+    fn step(&mut self, scan: &mut Scan) -> bool {
+        let (mut bytes, mut looks) = (0, 0);
+        while let Some(name) = scan.names.last() {
+            if bytes >= RETAINED_BYTES_PER_STEP || looks >= RETAINED_LOOKS_PER_STEP {
+                return false;
+            }
+            looks += 1;
+            if let Some(topic) = self.topics.find(name)
+                && scan.ahead.insert(topic)
+            {
+                bytes += self.hand_over(scan, topic);
+            }
+            scan.names.pop();
+        }
+        if scan.wildcards.is_empty() || self.retained.count() == 0 {
+            return true;
+        }
+        while scan.slot < self.topics.slots() {
+            if bytes >= RETAINED_BYTES_PER_STEP || looks >= RETAINED_LOOKS_PER_STEP {
+                return false;
+            }
+            looks += 1;
+            let topic = self.topics.id_of(scan.slot);
+            scan.slot += 1;
+            if !self.topics.has_retained(topic) || scan.ahead.contains(&topic) {
+                continue;
+            }
+            if scan.wants(self.topics.name(topic)) {
+                bytes += self.hand_over(scan, topic);
+            }
+        }
+        true
+    }
+
+    /// A message to this topic is about to be accepted: its retained value goes ahead of it to those
+    /// whose scans have not come to it yet.
+    #[cold]
+    pub(super) fn hand_over_ahead(&mut self, topic: TopicId) {
+        if is_planted(Plant::RetainedAfterLive) {
+            return;
+        }
+        let slot = self.routing.slot(topic);
+        let mut scans = std::mem::take(&mut self.scans);
+        for scan in &mut scans {
+            let is_named = scan.names.iter().any(|name| **name == *self.topics.name(topic));
+            let is_ahead = scan.slot <= slot && scan.wants(self.topics.name(topic));
+            if (is_named || is_ahead) && scan.ahead.insert(topic) {
+                self.hand_over(scan, topic);
+            }
+        }
+        self.scans = scans;
+    }
+
+    /// Hands a topic's retained value, if it has one, to the queue of a scan; returns its bytes.
+    fn hand_over(&mut self, scan: &Scan, topic: TopicId) -> usize {
+        let Some(value) = self.topics.topic(topic).retained.take() else { return 0 };
+        let placed = self.place_retained(topic, &value);
+        let (frame_bytes, sequence) = (
+            value.frame.len(),
+            Header::peek(&value.frame).map(Header::sequence).unwrap_or_default(),
+        );
+        let is_expired = value.expiry.is_past(self.now_us);
+        self.topics.topic(topic).retained = Some(value);
+        if is_expired {
+            if let Some(extent) = placed {
+                self.log.release(extent.segment);
+            }
+            return 0;
+        }
+        let is_own = scan.to == self.routing.own;
+        match placed {
+            Some(extent) if is_own => {
+                self.begin_replay(scan.queue, topic, None);
+                self.push_replay(scan.queue, extent);
+                self.log.release(extent.segment);
+            }
+            Some(extent) => {
+                self.name_to(topic, scan.to);
+                let memory = self.log.lend(extent.segment, scan.to);
+                let run = |memory| LentRun { extent, memory, publisher: None, ack: None };
+                let replay = Replay {
+                    queue: scan.queue,
+                    subscription: scan.subscription,
+                    topic,
+                    lost: None,
+                    is_unknown: false,
+                    runs: memory.map(run).into_iter().collect(),
+                    newest: None,
+                };
+                self.neighbours.of(scan.to).tell(ParcelItem::Replay(Box::new(replay)));
+                self.log.release(extent.segment);
+            }
+            // There is no memory for it now: that is told like any other loss.
+            None => {
+                self.metrics.dropped_memory += 1;
+                if is_own {
+                    let mut gap = Gap::new(GapReason::Memory);
+                    gap.note(topic, sequence, 1);
+                    self.begin_replay(scan.queue, topic, Some(gap));
+                } else {
+                    self.name_to(topic, scan.to);
+                    let replay = Replay {
+                        queue: scan.queue,
+                        subscription: scan.subscription,
+                        topic,
+                        lost: Some((sequence, sequence)),
+                        is_unknown: false,
+                        runs: Vec::new(),
+                        newest: None,
+                    };
+                    self.neighbours.of(scan.to).tell(ParcelItem::Replay(Box::new(replay)));
+                }
+            }
+        }
+        frame_bytes
+    }
+
+    /// Copies a retained value to the log, from where it is sent; with one reference, which is the
+    /// caller's.
+    fn place_retained(&mut self, topic: TopicId, value: &Retained) -> Option<Extent> {
+        let bytes = value.frame.len();
+        debug_assert!(bytes >= HEADER_BYTES);
+        let (segment, start) = if bytes > LARGE_FRAME_BYTES {
+            if !self.make_room_for_large(bytes) {
+                return None;
+            }
+            let segment = self.log.open_landing(bytes);
+            self.log.landing_memory(segment).copy_from_slice(&value.frame);
+            self.log.landed(segment);
+            (segment, 0)
+        } else {
+            if self.log.room(bytes).is_none() && !self.renew_tail() {
+                return None;
+            }
+            let (segment, start) = self.log.append_again(&value.frame)?;
+            self.log.retain(segment, 1);
+            (segment, start)
+        };
+        Some(Extent {
+            segment,
+            start,
+            len: bytes as u32,
+            messages: 1,
+            topic: Some(topic),
+            mode: DeliveryMode::Retained,
+            expiry: value.expiry,
+        })
+    }
+
+    /// The subscription is gone, and with it its scans.
+    pub(super) fn end_scans(&mut self, id: QueueId) {
+        let queue = &self.queues[id.0 as usize];
+        let subscription = queue.subscription;
+        for owner in queue.scans {
+            if owner == self.routing.own {
+                self.scans.retain(|scan| scan.subscription != subscription);
+            } else {
+                self.neighbours.of(owner).tell(ParcelItem::EndScan { subscription });
+            }
+        }
+    }
+}

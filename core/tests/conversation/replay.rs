@@ -1,0 +1,146 @@
+//! Subscriptions that begin where an earlier one had come to.
+
+use nexusd_core::{ConnectionId, Limits};
+use nexusd_wire::control::{DeliveryMode, OverflowPolicy};
+use nexusd_wire::{MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
+
+use crate::desk::{Desk, Heard};
+
+/// The id of the desk's node.
+const NODE: NodeId = NodeId(1);
+
+fn subscribe_at(
+    desk: &mut Desk,
+    id: ConnectionId,
+    filters: &[&str],
+    positions: &[Position<'_>],
+) -> Vec<Heard> {
+    let request =
+        SubscribeRequest { request: 1, filters, positions, ..SubscribeRequest::default() };
+    desk.ask_to_subscribe(id, &request);
+    desk.heard(id)
+}
+
+fn at(topic: &str, sequence: u64) -> Position<'_> {
+    Position { topic, sequence: Sequence(sequence), origin: None }
+}
+
+fn publish(desk: &mut Desk, publisher: ConnectionId, topic: u32, messages: u64) {
+    for _ in 0..messages {
+        desk.publish(publisher, topic, b"payload", MessageFlags::default());
+    }
+}
+
+fn messages(heard: &[Heard]) -> Vec<u64> {
+    let sequence = |heard: &Heard| match heard {
+        Heard::Message { sequence, .. } => Some(*sequence),
+        _ => None,
+    };
+    heard.iter().filter_map(sequence).collect()
+}
+
+/// A topic of so many messages, and its publisher. Somebody subscribes to it all the time.
+fn topic_of(desk: &mut Desk, name: &str, messages: u64) -> ConnectionId {
+    let (publisher, witness) = (desk.greet(), desk.greet());
+    desk.subscribe_with(witness, &[name], OverflowPolicy::DropOldest, 1);
+    desk.bind(publisher, 0, name);
+    publish(desk, publisher, 0, messages);
+    publisher
+}
+
+#[test]
+fn messages_behind_a_position_come_before_live_ones() {
+    for shards in [1, 2, 3] {
+        let mut desk = Desk::with_shards(Limits::default(), shards);
+        let publisher = topic_of(&mut desk, "t/a", 8);
+        let subscriber = desk.greet();
+        let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", 5)]);
+        let [Heard::Resumed { missed: 0, replays: true, subscription }, rest @ ..] = &*heard else {
+            panic!("{heard:?}");
+        };
+        assert!(
+            rest.contains(&Heard::DeliverAs {
+                mode: DeliveryMode::Replay,
+                subscription: *subscription
+            }),
+            "{heard:?}"
+        );
+        assert_eq!(messages(rest), [6, 7, 8]);
+        let complete =
+            |heard: &Heard| matches!(heard, Heard::ReplayComplete { messages: 3, latest: 8, .. });
+        assert!(rest.last().is_some_and(complete), "{heard:?}");
+        publish(&mut desk, publisher, 0, 1);
+        assert_eq!(messages(&desk.heard(subscriber)), [9]);
+    }
+}
+
+#[test]
+fn position_0_asks_for_the_newest_alone_and_the_newest_for_nothing() {
+    let mut desk = Desk::new();
+    topic_of(&mut desk, "t/a", 8);
+    for (position, expected) in [(0, vec![8]), (7, vec![8]), (8, vec![]), (100, vec![])] {
+        let subscriber = desk.greet();
+        let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", position)]);
+        assert_eq!(messages(&heard), expected, "behind {position}");
+        assert!(!heard.iter().any(|heard| matches!(heard, Heard::Gap { .. })));
+    }
+}
+
+#[test]
+fn what_is_held_no_more_is_told_before_what_is() {
+    let mut desk = Desk::with_limits(Limits { memory_bytes: 2 << 20, ..Limits::default() });
+    let publisher = topic_of(&mut desk, "t/a", 10);
+    // Busy topics take all memory there is.
+    for topic in 1..=12 {
+        desk.bind(publisher, topic, &format!("busy/{topic}"));
+    }
+    for message in 0..600 {
+        desk.publish(publisher, 1 + message % 12, &[0; 20_000], MessageFlags::default());
+    }
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", 2)]);
+    assert!(matches!(heard[0], Heard::Resumed { missed: 3, replays: true, .. }), "{heard:?}");
+    let gap = |heard: &Heard| matches!(heard, Heard::Gap { missed: 3, entries } if entries[0].1 == 3 && entries[0].2 == 5);
+    assert!(heard.iter().any(gap), "{heard:?}");
+    assert_eq!(messages(&heard), [6, 7, 8, 9, 10], "busy topics did not push the newest five out");
+}
+
+#[test]
+fn numbers_of_another_node_leave_a_gap_that_nobody_can_size() {
+    let mut desk = Desk::new();
+    topic_of(&mut desk, "t/a", 3);
+    let subscriber = desk.greet();
+    let other = Position { origin: Some(NodeId(77)), ..at("t/a", 500) };
+    let heard = subscribe_at(&mut desk, subscriber, &["#"], &[other]);
+    assert!(matches!(heard[0], Heard::Resumed { missed: -1, replays: true, .. }), "{heard:?}");
+    assert!(heard.contains(&Heard::Gap { entries: Vec::new(), missed: u64::MAX }), "{heard:?}");
+    assert_eq!(messages(&heard), [1, 2, 3]);
+    let subscriber = desk.greet();
+    let own = Position { origin: Some(NODE), ..at("t/a", 2) };
+    assert_eq!(messages(&subscribe_at(&mut desk, subscriber, &["#"], &[own])), [3]);
+}
+
+#[test]
+fn positions_of_unknown_topics_and_of_topics_nobody_asked_for_are_passed_over() {
+    let mut desk = Desk::new();
+    topic_of(&mut desk, "t/a", 3);
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["u/#"], &[at("t/a", 1), at("u/none", 4)]);
+    assert!(matches!(*heard, [Heard::Subscribed { .. }]), "{heard:?}");
+}
+
+#[test]
+fn a_topic_that_was_forgotten_begins_behind_a_gap_of_unknown_size() {
+    let mut desk = Desk::new();
+    let publisher = desk.greet();
+    desk.bind(publisher, 0, "t/a");
+    publish(&mut desk, publisher, 0, 10);
+    desk.say_goodbye(publisher);
+    desk.pass(130_000_000);
+    assert_eq!(desk.metrics().topics, 0);
+    topic_of(&mut desk, "t/a", 2);
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", 4)]);
+    assert!(matches!(heard[0], Heard::Resumed { missed: -1, replays: true, .. }), "{heard:?}");
+    assert_eq!(messages(&heard), [11, 12]);
+}
