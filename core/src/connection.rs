@@ -37,6 +37,8 @@ pub(crate) enum Piece {
     Control { bytes: u32 },
     /// The Deliver frame that opens this run, in `inline`.
     Deliver { run: OpenRun, start: u32, bytes: u32 },
+    /// A warning to the client of `queue`, in `inline`.
+    Warning { queue: QueueId, start: u32, bytes: u32 },
     /// A bind or gap from the front of `queue`, in `inline`.
     Marker { queue: QueueId, start: u32, bytes: u32 },
     /// Messages from the front of `queue`.
@@ -48,6 +50,7 @@ impl Piece {
         match self {
             Self::Control { bytes }
             | Self::Deliver { bytes, .. }
+            | Self::Warning { bytes, .. }
             | Self::Marker { bytes, .. }
             | Self::Extent { bytes, .. } => *bytes,
         }

@@ -9,6 +9,7 @@
 //! copy) → `subscriber_queue.rs` (an extent per queue) → `shard/flush.rs` (gathered sends).
 
 mod audience;
+mod backpressure_warning;
 mod connection;
 mod counted_stream;
 mod expiry;
@@ -25,8 +26,10 @@ pub mod plant;
 mod retained;
 mod session;
 pub mod shard;
+mod sources;
 mod subscriber_queue;
 mod subscription_index;
+mod token_bucket;
 mod topic;
 
 pub use io::driver::{Driver, Service, run};

@@ -143,6 +143,8 @@ pub const GAP_TOPICS_MAX: usize = 64;
 pub const GAPS_TOGETHER_MAX: usize = 8;
 /// Losses of a subscription that were told and may have to be told again; further ones are told together.
 pub const GAPS_KEPT_MAX: usize = 64;
+/// Time between two warnings to a subscription that falls behind, microseconds.
+pub const WARNING_INTERVAL_US: u64 = 1_000_000;
 /// An overflowing queue is cut to this many eighths of its limit.
 pub const OVERFLOW_KEEP_EIGHTHS: u64 = 7;
 /// What is left when an extent goes whole for that: at least this many eighths of what is kept.
@@ -156,6 +158,13 @@ pub const HELLO_TIMEOUT_US: u64 = 5_000_000;
 pub const PING_AFTER_US: u64 = 30_000_000;
 /// Time for the answer to that ping, microseconds.
 pub const PONG_TIMEOUT_US: u64 = 10_000_000;
+/// Time between two errors that tell a connection that its source publishes too fast, microseconds.
+pub const RATE_ERROR_INTERVAL_US: u64 = 1_000_000;
+/// Time after which a source that has left is looked at, to forget it, microseconds: the second that
+/// its rates count in.
+pub const SOURCE_RECOVERY_US: u64 = 1_000_000;
+/// Sources without a connection that are remembered for what they did in the last second.
+pub const SOURCES_IDLE_MAX: usize = 16_384;
 /// Time a write may make no progress, microseconds.
 pub const WRITE_TIMEOUT_US: u64 = 60_000_000;
 /// Silence towards a subscriber after which a Heartbeat is sent, microseconds.
@@ -180,6 +189,12 @@ pub struct Limits {
     pub payload_bytes: u32,
     /// Client connections at a time (`--max-connections`).
     pub connections: usize,
+    /// The same of one source address; 0 is no limit, here and below (`--max-connections-per-source`).
+    pub connections_per_source: usize,
+    /// New connections of one source address, per second (`--accept-rate-per-source`).
+    pub accept_rate_per_source: u32,
+    /// Messages that one source address publishes, per second (`--publish-rate-per-source`).
+    pub publish_rate_per_source: u32,
     /// Topics at a time (`--max-topics`).
     pub topics: usize,
     /// Messages queued per subscription; 0 leaves bytes alone (`--subscriber-queue-limit`).
@@ -210,6 +225,9 @@ impl Default for Limits {
             memory_bytes: 384 << 20,
             payload_bytes: 4 << 20,
             connections: 10_000,
+            connections_per_source: 0,
+            accept_rate_per_source: 0,
+            publish_rate_per_source: 0,
             topics: 2_000_000,
             queue_messages: 10_000,
             queue_bytes: 16 << 20,
@@ -221,5 +239,14 @@ impl Default for Limits {
             default_ttl_ms: 0,
             reaper_interval_us: 1_000_000,
         }
+    }
+}
+
+impl Limits {
+    /// Whether anything is bounded per source address.
+    pub(crate) fn are_set_per_source(&self) -> bool {
+        self.connections_per_source != 0
+            || self.accept_rate_per_source != 0
+            || self.publish_rate_per_source != 0
     }
 }

@@ -19,7 +19,8 @@ pub struct Metrics {
     pub sends: u64,
     /// Messages accepted that no subscription wanted.
     pub no_subscribers: u64,
-    /// Publishes and topic binds refused (bad topic, too large, no memory), told by Error or PublishAck.
+    /// Publishes and topic binds refused (bad topic, too large, no memory, too fast), told by Error or
+    /// PublishAck.
     pub rejected: u64,
     /// Messages dropped from full queues, told by a Gap.
     pub dropped_slow_consumer: u64,
@@ -37,6 +38,12 @@ pub struct Metrics {
     pub protocol_errors: u64,
     /// Connections refused because of the connection limit.
     pub connections_refused: u64,
+    /// Connections refused because their source address has as many as it may.
+    pub source_connections_refused: u64,
+    /// Connections refused because their source address opens them faster than it may.
+    pub source_accepts_refused: u64,
+    /// Publishes refused because their source address publishes faster than it may; in `rejected` too.
+    pub source_messages_refused: u64,
     /// Times a listener could not accept for want of file descriptors or memory.
     pub accepts_failed: u64,
     /// Connections closed by a timeout.
@@ -85,6 +92,9 @@ impl AddAssign for Metrics {
             slow_disconnected,
             protocol_errors,
             connections_refused,
+            source_connections_refused,
+            source_accepts_refused,
+            source_messages_refused,
             accepts_failed,
             timeouts,
             segments_evacuated,
@@ -114,6 +124,9 @@ impl AddAssign for Metrics {
         self.slow_disconnected += slow_disconnected;
         self.protocol_errors += protocol_errors;
         self.connections_refused += connections_refused;
+        self.source_connections_refused += source_connections_refused;
+        self.source_accepts_refused += source_accepts_refused;
+        self.source_messages_refused += source_messages_refused;
         self.accepts_failed += accepts_failed;
         self.timeouts += timeouts;
         self.segments_evacuated += segments_evacuated;

@@ -5,12 +5,14 @@
 //! frame does.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use nexusd_wire::{SubscriptionId, TopicId};
 
 use crate::owed_acks::OwedAcks;
 use crate::shard::parcel::TopicHandle;
 use crate::shard::routing::ShardIndex;
+use crate::sources::Source;
 use crate::subscriber_queue::QueueId;
 
 /// Where a session is in its life.
@@ -55,6 +57,16 @@ pub(crate) struct Session {
     pub(crate) is_waiting: bool,
     /// Bytes it is still read while held back.
     pub(crate) held_allowance: usize,
+    /// Messages that its source may still publish, while its bytes are read and that is bounded.
+    pub(crate) may_publish: Option<u64>,
+    /// One of the two above is counted with each message.
+    pub(crate) is_counted: bool,
+    /// The source address it is counted with; `None` where nothing is bounded per source.
+    pub(crate) source: Option<Arc<Source>>,
+    /// When it was last told that its source publishes too fast.
+    pub(crate) told_too_fast_us: Option<u64>,
+    /// Messages that were refused for that since, without a word.
+    pub(crate) refused_untold: u64,
     pub(crate) last_received_us: u64,
     /// When the unanswered ping was sent.
     pub(crate) pinged_at_us: Option<u64>,
@@ -80,6 +92,11 @@ impl Session {
             held_by: BTreeSet::new(),
             is_waiting: false,
             held_allowance: 0,
+            may_publish: None,
+            is_counted: false,
+            source: None,
+            told_too_fast_us: None,
+            refused_untold: 0,
             last_received_us: now_us,
             pinged_at_us: None,
             last_sent_us: now_us,
@@ -93,6 +110,21 @@ impl Session {
     /// The client's topic `id`, or `None` if it never bound it.
     pub(crate) fn binding(&self, id: TopicId) -> Option<Binding> {
         self.bindings.get(id.0 as usize).copied().filter(|binding| *binding != Binding::Free)
+    }
+
+    /// Whether its next message is more than its source may publish.
+    pub(crate) fn is_too_fast(&self) -> bool {
+        self.may_publish == Some(0)
+    }
+
+    /// Counts a message among those its source may publish.
+    pub(crate) fn count_published(&mut self) {
+        self.may_publish = self.may_publish.map(|left| left.saturating_sub(1));
+    }
+
+    /// Finds out whether messages are counted; to be called when `held_by` or `may_publish` changes.
+    pub(crate) fn count_if_needed(&mut self) {
+        self.is_counted = !self.held_by.is_empty() || self.may_publish.is_some();
     }
 
     /// Whether a full queue holds it back and its allowance is used up.

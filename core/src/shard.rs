@@ -8,6 +8,7 @@
 //! `shard/memory.rs` keeps the log in its budget, `shard/timers.rs` does what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
+mod admission;
 mod backpressure;
 mod control;
 mod crossing;
@@ -35,7 +36,7 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use drain::Drain;
-use event::{CloseReason, Command, ConnectionId, Event, Now};
+use event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
@@ -118,9 +119,9 @@ impl std::fmt::Debug for Shard {
 impl Service for Shard {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
         self.now_us = now.mono_us;
-        self.plane.now_us = now.mono_us;
+        (self.plane.now_us, self.plane.wall_us) = (now.mono_us, now.wall_us);
         match event {
-            Event::Opened { connection, .. } => self.on_opened(connection, now),
+            Event::Opened { connection, peer } => self.on_opened(connection, peer, now),
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
             Event::Sent { connection, bytes, blocked } => {
@@ -293,7 +294,7 @@ impl Shard {
         open_connection(&mut self.connections, id)
     }
 
-    fn on_opened(&mut self, id: ConnectionId, now: Now) {
+    fn on_opened(&mut self, id: ConnectionId, peer: PeerAddress, now: Now) {
         let slot = id.index as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
@@ -309,20 +310,7 @@ impl Shard {
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
         self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
-        if self.drain.is_some() {
-            self.refuse_connection(id, ErrorCode::Draining, "the daemon is stopping", now);
-        } else if self.plane.node.connections() > self.config.limits.connections {
-            self.plane.metrics.connections_refused += 1;
-            let text = format!(
-                "the daemon has {} connections, which is its limit (--max-connections)",
-                self.config.limits.connections
-            );
-            self.refuse_connection(id, ErrorCode::LimitReached, &text, now);
-        }
-    }
-
-    fn refuse_connection(&mut self, id: ConnectionId, code: ErrorCode, message: &str, now: Now) {
-        self.fail(id, &fatal(code, message), now);
+        self.admit_connection(id, peer, now);
     }
 
     fn on_received(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
@@ -347,12 +335,16 @@ impl Shard {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
+        let paced = admission::pace(connection, &self.config.limits, now);
         // Frames are lent by the cutter, so it stands beside the shard while they are dealt with.
         let mut cutter =
             std::mem::replace(&mut connection.inbound.cutter, FrameCutter::new(0, 0, 0));
         let result = self.read_frames(id, &mut cutter, bytes, now);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.inbound.cutter = cutter;
+            if let Some(paced) = paced {
+                paced.end(connection, &self.config.limits, now);
+            }
         }
         self.end_of_bytes(id, now);
         if let Err(violation) = result {
@@ -389,10 +381,11 @@ impl Shard {
             }
             let Connection { session, inbound, .. } = connection;
             let is_open = session.state == SessionState::Open;
+            let may_publish = is_open && !session.is_too_fast();
             // The hot loop of the daemon: messages, until something else turns up.
             let cut = loop {
                 match cutter.next(&mut input)? {
-                    Cut::Frame(frame) if is_open && frame.kind() == FrameKind::Message => {
+                    Cut::Frame(frame) if may_publish && frame.kind() == FrameKind::Message => {
                         if let Err(refusal) = self.plane.publish(id, session, &frame, now) {
                             if matches!(refusal, Refusal::NotNow) {
                                 inbound.backlog.extend_from_slice(frame.bytes());
@@ -416,6 +409,9 @@ impl Shard {
             }
             match cut {
                 Ok(Cut::Incomplete) => self.tell_publishers(now),
+                Ok(Cut::Frame(frame)) if is_open && frame.kind() == FrameKind::Message => {
+                    self.refuse(id, frame.header(), frame.at(), Refusal::TooFast)?;
+                }
                 Ok(Cut::Frame(frame)) => {
                     self.tell_publishers(now);
                     self.on_control_frame(id, &frame, now)
@@ -586,6 +582,7 @@ impl Shard {
         let landing = connection.inbound.landing.take();
         let bindings = std::mem::take(&mut connection.session.bindings);
         let held_by = std::mem::take(&mut connection.session.held_by);
+        let source = connection.session.source.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {
             let is_wanted = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
@@ -628,6 +625,9 @@ impl Shard {
         self.connections[id.index as usize] = None;
         self.plane.open_generations[id.index as usize] = 0;
         self.plane.node.remove_connection(own);
+        if let Some(source) = source {
+            self.plane.node.sources.close(&source, self.now_us);
+        }
         self.open -= 1;
     }
 
@@ -715,6 +715,7 @@ impl Shard {
     /// Checks what must hold between events. For tests and the simulator; walks everything.
     pub fn assert_invariants(&self) {
         self.plane.assert_invariants();
+        self.plane.node.sources.assert_invariants();
         let open = self.connections.iter().flatten().count();
         assert_eq!(open, self.open, "open connections are counted");
         for connection in self.connections.iter().flatten() {

@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use nexusd_wire::control::{DeliveryMode, GapReason, OverflowPolicy};
 use nexusd_wire::{Sequence, SubscriptionId, SubscriptionReport, TopicId};
 
+use crate::backpressure_warning::BackpressureWarning;
 use crate::counted_stream::CountedStream;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
@@ -92,6 +93,7 @@ pub(crate) struct SubscriberQueue {
     pub(crate) replay_bytes: u64,
     /// What was sent.
     pub(crate) stream: CountedStream,
+    pub(crate) warning: BackpressureWarning,
     pub(crate) presence: Presence,
     /// A client that will go on with it as soon as it is parked.
     pub(crate) comeback: Option<Box<Comeback>>,
@@ -156,6 +158,7 @@ impl SubscriberQueue {
             replay_messages: 0,
             replay_bytes: 0,
             stream,
+            warning: BackpressureWarning::default(),
             presence: Presence::Connected,
             comeback: None,
             front_sent: 0,

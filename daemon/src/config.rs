@@ -1,9 +1,9 @@
 //! What an operator can set, and the way from flags, environment and file to it.
 //!
 //! Every setting stands once, in the table of `config/setting.rs`; the three sources only differ in
-//! how they spell its name. Sources are applied weakest first (defaults, file, environment, flags),
-//! each value is checked even when a stronger source overrides it, and the first fault ends the
-//! start: nothing is ignored in silence.
+//! how they spell its name. Sources are applied weakest first (defaults as the profile has them, file,
+//! environment, flags), each value is checked even when a stronger source overrides it, and the first
+//! fault ends the start: nothing is ignored in silence.
 //!
 //! Parsing touches nothing: arguments, variables and the reader of the file are parameters, so that
 //! tests and fuzzers reach every line.
@@ -12,6 +12,7 @@ mod command_line;
 mod environment;
 mod error;
 mod file;
+mod profile;
 mod quantity;
 mod setting;
 
@@ -28,6 +29,7 @@ use nexusd_core::limits::SHARDS_MAX;
 
 pub use error::ConfigError;
 use error::Origin;
+pub use profile::Profile;
 use quantity::show_size;
 
 /// Everything a node is started with. [`Config::default`] holds the documented defaults.
@@ -41,6 +43,8 @@ pub struct Config {
     pub app_port: u16,
     /// The unix socket for applications (`--unix-socket`).
     pub unix_socket: UnixSocket,
+    /// Whose defaults `limits` began with (`--profile`); nothing else depends on it.
+    pub profile: Profile,
     /// Bounds of the data plane.
     pub limits: Limits,
     /// How the shards talk to the kernel (`--io`).
@@ -124,6 +128,7 @@ impl Default for Config {
             bind: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
             app_port: 5672,
             unix_socket: UnixSocket::Auto,
+            profile: Profile::Medium,
             limits: Limits::default(),
             io: IoEngine::Auto,
             shards: None,
@@ -147,13 +152,13 @@ impl Config {
         environment: impl IntoIterator<Item = (OsString, OsString)>,
         read_file: impl FnOnce(&Path) -> io::Result<String>,
     ) -> Result<Invocation, ConfigError> {
-        let flags = match command_line::parse(args)? {
+        let mut flags = match command_line::parse(args)? {
             command_line::Parsed::Flags(flags) => flags,
             command_line::Parsed::Print(text) => return Ok(Invocation::Print(text)),
         };
-        let variables = environment::parse(environment)?;
+        let mut variables = environment::parse(environment)?;
 
-        let mut config = Self::default();
+        let mut values = Vec::new();
         if let Some((origin, path)) = flags.config_file.or(variables.config_file) {
             let path = PathBuf::from(path);
             let text = read_file(&path).map_err(|error| ConfigError::UnreadableFile {
@@ -161,10 +166,15 @@ impl Config {
                 path: path.clone(),
                 reason: error.to_string(),
             })?;
-            config.apply(file::parse(&path, &text)?)?;
+            values.append(&mut file::parse(&path, &text)?);
         }
-        config.apply(variables.values)?;
-        config.apply(flags.values)?;
+        values.append(&mut variables.values);
+        values.append(&mut flags.values);
+        // The strongest source's profile. If it is none, that is found when its turn comes below.
+        let profile = values.iter().rfind(|given| given.setting.name == "profile");
+        let profile = profile.and_then(|given| Profile::named(&given.value));
+        let mut config = Self::of_profile(profile.unwrap_or(Profile::Medium))?;
+        config.apply(values)?;
         config.check()?;
         Ok(Invocation::Run(Box::new(config)))
     }

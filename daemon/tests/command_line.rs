@@ -118,6 +118,18 @@ fn too_few_files_are_one_sentence_and_exit_code_1() {
 }
 
 #[test]
+fn a_profile_is_what_the_daemon_starts_with() {
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" --bind 127.0.0.1 --app-port 0"])
+        .arg(nexusd().get_program())
+        .env("NEXUSD_PROFILE", "small")
+        .output()
+        .expect("a shell");
+    let sentence = refusal(&output, 1);
+    assert!(sentence.contains("may open 40 files, and needs 564 "), "{sentence}");
+}
+
+#[test]
 fn with_io_uring_asked_for_too_little_lockable_memory_is_one_sentence_and_exit_code_1() {
     let output = std::process::Command::new("sh")
         .args(["-c", "ulimit -l 64 && exec \"$0\" --bind 127.0.0.1 --app-port 0 --io uring"])

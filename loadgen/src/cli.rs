@@ -34,6 +34,8 @@ Workloads:
   L      latency at 10 k, 100 k and 1 M messages/s, or at shares of the capacity
   B      16 subscribers of which one stalls, beside the same run without it; the stalled one
          reads at the end and checks that it was told exactly what it lost
+  Q      a quiet pair at 1,000 messages/s: alone, beside a connection that floods a topic of its own
+         whose subscriber reads, and beside one that floods a topic nobody wants
   K      one publisher over 1, 1,000 and 1,000,000 topics, round-robin, at random and by Zipf's
          law, to one subscriber whose filter matches all; topics are bound before the run
   W      one publisher to 100 subscribers with different filters, half of them with wildcards, of
@@ -416,6 +418,15 @@ impl Cli {
                  wait for it for ever",
             ));
         }
+        if workload == Workload::Q && self.target != Target::Nexusd {
+            return Err(usage(
+                "--workload Q needs a server that drops what nobody wants; pump and relay wait for a \
+                 reader",
+            ));
+        }
+        if workload == Workload::Q && self.rate == Some(Rate::Max) {
+            return Err(usage("--workload Q measures a quiet pair: give its --rate in messages/s"));
+        }
         if workload == Workload::W && self.target != Target::Nexusd {
             return Err(usage(
                 "--workload W needs a server that knows filters; pump and relay know none",
@@ -610,6 +621,8 @@ mod tests {
             ("--workload K --topics 17M", "16777216"),
             ("--workload T1 --order zipf", "--workload K and W"),
             ("--workload W --target relay", "filters"),
+            ("--workload Q --target relay", "nobody wants"),
+            ("--workload Q --rate max", "--rate"),
             ("--workload T1 --target relay --ack", "--target nexusd"),
             ("--workload T1 --target pump --policy block", "--target nexusd"),
             ("--workload T1 --shards 2 --addr 127.0.0.1:1", "started here"),

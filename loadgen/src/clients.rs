@@ -274,7 +274,8 @@ impl RunningClients {
     }
 }
 
-fn spawn<T: Send + 'static>(
+/// Starts a thread; if that fails, the run is given up.
+pub(crate) fn spawn<T: Send + 'static>(
     name: String,
     state: &Arc<RunState>,
     body: impl FnOnce() -> T + Send + 'static,
@@ -285,7 +286,11 @@ fn spawn<T: Send + 'static>(
     })
 }
 
-fn join<T>(thread: JoinHandle<Result<T, LoadError>>, what: &'static str) -> Result<T, LoadError> {
+/// Waits for a thread's end.
+pub(crate) fn join<T>(
+    thread: JoinHandle<Result<T, LoadError>>,
+    what: &'static str,
+) -> Result<T, LoadError> {
     thread.join().unwrap_or_else(|_| {
         Err(LoadError::System { what, source: std::io::Error::other("its thread panicked") })
     })

@@ -144,6 +144,7 @@ pub(crate) fn measure(
         server_sends: None,
         hiccups: Hiccups::default(),
         stalled: None,
+        flood: None,
         acks: None,
         idle: IdleFigures {
             clients: Some(count),

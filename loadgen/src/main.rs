@@ -17,6 +17,7 @@ mod connection;
 mod delivery_check;
 mod demo;
 mod error;
+mod flood;
 mod forwarder;
 mod hiccup;
 mod idle;

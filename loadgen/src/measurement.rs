@@ -1,6 +1,7 @@
 //! What one run measured, and whether it counts.
 
 use crate::acks::AckReport;
+use crate::flood::FloodReport;
 use crate::hiccup::Hiccups;
 use crate::idle::IdleFigures;
 use crate::latency::Latencies;
@@ -51,6 +52,8 @@ pub(crate) struct Measurement {
     pub(crate) hiccups: Hiccups,
     /// What the stalled subscriber found, if there was one.
     pub(crate) stalled: Option<StalledReport>,
+    /// What flooded the server meanwhile.
+    pub(crate) flood: Option<FloodReport>,
     /// What acknowledgements said, if they were asked for.
     pub(crate) acks: Option<AckReport>,
     /// What idle clients cost, in the workload that has them.
@@ -95,6 +98,9 @@ impl Measurement {
                 stalled.received, stalled.told_lost, stalled.sent
             )),
             _ => {}
+        }
+        if self.flood.is_some_and(|flood| flood.sent_per_s == 0.0) {
+            objections.push("there was no flood".into());
         }
         if self.received == 0 {
             objections.push("nothing was received".into());

@@ -1,10 +1,13 @@
-//! Which core a thread runs on.
+//! Which core a thread runs on, and before whom.
 //!
 //! A thread that is pinned passes its core on to every thread it starts.
 
 use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 use crate::error::LoadError;
+
+/// The lowest priority of the ordinary ones.
+const NICEST: i32 = 19;
 
 /// Pins the calling thread to these cores. Fails if this process may not run on one of them.
 pub(crate) fn pin_to(cores: &[usize]) -> Result<(), LoadError> {
@@ -23,6 +26,12 @@ pub(crate) fn pin_to(cores: &[usize]) -> Result<(), LoadError> {
         Some(&core) => Err(LoadError::NoSuchCore { core }),
         None => Ok(()),
     }
+}
+
+/// Lets every other thread of the core go before the calling one, as far as the scheduler does that.
+pub(crate) fn give_way() {
+    // Being nicer is never refused.
+    let _ = rustix::process::setpriority_process(None, NICEST);
 }
 
 /// The cores this thread may run on, lowest first.

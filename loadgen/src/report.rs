@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::flood::FloodReport;
 use crate::idle::IdleFigures;
 use crate::latency::LatencySummary;
 use crate::machine::Machine;
@@ -133,6 +134,10 @@ pub(crate) struct RunRecord {
     pub(crate) stalled: Option<StalledReport>,
     /// The same run without the stalled subscriber, and this one's figures as a share of its.
     pub(crate) without_stalled: Option<Comparison>,
+    /// What flooded the server meanwhile.
+    pub(crate) flood: Option<FloodReport>,
+    /// The same run without the flood, and this one's figures as a share of its.
+    pub(crate) without_flood: Option<Comparison>,
     /// Of workloads K and W: their first run, that with the fewest topics and filters, and this
     /// one's figures as a share of its.
     pub(crate) first_run: Option<Comparison>,
@@ -160,12 +165,16 @@ pub(crate) struct Comparison {
     pub(crate) received_per_s: f64,
     /// Deliveries per CPU-second of the other run.
     pub(crate) messages_per_cpu_s: Option<f64>,
+    /// Median of the other run, in microseconds.
+    pub(crate) p50_us: Option<f64>,
     /// 99th percentile of the other run, in microseconds.
     pub(crate) p99_us: Option<f64>,
     /// This run's deliveries per second, as a share of the other's.
     pub(crate) received_ratio: f64,
     /// This run's deliveries per CPU-second, as a share of the other's.
     pub(crate) messages_per_cpu_s_ratio: Option<f64>,
+    /// This run's median, as a share of the other's.
+    pub(crate) p50_ratio: Option<f64>,
     /// This run's 99th percentile, as a share of the other's.
     pub(crate) p99_ratio: Option<f64>,
 }
@@ -238,6 +247,8 @@ impl RunRecord {
             converged_s: None,
             stalled: measurement.stalled,
             without_stalled: None,
+            flood: measurement.flood,
+            without_flood: None,
             first_run: None,
             acked: acks.map(|acks| acks.acked),
             ack_every: case.ack_every.map(NonZeroU64::get),
@@ -251,15 +262,19 @@ impl RunRecord {
         }
     }
 
-    /// The 99th percentile of whichever latency the run has, in microseconds.
-    pub(crate) fn p99_us(&self) -> Option<f64> {
-        let latency = self.latency_us.or(self.window_latency_us);
-        latency.map(|latency| latency.p99)
+    /// Whichever latency the run has.
+    pub(crate) fn latency(&self) -> Option<LatencySummary> {
+        self.latency_us.or(self.window_latency_us)
     }
 
     /// States this run against `other`, the same one without the stalled subscriber.
     pub(crate) fn compare_with(&mut self, other: &Self) {
         self.without_stalled = Some(self.as_share_of(other));
+    }
+
+    /// States this run against `other`, the same one without the flood.
+    pub(crate) fn compare_with_quiet(&mut self, other: &Self) {
+        self.without_flood = Some(self.as_share_of(other));
     }
 
     /// Whether `other`, an earlier run, is what this one is stated against: it differs in its topics
@@ -277,13 +292,18 @@ impl RunRecord {
 
     fn as_share_of(&self, other: &Self) -> Comparison {
         let of = |mine: Option<f64>, others: Option<f64>| ratio(mine?, others?);
+        let (mine, others) = (self.latency(), other.latency());
+        let p50 = |latency: Option<LatencySummary>| latency.map(|latency| latency.p50);
+        let p99 = |latency: Option<LatencySummary>| latency.map(|latency| latency.p99);
         Comparison {
             received_per_s: other.received_per_s,
             messages_per_cpu_s: other.messages_per_cpu_s,
-            p99_us: other.p99_us(),
+            p50_us: p50(others),
+            p99_us: p99(others),
             received_ratio: ratio(self.received_per_s, other.received_per_s).unwrap_or(0.0),
             messages_per_cpu_s_ratio: of(self.messages_per_cpu_s, other.messages_per_cpu_s),
-            p99_ratio: of(self.p99_us(), other.p99_us()),
+            p50_ratio: of(p50(mine), p50(others)),
+            p99_ratio: of(p99(mine), p99(others)),
         }
     }
 
@@ -304,6 +324,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use crate::flood::Flooded;
     use crate::hiccup::Hiccups;
     use crate::latency::Latencies;
     use crate::sequence_check::Faults;
@@ -364,6 +385,7 @@ mod tests {
             server_sends: None,
             hiccups: Hiccups::default(),
             stalled: None,
+            flood: None,
             acks: None,
             idle: IdleFigures::default(),
         }
@@ -436,6 +458,28 @@ mod tests {
         let lossy = record(Rate::Max, &lossy);
         assert!(!lossy.valid);
         assert_eq!(lossy.objections, ["3 messages lost"]);
+    }
+
+    #[test]
+    fn a_flooded_run_is_stated_as_a_share_of_the_quiet_one() {
+        let quiet = record(Rate::PerSecond(100), &measurement());
+        let mut latencies = Latencies::default();
+        latencies.record(150_000);
+        let flood = Some(FloodReport {
+            wanted_by: Flooded::Nobody,
+            sent_per_s: 1e6,
+            received_per_s: 0.0,
+            told_lost: 0,
+        });
+        let slower = Measurement { latencies, flood, ..measurement() };
+        let mut flooded = record(Rate::PerSecond(100), &slower);
+        flooded.compare_with_quiet(&quiet);
+        let json = json(&flooded);
+        for ratio in ["p50_ratio", "p99_ratio"] {
+            let ratio = json["without_flood"][ratio].as_f64().expect("a ratio");
+            assert!((ratio - 3.0).abs() < 0.01, "{json}");
+        }
+        assert_eq!(json["flood"]["wanted_by"], "nobody");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::clients::{Clients, RunningClients, Times};
 use crate::clock;
 use crate::error::LoadError;
+use crate::flood::{Flood, RunningFlood};
 use crate::hiccup::HiccupMeter;
 use crate::idle::IdleFigures;
 use crate::measurement::Measurement;
@@ -90,11 +91,16 @@ pub(crate) fn measure(
     let clients = Clients::connect(case, options.target, &endpoint, run_name, &mut |share| {
         watch(Progress::Bound(share));
     })?;
+    let flood = case
+        .flood
+        .map(|wanted_by| Flood::connect(wanted_by, case, options.target, &endpoint, run_name))
+        .transpose()?;
     let sends = match options.target {
         Target::Nexusd => Some(SendWatch::connect(&endpoint)?),
         Target::Pump | Target::Relay => None,
     };
     let times = times(clock::now_ns() + LEAD_NS, options);
+    let flood = flood.map(|flood| flood.start(&times)).transpose()?;
     let running = clients.start(case, &times)?;
 
     watch_until(times.from_ns, &times, &running, watch);
@@ -107,6 +113,7 @@ pub(crate) fn measure(
 
     let cpu = Shares::between(&first, &second, server);
     let report = running.finish()?;
+    let flood = flood.map(RunningFlood::finish).transpose()?;
     Ok(Measurement {
         elapsed_s: (second.at_ns - first.at_ns) as f64 / 1e9,
         sent: second.sent - first.sent,
@@ -124,6 +131,7 @@ pub(crate) fn measure(
         server_sends: sends_between(&first, &second, sends),
         hiccups,
         stalled: report.stalled,
+        flood,
         acks: report.acks,
         idle: IdleFigures::default(),
     })

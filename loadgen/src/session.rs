@@ -88,6 +88,11 @@ impl Session<'_> {
             if let (true, Some(without)) = (case.shape.stalled > 0, self.results.records.last()) {
                 record.compare_with(without);
             }
+            if let (Some(_), Some(quiet)) =
+                (case.flood, self.results.records.iter().rfind(|run| run.flood.is_none()))
+            {
+                record.compare_with_quiet(quiet);
+            }
             if let Some(first) =
                 self.results.records.iter().find(|run| record.is_stated_against(run))
             {

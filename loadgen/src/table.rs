@@ -2,6 +2,7 @@
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use crate::flood::Flooded;
 use crate::latency::LatencySummary;
 use crate::report::RunRecord;
 
@@ -204,6 +205,24 @@ fn notes(run: &RunRecord) -> Vec<String> {
             stalled.sent,
             if stalled.exact { "exact" } else { "NOT exact" }
         ));
+    }
+    if let Some(flood) = run.flood {
+        let read = match flood.wanted_by {
+            Flooded::Reader => format!("{}/s of them read", count(flood.received_per_s)),
+            Flooded::Nobody => "nobody wanted them".to_owned(),
+        };
+        notes.push(format!("the flood sent {} messages/s, {read}", count(flood.sent_per_s)));
+    }
+    if let Some(quiet) = run.without_flood {
+        let beside = run.latency();
+        let beside = [beside.map(|latency| latency.p50), beside.map(|latency| latency.p99)];
+        let told = |name, alone: Option<f64>, beside: Option<f64>, ratio: Option<f64>| {
+            let [alone, beside] = [alone, beside].map(|us| us.map_or_else(dash, microseconds));
+            let ratio = ratio.map_or_else(dash, |ratio| format!("{ratio:.2}"));
+            format!("{name} {alone} alone, {beside} beside the flood, ratio {ratio}")
+        };
+        notes.push(told("p50", quiet.p50_us, beside[0], quiet.p50_ratio));
+        notes.push(told("p99", quiet.p99_us, beside[1], quiet.p99_ratio));
     }
     if let Some(without) = run.without_stalled {
         let percent =

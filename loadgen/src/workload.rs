@@ -7,6 +7,7 @@ use std::num::NonZeroU64;
 
 use clap::ValueEnum;
 
+use crate::flood::Flooded;
 use crate::policy::Policy;
 use crate::quantity::Rate;
 use crate::topic_tree::{ROOM_SUBSCRIBERS, TopicTree};
@@ -26,6 +27,9 @@ const LATENCY_RATES: [u64; 3] = [10_000, 100_000, 1_000_000];
 /// Sparse workload.
 const SPARSE_RATE: u64 = 20_000;
 const SPARSE_FAN_OUTS: [usize; 2] = [1, 64];
+/// Quiet pair: its rate when none is given, and the floods beside it.
+const QUIET_RATE: u64 = 1_000;
+const FLOODS: [Option<Flooded>; 3] = [None, Some(Flooded::Reader), Some(Flooded::Nobody)];
 /// Many-topics workload.
 const TOPICS: [u32; 3] = [1, 1_000, 1_000_000];
 const ORDERS: [Order; 3] = [Order::RoundRobin, Order::Random, Order::Zipf];
@@ -64,6 +68,9 @@ pub(crate) enum Workload {
     /// 16 subscribers of which one stalls, beside the same run without it.
     #[value(name = "B")]
     B,
+    /// A quiet pair: alone, beside a flood that is read, and beside one that nobody wants.
+    #[value(name = "Q")]
+    Q,
     /// One publisher over very many topics to one subscriber with a wildcard.
     #[value(name = "K")]
     K,
@@ -108,6 +115,8 @@ pub(crate) struct Case {
     pub(crate) label: String,
     /// Who publishes to whom.
     pub(crate) shape: Shape,
+    /// A connection that floods the server meanwhile.
+    pub(crate) flood: Option<Flooded>,
     /// Bytes of a payload.
     pub(crate) size: usize,
     /// Offered rate.
@@ -163,6 +172,7 @@ impl Workload {
             Self::P => "P",
             Self::L => "L",
             Self::B => "B",
+            Self::Q => "Q",
             Self::K => "K",
             Self::W => "W",
             Self::S => "S",
@@ -178,7 +188,7 @@ impl Workload {
             order: Order::RoundRobin,
         };
         match self {
-            Self::T1 | Self::L => vec![fan_out(1)],
+            Self::T1 | Self::L | Self::Q => vec![fan_out(1)],
             Self::T2 => vec![Shape { publishers: 8, ..fan_out(1) }],
             Self::F16 => vec![fan_out(16)],
             Self::F64 => vec![fan_out(64)],
@@ -219,7 +229,15 @@ impl Workload {
             (Some(rate), _) => vec![rate],
             (None, Self::L) => LATENCY_RATES.map(Rate::PerSecond).to_vec(),
             (None, Self::P) => vec![Rate::PerSecond(SPARSE_RATE)],
+            (None, Self::Q) => vec![Rate::PerSecond(QUIET_RATE)],
             (None, _) => vec![Rate::Max],
+        }
+    }
+
+    fn floods(self) -> &'static [Option<Flooded>] {
+        match self {
+            Self::Q => &FLOODS,
+            _ => &[None],
         }
     }
 
@@ -235,7 +253,7 @@ impl Workload {
     }
 
     /// The runs, in the order to do them. Of workload B the run without the stalled subscriber comes
-    /// right before the one with it.
+    /// right before the one with it; of workload Q that without a flood comes first.
     pub(crate) fn cases(self, overrides: &Overrides) -> Vec<Case> {
         let sizes = match overrides.sizes.as_slice() {
             [] => vec![128],
@@ -245,17 +263,15 @@ impl Workload {
         for transport in self.transports(overrides) {
             for size in &sizes {
                 for rate in self.rates(overrides) {
-                    for shape in self.shapes(overrides) {
+                    let floods = self.floods().iter().copied();
+                    let shapes = self.shapes(overrides).into_iter();
+                    for (shape, flood) in
+                        shapes.flat_map(|shape| floods.clone().map(move |flood| (shape, flood)))
+                    {
                         cases.push(Case {
-                            label: match self {
-                                Self::S => format!(
-                                    "{} idle clients, {}",
-                                    grouped(shape.fan_out),
-                                    transport.name()
-                                ),
-                                _ => label(shape, transport),
-                            },
+                            label: self.label(shape, flood, transport),
                             shape,
+                            flood,
                             size: *size,
                             rate,
                             batch: overrides.batch.or((self == Self::P).then_some(1)),
@@ -271,6 +287,20 @@ impl Workload {
             }
         }
         cases
+    }
+
+    fn label(self, shape: Shape, flood: Option<Flooded>, transport: Transport) -> String {
+        let text = match self {
+            Self::S => {
+                format!("{} idle clients, {}", grouped(shape.fan_out), transport.name())
+            }
+            _ => label(shape, transport),
+        };
+        match flood {
+            None => text,
+            Some(Flooded::Reader) => text + ", beside a flood that is read",
+            Some(Flooded::Nobody) => text + ", beside a flood nobody wants",
+        }
     }
 }
 
@@ -375,6 +405,15 @@ mod tests {
         let stalled: Vec<usize> = cases.iter().map(|case| case.shape.stalled).collect();
         assert_eq!(stalled, [0, 1]);
         assert_eq!(cases[0].shape.fan_out, cases[1].shape.fan_out);
+    }
+
+    #[test]
+    fn a_quiet_pair_is_measured_alone_and_beside_both_floods() {
+        let cases = Workload::Q.cases(&Overrides::default());
+        let floods: Vec<_> = cases.iter().map(|case| case.flood).collect();
+        assert_eq!(floods, [None, Some(Flooded::Reader), Some(Flooded::Nobody)]);
+        assert!(cases.iter().all(|case| case.rate == Rate::PerSecond(1_000)));
+        assert_eq!(cases[1].label, "1 → 1, tcp, beside a flood that is read");
     }
 
     #[test]

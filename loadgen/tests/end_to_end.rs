@@ -134,6 +134,29 @@ fn a_stalled_subscriber_is_told_exactly_what_it_lost() {
 }
 
 #[test]
+fn a_quiet_pair_loses_nothing_beside_a_flood_and_is_stated_against_itself_alone() {
+    for transport in ["tcp", "unix"] {
+        let runs = runs(&format!("--workload Q --transport {transport}"));
+        assert_eq!(runs.len(), 3);
+        for run in &runs {
+            assert_loss_free(run);
+            assert_eq!(run["rate"], 1_000);
+            assert_eq!(run["latency_us"]["count"], 500, "{run}");
+        }
+        assert!(runs[0]["flood"].is_null() && runs[0]["without_flood"].is_null());
+        for (run, wanted_by) in [(&runs[1], "reader"), (&runs[2], "nobody")] {
+            let flood = &run["flood"];
+            assert_eq!(flood["wanted_by"], wanted_by);
+            assert!(flood["sent_per_s"].as_f64() > Some(10_000.0), "{flood}");
+            assert_eq!(flood["received_per_s"].as_f64() > Some(0.0), wanted_by == "reader");
+            for ratio in ["p50_ratio", "p99_ratio"] {
+                assert!(run["without_flood"][ratio].as_f64() > Some(0.0), "{run}");
+            }
+        }
+    }
+}
+
+#[test]
 fn very_many_topics_keep_their_order_in_every_order_of_publishing() {
     for target in ["nexusd", "relay"] {
         let runs = runs(&format!("--target {target} --workload K --topics 1,20k"));

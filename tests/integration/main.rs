@@ -22,6 +22,7 @@ mod retained;
 mod returning;
 mod slow_subscribers;
 mod sluggish_readers;
+mod sources;
 mod storms;
 mod warnings;
 mod wildcards;

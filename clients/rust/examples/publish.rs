@@ -19,6 +19,7 @@ Options:
   --type MEDIA-TYPE   content type of the payloads
   --header KEY=VALUE  a header; may be given several times
   --ttl-ms N          time to live
+  --retain            retain the last one: later subscribers that ask for it get it first
   -h, --help          this text";
 
 #[derive(Default)]
@@ -27,6 +28,7 @@ struct Arguments {
     content_type: Option<String>,
     headers: Vec<(String, String)>,
     ttl: Duration,
+    retain: bool,
     /// The topic, then payloads.
     rest: Vec<String>,
 }
@@ -46,6 +48,7 @@ impl Arguments {
                     found.headers.push((key.to_owned(), value.to_owned()));
                 }
                 "--ttl-ms" => found.ttl = Duration::from_millis(given.next()?.parse().ok()?),
+                "--retain" => found.retain = true,
                 option if option.starts_with('-') => return None,
                 _ => found.rest.push(argument),
             }
@@ -54,7 +57,7 @@ impl Arguments {
     }
 
     fn publication<'a>(&'a self, topic: &'a str, payload: &'a str) -> Publication<'a> {
-        let mut publication = Publication::new(topic, payload).ttl(self.ttl);
+        let mut publication = Publication::new(topic, payload).ttl(self.ttl).retain(self.retain);
         if let Some(content_type) = &self.content_type {
             publication = publication.content_type(content_type);
         }

@@ -1,9 +1,12 @@
-//! Prints what is published to topics that match filters, and every loss.
+//! Prints what is published to topics that match filters, and every loss; can be paused and resumed.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use std::process::ExitCode;
 
-use nexusd_client::{Client, Error, Event, Message, OverflowPolicy, SubscribeOptions};
+use nexusd_client::{
+    Client, Delivery, Error, Event, Message, NodeId, OverflowPolicy, Paused, SubscribeOptions,
+    SubscriptionId,
+};
 
 const USAGE: &str = "\
 Prints messages until it is stopped.
@@ -17,12 +20,17 @@ Options:
   --count N          end after N messages
   --block            hold publishers back instead of losing messages when this is too slow
   --queue N          messages the daemon queues for this subscription
+  --retained         print the retained values of matching topics first
+  --pause            pause instead of ending, and print what --resume needs
+  --resume TOKEN     go on with a paused subscription to the same filters
   -h, --help         this text";
 
 struct Arguments {
     daemon: String,
     count: u64,
     options: SubscribeOptions,
+    pause: bool,
+    resume: Option<String>,
     filters: Vec<String>,
 }
 
@@ -33,6 +41,8 @@ impl Arguments {
             daemon: "localhost:5672".to_owned(),
             count: u64::MAX,
             options: SubscribeOptions::new(),
+            pause: false,
+            resume: None,
             filters: Vec::new(),
         };
         let mut given = std::env::args().skip(1);
@@ -45,6 +55,9 @@ impl Arguments {
                     let messages = given.next()?.parse().ok()?;
                     found.options = found.options.queue_messages(messages);
                 }
+                "--retained" => found.options = found.options.retained(true),
+                "--pause" => found.pause = true,
+                "--resume" => found.resume = Some(given.next()?),
                 option if option.starts_with('-') => return None,
                 _ => found.filters.push(argument),
             }
@@ -77,7 +90,13 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         .on_state(|state| eprintln!("-- {state:?}"))
         .connect()
         .await?;
-    let mut subscription = client.subscribe_with(&arguments.filters, arguments.options).await?;
+    let mut subscription = match &arguments.resume {
+        None => client.subscribe_with(&arguments.filters, arguments.options).await?,
+        Some(token) => match paused(token, arguments.filters, arguments.options) {
+            Some(paused) => client.resume(&paused).await?,
+            None => return Err(Error::NotFound { reason: format!("`{token}` is no token") }),
+        },
+    };
     let mut received = 0;
     while received < arguments.count {
         match subscription.next().await {
@@ -85,16 +104,39 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
                 received += 1;
                 print(&message);
             }
-            Some(Event::Gap(gap)) => println!("-- {gap:?}"),
-            Some(_) => {}
+            Some(other) => println!("-- {other:?}"),
             None => return Err(subscription.end_reason().unwrap_or(Error::Closed)),
         }
+    }
+    if arguments.pause {
+        let paused = subscription.pause().await?;
+        for message in paused.unread.into_iter().filter_map(Event::into_message) {
+            print(&message);
+        }
+        println!(
+            "-- go on with --resume {}:{}:{}",
+            paused.subscription, paused.node, paused.received
+        );
     }
     client.close().await
 }
 
+/// The subscription that an earlier run has paused.
+fn paused(token: &str, filters: Vec<String>, options: SubscribeOptions) -> Option<Paused> {
+    let mut parts = token.split(':');
+    let subscription = SubscriptionId(u128::from_str_radix(parts.next()?, 16).ok()?);
+    let node = NodeId(u128::from_str_radix(parts.next()?, 16).ok()?);
+    let received = parts.next()?.parse().ok()?;
+    let mut paused = Paused::new(filters, subscription, node, received);
+    paused.options = options;
+    Some(paused)
+}
+
 fn print(message: &Message) {
     print!("{} #{}", message.topic(), message.sequence());
+    if message.delivery() != Delivery::Live {
+        print!(" ({:?})", message.delivery());
+    }
     if let Some(content_type) = message.content_type() {
         print!(" {content_type}");
     }

@@ -11,19 +11,26 @@ use tokio::runtime::Handle as Runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::awaited::{AckBatch, Waiter};
+use crate::entry::Entry;
 use crate::error::Error;
+use crate::filters::Filters;
 use crate::options::{ClientBuilder, Options};
 use crate::outbox::Refusal;
+use crate::paused::Paused;
 use crate::publication::{BatchError, Publication, PublishAck};
 use crate::publisher::Publisher;
 use crate::shared::{Command, Shared};
 use crate::state::ConnectionState;
-use crate::subscription::{Filters, SubscribeOptions, Subscription};
-use crate::subscription_table::Entry;
+use crate::subscribe_options::SubscribeOptions;
+use crate::subscription::Subscription;
+use crate::subscription_table::SubscriptionTable;
 use crate::task::Task;
 
 /// Messages of a batch that are put into the outbox at once, before the connection gets its turn.
 const BATCH_STEP: usize = 256;
+
+/// The answer to what a subscription asked the daemon.
+type Confirmation = oneshot::Receiver<Result<(), Error>>;
 
 /// A client of one daemon.
 ///
@@ -100,11 +107,26 @@ impl Client {
         options: Options,
         first: Option<oneshot::Sender<Result<(), Error>>>,
     ) -> Result<Self, Error> {
+        let client = Self::idle(options);
+        client.run(first, SubscriptionTable::default())?;
+        Ok(client)
+    }
+
+    /// A client without a task.
+    fn idle(options: Options) -> Self {
+        Self { handle: Arc::new(Handle { shared: Arc::new(Shared::new(options)) }) }
+    }
+
+    /// Starts its task, with these subscriptions. Called once.
+    fn run(
+        &self,
+        first: Option<oneshot::Sender<Result<(), Error>>>,
+        subscriptions: SubscriptionTable,
+    ) -> Result<(), Error> {
         // Nothing else of the client works without a runtime either.
         let runtime = Runtime::try_current().map_err(|_| Error::Closed)?;
-        let shared = Arc::new(Shared::new(options));
-        runtime.spawn(Task::new(Arc::clone(&shared), first).run());
-        Ok(Self { handle: Arc::new(Handle { shared }) })
+        runtime.spawn(Task::new(Arc::clone(&self.handle.shared), first, subscriptions).run());
+        Ok(())
     }
 
     pub(crate) fn shared(&self) -> &Shared {
@@ -153,6 +175,12 @@ impl Client {
     /// As [`publish_acked`](Self::publish_acked), with headers and the like.
     pub async fn send_acked(&self, publication: &Publication<'_>) -> Result<PublishAck, Error> {
         self.enqueue_acked(publication, None).await
+    }
+
+    /// Leaves a topic without a retained value, and waits for the daemon's acknowledgement: publishes
+    /// an empty payload to be [retained](Publication::retain), which subscribers also see as a message.
+    pub async fn clear_retained(&self, topic: &str) -> Result<PublishAck, Error> {
+        self.enqueue_acked(&Publication::new(topic, "").retain(true), None).await
     }
 
     /// Publishes many messages in their order, waiting for room as [`publish`](Self::publish) does.
@@ -232,13 +260,73 @@ impl Client {
         // Dropping the subscription, should the caller or the time give up, ends it.
         let (subscription, wanted) = Subscription::prepare(self, filters.into(), &options)?;
         let (sender, confirmed) = oneshot::channel();
-        let shared = self.shared();
-        shared.command(Command::Subscribe {
-            request: subscription.request(),
-            entry: Entry::new(wanted, Arc::clone(subscription.inbox()), sender),
-        })?;
-        match tokio::time::timeout(shared.options.request_timeout, confirmed).await {
-            Ok(Ok(answer)) => answer.map(|()| subscription),
+        let entry = Entry::new(wanted, Arc::clone(subscription.inbox()), sender);
+        self.begin(&subscription, entry)?;
+        self.confirmation(confirmed).await.map(|()| subscription)
+    }
+
+    /// Goes on with a paused subscription, which begins with what was [`Paused::unread`]; done when the
+    /// daemon has confirmed.
+    ///
+    /// A daemon keeps a paused subscription on one of its threads, and this client's connection may be
+    /// served by another one: then the subscription gets a connection of its own, to the same address,
+    /// which lives as long as it does and which [`Client::close`] of this client does not end. Gaps,
+    /// warnings and errors are told to the same callbacks, but not that connection's states.
+    ///
+    /// One that has expired, or that another daemon had (such as this one before a restart), is
+    /// subscribed anew from its [`positions`](Paused::positions), with a
+    /// [`Gap`](crate::Gap) where something may be missing; an expired one on a connection of its own,
+    /// because only that could tell that it is not kept elsewhere. `paused` is left as it is; use it
+    /// again only if this fails. After [`Error::Timeout`] the daemon may have ended it, and resuming it
+    /// again subscribes anew. [`Error::Rejected`]: it runs already on this connection, or has never had so
+    /// many messages.
+    pub async fn resume(&self, paused: &Paused) -> Result<Subscription, Error> {
+        let (subscription, entry, confirmed) = self.prepare_resume(paused, true)?;
+        self.begin(&subscription, entry)?;
+        match self.confirmation(confirmed).await {
+            Ok(()) => Ok(subscription),
+            Err(Error::NotFound { .. }) => self.resume_apart(paused).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resumes on a connection that names the subscription in its Hello.
+    async fn resume_apart(&self, paused: &Paused) -> Result<Subscription, Error> {
+        let mut options = self.shared().options.clone();
+        options.callbacks.on_state = None;
+        let client = Self::idle(options);
+        let (subscription, entry, confirmed) = client.prepare_resume(paused, false)?;
+        let mut subscriptions = SubscriptionTable::default();
+        subscriptions.insert(subscription.request(), entry);
+        // With somebody who waits for it, a first attempt that fails is the end. The confirmation
+        // tells both.
+        let (first, _) = oneshot::channel();
+        client.run(Some(first), subscriptions)?;
+        client.confirmation(confirmed).await.map(|()| subscription)
+    }
+
+    fn prepare_resume(
+        &self,
+        paused: &Paused,
+        may_be_elsewhere: bool,
+    ) -> Result<(Subscription, Entry, Confirmation), Error> {
+        let filters = Filters::from(&paused.filters);
+        let (mut subscription, wanted) = Subscription::prepare(self, filters, &paused.options)?;
+        subscription.begin_with(&paused.unread);
+        let (sender, confirmed) = oneshot::channel();
+        let entry = Entry::new(wanted, Arc::clone(subscription.inbox()), sender)
+            .going_on(paused, may_be_elsewhere);
+        Ok((subscription, entry, confirmed))
+    }
+
+    fn begin(&self, subscription: &Subscription, entry: Entry) -> Result<(), Error> {
+        self.shared()
+            .command(Command::Subscribe { request: subscription.request(), entry: Box::new(entry) })
+    }
+
+    async fn confirmation(&self, confirmed: Confirmation) -> Result<(), Error> {
+        match tokio::time::timeout(self.shared().options.request_timeout, confirmed).await {
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Error::Closed),
             Err(_) => Err(Error::Timeout { what: "a subscription" }),
         }

@@ -267,7 +267,7 @@ impl<'a> Connection<'a> {
     }
 
     fn next_check(&self) -> Instant {
-        [self.write_due(), self.failure_due(), self.closing_due()]
+        [self.session.ack_due(), self.write_due(), self.failure_due(), self.closing_due()]
             .into_iter()
             .flatten()
             .fold(self.silence_due(), Instant::min)
@@ -276,6 +276,9 @@ impl<'a> Connection<'a> {
     /// Does what is due at `now`.
     fn on_time(&mut self, now: Instant) -> Result<(), Ended> {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| now >= due);
+        if is_due(self.session.ack_due()) {
+            self.session.acknowledge();
+        }
         if is_due(self.closing_due()) {
             let what = "closing the client";
             return Err(Ended::Closed(Err(Error::Timeout { what })));

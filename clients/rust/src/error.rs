@@ -47,6 +47,12 @@ pub enum Error {
         /// Which bound.
         reason: String,
     },
+    /// A subscription that the daemon does not know: it has expired, or was ended.
+    #[error("not found: {reason}")]
+    NotFound {
+        /// What was not found.
+        reason: String,
+    },
     /// The daemon does not do this in its version.
     #[error("not supported by the daemon: {reason}")]
     Unsupported {
@@ -110,6 +116,10 @@ impl Error {
         Self::InvalidTopic { reason: format!("`{}`: {rule}", name.escape_debug()) }
     }
 
+    pub(crate) fn not_running() -> Self {
+        Self::NotFound { reason: "the subscription does not run any more".to_owned() }
+    }
+
     pub(crate) fn not_connected(address: &Arc<str>, source: io::Error) -> Self {
         Self::NotConnected { address: Arc::clone(address), source: Arc::new(source) }
     }
@@ -123,6 +133,7 @@ impl Error {
             ErrorCode::TooLarge => Self::TooLarge { reason },
             ErrorCode::Rejected => Self::Rejected { reason },
             ErrorCode::LimitReached => Self::LimitReached { reason },
+            ErrorCode::NotFound => Self::NotFound { reason },
             ErrorCode::Unsupported => Self::Unsupported { reason },
             ErrorCode::Draining => Self::Draining,
             code => Self::Protocol {

@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 use nexusd_wire::control::{self, Role};
-use nexusd_wire::{Frame, FrameEncoder, FrameKind, PROTOCOL_MAJOR, PROTOCOL_MINOR};
+use nexusd_wire::{Frame, FrameEncoder, FrameKind, PROTOCOL_MAJOR, PROTOCOL_MINOR, SubscriptionId};
 
 use crate::address::Address;
 use crate::error::Error;
@@ -26,12 +26,16 @@ pub(crate) struct Greeted {
     pub(crate) rest: Bytes,
 }
 
-/// Tries all places in order. If none welcomes the client, tells the error that makes trying again
+/// Tries all places in order. `resume` is a subscription that will be resumed: it leads the
+/// connection to where the daemon keeps it. If none welcomes the client, tells the error that makes trying again
 /// pointless if there is one, else the last.
-pub(crate) async fn greet(options: &Options) -> Result<Greeted, Error> {
+pub(crate) async fn greet(
+    options: &Options,
+    resume: Option<SubscriptionId>,
+) -> Result<Greeted, Error> {
     let mut failure = None;
     for place in &options.places {
-        let attempt = greet_at(place, options);
+        let attempt = greet_at(place, options, resume);
         let error = match tokio::time::timeout(options.connect_timeout, attempt).await {
             Ok(Ok(greeted)) => return Ok(greeted),
             Ok(Err(error)) => error,
@@ -44,11 +48,22 @@ pub(crate) async fn greet(options: &Options) -> Result<Greeted, Error> {
     Err(failure.unwrap_or(Error::Closed))
 }
 
-async fn greet_at(place: &Address, options: &Options) -> Result<Greeted, Error> {
+async fn greet_at(
+    place: &Address,
+    options: &Options,
+    resume: Option<SubscriptionId>,
+) -> Result<Greeted, Error> {
     let failed = |error| Error::not_connected(&options.address, error);
     let mut socket = Socket::connect(place).await.map_err(failed)?;
     let mut hello = Vec::new();
-    FrameEncoder::new().hello(&mut hello, PROTOCOL_MINOR, Role::Client, &options.name, SOFTWARE);
+    FrameEncoder::new().hello_again(
+        &mut hello,
+        PROTOCOL_MINOR,
+        Role::Client,
+        &options.name,
+        SOFTWARE,
+        resume,
+    );
     let mut unsent = hello.as_slice();
     while !unsent.is_empty() {
         let written = poll_fn(|cx| socket.poll_write(cx, unsent)).await.map_err(failed)?;

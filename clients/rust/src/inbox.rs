@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::error::Error;
-use crate::event::{Event, Gap, GapReason};
+use crate::event::{Event, GapReason};
 
 /// Whether more may be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,18 +85,16 @@ impl Inbox {
         fill
     }
 
-    /// Appends a gap. Of several reconnections with nothing between them one is told.
-    pub(crate) fn append_gap(&self, gap: Gap) {
+    /// Appends what is no message. Of several reconnections with nothing between them one is told.
+    pub(crate) fn append_notice(&self, notice: Event) {
+        let is_reconnection = |event: &Event| matches!(event, Event::Gap(gap) if gap.reason == GapReason::Reconnected);
         let mut waiting = self.lock();
-        let is_repeated = gap.reason == GapReason::Reconnected
-            && matches!(
-                waiting.events.back(),
-                Some(Event::Gap(Gap { reason: GapReason::Reconnected, .. }))
-            );
+        let is_repeated =
+            is_reconnection(&notice) && waiting.events.back().is_some_and(is_reconnection);
         if !waiting.has_consumer || is_repeated {
             return;
         }
-        waiting.events.push_back(Event::Gap(gap));
+        waiting.events.push_back(notice);
         let consumer = waiting.consumer.take();
         drop(waiting);
         if let Some(consumer) = consumer {
@@ -170,6 +168,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Gap;
 
     fn gaps(count: usize) -> Vec<Event> {
         let gap = Gap { reason: GapReason::SlowConsumer, ..Gap::reconnected() };
@@ -216,8 +215,8 @@ mod tests {
     #[test]
     fn reconnections_without_a_message_between_them_are_told_once() {
         let inbox = Inbox::new(4, 1 << 20);
-        inbox.append_gap(Gap::reconnected());
-        inbox.append_gap(Gap::reconnected());
+        inbox.append_notice(Event::Gap(Gap::reconnected()));
+        inbox.append_notice(Event::Gap(Gap::reconnected()));
         let mut taken = VecDeque::new();
         let mut cx = Context::from_waker(Waker::noop());
         assert_eq!(inbox.poll_take(&mut cx, &mut taken, || ()), Poll::Ready(true));

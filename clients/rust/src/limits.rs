@@ -21,6 +21,17 @@ pub(crate) const FILTERS_PER_SUBSCRIPTION_MAX: usize = 4_096;
 pub(crate) const BUFFER_MESSAGES: usize = 4_096;
 /// Bytes that wait in a subscription for the application, by default.
 pub(crate) const BUFFER_BYTES: usize = 8 << 20;
+/// Bytes that filters and positions of one Subscribe frame may have together, with what the frame
+/// adds to each: control frames are bounded.
+pub(crate) const SUBSCRIBE_BYTES_MAX: usize = CONTROL_BYTES_MAX as usize - 1024;
+/// Messages of a subscription after which they are acknowledged.
+pub(crate) const ACK_MESSAGES: u64 = 512;
+/// Bytes of a subscription's messages after which they are acknowledged.
+pub(crate) const ACK_BYTES: usize = 1 << 20;
+/// Longest time a message waits for its acknowledgement.
+pub(crate) const ACK_WITHIN: Duration = Duration::from_millis(250);
+/// Topics whose positions a subscription remembers, as the daemon bounds them.
+pub(crate) const POSITIONS_MAX: usize = 1_024;
 /// Topic names a daemon may bind on one connection.
 pub(crate) const TOPICS_DELIVERED_MAX: usize = 4 << 20;
 /// Node handles a daemon may bind on one connection.
@@ -40,8 +51,12 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 pub(crate) const METADATA_BYTES_MAX: usize = 16 << 10;
 /// Longest control frame accepted from a daemon.
 pub(crate) const CONTROL_BYTES_MAX: u32 = 256 << 10;
-/// Unsent answers to the daemon at which it is not read any more.
-pub(crate) const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
+/// Unsent control frames at which the daemon is not asked for more subscriptions.
+pub(crate) const ASKED_AHEAD_BYTES: usize = 64 << 10;
+/// Unsent control frames at which the daemon is not read any more: its Pings cause them. More than
+/// what is asked ahead with one longest frame, so that both sides never wait for each other.
+pub(crate) const CONTROL_BACKLOG_BYTES: usize = 512 << 10;
+const _: () = assert!(CONTROL_BACKLOG_BYTES > ASKED_AHEAD_BYTES + CONTROL_BYTES_MAX as usize);
 /// Buffers that grew beyond this are given back when they are empty and the connection is silent.
 pub(crate) const IDLE_BUFFER_BYTES: usize = 64 << 10;
 

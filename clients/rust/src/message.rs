@@ -9,9 +9,32 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use nexusd_wire::control::{self, DeliveryMode};
 use nexusd_wire::{HEADER_BYTES, Header, Metadata, NodeId};
 
 use crate::error::Error;
+
+/// Why a message is delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// It was just published.
+    Live,
+    /// It was missed while there was no connection.
+    Replay,
+    /// It is the retained value of its topic.
+    Retained,
+}
+
+impl Delivery {
+    pub(crate) fn of(mode: DeliveryMode) -> Self {
+        match mode {
+            DeliveryMode::Retained => Self::Retained,
+            DeliveryMode::Replay | DeliveryMode::Redelivery => Self::Replay,
+            _ => Self::Live,
+        }
+    }
+}
 
 /// One delivered message. Cheap to clone.
 #[derive(Clone)]
@@ -19,14 +42,23 @@ pub struct Message {
     topic: Arc<str>,
     /// Header, metadata, payload and padding. Invariant: the header was checked.
     frame: Bytes,
-    origin: NodeId,
+    /// As it travels: a number of 128 bits would be aligned, and the message longer.
+    origin: control::NodeId,
+    delivery: Delivery,
 }
+
+const _: () = assert!(size_of::<Message>() <= 72);
 
 impl Message {
     /// `frame` is one whole frame with a checked header.
-    pub(crate) fn new(topic: Arc<str>, frame: Bytes, origin: NodeId) -> Self {
+    pub(crate) fn new(
+        topic: Arc<str>,
+        frame: Bytes,
+        origin: control::NodeId,
+        delivery: Delivery,
+    ) -> Self {
         debug_assert!(Header::peek(&frame).is_some_and(|header| header.stride() == frame.len()));
-        Self { topic, frame, origin }
+        Self { topic, frame, origin, delivery }
     }
 
     fn header(&self) -> &Header {
@@ -41,6 +73,22 @@ impl Message {
     /// The topic, to keep without copying it.
     pub fn shared_topic(&self) -> Arc<str> {
         Arc::clone(&self.topic)
+    }
+
+    /// The topic's name; messages that came together share the allocation.
+    pub(crate) fn topic_name(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// Whether the other message is known to have the same topic without a look at its name.
+    #[inline]
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.topic, &other.topic)
+    }
+
+    /// Why it is delivered: live, as a replay of what was missed, or as a retained value.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     /// What was published.
@@ -70,7 +118,7 @@ impl Message {
 
     /// The node where it was published.
     pub fn origin(&self) -> NodeId {
-        self.origin
+        NodeId::from(&self.origin)
     }
 
     /// When its origin accepted it, by the origin's wall clock, in microseconds since 1970.
@@ -132,6 +180,7 @@ impl fmt::Debug for Message {
         f.debug_struct("Message")
             .field("topic", &self.topic)
             .field("sequence", &self.sequence())
+            .field("delivery", &self.delivery)
             .field("payload_bytes", &self.payload().len())
             .finish_non_exhaustive()
     }

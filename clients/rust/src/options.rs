@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::address::Address;
 use crate::client::Client;
 use crate::error::Error;
-use crate::event::Gap;
+use crate::event::{Gap, Warning};
 use crate::limits;
 use crate::outbox::OutboxLimits;
 use crate::state::ConnectionState;
@@ -34,7 +34,7 @@ pub struct ClientBuilder {
 }
 
 /// What the builder collects.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Options {
     /// As given, for messages.
     pub(crate) address: Arc<str>,
@@ -56,13 +56,15 @@ pub(crate) struct Options {
 
 type StateCallback = dyn Fn(&ConnectionState) + Send + Sync;
 type GapCallback = dyn Fn(&[String], &Gap) + Send + Sync;
+type WarningCallback = dyn Fn(&[String], &Warning) + Send + Sync;
 type ErrorCallback = dyn Fn(&Error) + Send + Sync;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Callbacks {
-    pub(crate) on_state: Option<Box<StateCallback>>,
-    pub(crate) on_gap: Option<Box<GapCallback>>,
-    pub(crate) on_error: Option<Box<ErrorCallback>>,
+    pub(crate) on_state: Option<Arc<StateCallback>>,
+    pub(crate) on_gap: Option<Arc<GapCallback>>,
+    pub(crate) on_warning: Option<Arc<WarningCallback>>,
+    pub(crate) on_error: Option<Arc<ErrorCallback>>,
 }
 
 impl fmt::Debug for Callbacks {
@@ -158,21 +160,31 @@ impl ClientBuilder {
     /// Is called with every change of the connection state, in order. Callbacks run on the task that
     /// serves the connection: they must not block. One that panics is isolated.
     pub fn on_state(mut self, tell: impl Fn(&ConnectionState) + Send + Sync + 'static) -> Self {
-        self.options.callbacks.on_state = Some(Box::new(tell));
+        self.options.callbacks.on_state = Some(Arc::new(tell));
         self
     }
 
     /// Is called with every gap as it arrives, and the filters of the subscription it belongs to.
     /// The gap also stands in the subscription's stream, at its place.
     pub fn on_gap(mut self, tell: impl Fn(&[String], &Gap) + Send + Sync + 'static) -> Self {
-        self.options.callbacks.on_gap = Some(Box::new(tell));
+        self.options.callbacks.on_gap = Some(Arc::new(tell));
+        self
+    }
+
+    /// Is called with every warning that a subscription falls behind, and its filters. At most one a
+    /// second and subscription. The warning also stands in the subscription's stream.
+    pub fn on_warning(
+        mut self,
+        tell: impl Fn(&[String], &Warning) + Send + Sync + 'static,
+    ) -> Self {
+        self.options.callbacks.on_warning = Some(Arc::new(tell));
         self
     }
 
     /// Is called with errors that no call returns: a fire-and-forget message that the daemon
     /// refused, a subscription that it refused after a reconnection.
     pub fn on_error(mut self, tell: impl Fn(&Error) + Send + Sync + 'static) -> Self {
-        self.options.callbacks.on_error = Some(Box::new(tell));
+        self.options.callbacks.on_error = Some(Arc::new(tell));
         self
     }
 

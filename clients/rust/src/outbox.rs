@@ -134,13 +134,14 @@ impl Outbox {
         });
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let flags = match waiter.take() {
-            Some(waiter) => {
-                self.awaited.push(sequence, waiter);
-                MessageFlags::ACK
-            }
-            None => MessageFlags::default(),
-        };
+        let mut flags = MessageFlags::default();
+        if let Some(waiter) = waiter.take() {
+            self.awaited.push(sequence, waiter);
+            flags = flags.with(MessageFlags::ACK);
+        }
+        if publication.is_retained {
+            flags = flags.with(MessageFlags::RETAIN);
+        }
         let header = Header::new(FrameKind::Message, 0, 0)
             .with_topic(topic)
             .with_sequence(Sequence(sequence))

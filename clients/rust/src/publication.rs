@@ -20,6 +20,7 @@ pub struct Publication<'a> {
     pub(crate) topic: &'a str,
     pub(crate) payload: &'a [u8],
     pub(crate) ttl_ms: u32,
+    pub(crate) is_retained: bool,
     content_type: Option<&'a str>,
     correlation_id: Option<&'a str>,
     headers: Vec<(&'a str, &'a [u8])>,
@@ -32,6 +33,7 @@ impl<'a> Publication<'a> {
             topic,
             payload: payload.as_ref(),
             ttl_ms: 0,
+            is_retained: false,
             content_type: None,
             correlation_id: None,
             headers: Vec::new(),
@@ -59,8 +61,20 @@ impl<'a> Publication<'a> {
         self
     }
 
+    /// Whether the message becomes the retained value of its topic, in place of the one it has: what
+    /// subscribers that ask for [retained](crate::SubscribeOptions::retained) values get first. An
+    /// empty payload leaves the topic without one, as [`Client::clear_retained`] does.
+    ///
+    /// [`Client::clear_retained`]: crate::Client::clear_retained
+    #[must_use]
+    pub fn retain(mut self, retain: bool) -> Self {
+        self.is_retained = retain;
+        self
+    }
+
     /// How long the message is worth delivering, rounded up to milliseconds, at most 49 days.
-    /// Zero is none.
+    /// Zero is the daemon's default. What has expired is neither delivered, replayed nor kept as a
+    /// retained value, which is no loss and not told.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         let ms = ttl.as_micros().div_ceil(1_000);

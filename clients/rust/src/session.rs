@@ -1,36 +1,42 @@
 //! What the frames of one connection mean to the client.
 //!
-//! Every frame kind a daemon may send has its branch in [`Session::on_frame`]. Messages of a run are
-//! collected and handed to their subscription together. A daemon that breaks the protocol is an
+//! Every frame kind a daemon may send has its branch in [`Session::on_frame`]; what it delivers to
+//! subscriptions is dealt with in `session/delivery.rs`. A daemon that breaks the protocol is an
 //! error, upon which the connection is given up; frames of later features are passed over.
 
-use std::collections::HashMap;
+mod delivery;
+
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use nexusd_wire::control::{self, PublishStatus};
 use nexusd_wire::{Frame, FrameEncoder, FrameKind, Header, NodeId, SubscriptionId, TopicId};
 use tokio::sync::oneshot;
 
+use self::delivery::{Run, Unacknowledged};
+use crate::entry::Identity;
 use crate::error::Error;
-use crate::event::{Event, Gap, GapReason, MissedRange};
+use crate::event::Event;
 use crate::inbox::{Fill, Inbox};
 use crate::limits;
-use crate::message::Message;
+use crate::message::Delivery;
+use crate::paused::Paused;
 use crate::publication::PublishAck;
 use crate::sender::{Sender, Settled};
 use crate::shared::Command;
 use crate::state::{ConnectionState, Daemon};
-use crate::subscription_table::Confirmed;
+use crate::subscription_table::{Confirmed, Refused};
 use crate::task::Task;
 
-/// Whom the messages belong to that come now.
-enum Run {
-    /// No Deliver has come yet.
-    None,
-    /// A subscription that was ended here and is not yet ended there.
-    Nobody,
-    Of(Arc<Inbox>),
+/// What the daemon has to be asked, by the number of the subscription's request.
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    /// What a new connection asks.
+    First(u64),
+    /// What follows a Resume that was refused; whether more may be missing than positions tell.
+    Anew { request: u64, is_in_doubt: bool },
 }
 
 /// The daemon is stopping.
@@ -39,24 +45,35 @@ pub(crate) struct Goodbye {
     last_accepted: u64,
 }
 
+/// An Unsubscribe that the daemon has not answered.
+enum Ending {
+    /// Of a subscription that nobody has any more; who waits for the answer, if anybody does.
+    Ended { id: SubscriptionId, answer: Option<oneshot::Sender<()>> },
+    /// Of one that is to be parked.
+    Paused { request: u64, answer: oneshot::Sender<Result<Paused, Error>> },
+}
+
 pub(crate) struct Session<'a> {
     pub(crate) task: &'a mut Task,
     pub(crate) sender: Sender,
     encoder: FrameEncoder,
     node: NodeId,
+    /// Subscriptions that the daemon has to be asked for.
+    to_ask: VecDeque<Ask>,
     /// The daemon's topic ids.
     topics: HashMap<TopicId, Arc<str>, foldhash::fast::RandomState>,
     /// The topic of the last message: runs mostly keep to one.
     last_topic: Option<(TopicId, Arc<str>)>,
-    nodes: HashMap<u32, NodeId>,
+    nodes: HashMap<u32, control::NodeId>,
     run: Run,
     /// Messages of the run that were not handed over yet.
     arrived: Vec<Event>,
     arrived_bytes: usize,
     /// Inboxes that must be emptied before more is read.
     full: Vec<Arc<Inbox>>,
-    /// Requests to end a subscription that the daemon has not answered.
-    unsubscribes: HashMap<u64, Option<oneshot::Sender<()>>>,
+    unacknowledged: Unacknowledged,
+    /// By the number of their own request.
+    unsubscribes: HashMap<u64, Ending>,
     /// The daemon holds publishers back.
     pub(crate) is_paused: bool,
     pub(crate) goodbye: Option<Goodbye>,
@@ -66,25 +83,27 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// The daemon has welcomed the client: binds topics and subscribes again, and lets messages go.
+    /// The daemon has welcomed the client: binds topics and resumes subscriptions, and lets messages
+    /// go.
     pub(crate) fn open(task: &'a mut Task, daemon: Daemon) -> Self {
         let shared = Arc::clone(&task.shared);
         let mut sender = Sender::default();
-        let mut encoder = FrameEncoder::new();
         let refused =
             shared.outbox().on_connected(daemon.max_payload, daemon.max_metadata, sender.control());
-        task.subscriptions.subscribe_all(&mut encoder, sender.control());
         for error in &refused {
             shared.tell_error(error);
         }
         let node = daemon.node;
         shared.set_state(&ConnectionState::Connected(daemon));
         task.on_welcome();
-        Self {
+        let unwanted = task.subscriptions.take_unwanted(node);
+        let to_ask = task.subscriptions.requests().map(Ask::First).collect();
+        let mut session = Self {
             task,
             sender,
-            encoder,
+            encoder: FrameEncoder::new(),
             node,
+            to_ask,
             topics: HashMap::default(),
             last_topic: None,
             nodes: HashMap::new(),
@@ -92,24 +111,40 @@ impl<'a> Session<'a> {
             arrived: Vec::new(),
             arrived_bytes: 0,
             full: Vec::new(),
+            unacknowledged: Unacknowledged::default(),
             unsubscribes: HashMap::new(),
             is_paused: false,
             goodbye: None,
             has_said_goodbye: false,
             fault: None,
+        };
+        for id in unwanted {
+            session.send_unsubscribe(id, None);
         }
+        session
     }
 
     /// The connection has ended: what it had not sent goes back, what it was asked is void.
-    pub(crate) fn leave(self) {
+    pub(crate) fn leave(mut self) {
+        self.hand_over();
         let last_accepted = self.goodbye.as_ref().map(|goodbye| goodbye.last_accepted);
         let shared = &self.task.shared;
         shared.outbox().on_disconnected(self.sender.unsent(), last_accepted);
         shared.room.notify_waiters();
         self.task.subscriptions.on_disconnected();
-        // The daemon ends subscriptions with their connection.
-        for answer in self.unsubscribes.into_values().flatten() {
-            let _ = answer.send(());
+        for ending in self.unsubscribes.into_values() {
+            match ending {
+                // The daemon may not have read it, and parks the subscription.
+                Ending::Ended { id, answer } => {
+                    self.task.subscriptions.end_later(Identity { id, node: self.node });
+                    tell(answer);
+                }
+                // The daemon parks it for the one reason or the other.
+                Ending::Paused { request, answer } => {
+                    let paused = self.task.subscriptions.park(request, None);
+                    let _ = answer.send(paused.ok_or_else(Error::not_running));
+                }
+            }
         }
     }
 
@@ -118,13 +153,10 @@ impl<'a> Session<'a> {
         for command in self.task.shared.take_commands() {
             match command {
                 Command::Subscribe { request, entry } => {
-                    self.task.subscriptions.insert(request, entry);
-                    self.task.subscriptions.subscribe(
-                        request,
-                        &mut self.encoder,
-                        self.sender.control(),
-                    );
+                    self.task.subscriptions.insert(request, *entry);
+                    self.to_ask.push_back(Ask::First(request));
                 }
+                Command::Pause { request, answer } => self.pause(request, answer),
                 Command::Unsubscribe { request, answer } => self.unsubscribe(request, answer),
                 Command::Close { answer } => self.task.begin_closing(answer),
             }
@@ -132,21 +164,55 @@ impl<'a> Session<'a> {
     }
 
     fn unsubscribe(&mut self, request: u64, answer: Option<oneshot::Sender<()>>) {
-        match self.task.subscriptions.remove(request) {
+        match self.task.subscriptions.remove(request, self.node) {
             Some(id) => self.send_unsubscribe(id, answer),
             // The daemon has not confirmed it yet: it is ended when it does.
-            None => {
-                if let Some(answer) = answer {
-                    let _ = answer.send(());
-                }
-            }
+            None => tell(answer),
         }
     }
 
     fn send_unsubscribe(&mut self, id: SubscriptionId, answer: Option<oneshot::Sender<()>>) {
         let request = self.task.shared.new_request();
-        self.unsubscribes.insert(request, answer);
+        self.unsubscribes.insert(request, Ending::Ended { id, answer });
         self.encoder.unsubscribe(self.sender.control(), request, id, false);
+    }
+
+    /// What comes before the daemon's answer still belongs to the subscription.
+    fn pause(&mut self, request: u64, answer: oneshot::Sender<Result<Paused, Error>>) {
+        let subscriptions = &mut self.task.subscriptions;
+        let is_confirmed = subscriptions.is_confirmed(request);
+        let identity = match subscriptions.by_request(request) {
+            Some(entry) if is_confirmed || entry.is_asked_for() => entry.identity(),
+            _ => None,
+        };
+        let Some(identity) = identity else {
+            // The daemon has parked it with the connection before, or there is none.
+            let paused = subscriptions.park(request, None);
+            let _ = answer.send(paused.ok_or_else(Error::not_running));
+            return;
+        };
+        let unsubscribe = self.task.shared.new_request();
+        self.unsubscribes.insert(unsubscribe, Ending::Paused { request, answer });
+        self.encoder.unsubscribe(self.sender.control(), unsubscribe, identity.id, true);
+    }
+
+    /// Asks for subscriptions, as far as the daemon takes it: what they tell of their positions can
+    /// be much.
+    fn ask(&mut self) {
+        while self.sender.control_backlog() < limits::ASKED_AHEAD_BYTES
+            && let Some(ask) = self.to_ask.pop_front()
+        {
+            let (subscriptions, encoder) = (&mut self.task.subscriptions, &mut self.encoder);
+            let out = self.sender.control();
+            match ask {
+                Ask::First(request) => subscriptions.ask(request, self.node, encoder, out),
+                Ask::Anew { request, is_in_doubt } => {
+                    if let Some(entry) = subscriptions.by_request(request) {
+                        entry.ask_anew(request, is_in_doubt, encoder, out);
+                    }
+                }
+            }
+        }
     }
 
     /// Whether messages must not be sent now.
@@ -158,9 +224,10 @@ impl<'a> Session<'a> {
         self.has_said_goodbye
     }
 
-    /// Takes what was published since the last time, if all before is sent. Says goodbye when the
-    /// client is to end and nothing is left to send.
+    /// Asks for subscriptions, and takes what was published since the last time, if all before is
+    /// sent. Says goodbye when the client is to end and nothing is left to send.
     pub(crate) fn refill(&mut self) {
+        self.ask();
         if self.is_held() {
             return;
         }
@@ -219,63 +286,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    #[inline]
-    fn on_message(&mut self, header: &Header, keep: impl FnOnce() -> Bytes) -> Result<(), Error> {
-        match self.run {
-            Run::Of(_) => {}
-            Run::Nobody => return Ok(()),
-            Run::None => return Err(fault("a message belongs to no subscription")),
-        }
-        let id = header.topic();
-        let topic = match &self.last_topic {
-            Some((last, topic)) if *last == id => Arc::clone(topic),
-            _ => {
-                let topic = self.topics.get(&id);
-                let topic = topic.ok_or_else(|| fault("a message has a topic without a name"))?;
-                self.last_topic = Some((id, Arc::clone(topic)));
-                Arc::clone(topic)
-            }
-        };
-        let origin = match header.origin() {
-            0 => self.node,
-            handle => *self
-                .nodes
-                .get(&handle)
-                .ok_or_else(|| fault("a message has an origin without an id"))?,
-        };
-        let message = Message::new(topic, keep(), origin);
-        self.arrived_bytes += message.frame_bytes();
-        self.arrived.push(Event::Message(message));
-        Ok(())
-    }
-
-    /// Hands the collected messages to their subscription.
-    pub(crate) fn hand_over(&mut self) {
-        if self.arrived.is_empty() {
-            return;
-        }
-        if let Run::Of(inbox) = &self.run {
-            let fill = inbox.append(&mut self.arrived, self.arrived_bytes);
-            if fill == Fill::Full && !self.full.iter().any(|full| Arc::ptr_eq(full, inbox)) {
-                self.full.push(Arc::clone(inbox));
-            }
-        }
-        self.arrived.clear();
-        self.arrived_bytes = 0;
-    }
-
     fn on_control(&mut self, frame: &Frame<'_>) -> Result<(), Error> {
         match frame.kind() {
             FrameKind::Deliver => {
                 let deliver = frame.body::<control::Deliver<'_>>()?;
                 self.hand_over();
-                let id = SubscriptionId::from(deliver.subscription());
-                self.run = match self.task.subscriptions.by_id(id) {
-                    Some(entry) => Run::Of(Arc::clone(&entry.inbox)),
-                    None => Run::Nobody,
-                };
+                self.begin_run(deliver.subscription().into(), Delivery::of(deliver.mode()));
             }
             FrameKind::Gap => self.on_gap(&frame.body::<control::Gap<'_>>()?),
+            FrameKind::BackpressureWarning => {
+                self.on_warning(&frame.body::<control::BackpressureWarning<'_>>()?);
+            }
+            FrameKind::ReplayComplete => {
+                let body = frame.body::<control::ReplayComplete<'_>>()?;
+                self.on_replay_complete(frame.header().topic(), &body);
+            }
             FrameKind::PublishAck => self.on_ack(&frame.body::<control::PublishAck<'_>>()?),
             FrameKind::TopicBind => {
                 let bind = frame.body::<control::TopicBind<'_>>()?;
@@ -290,20 +315,17 @@ impl<'a> Session<'a> {
                 if self.nodes.len() >= limits::NODES_MAX {
                     return Err(fault("the daemon names too many nodes"));
                 }
-                self.nodes.insert(frame.header().origin(), bind.node().into());
+                self.nodes.insert(frame.header().origin(), *bind.node());
             }
             FrameKind::PublishPause => self.is_paused = true,
             FrameKind::PublishResume => self.is_paused = false,
             FrameKind::SubscriptionInfo => {
                 let info = frame.body::<control::SubscriptionInfo<'_>>()?;
-                self.on_confirmed(info.request(), info.subscription().into());
+                self.on_confirmed(&info);
             }
             FrameKind::UnsubscribeResult => {
-                // Whether or not the daemon still knew it, it is ended now.
                 let result = frame.body::<control::UnsubscribeResult<'_>>()?;
-                if let Some(Some(answer)) = self.unsubscribes.remove(&result.request()) {
-                    let _ = answer.send(());
-                }
+                self.on_unsubscribe_result(&result);
             }
             FrameKind::Ping => {
                 let token = frame.header().sequence().0;
@@ -323,10 +345,7 @@ impl<'a> Session<'a> {
             FrameKind::Error => return self.on_error(&frame.body::<control::Error<'_>>()?),
             // Heartbeats show that the daemon lives, which having been read says already. The
             // others belong to what this client does not ask for.
-            FrameKind::Heartbeat
-            | FrameKind::BackpressureWarning
-            | FrameKind::ReplayComplete
-            | FrameKind::Reply => {}
+            FrameKind::Heartbeat | FrameKind::Reply => {}
             kind => {
                 return Err(fault(&format!("the daemon sent a {kind:?} frame")));
             }
@@ -346,45 +365,42 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn on_confirmed(&mut self, request: u64, id: SubscriptionId) {
-        match self.task.subscriptions.confirm(request, id) {
-            Confirmed::New => {}
-            Confirmed::Again(gap) => {
-                if let Some(entry) = self.task.subscriptions.by_request(request) {
+    fn on_confirmed(&mut self, info: &control::SubscriptionInfo<'_>) {
+        let request = info.request();
+        let identity = Identity { id: info.subscription().into(), node: self.node };
+        let tells_unknown_gap = info.gap_detected() && info.missed_count() < 0;
+        let subscriptions = &mut self.task.subscriptions;
+        match subscriptions.confirm(request, identity, tells_unknown_gap) {
+            Confirmed::Whole => {}
+            Confirmed::WithGap(gap) => {
+                if let Some(entry) = subscriptions.by_request(request) {
                     self.task.shared.tell_gap(&entry.wanted.filters, &gap);
                 }
             }
-            Confirmed::Unwanted => self.send_unsubscribe(id, None),
+            Confirmed::Unwanted => self.send_unsubscribe(identity.id, None),
         }
     }
 
-    fn on_gap(&mut self, body: &control::Gap<'_>) {
-        self.hand_over();
-        let Some(entry) = self.task.subscriptions.by_id(body.subscription().into()) else {
-            return;
-        };
-        let mut gap = Gap {
-            reason: GapReason::of(body.reason()),
-            missed: Some(body.missed()),
-            ranges: Vec::new(),
-            elsewhere: body.rest(),
-        };
-        for range in body.entries().into_iter().flatten() {
-            let (first, last) = (range.first(), range.last());
-            match self.topics.get(&TopicId(range.topic())) {
-                Some(topic) => {
-                    let topic = Arc::clone(topic);
-                    gap.ranges.push(MissedRange { topic, first, last });
-                }
-                // Lost before the daemon had a reason to name it.
-                None => {
-                    let missed = last.saturating_sub(first).saturating_add(1);
-                    gap.elsewhere = gap.elsewhere.saturating_add(missed);
+    fn on_unsubscribe_result(&mut self, result: &control::UnsubscribeResult<'_>) {
+        match self.unsubscribes.remove(&result.request()) {
+            // Whether or not the daemon still knew it, it is ended now.
+            Some(Ending::Ended { answer, .. }) => tell(answer),
+            Some(Ending::Paused { request, answer }) if result.success() => {
+                self.hand_over();
+                let ttl = Duration::from_millis(result.pause_ttl_ms());
+                let paused = self.task.subscriptions.park(request, Some(ttl));
+                let _ = answer.send(paused.ok_or_else(Error::not_running));
+            }
+            Some(Ending::Paused { request, answer }) => {
+                let reason = result.message().unwrap_or("no reason given").to_owned();
+                let _ = answer.send(Err(Error::NotFound { reason }));
+                // It ran here: as if it had expired.
+                if self.task.subscriptions.is_confirmed(request) {
+                    self.to_ask.push_back(Ask::Anew { request, is_in_doubt: false });
                 }
             }
+            None => {}
         }
-        entry.inbox.append_gap(gap.clone());
-        self.task.shared.tell_gap(&entry.wanted.filters, &gap);
     }
 
     fn on_ack(&mut self, body: &control::PublishAck<'_>) {
@@ -423,17 +439,31 @@ impl<'a> Session<'a> {
             0 => self.task.shared.tell_error(&error),
             request => match self.task.subscriptions.refuse(request, &error) {
                 // The caller has it.
-                Some(false) => {}
-                // It ends a stream that was running; an unsubscribe that fails ends nothing.
-                Some(true) => self.task.shared.tell_error(&error),
-                None => {
-                    if let Some(Some(answer)) = self.unsubscribes.remove(&request) {
-                        let _ = answer.send(());
-                    }
+                Refused::AtFirst => {}
+                // It ends a stream that was running.
+                Refused::Later => self.task.shared.tell_error(&error),
+                Refused::Resume => {
+                    let is_in_doubt = !matches!(error, Error::NotFound { .. });
+                    self.to_ask.push_back(Ask::Anew { request, is_in_doubt });
                 }
+                Refused::Unknown => match self.unsubscribes.remove(&request) {
+                    // An unsubscribe that fails ends nothing more.
+                    Some(Ending::Ended { answer, .. }) => tell(answer),
+                    Some(Ending::Paused { answer, .. }) => {
+                        let _ = answer.send(Err(error));
+                    }
+                    None => {}
+                },
             },
         }
         Ok(())
+    }
+}
+
+/// Answers who waits for the end of a subscription, if anybody does.
+fn tell(answer: Option<oneshot::Sender<()>>) {
+    if let Some(answer) = answer {
+        let _ = answer.send(());
     }
 }
 

@@ -10,12 +10,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use atomic_waker::AtomicWaker;
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::entry::Entry;
 use crate::error::Error;
-use crate::event::Gap;
+use crate::event::{Gap, Warning};
 use crate::options::Options;
 use crate::outbox::Outbox;
+use crate::paused::Paused;
 use crate::state::ConnectionState;
-use crate::subscription_table::Entry;
 
 /// What handles ask of the task.
 #[derive(Debug)]
@@ -24,10 +25,12 @@ pub(crate) enum Command {
     Subscribe {
         /// Names it.
         request: u64,
-        entry: Entry,
+        entry: Box<Entry>,
     },
     /// End a subscription.
     Unsubscribe { request: u64, answer: Option<oneshot::Sender<()>> },
+    /// Park a subscription at the daemon.
+    Pause { request: u64, answer: oneshot::Sender<Result<Paused, Error>> },
     /// Send what is queued, then end.
     Close { answer: Option<oneshot::Sender<Result<(), Error>>> },
 }
@@ -118,6 +121,12 @@ impl Shared {
     pub(crate) fn tell_gap(&self, filters: &[String], gap: &Gap) {
         if let Some(tell) = &self.options.callbacks.on_gap {
             isolated(|| tell(filters, gap));
+        }
+    }
+
+    pub(crate) fn tell_warning(&self, filters: &[String], warning: &Warning) {
+        if let Some(tell) = &self.options.callbacks.on_warning {
+            isolated(|| tell(filters, warning));
         }
     }
 

@@ -7,185 +7,32 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use nexusd_wire::control;
-use nexusd_wire::{NameError, check_filter};
 use tokio::sync::oneshot;
 
 use crate::client::Client;
+use crate::entry::Wanted;
 use crate::error::Error;
 use crate::event::Event;
+use crate::filters::Filters;
 use crate::inbox::Inbox;
-use crate::limits;
 use crate::message::Message;
+use crate::paused::Paused;
 use crate::shared::Command;
-use crate::subscription_table::Wanted;
-
-/// The filters of a subscription: one, or several of which a message must match at least one.
-///
-/// Made from a string, an array, a slice or a vector of strings.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Filters(Vec<String>);
-
-impl From<&str> for Filters {
-    fn from(filter: &str) -> Self {
-        Self(vec![filter.to_owned()])
-    }
-}
-
-impl From<String> for Filters {
-    fn from(filter: String) -> Self {
-        Self(vec![filter])
-    }
-}
-
-impl From<&String> for Filters {
-    fn from(filter: &String) -> Self {
-        Self(vec![filter.clone()])
-    }
-}
-
-impl<T: AsRef<str>> From<&[T]> for Filters {
-    fn from(filters: &[T]) -> Self {
-        Self(filters.iter().map(|it| it.as_ref().to_owned()).collect())
-    }
-}
-
-impl<T: AsRef<str>> From<&Vec<T>> for Filters {
-    fn from(filters: &Vec<T>) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-impl<T: AsRef<str>> From<Vec<T>> for Filters {
-    fn from(filters: Vec<T>) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-impl<T: AsRef<str>, const N: usize> From<[T; N]> for Filters {
-    fn from(filters: [T; N]) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-impl<T: AsRef<str>, const N: usize> From<&[T; N]> for Filters {
-    fn from(filters: &[T; N]) -> Self {
-        filters.as_slice().into()
-    }
-}
-
-/// Bytes the filters of one Subscribe frame may have together, with what the frame adds to each:
-/// control frames are bounded.
-const FILTER_BYTES_MAX: usize = limits::CONTROL_BYTES_MAX as usize - 1024;
-const BYTES_BESIDE_FILTER: usize = 16;
-
-impl Filters {
-    fn checked(self) -> Result<Vec<String>, Error> {
-        if self.0.is_empty() {
-            return Err(Error::invalid_topic("", NameError::Empty));
-        }
-        for filter in &self.0 {
-            check_filter(filter).map_err(|rule| Error::invalid_topic(filter, rule))?;
-        }
-        let bytes = self.0.iter().map(|it| it.len() + BYTES_BESIDE_FILTER);
-        let is_within = self.0.len() <= limits::FILTERS_PER_SUBSCRIPTION_MAX
-            && bytes.sum::<usize>() <= FILTER_BYTES_MAX;
-        if is_within {
-            Ok(self.0)
-        } else {
-            Err(Error::LimitReached {
-                reason: format!(
-                    "a subscription holds {} filters and {FILTER_BYTES_MAX} bytes of them",
-                    limits::FILTERS_PER_SUBSCRIPTION_MAX
-                ),
-            })
-        }
-    }
-}
-
-/// What the daemon does when a subscription's queue is full.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
-pub enum OverflowPolicy {
-    /// Drop the oldest messages.
-    DropOldest,
-    /// Drop those that come.
-    DropNewest,
-    /// Hold publishers back for a while, then drop the oldest.
-    Block,
-    /// Close the connection.
-    Disconnect,
-}
-
-/// How a subscription is served. What is not set is the daemon's default.
-#[derive(Clone, Debug)]
-#[must_use = "options do nothing until they are given to a subscription"]
-pub struct SubscribeOptions {
-    policy: Option<OverflowPolicy>,
-    queue_messages: Option<u32>,
-    queue_bytes: Option<u64>,
-    buffer_messages: usize,
-    buffer_bytes: usize,
-}
-
-impl Default for SubscribeOptions {
-    fn default() -> Self {
-        Self {
-            policy: None,
-            queue_messages: None,
-            queue_bytes: None,
-            buffer_messages: limits::BUFFER_MESSAGES,
-            buffer_bytes: limits::BUFFER_BYTES,
-        }
-    }
-}
-
-impl SubscribeOptions {
-    /// The daemon's defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// What the daemon does when its queue for this subscription is full.
-    pub fn policy(mut self, policy: OverflowPolicy) -> Self {
-        self.policy = Some(policy);
-        self
-    }
-
-    /// How many messages the daemon queues; 0 leaves bytes as the only bound.
-    pub fn queue_messages(mut self, messages: u32) -> Self {
-        self.queue_messages = Some(messages);
-        self
-    }
-
-    /// How many bytes the daemon queues.
-    pub fn queue_bytes(mut self, bytes: u64) -> Self {
-        self.queue_bytes = Some(bytes);
-        self
-    }
-
-    /// How much waits on this side for the application: messages, and bytes as encoded. When either
-    /// is reached the client stops reading from the daemon, up to one read (128 KiB or one larger
-    /// message) later. Default: 4,096 and 8 MiB.
-    pub fn buffer(mut self, messages: usize, bytes: usize) -> Self {
-        self.buffer_messages = messages;
-        self.buffer_bytes = bytes;
-        self
-    }
-}
+use crate::subscribe_options::SubscribeOptions;
 
 /// A running subscription: a stream of [`Event`]s, messages and the losses between them.
 ///
-/// It goes on over reconnections, with a [`Gap`](crate::Gap) at the place of each. Dropping it ends
-/// it. The stream ends (`None`) when the client is closed or the daemon refuses the subscription
-/// after a reconnection; [`Subscription::end_reason`] tells which.
+/// It goes on over reconnections. The daemon queues its messages meanwhile, so nothing is missing
+/// afterwards but what a [`Gap`](crate::Gap) tells; see [coming back](crate#coming-back). Dropping it
+/// ends it. The stream ends (`None`) when it is paused, the client is closed, or the daemon refuses
+/// the subscription after a reconnection; [`Subscription::end_reason`] tells which.
 ///
 /// **An application that is slow.** At most what [`SubscribeOptions::buffer`] says waits here. Then
 /// the client stops reading the connection, until the application has taken some: the daemon's queue
-/// for this subscription fills, and its [`OverflowPolicy`] decides what is lost or who is held back.
-/// A connection has one stream, so its other subscriptions and its acknowledgements wait as well,
-/// and after 60 s without progress the daemon closes it. Subscriptions that must not wait for each
-/// other belong to different clients.
+/// for this subscription fills, and its [`OverflowPolicy`](crate::OverflowPolicy) decides what is lost
+/// or who is held back. A connection has one stream, so its other subscriptions and its
+/// acknowledgements wait as well, and after 60 s without progress the daemon closes it. Subscriptions
+/// that must not wait for each other belong to different clients.
 #[derive(Debug)]
 pub struct Subscription {
     client: Client,
@@ -205,17 +52,7 @@ impl Subscription {
         options: &SubscribeOptions,
     ) -> Result<(Self, Wanted), Error> {
         let filters: Arc<[String]> = filters.checked()?.into();
-        let wanted = Wanted {
-            filters: Arc::clone(&filters),
-            policy: options.policy.map(|policy| match policy {
-                OverflowPolicy::DropOldest => control::OverflowPolicy::DropOldest,
-                OverflowPolicy::DropNewest => control::OverflowPolicy::DropNewest,
-                OverflowPolicy::Block => control::OverflowPolicy::Block,
-                OverflowPolicy::Disconnect => control::OverflowPolicy::Disconnect,
-            }),
-            queue_messages: options.queue_messages,
-            queue_bytes: options.queue_bytes,
-        };
+        let wanted = Wanted { filters: Arc::clone(&filters), options: options.clone() };
         let subscription = Self {
             client: client.clone(),
             request: client.shared().new_request(),
@@ -235,19 +72,24 @@ impl Subscription {
         &self.inbox
     }
 
+    /// Begins with what had come before.
+    pub(crate) fn begin_with(&mut self, unread: &[Event]) {
+        self.taken.extend(unread.iter().cloned());
+    }
+
     /// The filters it was made with.
     pub fn filters(&self) -> &[String] {
         &self.filters
     }
 
-    /// The next message or gap; `None` when the subscription has ended. Dropping the future loses
+    /// The next message, gap, warning or end of a replay; `None` when the subscription has ended. Dropping the future loses
     /// nothing.
     pub async fn next(&mut self) -> Option<Event> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
-    /// The next message, passing over gaps: for applications to which a loss is no matter, or that
-    /// hear of it by [`ClientBuilder::on_gap`](crate::ClientBuilder::on_gap).
+    /// The next message, passing over all other events: for applications to which a loss is no matter,
+    /// or that hear of it by [`ClientBuilder::on_gap`](crate::ClientBuilder::on_gap).
     pub async fn next_message(&mut self) -> Option<Message> {
         loop {
             if let Event::Message(message) = self.next().await? {
@@ -279,6 +121,39 @@ impl Subscription {
             }
         }
         Poll::Ready(self.taken.pop_front())
+    }
+
+    /// Parks the subscription at the daemon, which goes on queueing its messages for a while (five
+    /// minutes unless it was told otherwise), and ends this stream.
+    ///
+    /// What had come and was not taken yet is in [`Paused::unread`]. Where there is no connection, or
+    /// it breaks meanwhile, the daemon parks the subscription for that reason. Fails with
+    /// [`Error::NotFound`] if the daemon does not know the subscription, [`Error::Timeout`] if it does
+    /// not answer within the request timeout: then the stream goes on, unless the daemon parks it
+    /// later, which ends it. [`Error::Closed`] if the client has ended.
+    pub async fn pause(&mut self) -> Result<Paused, Error> {
+        let (sender, mut receiver) = oneshot::channel();
+        let shared = self.client.shared();
+        shared.command(Command::Pause { request: self.request, answer: sender })?;
+        // The answer may stand behind more messages than the inbox holds.
+        let inbox = Arc::clone(&self.inbox);
+        let unread = &mut self.taken;
+        let mut batch = VecDeque::new();
+        let answered = poll_fn(|cx| {
+            let answer = Pin::new(&mut receiver).poll(cx);
+            while inbox.poll_take(cx, &mut batch, || shared.task.wake()) == Poll::Ready(true) {
+                unread.append(&mut batch);
+            }
+            answer
+        });
+        let mut paused = match tokio::time::timeout(shared.options.request_timeout, answered).await
+        {
+            Ok(answer) => answer.map_err(|_| Error::Closed)??,
+            Err(_) => return Err(Error::Timeout { what: "pausing a subscription" }),
+        };
+        self.is_ended = true;
+        paused.unread = std::mem::take(&mut self.taken).into();
+        Ok(paused)
     }
 
     /// Ends the subscription and waits until the daemon has ended it too.

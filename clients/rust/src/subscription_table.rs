@@ -1,75 +1,41 @@
 //! The subscriptions of a client, as they outlive its connections.
 //!
-//! Each is named by the number of its Subscribe request, which is the same on every connection;
-//! the daemon's own id of it is new each time. Invariant: an entry is here from the moment the
-//! application asks for it until it or the daemon ends it.
+//! Each is named by the number of its Subscribe request, which is the same on every connection and
+//! for a Resume. Invariant: an entry is here from the moment the application asks for it until it or
+//! the daemon ends it; `by_id` holds those that the present connection has confirmed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::time::Duration;
 
-use nexusd_wire::control::OverflowPolicy;
-use nexusd_wire::{FrameEncoder, SubscribeRequest, SubscriptionId};
-use tokio::sync::oneshot;
+use nexusd_wire::{FrameEncoder, NodeId, SubscriptionId};
 
+use crate::entry::{Entry, Identity};
 use crate::error::Error;
 use crate::event::Gap;
-use crate::inbox::Inbox;
 use crate::limits;
-
-/// What the daemon is asked for.
-#[derive(Clone, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) filters: Arc<[String]>,
-    pub(crate) policy: Option<OverflowPolicy>,
-    pub(crate) queue_messages: Option<u32>,
-    pub(crate) queue_bytes: Option<u64>,
-}
-
-/// One subscription.
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) wanted: Wanted,
-    pub(crate) inbox: Arc<Inbox>,
-    /// Who waits for the first confirmation. `None` once there was one.
-    pub(crate) answer: Option<oneshot::Sender<Result<(), Error>>>,
-    /// The daemon's id on the present connection.
-    id: Option<SubscriptionId>,
-}
-
-impl Entry {
-    pub(crate) fn new(
-        wanted: Wanted,
-        inbox: Arc<Inbox>,
-        answer: oneshot::Sender<Result<(), Error>>,
-    ) -> Self {
-        Self { wanted, inbox, answer: Some(answer), id: None }
-    }
-
-    fn encode(&self, request: u64, encoder: &mut FrameEncoder, out: &mut Vec<u8>) {
-        let filters: Vec<&str> = self.wanted.filters.iter().map(String::as_str).collect();
-        encoder.subscribe(
-            out,
-            &SubscribeRequest {
-                request,
-                filters: &filters,
-                policy: self.wanted.policy,
-                queue_messages: self.wanted.queue_messages,
-                queue_bytes: self.wanted.queue_bytes,
-                receive_retained: false,
-                ..SubscribeRequest::default()
-            },
-        );
-    }
-}
+use crate::paused::Paused;
 
 /// What a confirmation turned out to be.
 pub(crate) enum Confirmed {
-    /// The first one.
-    New,
-    /// One after a reconnection; the gap that its inbox was told.
-    Again(Gap),
+    /// All is well.
+    Whole,
+    /// Messages may be missing: the gap that its inbox was told.
+    WithGap(Gap),
     /// Nobody wants the subscription any more.
     Unwanted,
+}
+
+/// What a refusal turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// Of no subscription.
+    Unknown,
+    /// Of one that was never confirmed: the caller has the error.
+    AtFirst,
+    /// Of one that was running. It has ended.
+    Later,
+    /// Of a Resume: the daemon has to be asked anew.
+    Resume,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +43,8 @@ pub(crate) struct SubscriptionTable {
     /// By request, so that a new connection subscribes in the old order.
     entries: BTreeMap<u64, Entry>,
     by_id: HashMap<SubscriptionId, u64>,
+    /// Parked at a daemon, and nobody wants them any more.
+    unwanted: Vec<Identity>,
 }
 
 impl SubscriptionTable {
@@ -85,82 +53,151 @@ impl SubscriptionTable {
         self.entries.insert(request, entry);
         if self.entries.len() > limits::SUBSCRIPTIONS_MAX {
             let reason = format!("a client holds {} subscriptions", limits::SUBSCRIPTIONS_MAX);
-            self.refuse(request, &Error::LimitReached { reason });
+            self.end(request, &Error::LimitReached { reason });
         }
     }
 
-    /// Appends the Subscribe of one subscription.
-    pub(crate) fn subscribe(&self, request: u64, encoder: &mut FrameEncoder, out: &mut Vec<u8>) {
-        if let Some(entry) = self.entries.get(&request) {
-            entry.encode(request, encoder, out);
+    /// Appends what asks a connection to `node` for one subscription.
+    pub(crate) fn ask(
+        &mut self,
+        request: u64,
+        node: NodeId,
+        encoder: &mut FrameEncoder,
+        out: &mut Vec<u8>,
+    ) {
+        if let Some(entry) = self.entries.get_mut(&request) {
+            entry.ask(request, node, encoder, out);
         }
     }
 
-    /// Appends the Subscribes of all, for a new connection.
-    pub(crate) fn subscribe_all(&self, encoder: &mut FrameEncoder, out: &mut Vec<u8>) {
-        for (request, entry) in &self.entries {
-            entry.encode(*request, encoder, out);
-        }
+    /// All subscriptions, in the order in which they were asked for first.
+    pub(crate) fn requests(&self) -> impl Iterator<Item = u64> {
+        self.entries.keys().copied()
     }
 
-    /// The daemon has confirmed a request under this id.
-    pub(crate) fn confirm(&mut self, request: u64, id: SubscriptionId) -> Confirmed {
+    /// Any subscription that the daemon may keep for this client.
+    pub(crate) fn any_identity(&self) -> Option<Identity> {
+        let unwanted = self.unwanted.first().copied();
+        self.entries.values().find_map(Entry::identity).or(unwanted)
+    }
+
+    /// The daemon has confirmed a request under this identity.
+    pub(crate) fn confirm(
+        &mut self,
+        request: u64,
+        identity: Identity,
+        tells_unknown_gap: bool,
+    ) -> Confirmed {
         let Some(entry) = self.entries.get_mut(&request) else {
             return Confirmed::Unwanted;
         };
-        entry.id = Some(id);
-        self.by_id.insert(id, request);
-        match entry.answer.take() {
-            // An application that has given up waiting also drops its handle, which ends it.
-            Some(answer) => {
-                let _ = answer.send(Ok(()));
-                Confirmed::New
-            }
-            None => {
-                let gap = Gap::reconnected();
-                entry.inbox.append_gap(gap.clone());
-                Confirmed::Again(gap)
-            }
+        self.by_id.insert(identity.id, request);
+        match entry.confirm(identity, tells_unknown_gap) {
+            None => Confirmed::Whole,
+            Some(gap) => Confirmed::WithGap(gap),
         }
     }
 
-    /// The daemon has refused a request. Tells whether it was one of these, and already confirmed
-    /// on an earlier connection.
-    pub(crate) fn refuse(&mut self, request: u64, error: &Error) -> Option<bool> {
-        let entry = self.entries.remove(&request)?;
+    /// The daemon has refused a request.
+    pub(crate) fn refuse(&mut self, request: u64, error: &Error) -> Refused {
+        match self.entries.get(&request) {
+            None => Refused::Unknown,
+            Some(entry) if entry.subscribes_after(error) => Refused::Resume,
+            Some(_) => self.end(request, error),
+        }
+    }
+
+    /// Ends a subscription because of an error.
+    fn end(&mut self, request: u64, error: &Error) -> Refused {
+        let Some(entry) = self.take(request) else {
+            return Refused::Unknown;
+        };
         entry.inbox.end(error.clone());
         match entry.answer {
             Some(answer) => {
                 let _ = answer.send(Err(error.clone()));
-                Some(false)
+                Refused::AtFirst
             }
-            None => Some(true),
+            None => Refused::Later,
         }
     }
 
-    /// Ends a subscription; tells the daemon's id of it, if it has one now.
-    pub(crate) fn remove(&mut self, request: u64) -> Option<SubscriptionId> {
+    /// Takes an entry out.
+    fn take(&mut self, request: u64) -> Option<Entry> {
         let entry = self.entries.remove(&request)?;
+        if let Some(identity) = entry.identity()
+            && self.by_id.get(&identity.id) == Some(&request)
+        {
+            self.by_id.remove(&identity.id);
+        }
+        Some(entry)
+    }
+
+    /// Ends a subscription; tells the id under which the daemon at `node` has it, if it has answered
+    /// all it was asked.
+    pub(crate) fn remove(&mut self, request: u64, node: NodeId) -> Option<SubscriptionId> {
+        let identity = self.end_by_choice(request)?;
+        (identity.node == node).then_some(identity.id)
+    }
+
+    /// Ends a subscription while there is no connection: the next one tells the daemon.
+    pub(crate) fn remove_later(&mut self, request: u64) {
+        let identity = self.end_by_choice(request);
+        self.unwanted.extend(identity);
+    }
+
+    /// One that nobody could use yet is left to who holds its [`Paused`].
+    fn end_by_choice(&mut self, request: u64) -> Option<Identity> {
+        let entry = self.take(request)?;
         entry.inbox.end(Error::Closed);
-        let id = entry.id?;
-        self.by_id.remove(&id);
-        Some(id)
+        entry.identity().filter(|_| entry.answer.is_none() && !entry.is_asked_for())
+    }
+
+    /// A daemon may keep a subscription that nobody wants: the next connection ends it.
+    pub(crate) fn end_later(&mut self, identity: Identity) {
+        self.unwanted.push(identity);
+    }
+
+    /// The subscriptions that a connection to `node` has to end.
+    pub(crate) fn take_unwanted(&mut self, node: NodeId) -> Vec<SubscriptionId> {
+        let unwanted = std::mem::take(&mut self.unwanted).into_iter();
+        unwanted.filter(|it| it.node == node).map(|it| it.id).collect()
+    }
+
+    /// Takes out a subscription that the daemon has parked, or will once it finds the connection
+    /// broken; `None` if it was never confirmed.
+    pub(crate) fn park(&mut self, request: u64, ttl: Option<Duration>) -> Option<Paused> {
+        let paused = self.entries.get(&request)?.paused(ttl)?;
+        let entry = self.take(request)?;
+        entry.inbox.end(Error::Closed);
+        Some(paused)
     }
 
     /// The subscription of this id on the present connection.
-    pub(crate) fn by_id(&self, id: SubscriptionId) -> Option<&Entry> {
-        self.entries.get(self.by_id.get(&id)?)
+    pub(crate) fn request_of(&self, id: SubscriptionId) -> Option<u64> {
+        self.by_id.get(&id).copied()
     }
 
-    pub(crate) fn by_request(&self, request: u64) -> Option<&Entry> {
-        self.entries.get(&request)
+    /// Whether the present connection has confirmed a subscription.
+    pub(crate) fn is_confirmed(&self, request: u64) -> bool {
+        let identity = self.entries.get(&request).and_then(Entry::identity);
+        identity.is_some_and(|identity| self.by_id.get(&identity.id) == Some(&request))
     }
 
-    /// The daemon's ids are void.
+    /// As [`Self::request_of`], the subscription itself.
+    pub(crate) fn by_id(&mut self, id: SubscriptionId) -> Option<&mut Entry> {
+        self.entries.get_mut(self.by_id.get(&id)?)
+    }
+
+    pub(crate) fn by_request(&mut self, request: u64) -> Option<&mut Entry> {
+        self.entries.get_mut(&request)
+    }
+
+    /// Whoever was asked will not answer.
     pub(crate) fn on_disconnected(&mut self) {
         self.by_id.clear();
         for entry in self.entries.values_mut() {
-            entry.id = None;
+            entry.on_disconnected();
         }
     }
 

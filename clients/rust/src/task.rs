@@ -43,14 +43,9 @@ impl Task {
     pub(crate) fn new(
         shared: Arc<Shared>,
         first: Option<oneshot::Sender<Result<(), Error>>>,
+        subscriptions: SubscriptionTable,
     ) -> Self {
-        Self {
-            shared,
-            subscriptions: SubscriptionTable::default(),
-            closing: None,
-            first,
-            has_ended: false,
-        }
+        Self { shared, subscriptions, closing: None, first, has_ended: false }
     }
 
     /// Runs until the client is closed or has failed for good.
@@ -60,7 +55,8 @@ impl Task {
         let mut backoff = Backoff::new(options.reconnect_first, options.reconnect_longest);
         let mut attempt = 0;
         loop {
-            let Some(greeted) = self.while_offline(greet(options)).await else {
+            let resume = self.subscriptions.any_identity().map(|identity| identity.id);
+            let Some(greeted) = self.while_offline(greet(options, resume)).await else {
                 return self.close_offline();
             };
             let cause = match greeted {
@@ -115,13 +111,18 @@ impl Task {
             for command in self.shared.take_commands() {
                 match command {
                     Command::Subscribe { request, entry } => {
-                        self.subscriptions.insert(request, entry);
+                        self.subscriptions.insert(request, *entry);
                     }
                     Command::Unsubscribe { request, answer } => {
-                        self.subscriptions.remove(request);
+                        self.subscriptions.remove_later(request);
                         if let Some(answer) = answer {
                             let _ = answer.send(());
                         }
+                    }
+                    // The daemon has parked it with the connection.
+                    Command::Pause { request, answer } => {
+                        let paused = self.subscriptions.park(request, None);
+                        let _ = answer.send(paused.ok_or_else(Error::not_running));
                     }
                     Command::Close { answer } => self.begin_closing(answer),
                 }
@@ -180,11 +181,14 @@ impl Task {
         self.has_ended = true;
         for command in self.shared.end_commands(why) {
             match command {
-                Command::Subscribe { request, entry } => self.subscriptions.insert(request, entry),
+                Command::Subscribe { request, entry } => self.subscriptions.insert(request, *entry),
                 Command::Unsubscribe { answer, .. } => {
                     if let Some(answer) = answer {
                         let _ = answer.send(());
                     }
+                }
+                Command::Pause { answer, .. } => {
+                    let _ = answer.send(Err(why.clone()));
                 }
                 Command::Close { answer } => {
                     if let Some(answer) = answer {

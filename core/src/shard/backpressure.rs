@@ -48,6 +48,7 @@ pub(super) fn overflow(
             let bytes = queue.bytes;
             let dropped = overflow::refuse_newest(queue, around.log, run);
             around.metrics.count_dropped(GapReason::SlowConsumer, dropped);
+            queue.warning.note_dropped(dropped, GapReason::SlowConsumer);
             around.metrics.queued_messages -= dropped;
             around.metrics.queued_bytes -= bytes - queue.bytes;
             return Overflow::NewestDropped;
@@ -91,6 +92,7 @@ fn cut(queue: &mut SubscriberQueue, log: &mut Log, metrics: &mut Metrics) {
     let bytes = queue.bytes;
     let dropped = overflow::cut_to_limit(queue, log);
     metrics.count_dropped(GapReason::SlowConsumer, dropped);
+    queue.warning.note_dropped(dropped, GapReason::SlowConsumer);
     metrics.queued_messages -= dropped;
     metrics.queued_bytes -= bytes - queue.bytes;
 }

@@ -57,6 +57,7 @@ impl Plane {
             self.metrics.queued_bytes -= bytes - queue.bytes;
             self.metrics.queued_messages -= expired;
             self.metrics.ttl_expired += expired;
+            queue.warning.note_expired(expired);
             // What a running send reads is looked at when the reaper comes next.
             if queue.expiry != Expiry::NEVER {
                 queue.expiry = queue.expiry.beyond(self.now_us);
@@ -77,6 +78,7 @@ impl Plane {
         self.metrics.queued_bytes -= bytes - queue.bytes;
         self.metrics.queued_messages -= expired;
         self.metrics.ttl_expired += expired;
+        queue.warning.note_expired(expired);
         if expired > 0 {
             self.release_if_drained(id);
         }

@@ -6,7 +6,7 @@
 //! short one loses nothing: what was not taken is simply planned again.
 
 use nexusd_wire::control::DeliveryMode;
-use nexusd_wire::{FrameEncoder, TopicId};
+use nexusd_wire::{FrameEncoder, TopicId, WarningReport};
 
 use super::publish::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
@@ -43,8 +43,8 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
     outbound.visited = 0;
     let mut run = outbound.run;
     for at in 0..outbound.ready.len() {
-        // A queue's next item takes at most two slices.
-        if bytes >= BYTES_PER_SEND || outbound.plan.len() + 2 > IOVECS_PER_SEND {
+        // A warning and a queue's next item take at most three slices.
+        if bytes >= BYTES_PER_SEND || outbound.plan.len() + 3 > IOVECS_PER_SEND {
             break;
         }
         outbound.visited += 1;
@@ -115,6 +115,9 @@ fn plan_queue(
 ) -> Planned {
     let queue = &plane.queues[id.0 as usize];
     let Outbound { inline, plan, .. } = outbound;
+    if queue.warning.is_due(plane.now_us) {
+        plan_warning(id, bytes, inline, plan, plane, encoder);
+    }
     for (at, topic) in queue.binds.iter().enumerate() {
         if *bytes >= BYTES_PER_SEND || plan.len() + 2 > IOVECS_PER_SEND {
             return Planned { binds: at, items: 0 };
@@ -187,6 +190,37 @@ fn plan_queue(
     Planned { binds, items: queue.items.len() }
 }
 
+/// Adds the warning that a queue falls behind.
+#[cold]
+fn plan_warning(
+    id: QueueId,
+    bytes: &mut usize,
+    inline: &mut Vec<u8>,
+    plan: &mut Vec<Piece>,
+    plane: &Plane,
+    encoder: &mut FrameEncoder,
+) {
+    let queue = &plane.queues[id.0 as usize];
+    let oldest = queue.items.iter().find_map(|item| match item {
+        Item::Extent(extent) => Some(plane.log.header(extent.segment, extent.start).timestamp_us()),
+        _ => None,
+    });
+    let start = inline.len() as u32;
+    let warning = WarningReport {
+        subscription: queue.subscription,
+        dropped: queue.warning.dropped,
+        depth: queue.messages,
+        limit: if queue.limits.messages == u64::MAX { 0 } else { queue.limits.messages },
+        reason: queue.warning.reason,
+        expired: queue.warning.expired,
+        oldest_age_ms: oldest.map_or(0, |stamp| plane.wall_us.saturating_sub(stamp) / 1_000),
+    };
+    encoder.backpressure_warning(inline, &warning);
+    let len = inline.len() as u32 - start;
+    plan.push(Piece::Warning { queue: id, start, bytes: len });
+    *bytes += len as usize;
+}
+
 /// Adds the name of a topic.
 fn plan_bind(
     id: QueueId,
@@ -209,7 +243,9 @@ pub(crate) fn lend(outbound: &Outbound, plane: &Plane, take: &mut dyn FnMut(&[u8
     for piece in &outbound.plan {
         match *piece {
             Piece::Control { .. } => take(&outbound.sending[outbound.sent..]),
-            Piece::Deliver { start, bytes, .. } | Piece::Marker { start, bytes, .. } => {
+            Piece::Deliver { start, bytes, .. }
+            | Piece::Warning { start, bytes, .. }
+            | Piece::Marker { start, bytes, .. } => {
                 take(&outbound.inline[start as usize..(start + bytes) as usize]);
             }
             Piece::Extent { segment, start, bytes, .. } => {
@@ -253,6 +289,10 @@ pub(crate) fn settle(
             Piece::Control { .. } => outbound.sent += sent as usize,
             Piece::Deliver { run, start, .. } => {
                 outbound.run = Some(run);
+                keep_rest_of_inline(outbound, start + sent, bytes - sent);
+            }
+            Piece::Warning { queue, start, .. } => {
+                plane.queues[queue.0 as usize].warning.told(plane.now_us);
                 keep_rest_of_inline(outbound, start + sent, bytes - sent);
             }
             Piece::Marker { queue, start, .. } => {

@@ -20,7 +20,8 @@ use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 
 impl Shard {
-    /// A large message begins: finds a place for it, or decides to throw it away.
+    /// A large message begins: finds a place for it, or decides to throw it away, as one that comes
+    /// too fast is.
     pub(super) fn begin_landing(
         &mut self,
         id: ConnectionId,
@@ -36,7 +37,9 @@ impl Shard {
             return Ok(());
         };
         let refusal = match self.plane.admit(&connection.session, &header) {
+            Ok(_) if connection.session.is_too_fast() => Refusal::TooFast,
             Ok(_) if self.plane.make_room_for_large(stride) => {
+                connection.session.count_published();
                 let segment = self.plane.log.open_landing(stride);
                 self.plane.log.landing_memory(segment)[..head.len()].copy_from_slice(head);
                 let landing = Landing::Segment { segment, filled: head.len(), stride };

@@ -1,11 +1,14 @@
 //! Room in the log, when the budget is used up: what the oldest segments still hold is saved or
 //! dropped.
 //!
-//! The oldest segment is looked at first. If less than an eighth of it is still wanted, that rest is
-//! copied to compact blocks, one per queue, so that a few old messages of stalled readers do not
-//! hold whole segments; else its messages are dropped from the queues that hold them, counted, and
-//! told by a Gap. Segments that a running send reads are passed over; those that other shards have
+//! What is kept for replay alone goes first. Then the oldest segment is looked at: of what is still
+//! wanted of it, up to an eighth is copied to compact blocks, one per queue, those queues first that
+//! hold the least; so a few old messages of stalled readers do not hold whole segments, and the
+//! greediest queue pays first. The rest is dropped from the queues that hold it, counted, and told by
+//! a Gap. Segments that a running send reads are passed over; those that other shards have
 //! something of are asked for, and passed over until they come back.
+
+use nexusd_wire::control::GapReason;
 
 use super::parcel::Item;
 use super::publish::Plane;
@@ -165,7 +168,7 @@ impl Plane {
     }
 
     fn recycle(&mut self, segment: SegmentId) -> bool {
-        let holders = self.log.take_holders(segment);
+        let mut holders = self.log.take_holders(segment);
         // What was sent already goes first.
         for id in &holders {
             if let Some(queue) = self.queues.get_mut(id.0 as usize) {
@@ -175,13 +178,6 @@ impl Plane {
         if !self.log.is_live(segment) {
             return true;
         }
-        let holds = |plane: &Self, id: &QueueId| {
-            plane.queues.get(id.0 as usize).map_or(0, |queue| queue.bytes_in(segment, &plane.log))
-        };
-        let live: u64 = holders.iter().map(|id| holds(self, id)).sum();
-        let is_sparse = live < (SEGMENT_BYTES / EVACUATION_SHARE) as u64
-            && self.log.is_evacuable(segment)
-            && self.log.may_keep_block(live as usize);
         // Where a half-sent frame cannot be moved, dropping the others' messages frees nothing.
         let half_sent = |id: &QueueId| {
             let queue = self.queues.get(id.0 as usize);
@@ -198,20 +194,27 @@ impl Plane {
             let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
             self.give_up_history(segment, wanted);
         }
-        if is_sparse && live > 0 {
-            self.metrics.segments_evacuated += 1;
-        }
+        let held = |id: &QueueId| self.queues.get(id.0 as usize).map_or(0, |queue| queue.bytes);
+        holders.sort_by_cached_key(held);
+        let mut spared = 0;
         for id in &holders {
             let Some(queue) = self.queues.get_mut(id.0 as usize) else {
                 continue;
             };
-            if queue.bytes_in(segment, &self.log) == 0 {
+            let live = queue.bytes_in(segment, &self.log) as usize;
+            if live == 0 {
                 continue;
             }
-            if !is_sparse {
+            let is_spared = spared + live < SEGMENT_BYTES / EVACUATION_SHARE
+                && self.log.is_evacuable(segment)
+                && self.log.may_keep_block(live);
+            if is_spared {
+                spared += live;
+            } else {
                 let before = (queue.messages, queue.bytes);
-                self.metrics.dropped_memory +=
-                    overflow::drop_through(queue, &mut self.log, segment);
+                let dropped = overflow::drop_through(queue, &mut self.log, segment);
+                self.metrics.dropped_memory += dropped;
+                queue.warning.note_dropped(dropped, GapReason::Memory);
                 self.metrics.queued_messages -= before.0 - queue.messages;
                 self.metrics.queued_bytes -= before.1 - queue.bytes;
             }
@@ -221,6 +224,7 @@ impl Plane {
                 queue.evacuate(segment, &mut self.log);
             }
         }
+        self.metrics.segments_evacuated += u64::from(spared > 0);
         self.log.release(segment);
         if self.log.is_live(segment) {
             self.log.restore_holders(segment, holders);

@@ -85,6 +85,8 @@ pub(crate) enum Refusal {
     TooManyRetained,
     /// Running sends and large messages on their way hold all of the log.
     NoMemory,
+    /// Its source publishes faster than it may.
+    TooFast,
     /// It cannot be taken now, but soon: the publisher waits for its turn.
     NotNow,
 }
@@ -168,6 +170,8 @@ pub(crate) struct Plane {
     pub(crate) expiring: Expiring,
     /// Time of the event that is dealt with.
     pub(crate) now_us: u64,
+    /// The same by the wall clock, microseconds since 1970.
+    pub(crate) wall_us: u64,
     /// Segments that neighbours were asked to give back and have not answered for.
     pub(crate) recalls: usize,
     /// Publishers of this shard that wait for memory, in turn.
@@ -214,6 +218,7 @@ impl Plane {
             scans_due: Vec::new(),
             expiring: Expiring::default(),
             now_us: 0,
+            wall_us: 0,
             recalls: 0,
             waiting_for_memory: VecDeque::new(),
             client_bytes: 0,
@@ -318,12 +323,14 @@ impl Plane {
     }
 
     /// After a message of `bytes`: whether something stands against reading on. Publishers are to be
-    /// told something, or a full queue holds this one back and its allowance is used up.
+    /// told something, a full queue holds this one back and its allowance is used up, or its source
+    /// has published as much as it may.
     #[inline(always)]
     pub(crate) fn wants_attention(&self, session: &mut Session, bytes: usize) -> bool {
-        if !session.held_by.is_empty() {
+        if session.is_counted {
             session.held_allowance = session.held_allowance.saturating_sub(bytes);
-            return session.is_held() || self.has_news;
+            session.count_published();
+            return session.is_held() || session.is_too_fast() || self.has_news;
         }
         self.has_news
     }

@@ -134,6 +134,10 @@ impl Shard {
                 "retained values take all the memory they may (an eighth of --memory-limit)"
                     .to_string(),
             ),
+            Refusal::TooFast => {
+                self.refuse_too_fast(id, header, at);
+                return Ok(());
+            }
             Refusal::NoMemory | Refusal::NotNow => (
                 PublishStatus::LimitReached,
                 Some(ErrorCode::LimitReached),
@@ -160,6 +164,7 @@ impl Shard {
         let Connection { session, outbound, .. } = connection;
         let was_free = session.held_by.is_empty();
         session.held_by.insert(queue);
+        session.count_if_needed();
         if was_free && session.state == SessionState::Open {
             session.held_allowance = BLOCKED_READ_BYTES;
             self.plane.metrics.publisher_pauses += 1;
@@ -190,6 +195,7 @@ impl Shard {
         if !connection.session.held_by.remove(&queue) || is_planted(Plant::PublisherNeverResumed) {
             return;
         }
+        connection.session.count_if_needed();
         // Behind a connection's last words nothing more is said.
         if connection.session.held_by.is_empty() && connection.session.state == SessionState::Open {
             let resume = Header::new(FrameKind::PublishResume, 0, 0);

@@ -8,6 +8,7 @@ use super::inbox::{self, Receiver, Sender};
 use super::parcel::Parcel;
 use super::routing::ShardIndex;
 use crate::limits::{PARCELS_PER_INBOX, SHARDS_MAX};
+use crate::sources::Sources;
 
 /// What one shard needs to be one of several. Made for all of them at once by [`wire`].
 #[derive(Debug)]
@@ -51,13 +52,14 @@ pub fn wire(shards: usize) -> Vec<Wiring> {
     wirings
 }
 
-/// What the shards of a node count together. Touched when connections and topics come and go, never
-/// for a message.
+/// What the shards of a node count together. Touched when connections and topics come and go, and for
+/// the bytes of a receive where the rate of a source is bounded; never for a message.
 #[derive(Debug)]
 pub(crate) struct NodeWide {
     /// Connections of each shard, those on their way to it included.
     connections: Box<[AtomicUsize]>,
     topics: AtomicUsize,
+    pub(crate) sources: Sources,
 }
 
 impl NodeWide {
@@ -65,6 +67,7 @@ impl NodeWide {
         Self {
             connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
             topics: AtomicUsize::new(0),
+            sources: Sources::default(),
         }
     }
 

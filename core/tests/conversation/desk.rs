@@ -94,6 +94,8 @@ struct Seat {
     holds: bool,
     closed: bool,
     published: u64,
+    /// What the last Error it heard said.
+    complaint: String,
 }
 
 pub struct Desk {
@@ -128,15 +130,23 @@ impl Desk {
     }
 
     pub fn open(&mut self) -> ConnectionId {
+        self.open_from(PeerAddress::Unix)
+    }
+
+    pub fn open_from(&mut self, peer: PeerAddress) -> ConnectionId {
         let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
         let shard = self.shards[0].place().index();
         self.seats.push(Seat { shard, ..Seat::default() });
-        self.event(shard, Event::Opened { connection, peer: PeerAddress::Unix });
+        self.event(shard, Event::Opened { connection, peer });
         connection
     }
 
     pub fn greet(&mut self) -> ConnectionId {
-        let id = self.open();
+        self.greet_from(PeerAddress::Unix)
+    }
+
+    pub fn greet_from(&mut self, peer: PeerAddress) -> ConnectionId {
+        let id = self.open_from(peer);
         let mut bytes = Vec::new();
         self.encoder.hello(&mut bytes, 0, Role::Client, "tester", "test");
         self.say(id, &bytes);
@@ -269,7 +279,7 @@ impl Desk {
         self.shards[0].poll_output()
     }
 
-    fn message(
+    pub fn message(
         &mut self,
         id: ConnectionId,
         topic: u32,
@@ -369,6 +379,11 @@ impl Desk {
         self.shards.iter().all(Shard::is_finished)
     }
 
+    /// The text of the last Error among what was heard.
+    pub fn complaint(&self, id: ConnectionId) -> &str {
+        &self.seats[id.index as usize].complaint
+    }
+
     pub fn is_closed(&self, id: ConnectionId) -> bool {
         self.seats[id.index as usize].closed
     }
@@ -383,6 +398,10 @@ impl Desk {
             cutter.next(&mut input).expect("the shard speaks the protocol")
         {
             understand(&frame, &mut heard);
+            if let Some(Heard::Error { .. }) = heard.last() {
+                let body = frame.body::<control::Error<'_>>().expect("a body");
+                self.seats[id.index as usize].complaint = body.message().unwrap_or_default().into();
+            }
         }
         assert_eq!(cutter.stashed(), 0, "frames are sent whole");
         heard

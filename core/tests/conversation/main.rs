@@ -9,6 +9,7 @@ mod memory;
 mod replay;
 mod retained;
 mod shards;
+mod sources;
 
 use desk::{Desk, Heard};
 use nexusd_wire::MessageFlags;

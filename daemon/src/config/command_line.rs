@@ -7,7 +7,7 @@ use clap::{Arg, ArgAction, Command, value_parser};
 
 use super::error::{ConfigError, Origin};
 use super::setting::SETTINGS;
-use super::{Config, Given};
+use super::{Config, Given, profile};
 
 const CONFIG_HELP: &str = "\
 TOML file with the same settings: a flag's name without its dashes is a key, as in app-port = 5672";
@@ -16,9 +16,13 @@ const ABOUT: &str = "\
 NexusD: a publish/subscribe daemon. Applications on this host connect to it, publish messages to \
 topics and subscribe to filters.";
 
+const PROFILES: &str = "\
+Profiles, the defaults that --profile chooses:
+";
+
 const AFTER_HELP: &str = "\
 Where settings come from:
-  A flag beats an environment variable, that beats the file, and that beats the default. The
+  A flag beats an environment variable, that beats the file, and that beats the profile. The
   variable of a flag is NEXUSD_ and its name in capitals with underscores: --app-port is
   NEXUSD_APP_PORT. A setting that is unknown or has a bad value ends the start with exit code 2.
 
@@ -94,7 +98,7 @@ fn command() -> Command {
     Command::new("nexusd")
         .version(env!("CARGO_PKG_VERSION"))
         .about(ABOUT)
-        .after_help(AFTER_HELP)
+        .after_help(format!("{PROFILES}{}\n{AFTER_HELP}", profile::table()))
         .max_term_width(100)
         .args(
             std::iter::once(config)

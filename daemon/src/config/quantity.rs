@@ -1,17 +1,59 @@
-//! Sizes and durations as operators write them, and back.
+//! Counts, sizes and durations as operators write them, and back.
 //!
-//! A size is a number of bytes with an optional K, M or G (powers of 1,024). A duration is a number
-//! with an optional unit; a bare number counts milliseconds. The errors are the second half of a
-//! sentence that began with the value.
+//! A count is a whole number. A size is a number of bytes with an optional K, M or G (powers of
+//! 1,024). A duration is a number with an optional unit; a bare number counts milliseconds. The errors
+//! are the second half of a sentence that began with the value.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 const SIZE_UNITS: [(char, u64); 3] = [('G', 1 << 30), ('M', 1 << 20), ('K', 1 << 10)];
 /// Names, and milliseconds.
 const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
+/// Reads a whole number without sign or unit, if it is one.
+pub(super) fn digits(text: &str) -> Option<u64> {
+    let only_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    only_digits.then(|| text.parse().ok()).flatten()
+}
+
+/// Reads a count within that range.
+pub(super) fn read_count(text: &str, min: usize, max: usize) -> Result<usize, String> {
+    digits(text)
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|count| (min..=max).contains(count))
+        .ok_or_else(|| format!("is not a whole number from {min} to {max}"))
+}
+
+/// Reads a size within that range of bytes.
+pub(super) fn read_size_within(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    within(read_size(text)?, range, show_size)
+}
+
+/// Reads a duration within that range.
+pub(super) fn read_duration_within(
+    text: &str,
+    range: RangeInclusive<Duration>,
+) -> Result<Duration, String> {
+    within(read_duration(text)?, range, show_duration)
+}
+
+fn within<Q: PartialOrd + Copy>(
+    quantity: Q,
+    range: RangeInclusive<Q>,
+    show: fn(Q) -> String,
+) -> Result<Q, String> {
+    if quantity < *range.start() {
+        Err(format!("is too small; the least is {}", show(*range.start())))
+    } else if quantity > *range.end() {
+        Err(format!("is too large; the most is {}", show(*range.end())))
+    } else {
+        Ok(quantity)
+    }
+}
+
 /// Reads a size; `4M` is 4,194,304.
-pub(super) fn read_size(text: &str) -> Result<u64, String> {
+fn read_size(text: &str) -> Result<u64, String> {
     const EXPECTED: &str =
         "is not a size; write a whole number of bytes, or one with K, M or G such as 64M";
     let (number, unit) = split_unit(text);
@@ -36,7 +78,7 @@ pub(super) fn show_size(bytes: u64) -> String {
 }
 
 /// Reads a duration; `500`, `500ms`, `10s`, `5m`, `1h`.
-pub(super) fn read_duration(text: &str) -> Result<Duration, String> {
+fn read_duration(text: &str) -> Result<Duration, String> {
     const EXPECTED: &str =
         "is not a duration; write milliseconds, or a whole number with ms, s, m or h such as 10s";
     let (number, unit) = split_unit(text);
@@ -120,6 +162,22 @@ mod tests {
             assert!(read_duration(text).is_err(), "{text:?}");
         }
         assert!(read_duration("99999999999999999999h").is_err());
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_with_the_bound_as_one_would_write_it() {
+        let kilobytes = 1 << 10..=64 << 10;
+        assert_eq!(read_size_within("64K", kilobytes.clone()), Ok(64 << 10));
+        let refusal = read_size_within("1", kilobytes.clone()).expect_err("too small");
+        assert_eq!(refusal, "is too small; the least is 1K");
+        let refusal = read_size_within("1M", kilobytes).expect_err("too large");
+        assert_eq!(refusal, "is too large; the most is 64K");
+        let seconds = Duration::from_millis(500)..=Duration::from_secs(60);
+        assert_eq!(read_duration_within("500", seconds.clone()), Ok(Duration::from_millis(500)));
+        let refusal = read_duration_within("499ms", seconds.clone()).expect_err("too short");
+        assert_eq!(refusal, "is too small; the least is 500ms");
+        let refusal = read_duration_within("60001ms", seconds).expect_err("too long");
+        assert_eq!(refusal, "is too large; the most is 1m");
     }
 
     proptest! {

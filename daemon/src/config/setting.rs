@@ -5,13 +5,16 @@
 //! with the value. What `show` writes, `read` takes.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use nexusd_core::io::listener::UnixAddress;
 use nexusd_core::limits::SHARDS_MAX;
 use nexusd_wire::control::OverflowPolicy;
 
-use super::quantity::{read_duration, read_size, show_duration, show_size};
-use super::{Config, IoEngine, LogFormat, LogLevel, UnixSocket};
+use super::quantity::{
+    digits, read_count, read_duration_within, read_size_within, show_duration, show_size,
+};
+use super::{Config, IoEngine, LogFormat, LogLevel, Profile, UnixSocket};
 
 /// One thing that can be set.
 #[derive(Debug)]
@@ -33,12 +36,27 @@ pub(super) struct Setting {
 const NODE: &str = "Node";
 const ADDRESSES: &str = "Addresses";
 const LIMITS: &str = "Limits";
+const SOURCES: &str = "Limits per source address";
 const SLOW_SUBSCRIBERS: &str = "Slow subscribers";
+const COMING_BACK: &str = "Coming back";
+const EXPIRY: &str = "Expiry";
 const THREADS: &str = "Threads";
 const LOGS: &str = "Logs";
 
+/// More memory than any machine has, in bytes.
+const MEMORY_BYTES_MAX: u64 = 1 << 50;
 /// Longest payload an operator may allow, in bytes.
 const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+/// Highest rate, per second: a nanosecond for each.
+const RATE_MAX: u32 = 1_000_000_000;
+/// Longest time that somebody may be kept waiting.
+const WAIT_MAX: Duration = Duration::from_hours(1);
+/// Longest time that a subscription may stay parked.
+const PARKED_MAX: Duration = Duration::from_hours(7 * 24);
+/// Longest time to live, in whole days below what a message's header holds (32 bits of milliseconds).
+const TTL_MAX: Duration = Duration::from_hours(49 * 24);
+/// Shortest time between two searches for expired messages.
+const REAPER_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Longest cluster name, in bytes.
 const CLUSTER_BYTES_MAX: usize = 64;
 /// Longest path or abstract name of a unix socket, in bytes: the kernel's `sun_path` less a NUL.
@@ -69,8 +87,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "Time that SIGTERM leaves to send what is queued for subscribers. What is left then \
                is counted in the log.",
         read: |config, text| {
-            config.drain_timeout = read_duration(text)?;
-            within(config.drain_timeout.as_secs(), 0, 3_600, "1h")
+            config.drain_timeout = read_duration_within(text, Duration::ZERO..=WAIT_MAX)?;
+            Ok(())
         },
         show: |config| show_duration(config.drain_timeout),
     },
@@ -120,6 +138,20 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "profile",
+        heading: LIMITS,
+        value: "small|medium|large",
+        help: "Size of the host: `small` is a sidecar that stays within some 64M, `large` a machine \
+               for messaging. It chooses the defaults of the settings in the table below; what is \
+               set in any other way beats it.",
+        read: |config, text| {
+            config.profile =
+                Profile::named(text).ok_or("is not a profile; choose small, medium or large")?;
+            Ok(())
+        },
+        show: |config| config.profile.to_string(),
+    },
+    Setting {
         name: "memory-limit",
         heading: LIMITS,
         value: "SIZE",
@@ -127,10 +159,8 @@ pub(super) const SETTINGS: &[Setting] = &[
                messages go, and their subscribers are told. Subscriptions and topic ids of clients \
                take at most an eighth of it.",
         read: |config, text| {
-            let bytes = read_size(text)?;
-            within(bytes, 1 << 20, 1 << 50, "1048576G")?;
-            config.limits.memory_bytes = usize::try_from(bytes)
-                .map_err(|_| "is more than this machine can address".to_owned())?;
+            let bytes = read_size_within(text, 1 << 20..=MEMORY_BYTES_MAX)?;
+            config.limits.memory_bytes = addressable(bytes)?;
             Ok(())
         },
         show: |config| show_size(config.limits.memory_bytes as u64),
@@ -141,8 +171,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "SIZE",
         help: "Longest payload of a message, at most 64M. Longer ones are refused with an error.",
         read: |config, text| {
-            let bytes = read_size(text)?;
-            within(bytes, 1, PAYLOAD_BYTES_MAX, "64M")?;
+            let bytes = read_size_within(text, 1..=PAYLOAD_BYTES_MAX)?;
             config.limits.payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             Ok(())
         },
@@ -173,6 +202,44 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| config.limits.topics.to_string(),
     },
     Setting {
+        name: "max-connections-per-source",
+        heading: SOURCES,
+        value: "COUNT",
+        help: "Connections at a time from one IPv4 address or one IPv6 network of 64 bits, 127.0.0.1 \
+               included, but not over the unix socket. Further ones are refused with an error. 0, here \
+               and below, is no limit.",
+        read: |config, text| {
+            config.limits.connections_per_source = read_count(text, 0, 1_000_000)?;
+            Ok(())
+        },
+        show: |config| config.limits.connections_per_source.to_string(),
+    },
+    Setting {
+        name: "accept-rate-per-source",
+        heading: SOURCES,
+        value: "COUNT",
+        help: "New connections per second from one of those; a second's worth may come at once. \
+               Further ones are refused with an error.",
+        read: |config, text| {
+            config.limits.accept_rate_per_source = read_rate(text)?;
+            Ok(())
+        },
+        show: |config| config.limits.accept_rate_per_source.to_string(),
+    },
+    Setting {
+        name: "publish-rate-per-source",
+        heading: SOURCES,
+        value: "COUNT",
+        help: "Messages per second that one of those publishes, over all its connections; a second's \
+               worth may come at once. Further ones are refused, with an error or in their \
+               acknowledgement.",
+        read: |config, text| {
+            config.limits.publish_rate_per_source = read_rate(text)?;
+            Ok(())
+        },
+        show: |config| config.limits.publish_rate_per_source.to_string(),
+    },
+    Setting {
         name: "subscriber-queue-limit",
         heading: SLOW_SUBSCRIBERS,
         value: "COUNT",
@@ -190,9 +257,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "SIZE",
         help: "Bytes queued for one subscription before the policy below takes effect.",
         read: |config, text| {
-            let bytes = read_size(text)?;
-            within(bytes, 1 << 10, 1 << 50, "1048576G")?;
-            config.limits.queue_bytes = bytes;
+            config.limits.queue_bytes = read_size_within(text, 1 << 10..=MEMORY_BYTES_MAX)?;
             Ok(())
         },
         show: |config| show_size(config.limits.queue_bytes),
@@ -236,14 +301,76 @@ pub(super) const SETTINGS: &[Setting] = &[
         help: "Longest time that `block` holds publishers back; after that the queue drops its \
                oldest messages.",
         read: |config, text| {
-            let timeout = read_duration(text)?;
-            within(timeout.as_secs(), 0, 3_600, "1h")?;
-            config.limits.block_timeout_us = u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX);
+            let timeout = read_duration_within(text, Duration::ZERO..=WAIT_MAX)?;
+            config.limits.block_timeout_us = microseconds(timeout);
+            Ok(())
+        },
+        show: |config| show_duration(Duration::from_micros(config.limits.block_timeout_us)),
+    },
+    Setting {
+        name: "message-buffer-size",
+        heading: COMING_BACK,
+        value: "COUNT",
+        help: "Newest messages of each topic that are kept for subscribers that come back.",
+        read: |config, text| {
+            config.limits.replay_messages = read_count(text, 0, 1_000_000)? as u64;
+            Ok(())
+        },
+        show: |config| config.limits.replay_messages.to_string(),
+    },
+    Setting {
+        name: "max-buffer-memory",
+        heading: COMING_BACK,
+        value: "SIZE",
+        help: "Memory for messages that are kept for that alone. It beats the count: topics with \
+               more messages than that shrink first, then the oldest messages go.",
+        read: |config, text| {
+            let bytes = read_size_within(text, 0..=MEMORY_BYTES_MAX)?;
+            config.limits.replay_bytes = addressable(bytes)?;
+            Ok(())
+        },
+        show: |config| show_size(config.limits.replay_bytes as u64),
+    },
+    Setting {
+        name: "paused-subscription-ttl",
+        heading: COMING_BACK,
+        value: "DURATION",
+        help: "Time that a subscription whose connection broke, or that was paused, goes on queueing \
+               until its client comes back, at most 168h.",
+        read: |config, text| {
+            let ttl = read_duration_within(text, Duration::ZERO..=PARKED_MAX)?;
+            config.limits.parked_ttl_us = microseconds(ttl);
+            Ok(())
+        },
+        show: |config| show_duration(Duration::from_micros(config.limits.parked_ttl_us)),
+    },
+    Setting {
+        name: "default-message-ttl",
+        heading: EXPIRY,
+        value: "DURATION",
+        help: "Time to live of messages whose publisher gave none, at most 1176h; 0 lets them live \
+               for as long as there is room. An expired message is not delivered.",
+        read: |config, text| {
+            let ttl = read_duration_within(text, Duration::ZERO..=TTL_MAX)?;
+            config.limits.default_ttl_ms = u32::try_from(ttl.as_millis()).unwrap_or(u32::MAX);
             Ok(())
         },
         show: |config| {
-            show_duration(std::time::Duration::from_micros(config.limits.block_timeout_us))
+            show_duration(Duration::from_millis(u64::from(config.limits.default_ttl_ms)))
         },
+    },
+    Setting {
+        name: "ttl-reaper-interval",
+        heading: EXPIRY,
+        value: "DURATION",
+        help: "Time between two searches for expired messages, which give back their memory. No \
+               expired message is delivered between them either.",
+        read: |config, text| {
+            let interval = read_duration_within(text, REAPER_INTERVAL_MIN..=WAIT_MAX)?;
+            config.limits.reaper_interval_us = microseconds(interval);
+            Ok(())
+        },
+        show: |config| show_duration(Duration::from_micros(config.limits.reaper_interval_us)),
     },
     Setting {
         name: "shards",
@@ -373,27 +500,18 @@ pub(super) fn named(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-fn digits(text: &str) -> Option<u64> {
-    let only_digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    only_digits.then(|| text.parse().ok()).flatten()
+fn addressable(bytes: u64) -> Result<usize, String> {
+    usize::try_from(bytes).map_err(|_| "is more than this machine can address".to_owned())
 }
 
-fn read_count(text: &str, min: usize, max: usize) -> Result<usize, String> {
-    digits(text)
-        .and_then(|count| usize::try_from(count).ok())
-        .filter(|count| (min..=max).contains(count))
-        .ok_or_else(|| format!("is not a whole number from {min} to {max}"))
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Checks a quantity; `shown_max` is `max` as the operator would write it.
-fn within(quantity: u64, min: u64, max: u64, shown_max: &str) -> Result<(), String> {
-    if quantity < min {
-        Err(format!("is too small; the least is {}", show_size(min)))
-    } else if quantity > max {
-        Err(format!("is too large; the most is {shown_max}"))
-    } else {
-        Ok(())
-    }
+/// Reads a number per second.
+fn read_rate(text: &str) -> Result<u32, String> {
+    let rate = read_count(text, 0, RATE_MAX as usize)?;
+    Ok(u32::try_from(rate).unwrap_or(RATE_MAX))
 }
 
 fn read_addresses(text: &str) -> Result<Vec<IpAddr>, String> {

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use proptest::prelude::*;
 
 use super::environment::variable;
+use super::profile::PRESETS;
 use super::setting::SETTINGS;
 use super::*;
 
@@ -64,10 +65,19 @@ fn without_sources_the_documented_defaults_hold() {
         ("max-payload", "4M"),
         ("max-connections", "10000"),
         ("max-topics", "2000000"),
+        ("max-connections-per-source", "0"),
+        ("accept-rate-per-source", "0"),
+        ("publish-rate-per-source", "0"),
         ("subscriber-queue-limit", "10000"),
         ("subscriber-queue-bytes", "16M"),
         ("backpressure-policy", "drop-oldest"),
         ("block-timeout-ms", "5s"),
+        ("message-buffer-size", "5"),
+        ("max-buffer-memory", "50M"),
+        ("paused-subscription-ttl", "5m"),
+        ("default-message-ttl", "0ms"),
+        ("ttl-reaper-interval", "1s"),
+        ("profile", "medium"),
         ("drain-timeout", "10s"),
         ("shards", "auto"),
         ("spin-us", "0"),
@@ -98,16 +108,24 @@ fn every_setting_can_come_from_each_source() {
         bind: vec!["::1".parse().expect("an address"), "127.0.0.1".parse().expect("an address")],
         app_port: 7000,
         unix_socket: UnixSocket::At(UnixAddress::Path("/run/nexusd.sock".into())),
+        profile: Profile::Small,
         limits: Limits {
             memory_bytes: 1 << 30,
             payload_bytes: 1 << 20,
             connections: 7,
+            connections_per_source: 9,
+            accept_rate_per_source: 10,
+            publish_rate_per_source: 11,
             topics: 8,
             queue_messages: 0,
             queue_bytes: 3 << 20,
             policy: nexusd_wire::control::OverflowPolicy::Block,
             block_timeout_us: 1_500_000,
-            ..Limits::default()
+            replay_messages: 0,
+            replay_bytes: 9 << 20,
+            parked_ttl_us: 60_000_000,
+            default_ttl_ms: 250,
+            reaper_interval_us: 50_000,
         },
         io: IoEngine::Epoll,
         shards: Some(2),
@@ -132,6 +150,62 @@ fn every_setting_can_come_from_each_source() {
     let file: String =
         settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
     assert_eq!(configure(&["--config=x"], &[], &file).as_ref(), Ok(&other));
+}
+
+#[test]
+fn the_medium_profile_is_what_holds_without_one() {
+    assert_eq!(Config::of_profile(Profile::Medium), Ok(Config::default()));
+    assert_eq!(configure(&["--profile=medium"], &[], ""), Ok(Config::default()));
+}
+
+#[test]
+fn a_profile_changes_the_defaults_of_its_table_and_nothing_else() {
+    for (column, profile) in Profile::ALL.into_iter().enumerate() {
+        let config = configure(&[&format!("--profile={profile}")], &[], "").expect("a profile");
+        assert_eq!(config.profile, profile);
+        let defaults = Config { profile, ..Config::default() };
+        for ((name, value), (_, default)) in config.settings().zip(defaults.settings()) {
+            let preset = PRESETS.iter().find(|(preset, _)| *preset == name);
+            let expected = preset.map_or(default, |(_, values)| values[column].to_owned());
+            assert_eq!(value, expected, "{name} of {profile}");
+        }
+    }
+}
+
+#[test]
+fn what_any_source_sets_beats_the_profile_of_any_other() {
+    let from_the_file = "memory-limit = '100M'\nmax-topics = 7\nprofile = 'small'";
+    let variables = [("NEXUSD_MAX_CONNECTIONS", "8"), ("NEXUSD_PROFILE", "large")];
+    let config = configure(&["--config=n.toml"], &variables, from_the_file).expect("two sources");
+    assert_eq!(config.profile, Profile::Large, "the variable's");
+    assert_eq!(config.limits.memory_bytes, 100 << 20, "the file's");
+    assert_eq!(config.limits.topics, 7, "the file's");
+    assert_eq!(config.limits.connections, 8, "the variable's");
+    assert_eq!(config.limits.queue_bytes, 64 << 20, "the profile's");
+
+    let config = configure(&["--config=n.toml", "--profile=small"], &variables, from_the_file);
+    assert_eq!(config.expect("three sources").limits.queue_bytes, 2 << 20);
+}
+
+#[test]
+fn a_bad_profile_is_refused_also_where_a_stronger_source_names_a_good_one() {
+    let sentence = fault(&["--profile=small"], &[("NEXUSD_PROFILE", "huge")], "");
+    assert_eq!(
+        sentence,
+        "environment variable NEXUSD_PROFILE: \"huge\" is not a profile; choose small, medium or large"
+    );
+}
+
+#[test]
+fn the_help_and_the_readme_show_the_profiles() {
+    let readme = include_str!("../../../README.md");
+    let help = help();
+    for (name, [small, medium, large]) in PRESETS {
+        let row = format!("| `--{name}` | {small} | {medium} | {large} |");
+        assert!(readme.contains(&row), "{row}");
+        let row = [name, small, medium, large];
+        assert!(help.lines().any(|line| line.split_whitespace().eq(row)), "{row:?}: {help}");
+    }
 }
 
 #[test]
@@ -202,10 +276,19 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("max-payload", &["", "0", "65M", "4 M"]),
         ("max-connections", &["", "0", "-1", "many", "1000001"]),
         ("max-topics", &["", "0", "1e6"]),
+        ("max-connections-per-source", &["", "-1", "all", "1000001"]),
+        ("accept-rate-per-source", &["", "-1", "10/s", "1000000001"]),
+        ("publish-rate-per-source", &["", "-1", "1K", "1000000001"]),
         ("subscriber-queue-limit", &["", "-1", "all"]),
         ("subscriber-queue-bytes", &["", "0", "1", "x"]),
         ("backpressure-policy", &["", "drop", "Block"]),
         ("block-timeout-ms", &["", "-1", "5 s", "soon", "2h"]),
+        ("message-buffer-size", &["", "-1", "1M", "1000001"]),
+        ("max-buffer-memory", &["", "-1", "50MB", "1048577G"]),
+        ("paused-subscription-ttl", &["", "-1", "5 m", "169h"]),
+        ("default-message-ttl", &["", "-1", "none", "1177h", "4294967296"]),
+        ("ttl-reaper-interval", &["", "0", "9", "61m"]),
+        ("profile", &["", "tiny", "Small", "1"]),
         ("drain-timeout", &["", "10d", "1.5s", "61m"]),
         ("shards", &["", "0", "65", "-1", "all"]),
         ("pin", &["", "-1", "cpu0", "auto"]),
@@ -231,7 +314,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(listed.len(), 19, "new settings need bad values here: {listed:?}");
+    assert_eq!(listed.len(), 28, "new settings need bad values here: {listed:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A daemon that does only what a test tells it.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use tokio::net::{TcpListener, TcpStream};
 /// Longest time anything in these tests may take.
 const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) const NODE: NodeId = NodeId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+/// Another daemon, or the same one after a restart.
+pub(crate) const OTHER_NODE: NodeId = NodeId(0xfeed);
 pub(crate) const MAX_PAYLOAD: u32 = 4 << 20;
 
 /// Waits for what has to happen.
@@ -32,6 +35,18 @@ pub(crate) struct Link<S = TcpStream> {
     cutter: FrameCutter,
     unread: Vec<u8>,
     encoder: FrameEncoder,
+    /// StreamAcks that came while something else was waited for.
+    acks: VecDeque<Vec<(u128, u64)>>,
+}
+
+/// A Subscribe that was received.
+pub(crate) struct Asked {
+    pub(crate) request: u64,
+    pub(crate) filters: Vec<String>,
+    /// Topic, number and origin, by topic.
+    pub(crate) positions: Vec<(String, u64, NodeId)>,
+    pub(crate) receive_retained: bool,
+    pub(crate) counted: bool,
 }
 
 /// A frame as it was received, with its padding.
@@ -78,6 +93,11 @@ impl Received {
                 let filters: Vec<_> = subscribe.filters().iter().collect();
                 format!("subscribe {}", filters.join(" "))
             }
+            FrameKind::Resume => {
+                let resume = frame.body::<control::Resume<'_>>().unwrap();
+                let id = SubscriptionId::from(resume.subscription()).0;
+                format!("resume {id} after {}", resume.received_count())
+            }
             kind => format!("{kind:?}"),
         })
     }
@@ -107,9 +127,14 @@ impl ScriptedDaemon {
 
     /// Accepts and welcomes.
     pub(crate) async fn welcome(&self) -> Link {
+        self.welcome_as(NODE).await.0
+    }
+
+    /// Accepts, and welcomes as this node; tells the subscription that Hello names.
+    pub(crate) async fn welcome_as(&self, node: NodeId) -> (Link, Option<u128>) {
         let mut link = self.accept().await;
-        link.welcome().await;
-        link
+        let named = link.welcome_as(node).await;
+        (link, named)
     }
 
     /// A connected client, and its link.
@@ -130,11 +155,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
             cutter: FrameCutter::new(u32::MAX, u32::MAX, usize::MAX),
             unread: Vec::new(),
             encoder: FrameEncoder::new(),
+            acks: VecDeque::new(),
         }
     }
 
-    /// The next frame; `None` when the client has closed.
+    /// The next frame that is no StreamAck, which come when time has passed; `None` when the client
+    /// has closed.
     pub(crate) async fn next(&mut self) -> Option<Received> {
+        loop {
+            let frame = self.next_of_any_kind().await?;
+            if frame.kind() != FrameKind::StreamAck {
+                return Some(frame);
+            }
+            self.acks.push_back(counts_of(&frame));
+        }
+    }
+
+    /// The counts of the next StreamAck, by subscription.
+    pub(crate) async fn ack(&mut self) -> Vec<(u128, u64)> {
+        if let Some(counts) = self.acks.pop_front() {
+            return counts;
+        }
+        let frame = self.next_of_any_kind().await.expect("the client is still there");
+        assert_eq!(frame.kind(), FrameKind::StreamAck, "{}", frame.line());
+        counts_of(&frame)
+    }
+
+    /// The StreamAcks for what was sent that came without waiting. The first Pong may pass those for
+    /// what came together with its Ping, the second one does not.
+    pub(crate) async fn acks_at_once(&mut self) -> Vec<Vec<(u128, u64)>> {
+        for _ in 0..2 {
+            self.send_bare(FrameKind::Ping).await;
+            self.expect(FrameKind::Pong).await;
+        }
+        self.acks.drain(..).collect()
+    }
+
+    async fn next_of_any_kind(&mut self) -> Option<Received> {
         loop {
             let mut input = self.unread.as_slice();
             let found = match self.cutter.next(&mut input).unwrap() {
@@ -189,26 +246,100 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         self.send(|encoder, out| encoder.error(out, &report)).await;
     }
 
-    /// Takes Hello and answers with Welcome.
-    pub(crate) async fn welcome(&mut self) {
-        self.expect(FrameKind::Hello).await;
+    /// Takes Hello and answers with Welcome; tells the subscription that Hello names.
+    pub(crate) async fn welcome_as(&mut self, node: NodeId) -> Option<u128> {
+        let hello = self.expect(FrameKind::Hello).await;
         self.send(|encoder, out| {
-            encoder.welcome(out, 0, NODE, "scripted", "test", MAX_PAYLOAD, 16 << 10);
+            encoder.welcome(out, 0, node, "scripted", "test", MAX_PAYLOAD, 16 << 10);
         })
         .await;
+        hello.see(|frame| {
+            let hello = frame.body::<control::Hello<'_>>().unwrap();
+            hello.resume().map(|id| SubscriptionId::from(id).0)
+        })
+    }
+
+    /// Takes Subscribe.
+    pub(crate) async fn asked(&mut self) -> Asked {
+        let frame = self.expect(FrameKind::Subscribe).await;
+        frame.see(|frame| {
+            let body = frame.body::<control::Subscribe<'_>>().unwrap();
+            let mut positions: Vec<_> = body
+                .positions()
+                .into_iter()
+                .flatten()
+                .map(|it| {
+                    let origin = it.origin().map(NodeId::from).unwrap_or_default();
+                    (it.topic().to_owned(), it.sequence(), origin)
+                })
+                .collect();
+            positions.sort();
+            Asked {
+                request: body.request(),
+                filters: body.filters().iter().map(str::to_owned).collect(),
+                positions,
+                receive_retained: body.receive_retained(),
+                counted: body.counted(),
+            }
+        })
+    }
+
+    /// Confirms a Subscribe or a Resume.
+    pub(crate) async fn confirm_request(&mut self, request: u64, id: u128) {
+        let report = SubscriptionReport::fresh(request, SubscriptionId(id));
+        self.send(|encoder, out| encoder.subscription_info(out, &report)).await;
     }
 
     /// Takes Subscribe and confirms it under this id; tells the filters.
     pub(crate) async fn confirm(&mut self, id: u128) -> Vec<String> {
-        let frame = self.expect(FrameKind::Subscribe).await;
-        let (request, filters) = frame.see(|frame| {
-            let subscribe = frame.body::<control::Subscribe<'_>>().unwrap();
-            let filters = subscribe.filters().iter().map(str::to_owned).collect();
-            (subscribe.request(), filters)
-        });
-        let report = SubscriptionReport::fresh(request, SubscriptionId(id));
-        self.send(|encoder, out| encoder.subscription_info(out, &report)).await;
-        filters
+        let asked = self.asked().await;
+        self.confirm_request(asked.request, id).await;
+        asked.filters
+    }
+
+    /// Takes the Resume of this subscription; tells its request and count.
+    pub(crate) async fn resume_of(&mut self, id: u128) -> (u64, u64) {
+        let frame = self.expect(FrameKind::Resume).await;
+        frame.see(|frame| {
+            let resume = frame.body::<control::Resume<'_>>().unwrap();
+            assert_eq!(SubscriptionId::from(resume.subscription()).0, id);
+            (resume.request(), resume.received_count())
+        })
+    }
+
+    /// Takes the Resume of this subscription and confirms it; tells the count.
+    pub(crate) async fn confirm_resume(&mut self, id: u128) -> u64 {
+        let (request, count) = self.resume_of(id).await;
+        self.confirm_request(request, id).await;
+        count
+    }
+
+    /// Takes the Resume of this subscription and says that there is none.
+    pub(crate) async fn refuse_resume(&mut self, id: u128, code: ErrorCode) {
+        let (request, _) = self.resume_of(id).await;
+        self.refuse(request, code, FrameKind::Resume).await;
+    }
+
+    pub(crate) async fn refuse(&mut self, request: u64, code: ErrorCode, kind: FrameKind) {
+        let (message, fatal, offset, kind) = ("refused by the script", false, 0, kind.0);
+        let report = ErrorReport { code, message, fatal, request, offset, kind };
+        self.send(|encoder, out| encoder.error(out, &report)).await;
+    }
+
+    /// Takes Unsubscribe; tells its request, the subscription, and whether it is a pause.
+    pub(crate) async fn unsubscribe(&mut self) -> (u64, u128, bool) {
+        let frame = self.expect(FrameKind::Unsubscribe).await;
+        frame.see(|frame| {
+            let body = frame.body::<control::Unsubscribe<'_>>().unwrap();
+            let id = SubscriptionId::from(body.subscription()).0;
+            (body.request(), id, body.pause())
+        })
+    }
+
+    /// Ends the stream and waits until the client, which has then read all of it, has closed too.
+    pub(crate) async fn end(mut self) {
+        self.stream.shutdown().await.unwrap();
+        while self.next().await.is_some() {}
     }
 
     pub(crate) async fn bind(&mut self, topic: u32, name: &str) {
@@ -216,13 +347,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
     }
 
     pub(crate) async fn deliver(&mut self, id: u128) {
-        self.send(|encoder, out| encoder.deliver(out, SubscriptionId(id), DeliveryMode::Live))
-            .await;
+        self.deliver_as(id, DeliveryMode::Live).await;
+    }
+
+    pub(crate) async fn deliver_as(&mut self, id: u128, mode: DeliveryMode) {
+        self.send(|encoder, out| encoder.deliver(out, SubscriptionId(id), mode)).await;
     }
 
     pub(crate) async fn message(&mut self, topic: u32, sequence: u64, payload: &[u8]) {
         self.write(&message(topic, sequence, payload)).await;
     }
+}
+
+/// The counts of a StreamAck, by subscription.
+fn counts_of(frame: &Received) -> Vec<(u128, u64)> {
+    frame.see(|frame| {
+        let body = frame.body::<control::StreamAck<'_>>().unwrap();
+        let entry = |it: &control::StreamAckEntry| {
+            (SubscriptionId::from(it.subscription()).0, it.received())
+        };
+        body.entries().iter().map(entry).collect()
+    })
 }
 
 /// The frame of a delivered message.
@@ -246,4 +391,14 @@ pub(crate) async fn next_message(subscription: &mut Subscription) -> Message {
         Event::Message(message) => message,
         other => panic!("{other:?} instead of a message"),
     }
+}
+
+/// The next messages' payloads, as text.
+pub(crate) async fn next_payloads(subscription: &mut Subscription, count: usize) -> Vec<String> {
+    let mut payloads = Vec::new();
+    while payloads.len() < count {
+        let message = next_message(subscription).await;
+        payloads.push(String::from_utf8_lossy(message.payload()).into_owned());
+    }
+    payloads
 }

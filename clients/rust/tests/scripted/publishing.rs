@@ -53,6 +53,29 @@ async fn a_message_is_a_bind_and_a_frame_byte_for_byte() {
 }
 
 #[tokio::test]
+async fn a_value_is_retained_with_a_time_to_live_and_cleared_by_nothing() {
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    let value = Publication::new("plant/state", "on").retain(true).ttl(Duration::from_secs(60));
+    client.send(&value).await.unwrap();
+    client.send(&Publication::new("plant/state", "off").retain(false)).await.unwrap();
+    let script = async {
+        link.expect(FrameKind::TopicBind).await;
+        let retained = link.expect(FrameKind::Message).await;
+        assert_eq!(retained.header().flags(), MessageFlags::RETAIN);
+        assert_eq!(retained.header().ttl_ms(), 60_000);
+        let passing = link.expect(FrameKind::Message).await;
+        assert_eq!(passing.header().flags(), MessageFlags::default());
+        let cleared = link.expect(FrameKind::Message).await;
+        assert_eq!(cleared.header().flags(), MessageFlags::RETAIN.with(MessageFlags::ACK));
+        assert!(cleared.payload().is_empty());
+        send_acks(&mut link, &[accepted(3, 9, 1)]).await;
+    };
+    let (cleared, ()) = tokio::join!(soon(client.clear_retained("plant/state")), script);
+    assert_eq!(cleared.unwrap().sequence, 9);
+}
+
+#[tokio::test]
 async fn an_acknowledgement_reaches_the_publish_it_answers() {
     let daemon = ScriptedDaemon::start().await;
     let (client, mut link) = daemon.connected().await;

@@ -3,11 +3,11 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-use nexusd_client::{ConnectionState, Error, Event, GapReason};
+use nexusd_client::{ConnectionState, Error};
 use nexusd_wire::control::ErrorCode;
 use nexusd_wire::{FrameKind, Header, TopicId};
 
-use crate::daemon::{ScriptedDaemon, message, next_event, next_message, soon};
+use crate::daemon::{NODE, OTHER_NODE, ScriptedDaemon, message, next_message, next_payloads, soon};
 
 /// The states a client goes through, as words.
 fn words(states: &mpsc::Receiver<ConnectionState>) -> Vec<String> {
@@ -23,7 +23,7 @@ fn words(states: &mpsc::Receiver<ConnectionState>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_new_connection_subscribes_and_binds_again_and_tells_the_gap() {
+async fn a_new_connection_binds_again_and_resumes_all_subscriptions_without_a_gap() {
     let daemon = ScriptedDaemon::start().await;
     let (sender, states) = mpsc::channel();
     let builder = daemon.client().on_state(move |state| {
@@ -42,23 +42,18 @@ async fn a_new_connection_subscribes_and_binds_again_and_tells_the_gap() {
     assert_eq!(next_message(&mut one).await.payload(), b"first");
     drop(link);
 
-    let mut link = daemon.welcome().await;
+    let (mut link, named) = daemon.welcome_as(NODE).await;
+    assert_eq!(named, Some(1));
     assert_eq!(link.lines(2).await, ["bind 0 x", "bind 1 y"]);
-    assert_eq!(link.confirm(11).await, ["a/#"]);
-    assert_eq!(link.confirm(12).await, ["b", "c"]);
+    assert_eq!(link.confirm_resume(1).await, 1);
+    assert_eq!(link.confirm_resume(2).await, 0);
     client.publish("y", "3").await.unwrap();
     assert_eq!(link.lines(1).await, ["message 1 #3 3"]);
-    // The old ids are void.
+    // The old topic ids are void.
     link.bind(0, "a/c").await;
     link.deliver(1).await;
-    link.message(0, 7, b"for nobody").await;
-    link.deliver(11).await;
     link.message(0, 8, b"second").await;
 
-    let Event::Gap(gap) = next_event(&mut one).await else {
-        panic!("the reconnection is told");
-    };
-    assert_eq!((gap.reason, gap.missed), (GapReason::Reconnected, None));
     let second = next_message(&mut one).await;
     assert_eq!((second.topic(), second.payload()), ("a/c", b"second".as_slice()));
     let words = words(&states);
@@ -121,14 +116,13 @@ async fn a_goodbye_is_followed_by_what_the_daemon_still_delivers_and_a_new_conne
         link.deliver(9).await;
         link.message(5, 1, b"flushed").await;
         drop(link);
-        daemon.welcome().await
+        daemon.welcome_as(OTHER_NODE).await.0
     };
     let (acked, mut link) = tokio::join!(soon(client.publish_acked("t", "1")), script);
     assert!(matches!(acked, Err(Error::Draining)));
     link.lines(1).await;
-    link.confirm(10).await;
-    assert_eq!(next_message(&mut subscription).await.payload(), b"flushed");
-    assert!(matches!(next_event(&mut subscription).await, Event::Gap(_)));
+    assert_eq!(link.lines(1).await, ["subscribe t"]);
+    assert_eq!(next_payloads(&mut subscription, 1).await, ["flushed"]);
 }
 
 /// What a daemon may not send, and a word of the error it causes.

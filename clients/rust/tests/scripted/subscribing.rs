@@ -2,11 +2,11 @@
 
 use std::sync::mpsc;
 
-use nexusd_client::{Error, Event, GapReason, OverflowPolicy, SubscribeOptions};
-use nexusd_wire::control::{self, ErrorCode};
+use nexusd_client::{Delivery, Error, Event, GapReason, OverflowPolicy, SubscribeOptions};
+use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
 use nexusd_wire::{
     ErrorReport, FrameEncoder, FrameKind, GapReport, Header, MetadataBuilder, NodeId, Sequence,
-    SubscriptionId, SubscriptionReport, TopicId,
+    SubscriptionId, SubscriptionReport, TopicId, WarningReport,
 };
 use tokio::io::AsyncWriteExt;
 
@@ -66,7 +66,9 @@ async fn options_and_several_filters_are_asked_for() {
     let options = SubscribeOptions::new()
         .policy(OverflowPolicy::Block)
         .queue_messages(0)
-        .queue_bytes(1 << 20);
+        .queue_bytes(1 << 20)
+        .retained(true)
+        .counted(false);
     let script = async {
         let frame = link.expect(FrameKind::Subscribe).await;
         let request = frame.see(|frame| {
@@ -76,7 +78,9 @@ async fn options_and_several_filters_are_asked_for() {
             assert_eq!(subscribe.policy(), Some(control::OverflowPolicy::Block));
             assert_eq!(subscribe.queue_messages(), Some(0));
             assert_eq!(subscribe.queue_bytes(), Some(1 << 20));
-            assert!(!subscribe.receive_retained());
+            assert!(subscribe.receive_retained());
+            assert!(!subscribe.counted());
+            assert!(subscribe.positions().is_none());
             subscribe.request()
         });
         let report = SubscriptionReport::fresh(request, SubscriptionId(1));
@@ -84,6 +88,118 @@ async fn options_and_several_filters_are_asked_for() {
     };
     let (subscription, ()) = tokio::join!(client.subscribe_with(["a/+", "b"], options), script);
     assert_eq!(subscription.unwrap().filters(), ["a/+", "b"]);
+}
+
+#[tokio::test]
+async fn without_options_messages_are_counted_and_all_else_is_the_daemons_choice() {
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    let script = async {
+        let frame = link.expect(FrameKind::Subscribe).await;
+        let request = frame.see(|frame| {
+            let subscribe = frame.body::<control::Subscribe<'_>>().unwrap();
+            assert!(subscribe.counted());
+            assert!(!subscribe.receive_retained());
+            assert_eq!(subscribe.policy(), None);
+            assert_eq!((subscribe.queue_messages(), subscribe.queue_bytes()), (None, None));
+            subscribe.request()
+        });
+        link.confirm_request(request, 1).await;
+    };
+    let (subscription, ()) = tokio::join!(client.subscribe("a"), script);
+    subscription.unwrap();
+}
+
+#[tokio::test]
+async fn every_policy_can_be_asked_for() {
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    for (policy, on_wire) in [
+        (OverflowPolicy::DropOldest, control::OverflowPolicy::DropOldest),
+        (OverflowPolicy::DropNewest, control::OverflowPolicy::DropNewest),
+        (OverflowPolicy::Block, control::OverflowPolicy::Block),
+        (OverflowPolicy::Disconnect, control::OverflowPolicy::Disconnect),
+    ] {
+        let options = SubscribeOptions::new().policy(policy);
+        let script = async {
+            let frame = link.expect(FrameKind::Subscribe).await;
+            let request = frame.see(|frame| {
+                let subscribe = frame.body::<control::Subscribe<'_>>().unwrap();
+                assert_eq!(subscribe.policy(), Some(on_wire));
+                subscribe.request()
+            });
+            link.confirm_request(request, 1).await;
+        };
+        let (subscription, ()) = tokio::join!(client.subscribe_with("a", options), script);
+        drop(subscription.unwrap());
+        link.unsubscribe().await;
+    }
+}
+
+#[tokio::test]
+async fn retained_values_are_told_apart_from_live_messages() {
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    let options = SubscribeOptions::new().retained(true);
+    let (subscription, _) = tokio::join!(client.subscribe_with("#", options), link.confirm(9));
+    let mut subscription = subscription.unwrap();
+    link.bind(1, "a").await;
+    link.bind(2, "b").await;
+    link.deliver_as(9, DeliveryMode::Retained).await;
+    link.message(1, 3, b"a").await;
+    link.deliver(9).await;
+    link.message(1, 8, b"a").await;
+    link.deliver_as(9, DeliveryMode::Retained).await;
+    link.message(2, 2, b"b").await;
+    for (topic, sequence, delivery) in
+        [("a", 3, Delivery::Retained), ("a", 8, Delivery::Live), ("b", 2, Delivery::Retained)]
+    {
+        let message = next_message(&mut subscription).await;
+        let found = (message.topic(), message.sequence(), message.delivery());
+        assert_eq!(found, (topic, sequence, delivery));
+    }
+}
+
+#[tokio::test]
+async fn a_warning_is_told_to_the_callback_and_at_its_place() {
+    let daemon = ScriptedDaemon::start().await;
+    let (sender, warnings) = mpsc::channel();
+    let builder = daemon.client().on_warning(move |filters, warning| {
+        sender.send((filters.to_vec(), warning.clone())).unwrap();
+    });
+    let (client, mut link) = daemon.connected_by(builder).await;
+    let (subscription, _) = tokio::join!(client.subscribe("t"), link.confirm(9));
+    let mut subscription = subscription.unwrap();
+    link.bind(5, "t").await;
+    link.deliver(9).await;
+    link.message(5, 1, b"before").await;
+    link.send(|encoder, out| {
+        encoder.backpressure_warning(
+            out,
+            &WarningReport {
+                subscription: SubscriptionId(9),
+                dropped: 12,
+                depth: 90,
+                limit: 100,
+                reason: control::GapReason::Memory,
+                expired: 3,
+                oldest_age_ms: 1_500,
+            },
+        );
+    })
+    .await;
+    link.message(5, 2, b"after").await;
+
+    assert_eq!(next_message(&mut subscription).await.payload(), b"before");
+    let Event::Warning(warning) = next_event(&mut subscription).await else {
+        panic!("the warning stands between the messages");
+    };
+    assert_eq!((warning.dropped, warning.expired), (12, 3));
+    assert_eq!((warning.depth, warning.limit), (90, 100));
+    assert_eq!(warning.reason, GapReason::Memory);
+    assert_eq!(warning.oldest_age.as_millis(), 1_500);
+    assert_eq!(next_message(&mut subscription).await.payload(), b"after");
+    assert_eq!(warnings.try_recv().unwrap(), (vec!["t".to_owned()], warning));
 }
 
 #[tokio::test]
@@ -279,8 +395,9 @@ async fn a_subscription_given_up_before_its_confirmation_is_ended_with_it() {
     let waits =
         std::future::poll_fn(|cx| std::task::Poll::Ready(asking.as_mut().poll(cx).is_pending()));
     assert!(waits.await);
+    let asked = link.asked().await;
     drop(asking);
-    link.confirm(9).await;
+    link.confirm_request(asked.request, 9).await;
     let frame = link.expect(FrameKind::Unsubscribe).await;
     frame.see(|frame| {
         let unsubscribe = frame.body::<control::Unsubscribe<'_>>().unwrap();
