@@ -66,8 +66,19 @@ fn a_message_without_a_time_to_live_has_the_daemons() {
     daemon.end_well();
 }
 
-#[test]
-fn a_message_whose_time_is_over_is_not_replayed_to_who_comes_back() {
+/// What became of messages before their time was over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// They were queued for somebody who is away.
+    Queued,
+    /// They were sent, and not acknowledged.
+    Sent,
+    /// They met a line that had just been cut.
+    Cut,
+}
+
+/// A reader that had one message, broke off, and comes back when the time of the others is over.
+fn is_not_replayed(fate: Fate) {
     let daemon = Daemon::start(&["--shards", "2"]);
     let (mut reader, mut publisher) = (daemon.client(), daemon.client());
     let subscription = reader.subscribe_with(&SubscribeRequest {
@@ -77,13 +88,23 @@ fn a_message_whose_time_is_over_is_not_replayed_to_who_comes_back() {
     });
     publisher.publish_accepted("expiring", b"lasts");
     assert_eq!(reader.next_message().sequence, 1);
-    drop(reader);
+    match fate {
+        Fate::Queued => {
+            reader.pause(subscription);
+        }
+        Fate::Sent => {}
+        Fate::Cut => reader.line().cut(),
+    }
     let expiring = Header::new(FrameKind::Message, 0, 0).with_ttl_ms(TTL.as_millis() as u32);
     for _ in 0..10 {
         publisher.publish_with("expiring", &expiring, &[], b"expires");
     }
     publisher.publish_accepted("expiring", b"lasts");
     let published = Instant::now();
+    if fate == Fate::Sent {
+        (2..=12).for_each(|sequence| assert_eq!(reader.next_message().sequence, sequence));
+    }
+    drop(reader);
     eventually("their time is over", || published.elapsed() > TTL);
     let mut reader = Client::connect_for(&daemon.v4(), subscription);
     let answer = reader.resume(subscription, 1);
@@ -95,4 +116,19 @@ fn a_message_whose_time_is_over_is_not_replayed_to_who_comes_back() {
         other => panic!("{other:?}"),
     }
     daemon.end_well();
+}
+
+#[test]
+fn a_message_whose_time_is_over_is_not_replayed_to_who_comes_back() {
+    is_not_replayed(Fate::Queued);
+}
+
+#[test]
+fn a_message_that_was_sent_in_time_is_not_sent_again_when_its_time_is_over() {
+    is_not_replayed(Fate::Sent);
+}
+
+#[test]
+fn a_message_that_met_a_cut_line_is_not_replayed_when_its_time_is_over() {
+    is_not_replayed(Fate::Cut);
 }

@@ -146,6 +146,7 @@ fn what_was_on_its_way_to_who_does_not_acknowledge_is_told_as_lost_by_its_number
             account.take(&Heard::Message(message));
         }
     }
+    subscriber.pause(subscription);
     drop(subscriber);
     publish(&mut publisher, "lost", 10);
     let (mut subscriber, answer) = come_back(&daemon, &account);
@@ -159,6 +160,31 @@ fn what_was_on_its_way_to_who_does_not_acknowledge_is_told_as_lost_by_its_number
     }
     read(&mut subscriber, &mut account, 1_010);
     assert_eq!((account.received(), account.missed(), account.newest("lost")), (610, 400, 1_010));
+    daemon.end_well();
+}
+
+#[test]
+fn a_line_cut_under_traffic_costs_who_does_not_acknowledge_a_gap_that_adds_up() {
+    const MESSAGES: u64 = 20_000;
+    let daemon = Daemon::start(&SHARDS);
+    let mut publisher = daemon.client();
+    for way in [daemon.v4(), daemon.unix()] {
+        let topic = format!("cut/{way}");
+        let mut subscriber = Client::connect_narrow(&way);
+        let mut account = Account::new(subscriber.subscribe_to_all(&[&topic]));
+        for _ in 0..MESSAGES {
+            publisher.publish(&topic, &[7; 1_000]);
+        }
+        publisher.catch_up();
+        read(&mut subscriber, &mut account, 100);
+        // Much is between the daemon and the client, and more than that still in the daemon.
+        drop(subscriber);
+        let (mut subscriber, answer) = come_back(&daemon, &account);
+        assert!(answer.gap_detected && answer.replay_started, "{answer:?}");
+        read(&mut subscriber, &mut account, MESSAGES);
+        assert_eq!(account.missed(), u64::try_from(answer.missed).expect("a known number"));
+        assert!(account.missed() > 0 && account.newest(&topic) == MESSAGES, "{account:?}");
+    }
     daemon.end_well();
 }
 
