@@ -52,7 +52,7 @@ impl BenchShards {
         self.stalled.push(false);
         let home = self.shards[0].place().index();
         self.homes.push(home);
-        self.event(home, Event::Opened { connection, peer: PeerAddress::Unix });
+        self.event(home, Event::Opened { connection, peer: PeerAddress::Unix, is_moved: false });
         let mut bytes = Vec::new();
         self.encoder.hello(&mut bytes, 0, Role::Client, "bench", "bench");
         self.receive(connection, &bytes);

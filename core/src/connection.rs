@@ -11,7 +11,7 @@ use nexusd_wire::control::DeliveryMode;
 
 use crate::log::SegmentId;
 use crate::session::Session;
-use crate::shard::event::ConnectionId;
+use crate::shard::event::{ConnectionId, PeerAddress};
 use crate::subscriber_queue::QueueId;
 
 /// A large frame that is being received.
@@ -113,6 +113,8 @@ impl Outbound {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
+    /// Where it comes from.
+    pub(crate) peer: PeerAddress,
     pub(crate) session: Session,
     pub(crate) inbound: Inbound,
     pub(crate) outbound: Outbound,
@@ -121,9 +123,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, cutter: FrameCutter, now_us: u64) -> Self {
+    pub(crate) fn new(
+        id: ConnectionId,
+        peer: PeerAddress,
+        cutter: FrameCutter,
+        now_us: u64,
+    ) -> Self {
         Self {
             id,
+            peer,
             session: Session::new(now_us),
             inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false },
             outbound: Outbound {

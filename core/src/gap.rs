@@ -58,6 +58,26 @@ impl Gap {
         self.missed == 0 && !self.is_unknown
     }
 
+    /// Messages `from` to `last` of a topic are not lost after all; whether it said so, to the last one.
+    pub(crate) fn take_back(&mut self, topic: TopicId, from: Sequence, last: Sequence) -> bool {
+        let says_so = |entry: &(TopicId, Sequence, Sequence)| {
+            entry.0 == topic && entry.1 <= from && entry.2 == last
+        };
+        let Some(at) = self.entries.iter().position(says_so) else { return false };
+        self.missed -= last.0 - from.0 + 1;
+        if self.entries[at].1 == from {
+            self.entries.remove(at);
+        } else {
+            self.entries[at].2 = Sequence(from.0 - 1);
+        }
+        true
+    }
+
+    /// The messages that it names: topics, with the first and the last number.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (TopicId, Sequence, Sequence)> {
+        self.entries.iter().copied()
+    }
+
     /// The topics that it names.
     pub(crate) fn topics(&self) -> impl Iterator<Item = TopicId> {
         self.entries.iter().map(|(topic, _, _)| *topic)

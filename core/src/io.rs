@@ -3,7 +3,7 @@
 //! `driver.rs` is the contract and always there; the rest is two drivers (feature `uring`). Both stand
 //! on the table of connections (`connection.rs`), gathered sends (`gathered.rs`), the rules of the last
 //! second of a connection (`lingering.rs`) and of errors (`errno.rs`), and the ways between the loops of
-//! a node (`mailbox.rs`, `neighbours.rs`).
+//! a node (`mailbox.rs`, `neighbours.rs`) and the connections that go them (`arrival.rs`).
 //!
 //! * `ring.rs` turns completions into events and outputs into submissions, on top of io_uring's two
 //!   queues (`kernel_ring.rs`), the shared receive buffers (`buffer_ring.rs`) and the memory that
@@ -16,6 +16,8 @@
 
 pub mod driver;
 
+#[cfg(feature = "uring")]
+mod arrival;
 #[cfg(feature = "uring")]
 mod buffer_ring;
 #[cfg(feature = "uring")]

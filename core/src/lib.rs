@@ -36,6 +36,7 @@ pub use io::driver::{Driver, Service, run};
 pub use limits::Limits;
 pub use metrics::Metrics;
 pub use shard::event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
+pub use shard::handover::Handover;
 pub use shard::output::Output;
 pub use shard::routing::{ShardIndex, owner_of};
 pub use shard::wiring::{Wiring, wire};

@@ -53,7 +53,8 @@ pub const REARMS_PER_TURN: usize = 64;
 pub const RECEIVE_IN_PLACE_BYTES_MIN: usize = 64 << 10;
 /// Commands of other threads taken in one turn.
 pub const COMMANDS_PER_TURN: usize = 256;
-/// Connections that another shard accepted, begun in one turn.
+/// Connections that come from other shards, begun in one turn; what was read of them already counts as
+/// received.
 pub const ADOPTIONS_PER_TURN: usize = 64;
 /// Connections a driver accepts above its limit, so that the shard can refuse them with a reason.
 pub const REFUSALS_AT_A_TIME: usize = 16;

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub source_accepts_refused: u64,
     /// Publishes refused because their source address publishes faster than it may; in `rejected` too.
     pub source_messages_refused: u64,
+    /// Connections that another shard took over, which keeps what they came back for.
+    pub connections_moved: u64,
     /// Times a listener could not accept for want of file descriptors or memory.
     pub accepts_failed: u64,
     /// Connections closed by a timeout.
@@ -95,6 +97,7 @@ impl AddAssign for Metrics {
             source_connections_refused,
             source_accepts_refused,
             source_messages_refused,
+            connections_moved,
             accepts_failed,
             timeouts,
             segments_evacuated,
@@ -127,6 +130,7 @@ impl AddAssign for Metrics {
         self.source_connections_refused += source_connections_refused;
         self.source_accepts_refused += source_accepts_refused;
         self.source_messages_refused += source_messages_refused;
+        self.connections_moved += connections_moved;
         self.accepts_failed += accepts_failed;
         self.timeouts += timeouts;
         self.segments_evacuated += segments_evacuated;

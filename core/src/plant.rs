@@ -101,6 +101,8 @@ plants! {
     RunsNotReturned = "runs-not-returned",
     /// A subscription gets an owner's messages before that owner knows it.
     ConfirmedEarly = "confirmed-early",
+    /// Of a connection that moves to another shard, what stands behind its Hello is lost.
+    MoveLosesBytes = "move-loses-bytes",
     /// A drain does not wait for what is under way between shards.
     DrainRoundsSkipped = "drain-rounds-skipped",
     /// What topics still want of a segment that is given up is forgotten.

@@ -20,6 +20,8 @@ use crate::subscriber_queue::QueueId;
 pub(crate) enum SessionState {
     /// Nothing but Hello may come.
     AwaitingHello,
+    /// Hello came and named a subscription that this shard keeps: all that came is kept for it.
+    Moving(ShardIndex),
     /// Everything may come.
     Open,
     /// The daemon is draining: nothing more is read, what is queued is still sent.

@@ -4,8 +4,10 @@
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow
 //! through (`shard/publish.rs`); `shard/publishers.rs` answers publishers, `shard/crossing.rs` talks to
-//! other shards, `shard/landing.rs` receives large messages, `shard/flush.rs` plans sends,
-//! `shard/memory.rs` keeps the log in its budget, `shard/timers.rs` does what is due by time.
+//! other shards, `shard/handover.rs` gives connections up to them, `shard/landing.rs` receives large
+//! messages, `shard/flush.rs` plans sends, `shard/memory.rs` keeps the log in its budget,
+//! `shard/parking.rs` keeps subscriptions whose clients are away, `shard/timers.rs` does what is due by
+//! time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod admission;
@@ -16,6 +18,7 @@ mod drain;
 pub mod event;
 mod expiring;
 mod flush;
+pub mod handover;
 pub(crate) mod inbox;
 mod landing;
 mod memory;
@@ -25,6 +28,7 @@ pub(crate) mod parcel;
 pub(crate) mod parking;
 mod publish;
 mod publishers;
+pub(crate) mod recovery;
 pub(crate) mod replay;
 pub(crate) mod retained;
 pub mod routing;
@@ -37,6 +41,7 @@ use std::hash::{Hash, Hasher};
 
 use drain::Drain;
 use event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
+use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
@@ -54,7 +59,7 @@ use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
     ACKS_OWED_MAX, BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US,
-    LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH, SHARDS_MAX,
+    LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
 };
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
@@ -121,7 +126,9 @@ impl Service for Shard {
         self.now_us = now.mono_us;
         (self.plane.now_us, self.plane.wall_us) = (now.mono_us, now.wall_us);
         match event {
-            Event::Opened { connection, peer } => self.on_opened(connection, peer, now),
+            Event::Opened { connection, peer, is_moved } => {
+                self.on_opened(connection, peer, is_moved, now);
+            }
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
             Event::Sent { connection, bytes, blocked } => {
@@ -224,6 +231,10 @@ impl Service for Shard {
         node.add_connection(shard);
         shard
     }
+
+    fn hand_over(&mut self, connection: ConnectionId) -> Option<Handover> {
+        self.give_up(connection)
+    }
 }
 
 impl Shard {
@@ -294,7 +305,7 @@ impl Shard {
         open_connection(&mut self.connections, id)
     }
 
-    fn on_opened(&mut self, id: ConnectionId, peer: PeerAddress, now: Now) {
+    fn on_opened(&mut self, id: ConnectionId, peer: PeerAddress, is_moved: bool, now: Now) {
         let slot = id.index as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
@@ -306,11 +317,11 @@ impl Shard {
             + self.config.limits.payload_bytes as usize;
         let cutter =
             FrameCutter::new(message_bytes_max as u32, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES);
-        self.connections[slot] = Some(Box::new(Connection::new(id, cutter, now.mono_us)));
+        self.connections[slot] = Some(Box::new(Connection::new(id, peer, cutter, now.mono_us)));
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
         self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
-        self.admit_connection(id, peer, now);
+        self.admit_connection(id, peer, is_moved, now);
     }
 
     fn on_received(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
@@ -360,8 +371,13 @@ impl Shard {
         now: Now,
     ) -> Result<(), Violation> {
         while let Some(connection) = open_connection(&mut self.connections, id) {
-            if connection.session.state == SessionState::Closing {
-                return Ok(());
+            match connection.session.state {
+                SessionState::Closing => return Ok(()),
+                SessionState::Moving(_) => {
+                    connection.inbound.backlog.extend_from_slice(input);
+                    return Ok(());
+                }
+                _ => {}
             }
             // What is landing has its place. Were it to wait, bytes received in place would pass it.
             if connection.inbound.landing.is_some() {
@@ -570,7 +586,7 @@ impl Shard {
         }
     }
 
-    fn on_closed(&mut self, id: ConnectionId, _reason: CloseReason) {
+    fn on_closed(&mut self, id: ConnectionId, reason: CloseReason) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
@@ -582,6 +598,7 @@ impl Shard {
         let landing = connection.inbound.landing.take();
         let bindings = std::mem::take(&mut connection.session.bindings);
         let held_by = std::mem::take(&mut connection.session.held_by);
+        let state = connection.session.state;
         let source = connection.session.source.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {
@@ -624,9 +641,15 @@ impl Shard {
         }
         self.connections[id.index as usize] = None;
         self.plane.open_generations[id.index as usize] = 0;
-        self.plane.node.remove_connection(own);
         if let Some(source) = source {
             self.plane.node.sources.close(&source, self.now_us);
+        }
+        match (state, reason) {
+            (SessionState::Moving(to), CloseReason::Moved) => {
+                self.plane.metrics.connections_moved += 1;
+                self.plane.node.move_connection(own, to);
+            }
+            _ => self.plane.node.remove_connection(own),
         }
         self.open -= 1;
     }
@@ -701,15 +724,14 @@ impl Shard {
     /// low bits name this shard.
     fn fresh_subscription_id(&mut self) -> SubscriptionId {
         self.next_subscription += 1;
-        let own = self.plane.routing.own;
-        let input = (self.next_subscription, own.index() as u64);
+        let input = (self.next_subscription, self.plane.routing.own.index() as u64);
         let half = |salt: u64| {
             let mut hasher = SipHasher24::new_with_keys(self.config.seed, salt);
             input.hash(&mut hasher);
             hasher.finish()
         };
         let random = (u128::from(half(1)) << 64) | u128::from(half(2));
-        SubscriptionId(random & !(SHARDS_MAX as u128 - 1) | own.index() as u128)
+        self.plane.routing.subscription_id(random)
     }
 
     /// Checks what must hold between events. For tests and the simulator; walks everything.
@@ -734,6 +756,11 @@ impl Shard {
                     || connection.close_asked
                     || outbound.is_empty(),
                 "what waits is being sent, or cannot be"
+            );
+            let is_moving = matches!(connection.session.state, SessionState::Moving(_));
+            assert!(
+                !is_moving || connection.inbound.is_paused && outbound.is_empty(),
+                "nothing is said or dealt with on a connection that moves"
             );
         }
     }

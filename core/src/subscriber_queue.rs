@@ -97,6 +97,10 @@ pub(crate) struct SubscriberQueue {
     pub(crate) presence: Presence,
     /// A client that will go on with it as soon as it is parked.
     pub(crate) comeback: Option<Box<Comeback>>,
+    /// A client that came back and is not told how things stand yet.
+    pub(crate) returning: Option<Box<Comeback>>,
+    /// Shards that still have to say what they hold of what was lost.
+    pub(crate) recovering: u32,
     /// Bytes of the first extent's first frame that are already on the wire.
     pub(crate) front_sent: u32,
     /// A running send reads from the queue: its front must stay as it is.
@@ -161,6 +165,8 @@ impl SubscriberQueue {
             warning: BackpressureWarning::default(),
             presence: Presence::Connected,
             comeback: None,
+            returning: None,
+            recovering: 0,
             front_sent: 0,
             in_flight: false,
             planned: 0,

@@ -110,9 +110,9 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
         counters: [
             messages_in, bytes_in, messages_out, bytes_out, sends, no_subscribers, rejected,
             dropped_slow_consumer, dropped_memory, ttl_expired, dropped_disconnect, publisher_pauses,
-            slow_disconnected, protocol_errors, connections_refused, accepts_failed, timeouts,
-            segments_evacuated, resumed, source_connections_refused, source_accepts_refused,
-            source_messages_refused,
+            slow_disconnected, protocol_errors, connections_refused, connections_moved,
+            accepts_failed, timeouts, segments_evacuated, resumed, source_connections_refused,
+            source_accepts_refused, source_messages_refused,
         ],
         gauges: [
             connections, subscriptions, parked, topics, queued_messages, queued_bytes, retained,

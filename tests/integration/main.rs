@@ -15,6 +15,7 @@ mod killed_subscribers;
 mod large_messages;
 mod life_cycle;
 mod many_connections;
+mod moves;
 mod open_files;
 mod positions;
 mod resources;

@@ -7,6 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::shard::event::{CloseReason, ConnectionId};
+use crate::shard::routing::ShardIndex;
 
 /// What receives on a connection. At most one receive is in flight at any time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,6 +71,8 @@ pub(super) struct Connection {
     pub(super) in_line: bool,
     /// The service was told of the end.
     pub(super) told_closed: bool,
+    /// The shard it goes to as soon as nothing is in flight (io_uring).
+    pub(super) moves_to: Option<ShardIndex>,
 }
 
 impl Connection {
@@ -92,6 +95,7 @@ impl Connection {
             ended: false,
             in_line: false,
             told_closed: false,
+            moves_to: None,
         }
     }
 
@@ -162,12 +166,17 @@ impl ConnectionTable {
 
     /// Closes the socket and frees the slot for the next generation.
     pub(super) fn remove(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.find(id) {
-            debug_assert!(!connection.is_in_flight());
-            connection.socket = None;
-            connection.generation = connection.generation.wrapping_add(1);
-            self.free.push(id.index);
-        }
+        drop(self.release(id));
+    }
+
+    /// Frees the slot for the next generation. Its socket goes on elsewhere.
+    pub(super) fn release(&mut self, id: ConnectionId) -> Option<OwnedFd> {
+        let connection = self.find(id)?;
+        debug_assert!(!connection.is_in_flight());
+        let socket = connection.socket.take();
+        connection.generation = connection.generation.wrapping_add(1);
+        self.free.push(id.index);
+        socket
     }
 
     /// All sockets, for the driver's end.
@@ -179,6 +188,7 @@ impl ConnectionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
 
     #[test]
@@ -197,6 +207,18 @@ mod tests {
         assert!(table.find(old).is_none());
         assert!(table.find(new).is_some());
         assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn a_connection_that_is_released_stays_open_and_leaves_its_slot() {
+        let mut table = ConnectionTable::default();
+        let (one, mut other) = UnixStream::pair().expect("sockets");
+        let id = table.insert(one.into());
+        let released = table.release(id).expect("its socket");
+        assert!(table.find(id).is_none() && table.release(id).is_none());
+        assert_eq!(table.len(), 0);
+        UnixStream::from(released).write_all(b"x").expect("an open socket");
+        other.read_exact(&mut [0]).expect("a byte");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use crate::limits::SENDS_PER_TURN;
 use crate::shard::event::{ConnectionId, Event, Now};
+use crate::shard::handover::Handover;
 use crate::shard::output::Output;
 use crate::shard::routing::ShardIndex;
 
@@ -37,6 +38,12 @@ pub trait Service {
     /// Where a connection that was just accepted is to live; asked once for each.
     fn place(&mut self) -> ShardIndex {
         ShardIndex::default()
+    }
+
+    /// What goes to another shard with a connection that moves; asked once, right before its
+    /// [`Event::Closed`]. `None` if it does not move.
+    fn hand_over(&mut self, _connection: ConnectionId) -> Option<Handover> {
+        None
     }
 
     /// When [`Event::Tick`] is due, in `Now::mono_us`.

@@ -13,6 +13,7 @@
 
 mod accept;
 mod close;
+mod handover;
 mod receive;
 mod send;
 
@@ -250,9 +251,14 @@ impl EpollDriver {
             let Some(command) = self.commands.pop() else { break };
             service.on_event(self.now, Event::Command(command));
         }
+        let mut bytes_left = EPOLL_BYTES_PER_TURN;
         for _ in 0..ADOPTIONS_PER_TURN {
-            let Some((socket, peer)) = self.commands.pop_accepted() else { break };
-            self.adopt(service, socket, peer);
+            let Some(arrival) = self.commands.pop_arrival() else { break };
+            let bytes = self.adopt(service, arrival);
+            if bytes >= bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
         }
         if service.has_mail() {
             service.on_event(self.now, Event::Inbox);
@@ -288,6 +294,7 @@ impl Driver for EpollDriver {
             Output::PauseReceive(id) => self.pause_receive(id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
+            Output::Move { connection, to } => self.begin_move(service, connection, to),
             Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
             Output::Metrics(mut metrics) => {

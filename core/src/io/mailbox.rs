@@ -1,26 +1,27 @@
-//! The way other threads reach a shard's loop: a bounded queue of commands, connections that another
-//! loop accepted for it, and its doorbell.
+//! The way other threads reach a shard's loop: a bounded queue of commands, connections that come from
+//! other loops, and its doorbell.
 //!
 //! Any number of threads send, one loop receives. Sending never blocks: a full queue hands the
 //! command back. Commands of one thread arrive in order.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
 
+use super::arrival::Arrival;
 use super::doorbell::Doorbell;
 use super::driver::Service;
-use crate::shard::event::{Command, PeerAddress};
+use crate::shard::event::Command;
 
 /// Makes a mailbox that holds up to `capacity` commands (at least one). Fails when the kernel gives
 /// no eventfd.
 pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> {
     let shared = Arc::new(Shared {
         queue: ArrayQueue::new(capacity.max(1)),
-        accepted: SegQueue::new(),
+        arrivals: SegQueue::new(),
         doorbell: Doorbell::new()?,
         gone: AtomicBool::new(false),
     });
@@ -31,17 +32,17 @@ pub fn mailbox(capacity: usize) -> io::Result<(CommandSender, CommandReceiver)> 
 struct Shared {
     queue: ArrayQueue<Command>,
     /// Bounded by the node's connections.
-    accepted: SegQueue<(OwnedFd, PeerAddress)>,
+    arrivals: SegQueue<Arrival>,
     doorbell: Doorbell,
     gone: AtomicBool,
 }
 
 impl Shared {
     /// Of a loop that ends and a sender, at least one sees the other, so no connection stays behind.
-    fn drop_accepted_if_gone(&self) {
+    fn drop_arrivals_if_gone(&self) {
         fence(Ordering::SeqCst);
         if self.gone.load(Ordering::Acquire) {
-            while self.accepted.pop().is_some() {}
+            while self.arrivals.pop().is_some() {}
         }
     }
 }
@@ -74,13 +75,12 @@ impl CommandSender {
         self.shared.doorbell.ring();
     }
 
-    /// Gives a connection that was accepted elsewhere to the loop. If that has ended, so does the
-    /// connection.
-    pub(super) fn hand_over(&self, socket: OwnedFd, peer: PeerAddress) {
+    /// Gives a connection of another loop to this one. If that has ended, so does the connection.
+    pub(super) fn hand_over(&self, arrival: Arrival) {
         if !self.shared.gone.load(Ordering::Acquire) {
-            self.shared.accepted.push((socket, peer));
+            self.shared.arrivals.push(arrival);
             self.shared.doorbell.ring();
-            self.shared.drop_accepted_if_gone();
+            self.shared.drop_arrivals_if_gone();
         }
     }
 }
@@ -97,15 +97,15 @@ impl CommandReceiver {
         self.shared.queue.pop()
     }
 
-    /// Takes the next connection that another loop accepted for this one.
-    pub(super) fn pop_accepted(&self) -> Option<(OwnedFd, PeerAddress)> {
-        self.shared.accepted.pop()
+    /// Takes the next connection that another loop gave to this one.
+    pub(super) fn pop_arrival(&self) -> Option<Arrival> {
+        self.shared.arrivals.pop()
     }
 
     /// Whether something waits that other threads sent: to the loop, or to its service.
     pub(super) fn has_mail(&self, service: &impl Service) -> bool {
         let shared = &self.shared;
-        let is_empty = shared.queue.is_empty() && shared.accepted.is_empty();
+        let is_empty = shared.queue.is_empty() && shared.arrivals.is_empty();
         (!is_empty || service.has_mail()) && !shared.gone.load(Ordering::Relaxed)
     }
 
@@ -113,7 +113,7 @@ impl CommandReceiver {
     /// over end.
     pub(super) fn close(&self) {
         self.shared.gone.store(true, Ordering::Release);
-        self.shared.drop_accepted_if_gone();
+        self.shared.drop_arrivals_if_gone();
     }
 
     /// The loop is about to sleep. It has to look once more whether it [`Self::has_mail`].
@@ -149,6 +149,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::shard::event::PeerAddress;
 
     #[test]
     fn commands_arrive_in_order_and_a_full_mailbox_hands_them_back() {
@@ -165,10 +166,10 @@ mod tests {
     fn a_connection_for_a_loop_that_ended_ends_too() {
         let (sender, receiver) = mailbox(2).expect("an eventfd");
         let (early, its_peer) = UnixStream::pair().expect("sockets");
-        sender.hand_over(early.into(), PeerAddress::Unix);
+        sender.hand_over(Arrival::accepted(early.into(), PeerAddress::Unix));
         drop(receiver);
         let (late, anothers_peer) = UnixStream::pair().expect("sockets");
-        sender.hand_over(late.into(), PeerAddress::Unix);
+        sender.hand_over(Arrival::moved(late.into(), PeerAddress::Unix, vec![1]));
         for mut peer in [its_peer, anothers_peer] {
             assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
         }

@@ -1,10 +1,8 @@
 //! The loops of a node's shards, as one of them sees them: it rings them, and gives them connections
-//! that it accepted for them.
+//! that are theirs.
 
-use std::os::fd::OwnedFd;
-
+use super::arrival::Arrival;
 use super::mailbox::CommandSender;
-use crate::shard::event::PeerAddress;
 use crate::shard::routing::ShardIndex;
 
 /// The ways to the loops of all shards.
@@ -28,20 +26,21 @@ impl Neighbours {
         }
     }
 
+    /// Whether the loop of a shard is another one's and takes connections: it has not ended.
+    pub(super) fn takes_connections(&self, shard: ShardIndex) -> bool {
+        let mailbox = self.mailboxes.get(shard.index());
+        shard != self.own && mailbox.is_some_and(|mailbox| !mailbox.is_gone())
+    }
+
     /// Gives a connection to the loop of the shard it is to live on. Hands it back if that is the
     /// caller's own.
-    pub(super) fn hand_over(
-        &self,
-        shard: ShardIndex,
-        socket: OwnedFd,
-        peer: PeerAddress,
-    ) -> Option<OwnedFd> {
+    pub(super) fn hand_over(&self, shard: ShardIndex, arrival: Arrival) -> Option<Arrival> {
         match self.mailboxes.get(shard.index()) {
             Some(mailbox) if shard != self.own => {
-                mailbox.hand_over(socket, peer);
+                mailbox.hand_over(arrival);
                 None
             }
-            _ => Some(socket),
+            _ => Some(arrival),
         }
     }
 }

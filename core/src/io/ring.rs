@@ -11,6 +11,7 @@
 
 mod accept;
 mod close;
+mod handover;
 mod receive;
 mod send;
 
@@ -310,9 +311,14 @@ impl UringDriver {
             let Some(command) = self.commands.pop() else { break };
             service.on_event(self.now, Event::Command(command));
         }
+        let mut bytes_left = RECEIVE_BYTES_PER_TURN;
         for _ in 0..ADOPTIONS_PER_TURN {
-            let Some((socket, peer)) = self.commands.pop_accepted() else { break };
-            self.adopt(service, socket, peer);
+            let Some(arrival) = self.commands.pop_arrival() else { break };
+            let bytes = self.adopt(service, arrival);
+            if bytes >= bytes_left {
+                break;
+            }
+            bytes_left -= bytes;
         }
         if service.has_mail() {
             service.on_event(self.now, Event::Inbox);
@@ -352,6 +358,7 @@ impl Driver for UringDriver {
             Output::PauseReceive(id) => self.pause_receive(id),
             Output::ResumeReceive(id) => self.resume_receive(service, id),
             Output::ReceiveInPlace(id) => self.receive_in_place(service, id),
+            Output::Move { connection, to } => self.begin_move(service, connection, to),
             Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
             Output::Metrics(mut metrics) => {

@@ -16,12 +16,19 @@ use crate::limits::{Limits, RATE_ERROR_INTERVAL_US};
 use crate::sources::{Excess, Source, SourceAddress};
 
 impl Shard {
-    /// Refuses a connection that has just opened, if it is one too many.
-    pub(super) fn admit_connection(&mut self, id: ConnectionId, peer: PeerAddress, now: Now) {
+    /// Refuses a connection that has just opened, if it is one too many. One that comes from another
+    /// shard was admitted there.
+    pub(super) fn admit_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerAddress,
+        is_moved: bool,
+        now: Now,
+    ) {
         let limits = &self.config.limits;
         if self.drain.is_some() {
             self.fail(id, &fatal(ErrorCode::Draining, "the daemon is stopping"), now);
-        } else if self.plane.node.connections() > limits.connections {
+        } else if !is_moved && self.plane.node.connections() > limits.connections {
             self.plane.metrics.connections_refused += 1;
             let text = format!(
                 "the daemon has {} connections, which is its limit (--max-connections)",
@@ -31,13 +38,20 @@ impl Shard {
         } else if limits.are_set_per_source()
             && let Some(address) = SourceAddress::of(peer)
         {
-            self.admit_source(id, address, now);
+            self.admit_source(id, address, is_moved, now);
         }
     }
 
-    fn admit_source(&mut self, id: ConnectionId, address: SourceAddress, now: Now) {
+    fn admit_source(&mut self, id: ConnectionId, address: SourceAddress, is_moved: bool, now: Now) {
         let limits = &self.config.limits;
-        let text = match self.plane.node.sources.open(address, limits, now.mono_us) {
+        let opened = if is_moved {
+            let unlimited =
+                Limits { connections_per_source: 0, accept_rate_per_source: 0, ..limits.clone() };
+            self.plane.node.sources.open(address, &unlimited, now.mono_us)
+        } else {
+            self.plane.node.sources.open(address, limits, now.mono_us)
+        };
+        let text = match opened {
             Ok(source) => {
                 if let Some(connection) = open_connection(&mut self.connections, id) {
                     connection.session.source = Some(source);

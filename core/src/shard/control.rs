@@ -47,6 +47,12 @@ impl Shard {
                 ..Violation::by(frame, "this version of the daemon accepts clients only")
             });
         }
+        let routing = &self.plane.routing;
+        let home = hello.resume().and_then(|resumed| routing.home_of(resumed.into()));
+        if let Some(home) = home.filter(|home| *home != routing.own) {
+            self.begin_move(id, frame.bytes(), home);
+            return Ok(());
+        }
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
@@ -114,7 +120,7 @@ impl Shard {
                 "the connection has bound as many topic ids as there may be",
             ));
         }
-        if slot == bound && !self.plane.may_keep_for_clients(BINDING_BYTES) {
+        if slot == bound && !self.plane.make_room_for_clients(BINDING_BYTES) {
             let text = "the daemon's clients have bound as many topic ids as its memory allows \
                         (--memory-limit)";
             return Err(Violation { code: ErrorCode::LimitReached, ..Violation::by(frame, text) });
@@ -280,7 +286,7 @@ impl Shard {
     }
 
     fn check_subscribe(
-        &self,
+        &mut self,
         id: ConnectionId,
         subscribe: &control::Subscribe<'_>,
     ) -> Result<(), (ErrorCode, String)> {
@@ -319,7 +325,7 @@ impl Shard {
             let levels = filter.split('/').count();
             bytes += FILTER_BYTES + 2 * filter.len() + levels * INDEX_NODE_BYTES;
         }
-        if !self.plane.may_keep_for_clients(bytes) {
+        if !self.plane.make_room_for_clients(bytes) {
             let text = "the daemon's clients have as many subscriptions as its memory allows \
                         (--memory-limit)";
             return Err((ErrorCode::LimitReached, text.to_string()));
@@ -486,7 +492,7 @@ impl Shard {
                 !connection.session.said_goodbye || connection.session.acks.len() == 0
             }
             SessionState::Draining => connection.session.was_told_goodbye,
-            SessionState::AwaitingHello | SessionState::Open => false,
+            SessionState::AwaitingHello | SessionState::Moving(_) | SessionState::Open => false,
         };
         if is_over {
             self.close_now(id);

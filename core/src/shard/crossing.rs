@@ -95,6 +95,16 @@ impl Shard {
             Item::RetainedStep { queue, subscription, is_done } => {
                 self.plane.on_retained_step(from, queue, subscription, is_done);
             }
+            Item::Recover { queue, subscription, ranges } => {
+                let recovered = self.plane.recover_elsewhere(from, &ranges);
+                let answer = Item::Recovered { queue, subscription, recovered };
+                self.plane.neighbours.of(from).tell(answer);
+            }
+            Item::Recovered { queue, subscription, recovered } => {
+                if self.plane.on_recovered(from, queue, subscription, recovered) {
+                    self.welcome_back(queue);
+                }
+            }
             Item::EndScan { subscription } => {
                 self.plane.scans.retain(|scan| !scan.is_of(subscription));
             }

@@ -50,7 +50,7 @@ impl Shard {
             };
             let (id, state) = (connection.id, connection.session.state);
             match state {
-                SessionState::AwaitingHello => self.close_now(id),
+                SessionState::AwaitingHello | SessionState::Moving(_) => self.close_now(id),
                 SessionState::Open => self.read_no_more(id),
                 SessionState::Draining | SessionState::Closing => {}
             }

@@ -39,6 +39,8 @@ pub enum CloseReason {
     Failed(i32),
     /// The shard asked for it.
     Asked,
+    /// It goes on at another shard, which the shard asked for by [`super::output::Output::Move`].
+    Moved,
 }
 
 /// What other threads ask of a shard, through its inbox.
@@ -74,6 +76,9 @@ pub enum Event<'a> {
         connection: ConnectionId,
         /// Where it comes from.
         peer: PeerAddress,
+        /// It comes from another shard of the node, which has admitted it. What that one was told of
+        /// its stream follows as `Received`.
+        is_moved: bool,
     },
     /// Bytes arrived. They are lent for the call alone.
     Received {

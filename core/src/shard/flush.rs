@@ -303,6 +303,10 @@ pub(crate) fn settle(
                 let queue = &mut plane.queues[id.0 as usize];
                 let before = queue.bytes;
                 let whole = u64::from(queue.consume(sent, bytes, messages, &mut plane.log));
+                if queue.is_over_limit() {
+                    // What was replayed counts from now on, until it is acknowledged.
+                    queue.is_overflowing(&mut plane.log);
+                }
                 outbound.cut_queue = (queue.front_sent > 0).then_some(id);
                 plane.metrics.messages_out += whole;
                 plane.metrics.queued_messages -= whole;

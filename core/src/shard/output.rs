@@ -21,6 +21,16 @@ pub enum Output {
     /// full. Bytes already on their way may still come as `Received`; ask for the zone again after
     /// each event.
     ReceiveInPlace(ConnectionId),
+    /// Receive no more from this connection, and give it to another shard with what
+    /// [`crate::Service::hand_over`] hands over. Nothing was sent on it. What is still received until
+    /// then is told; behind it [`super::event::Event::Closed`] follows, with
+    /// [`super::event::CloseReason::Moved`] unless it could not be moved.
+    Move {
+        /// This connection.
+        connection: ConnectionId,
+        /// The shard it goes to, which is another one.
+        to: ShardIndex,
+    },
     /// Wake another shard if it sleeps: it has something in its inbox.
     Ring(ShardIndex),
     /// Close the listeners.

@@ -10,6 +10,7 @@ use crate::limits::BATCH_BYTES;
 use crate::log::{Extent, Memory, SegmentId};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
+use crate::shard::recovery::{Range, Recovered};
 use crate::shard::replay::WantedTopic;
 use crate::shard::routing::PublisherId;
 use crate::subscriber_queue::QueueId;
@@ -60,6 +61,10 @@ pub(crate) enum Item {
     RetainedStep { queue: QueueId, subscription: SubscriptionId, is_done: bool },
     /// Nobody wants them any more.
     EndScan { subscription: SubscriptionId },
+    /// Messages that a queue of the sender lost are wanted.
+    Recover { queue: QueueId, subscription: SubscriptionId, ranges: Vec<Range> },
+    /// The answer: what is held of them.
+    Recovered { queue: QueueId, subscription: SubscriptionId, recovered: Vec<Recovered> },
     /// What the sender holds of a topic: ahead of its `Confirmed`, or a retained value.
     Replay(Box<Replay>),
     /// The answer.

@@ -6,7 +6,7 @@
 //! topic yet. A subscription whose old connection still stands is parked first; the connection is closed
 //! for that.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, GapReason};
 use nexusd_wire::{Frame, Sequence, SubscriptionId, SubscriptionReport, TopicId};
@@ -20,7 +20,7 @@ use crate::counted_stream::Missing;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{PARKED_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
-use crate::log::Extent;
+use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete};
@@ -205,6 +205,7 @@ impl Shard {
         // It has no turn, so nobody is to be told that it wants one.
         queue.is_ready = true;
         queue.block_expired = false;
+        queue.returning = None;
         let comeback = queue.comeback.take();
         plane.parked.insert((until_us, id));
         plane.metrics.parked += 1;
@@ -242,8 +243,23 @@ impl Shard {
         if connection.session.state != SessionState::Open {
             return;
         }
-        let report = self.plane.go_on(id, &comeback);
-        connection.session.subscriptions.push((report.subscription, id));
+        let subscription = self.plane.queues[id.0 as usize].subscription;
+        connection.session.subscriptions.push((subscription, id));
+        self.plane.attach(id, comeback);
+        let is_awaited = comeback.mode == GapMode::ReplayBuffer && self.plane.recover(id);
+        if !is_awaited {
+            self.welcome_back(id);
+        }
+    }
+
+    /// All that can be found of what a client missed is in the queue: it is told how things stand.
+    pub(super) fn welcome_back(&mut self, id: QueueId) {
+        let queue = &mut self.plane.queues[id.0 as usize];
+        let Some(comeback) = queue.returning.take() else { return };
+        let Some(connection) = open_connection(&mut self.connections, comeback.connection) else {
+            return;
+        };
+        let report = self.plane.welcome_back(id, &comeback);
         self.encoder.subscription_info(&mut connection.outbound.control, &report);
         if self.plane.queues[id.0 as usize].is_ready {
             connection.outbound.ready.push_back(id);
@@ -264,8 +280,9 @@ impl Plane {
         })
     }
 
-    /// Gives a parked queue its new connection, and makes what the client has not had come first.
-    fn go_on(&mut self, id: QueueId, comeback: &Comeback) -> SubscriptionReport {
+    /// Gives a parked queue its new connection, and makes what the client has not had come first. It has
+    /// no turn before it is complete.
+    fn attach(&mut self, id: QueueId, comeback: Comeback) {
         let queue = &mut self.queues[id.0 as usize];
         if let Presence::Parked { until_us } = queue.presence {
             self.parked.remove(&(until_us, id));
@@ -274,80 +291,106 @@ impl Plane {
         self.metrics.resumed += 1;
         queue.presence = Presence::Connected;
         queue.connection = comeback.connection;
-        // From now on its binds are unknown to all topics.
+        queue.returning = Some(Box::new(comeback));
+        // From now on its binds are unknown to all topics, and made anew for what is here already.
         queue.created_at = self.index.renew();
+        queue.binds.clear();
         let (unread, missing) = queue.stream.resume(comeback.received, &mut self.log);
-        let mut catch_up = CatchUp::default();
-        let mut earliest = Expiry::NEVER;
+        let queued = std::mem::take(&mut queue.items);
         if missing > 0 {
             let mut gap = Gap::new(GapReason::LinkLost);
             gap.note_unnamed(missing);
-            catch_up.items.push_back(Item::Gap(Box::new(gap)));
+            queue.items.push_back(Item::Gap(Box::new(gap)));
         }
         let (messages, bytes) = (queue.messages, queue.bytes);
+        let mut earliest = Expiry::NEVER;
         for unread in unread {
             match unread {
-                Missing::Gap(gap) => catch_up.add_gap(gap),
+                Missing::Gap(gap) => queue.items.push_back(Item::Gap(gap)),
                 Missing::Extent(extent) => {
                     queue.messages += u64::from(extent.messages);
                     queue.bytes += u64::from(extent.len);
                     earliest = earliest.min(extent.expiry);
-                    catch_up.add_extent(extent, &self.log);
+                    queue.items.push_back(Item::Extent(replayed(extent)));
                 }
             }
         }
         self.metrics.queued_messages += queue.messages - messages;
         self.metrics.queued_bytes += queue.bytes - bytes;
-        for item in std::mem::take(&mut queue.items) {
-            match item {
-                Item::Extent(extent) => catch_up.add_extent(extent, &self.log),
-                Item::Gap(gap) => catch_up.add_gap(gap),
-                // They are made anew.
-                Item::Bind(_) | Item::ReplayComplete(_) => {}
-            }
-        }
+        queue.items.extend(queued.into_iter().filter_map(|item| match item {
+            Item::Extent(extent) => Some(Item::Extent(replayed(extent))),
+            Item::Gap(gap) => Some(Item::Gap(gap)),
+            Item::Bind(_) | Item::ReplayComplete(_) => None,
+        }));
         (queue.replay_messages, queue.replay_bytes) = (queue.messages, queue.bytes);
-        queue.binds.clear();
-        queue.binds.extend(catch_up.topics.iter().map(|topic| topic.topic));
-        if is_planted(Plant::BindNotRepeated) {
-            queue.binds.clear();
-        }
-        let replayed = catch_up.topics.iter().filter(|topic| topic.messages > 0);
-        if !is_planted(Plant::ReplayCompleteMissing) {
-            let completes = replayed.map(|topic| Item::ReplayComplete(Box::new(*topic)));
-            catch_up.items.extend(completes);
-        }
-        queue.items = catch_up.items;
         if earliest != Expiry::NEVER {
             self.expiring.note(queue, id, earliest);
         }
+    }
+
+    /// Names the topics of what is replayed, and puts their ends before what is live by now.
+    fn welcome_back(&mut self, id: QueueId, comeback: &Comeback) -> SubscriptionReport {
+        let queue = &mut self.queues[id.0 as usize];
+        let mut replay = ReplayedTopics::default();
+        let (mut missed, mut is_unknown) = (0, false);
+        let is_live =
+            |item: &Item| matches!(item, Item::Extent(extent) if extent.mode == DeliveryMode::Live);
+        let end = queue.items.iter().position(is_live).unwrap_or(queue.items.len());
+        for item in queue.items.iter().take(end) {
+            match item {
+                Item::Extent(extent) => replay.add(extent, &self.log),
+                Item::Gap(gap) => {
+                    missed += gap.missed();
+                    is_unknown |= gap.is_unknown();
+                    for topic in gap.topics() {
+                        replay.topic(topic);
+                    }
+                }
+                Item::Bind(_) | Item::ReplayComplete(_) => {}
+            }
+        }
+        let live = queue.items.split_off(end);
+        let ended = replay.topics.iter().filter(|topic| topic.messages > 0);
+        let ends = ended.map(|topic| Item::ReplayComplete(Box::new(*topic)));
+        if !is_planted(Plant::ReplayCompleteMissing) {
+            queue.items.extend(ends);
+        }
+        queue.items.extend(live);
+        if !is_planted(Plant::BindNotRepeated) {
+            queue.binds.extend(replay.topics.iter().map(|topic| topic.topic));
+        }
         queue.is_ready = !queue.is_empty();
-        let missed: u64 = catch_up.missed;
         let report = SubscriptionReport {
             request: comeback.request,
             subscription: queue.subscription,
-            gap_detected: missing + missed > 0,
-            missed_count: i64::try_from(missing + missed).unwrap_or(i64::MAX),
-            replay_started: queue.messages > 0,
+            gap_detected: missed > 0 || is_unknown,
+            missed_count: if is_unknown { -1 } else { missed as i64 },
+            replay_started: replay.topics.iter().any(|topic| topic.messages > 0),
         };
-        for topic in catch_up.topics {
+        for topic in replay.topics {
             self.note_bound(topic.topic, comeback.connection);
         }
         report
     }
 }
 
-/// What a client gets that comes back, in order.
-#[derive(Default)]
-struct CatchUp {
-    items: VecDeque<Item>,
-    /// The topics of all that, by first appearance, with their replayed messages.
-    topics: Vec<ReplayComplete>,
-    places: std::collections::HashMap<TopicId, usize>,
-    missed: u64,
+/// Messages that come again, or later than they should have; they stay what they are if they are no live
+/// ones.
+fn replayed(extent: Extent) -> Extent {
+    match extent.mode {
+        DeliveryMode::Live => Extent { mode: DeliveryMode::Replay, ..extent },
+        _ => extent,
+    }
 }
 
-impl CatchUp {
+/// The topics of what a client gets that comes back, by first appearance, with their replayed messages.
+#[derive(Default)]
+struct ReplayedTopics {
+    topics: Vec<ReplayComplete>,
+    places: HashMap<TopicId, usize>,
+}
+
+impl ReplayedTopics {
     fn topic(&mut self, topic: TopicId) -> &mut ReplayComplete {
         let next = self.topics.len();
         let place = *self.places.entry(topic).or_insert(next);
@@ -357,29 +400,15 @@ impl CatchUp {
         &mut self.topics[place]
     }
 
-    /// Messages that come again, or for the first time; they keep what they are if they are no live ones.
-    fn add_extent(&mut self, extent: Extent, log: &crate::log::Log) {
-        let mode = match extent.mode {
-            DeliveryMode::Live => DeliveryMode::Replay,
-            mode => mode,
-        };
-        let mut rest = extent;
+    fn add(&mut self, extent: &Extent, log: &Log) {
+        let mut rest = *extent;
         while let Some((topic, part)) = log.split_off_topic(&mut rest) {
             let last = log.last_sequence(&part);
             let replayed = self.topic(topic);
-            if mode == DeliveryMode::Replay {
+            if extent.mode == DeliveryMode::Replay {
                 replayed.messages += u64::from(part.messages);
                 replayed.latest = last;
             }
         }
-        self.items.push_back(Item::Extent(Extent { mode, ..extent }));
-    }
-
-    fn add_gap(&mut self, gap: Box<Gap>) {
-        self.missed += gap.missed();
-        for topic in gap.topics() {
-            self.topic(topic);
-        }
-        self.items.push_back(Item::Gap(gap));
     }
 }

@@ -232,6 +232,16 @@ impl Plane {
         self.client_bytes + self.index.bytes() + bytes <= most.max(CLIENT_BYTES_MIN)
     }
 
+    /// The same, and makes room for it: parked subscriptions end for clients that are there, the one
+    /// that expires first before others.
+    pub(crate) fn make_room_for_clients(&mut self, bytes: usize) -> bool {
+        while !self.may_keep_for_clients(bytes) {
+            let Some(&(_, first)) = self.parked.first() else { return false };
+            self.remove_queue(first);
+        }
+        true
+    }
+
     /// The name of a topic, of whichever shard.
     pub(crate) fn topic_name(&self, topic: TopicId) -> &str {
         if self.routing.owner(topic) == self.routing.own {

@@ -2,7 +2,8 @@
 //!
 //! A topic belongs to one shard, found from its name; that shard numbers its messages and keeps
 //! them. Ids of topics are the node's: their low bits name the owner, so an id tells where it is
-//! known without a look at anything.
+//! known without a look at anything. In the same way the id of a subscription names its home, the shard
+//! that keeps it.
 
 use std::hash::BuildHasher;
 
@@ -12,6 +13,10 @@ use crate::limits::SHARDS_MAX;
 use crate::shard::event::ConnectionId;
 use crate::shard::parcel::TopicHandle;
 use crate::subscription_index::KeyedHash;
+
+/// The bits of a subscription's id that name its home.
+const SUBSCRIPTION_HOME: u128 = SHARDS_MAX as u128 - 1;
+const _: () = assert!(SHARDS_MAX.is_power_of_two(), "a home is some bits of an id");
 
 /// One of the node's shards.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
@@ -117,12 +122,6 @@ impl Routing {
         }
     }
 
-    /// The shard that keeps the subscription of this id, if there can be such a one.
-    pub(crate) fn home_of(&self, subscription: SubscriptionId) -> Option<ShardIndex> {
-        let index = (subscription.0 & (SHARDS_MAX as u128 - 1)) as usize;
-        (index < self.shards).then(|| ShardIndex::new(index))
-    }
-
     /// The shard that owns the topic of this id.
     #[inline]
     pub(crate) fn owner(&self, topic: TopicId) -> ShardIndex {
@@ -133,6 +132,17 @@ impl Routing {
     #[inline]
     pub(crate) fn id(&self, slot: usize) -> TopicId {
         TopicId((slot as u32) << self.bits | u32::from(self.own.0))
+    }
+
+    /// The id of a subscription of this shard, made from random bits.
+    pub(crate) fn subscription_id(&self, random: u128) -> SubscriptionId {
+        SubscriptionId(random & !SUBSCRIPTION_HOME | u128::from(self.own.0))
+    }
+
+    /// The shard that keeps the subscription of this id; `None` if the node has no such shard.
+    pub(crate) fn home_of(&self, subscription: SubscriptionId) -> Option<ShardIndex> {
+        let home = (subscription.0 & SUBSCRIPTION_HOME) as usize;
+        (home < self.shards).then(|| ShardIndex::new(home))
     }
 
     /// The owner's slot of a topic.
@@ -163,6 +173,18 @@ mod tests {
             }
         }
         assert_eq!(Routing::new(ShardIndex(0), 1, 9).id(5), TopicId(5));
+    }
+
+    #[test]
+    fn ids_of_subscriptions_name_their_home_if_there_is_such_a_shard() {
+        for random in [0, u128::MAX, 1 << 127 | 77] {
+            let id = Routing::new(ShardIndex(6), 7, 9).subscription_id(random);
+            assert_eq!(id.0 >> 6, random >> 6, "the rest is random");
+            let home = |shards| Routing::new(ShardIndex(0), shards, 9).home_of(id);
+            assert_eq!(home(64), Some(ShardIndex(6)));
+            assert_eq!(home(7), Some(ShardIndex(6)));
+            assert_eq!(home(6), None);
+        }
     }
 
     #[test]

@@ -132,7 +132,8 @@ impl Shard {
         let by_state = match session.state {
             SessionState::AwaitingHello => Some(session.opened_at_us + HELLO_TIMEOUT_US),
             SessionState::Closing => session.close_deadline_us,
-            SessionState::Draining => None,
+            // The driver goes on with one that moves at once.
+            SessionState::Moving(_) | SessionState::Draining => None,
             SessionState::Open => {
                 let ping = match session.pinged_at_us {
                     Some(pinged) => pinged + PONG_TIMEOUT_US,

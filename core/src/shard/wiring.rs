@@ -58,6 +58,8 @@ pub fn wire(shards: usize) -> Vec<Wiring> {
 pub(crate) struct NodeWide {
     /// Connections of each shard, those on their way to it included.
     connections: Box<[AtomicUsize]>,
+    /// Connections of all shards, counted for themselves: one that moves is there all the time.
+    connections_in_all: AtomicUsize,
     topics: AtomicUsize,
     pub(crate) sources: Sources,
 }
@@ -66,6 +68,7 @@ impl NodeWide {
     pub(crate) fn new(shards: usize) -> Self {
         Self {
             connections: (0..shards).map(|_| AtomicUsize::new(0)).collect(),
+            connections_in_all: AtomicUsize::new(0),
             topics: AtomicUsize::new(0),
             sources: Sources::default(),
         }
@@ -83,7 +86,7 @@ impl NodeWide {
 
     /// Connections of all shards.
     pub(crate) fn connections(&self) -> usize {
-        self.connections.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.connections_in_all.load(Ordering::Relaxed)
     }
 
     /// The shard with the fewest connections.
@@ -93,10 +96,36 @@ impl NodeWide {
     }
 
     pub(crate) fn add_connection(&self, shard: ShardIndex) {
+        self.connections_in_all.fetch_add(1, Ordering::Relaxed);
         self.connections[shard.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection goes from one shard to another.
+    pub(crate) fn move_connection(&self, from: ShardIndex, to: ShardIndex) {
+        self.connections[to.index()].fetch_add(1, Ordering::Relaxed);
+        self.connections[from.index()].fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove_connection(&self, shard: ShardIndex) {
         self.connections[shard.index()].fetch_sub(1, Ordering::Relaxed);
+        self.connections_in_all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_moves_is_counted_once_and_where_it_is() {
+        let node = NodeWide::new(3);
+        let [first, second] = [0, 1].map(ShardIndex::new);
+        node.add_connection(first);
+        node.move_connection(first, second);
+        let of = |shard: usize| node.connections[shard].load(Ordering::Relaxed);
+        assert_eq!((node.connections(), of(0), of(1)), (1, 0, 1));
+        assert_eq!(node.least_loaded(), first);
+        node.remove_connection(second);
+        assert_eq!((node.connections(), of(0), of(1)), (0, 0, 0));
     }
 }

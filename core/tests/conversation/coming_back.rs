@@ -1,7 +1,7 @@
 //! Subscriptions that outlive their connections.
 
 use nexusd_core::{ConnectionId, Limits};
-use nexusd_wire::control::{DeliveryMode, ErrorCode, OverflowPolicy};
+use nexusd_wire::control::{DeliveryMode, ErrorCode, GapMode, OverflowPolicy};
 use nexusd_wire::{MessageFlags, SubscribeRequest, SubscriptionId};
 
 use crate::desk::{Desk, Heard};
@@ -290,4 +290,108 @@ fn an_expired_message_is_neither_delivered_nor_replayed() {
     let second = desk.greet();
     desk.resume(second, subscription, 0);
     assert_eq!(messages(&desk.heard(second)), [3]);
+}
+
+#[test]
+fn what_did_not_fit_a_parked_queue_is_replayed_as_far_as_its_topics_still_have_it() {
+    for shards in [1, 2, 3] {
+        let mut desk = Desk::with_shards(Limits::default(), shards);
+        let (first, publisher) = (desk.greet(), desk.greet());
+        let subscription = subscribe_counted(&mut desk, first, 4);
+        desk.bind(publisher, 0, "t/a");
+        desk.bind(publisher, 1, "t/b");
+        publish(&mut desk, publisher, &["1", "2"]);
+        desk.publish(publisher, 1, b"cold", MessageFlags::default());
+        desk.heard(first);
+        desk.end(first);
+        for payload in ["3", "4", "5", "6", "7", "8"] {
+            publish(&mut desk, publisher, &[payload]);
+            desk.publish(publisher, 1, b"cold", MessageFlags::default());
+        }
+        let second = desk.home_of(subscription);
+        desk.resume_with(second, subscription, 3, GapMode::ReplayBuffer);
+        publish(&mut desk, publisher, &["9"]);
+        let heard = desk.heard(second);
+        let told = Heard::Resumed { subscription, missed: 0, replays: true };
+        assert_eq!(heard[0], told, "{heard:?}");
+        let named = |name: &str| {
+            let of = |heard: &Heard| match heard {
+                Heard::Bind { topic, name: bound } if bound == name => Some(*topic),
+                _ => None,
+            };
+            heard.iter().find_map(of).expect("a name")
+        };
+        for (name, expected) in [("t/a", (3..=9).collect::<Vec<_>>()), ("t/b", (2..=7).collect())] {
+            let id = named(name);
+            let had = heard.iter().filter_map(|heard| match heard {
+                Heard::Message { topic, sequence, .. } if *topic == id => Some(*sequence),
+                _ => None,
+            });
+            assert_eq!(had.collect::<Vec<_>>(), expected, "{name} on {shards} shards");
+        }
+        let at = |wanted: &dyn Fn(&Heard) -> bool| heard.iter().position(wanted);
+        let first_live = at(&|heard| matches!(heard, Heard::Deliver { .. }));
+        let last_end =
+            heard.iter().rposition(|heard| matches!(heard, Heard::ReplayComplete { .. }));
+        assert!(last_end < first_live, "{heard:?}");
+    }
+}
+
+#[test]
+fn a_client_that_wants_retained_values_for_what_it_lost_gets_them_behind_the_gap() {
+    let mut desk = Desk::new();
+    let (first, publisher) = (desk.greet(), desk.greet());
+    let subscription = subscribe_counted(&mut desk, first, 2);
+    desk.bind(publisher, 0, "t/a");
+    desk.end(first);
+    for payload in ["1", "2", "3", "4"] {
+        desk.publish(publisher, 0, payload.as_bytes(), MessageFlags::RETAIN);
+    }
+    let second = desk.greet();
+    desk.resume_with(second, subscription, 0, GapMode::RetainedOnly);
+    desk.rest();
+    let heard = desk.heard(second);
+    let mode = DeliveryMode::Retained;
+    let at = heard.iter().position(|heard| *heard == Heard::DeliverAs { mode, subscription });
+    let at = at.expect("retained values");
+    assert!(
+        matches!(&heard[at + 1], Heard::Message { sequence: 4, payload, .. } if payload == b"4"),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn subscriptions_that_drop_are_warned_at_most_once_a_second() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["t/#"], OverflowPolicy::DropOldest, 2);
+    desk.bind(publisher, 0, "t/a");
+    let mut warnings = 0;
+    for _ in 0..4 {
+        for _ in 0..5 {
+            desk.stall(subscriber);
+            publish(&mut desk, publisher, &["1", "2", "3", "4"]);
+            desk.go_on(subscriber);
+        }
+        let heard = desk.heard(subscriber);
+        let is_warning = |heard: &&Heard| matches!(heard, Heard::Warning { .. });
+        warnings += heard.iter().filter(is_warning).count();
+        desk.pass(600_000);
+    }
+    assert_eq!(warnings, 2);
+}
+
+#[test]
+fn parked_subscriptions_make_room_for_those_of_clients_that_are_there() {
+    let mut desk = Desk::with_limits(Limits { memory_bytes: 8 << 20, ..Limits::default() });
+    for _ in 0..3 {
+        // Twice as many would not fit the 4 MiB that clients have.
+        let client = desk.greet();
+        for number in 0..4_000 {
+            desk.subscribe(client, &[&format!("t/{number}")]);
+        }
+        desk.end(client);
+    }
+    let metrics = desk.metrics();
+    assert!(metrics.subscriptions < 8_000 && metrics.parked == metrics.subscriptions);
 }

@@ -3,8 +3,8 @@
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Event, Limits, Metrics, Now, Output, PeerAddress, Service,
-    Shard, ShardConfig, wire,
+    CloseReason, Command, ConnectionId, Event, Handover, Limits, Metrics, Now, Output, PeerAddress,
+    Service, Shard, ShardConfig, wire,
 };
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, OverflowPolicy, Role};
 use nexusd_wire::{
@@ -28,6 +28,9 @@ pub enum Heard {
     DeliverAs {
         mode: DeliveryMode,
         subscription: SubscriptionId,
+    },
+    Warning {
+        dropped: u64,
     },
     ReplayComplete {
         topic: u32,
@@ -102,6 +105,10 @@ pub struct Desk {
     shards: Vec<Shard>,
     encoder: FrameEncoder,
     seats: Vec<Seat>,
+    /// Connections that a shard has given up, and where they go.
+    moves: Vec<(ConnectionId, usize)>,
+    /// They wait until they are told to move.
+    holds_moves: bool,
     now: Now,
 }
 
@@ -126,7 +133,14 @@ impl Desk {
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
         let shards = wire(shards).into_iter().map(wired).collect();
-        Self { shards, encoder: FrameEncoder::new(), seats: Vec::new(), now }
+        Self {
+            shards,
+            encoder: FrameEncoder::new(),
+            seats: Vec::new(),
+            moves: Vec::new(),
+            holds_moves: false,
+            now,
+        }
     }
 
     pub fn open(&mut self) -> ConnectionId {
@@ -134,10 +148,19 @@ impl Desk {
     }
 
     pub fn open_from(&mut self, peer: PeerAddress) -> ConnectionId {
+        self.open_seat(Seat::default(), peer)
+    }
+
+    /// Opens a connection whose socket takes nothing.
+    pub fn open_stalled(&mut self) -> ConnectionId {
+        self.open_seat(Seat { stalled: true, ..Seat::default() }, PeerAddress::Unix)
+    }
+
+    fn open_seat(&mut self, seat: Seat, peer: PeerAddress) -> ConnectionId {
         let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
         let shard = self.shards[0].place().index();
-        self.seats.push(Seat { shard, ..Seat::default() });
-        self.event(shard, Event::Opened { connection, peer });
+        self.seats.push(Seat { shard, ..seat });
+        self.event(shard, Event::Opened { connection, peer, is_moved: false });
         connection
     }
 
@@ -152,6 +175,29 @@ impl Desk {
         self.say(id, &bytes);
         assert_eq!(self.heard(id), [Heard::Welcome]);
         id
+    }
+
+    /// The Hello of a client that comes back for a subscription.
+    pub fn hello_again(&mut self, role: Role, resume: SubscriptionId) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encoder.hello_again(&mut bytes, 0, role, "tester", "test", Some(resume));
+        bytes
+    }
+
+    /// The shard that a connection lives on.
+    pub fn home(&self, id: ConnectionId) -> usize {
+        self.seats[id.index as usize].shard
+    }
+
+    /// Connections that a shard gives up stay there until they are let go.
+    pub fn hold_moves(&mut self) {
+        self.holds_moves = true;
+    }
+
+    /// Lets those go.
+    pub fn let_move(&mut self) {
+        self.holds_moves = false;
+        self.come_to_rest();
     }
 
     pub fn subscribe(&mut self, id: ConnectionId, filters: &[&str]) -> SubscriptionId {
@@ -211,9 +257,30 @@ impl Desk {
         self.say(id, &bytes);
     }
 
+    /// A new connection on the shard that keeps the subscription.
+    pub fn home_of(&mut self, subscription: SubscriptionId) -> ConnectionId {
+        let home = (subscription.0 & 63) as usize;
+        loop {
+            let id = self.greet();
+            if self.seats[id.index as usize].shard == home {
+                return id;
+            }
+        }
+    }
+
     pub fn resume(&mut self, id: ConnectionId, subscription: SubscriptionId, received: u64) {
+        self.resume_with(id, subscription, received, GapMode::None);
+    }
+
+    pub fn resume_with(
+        &mut self,
+        id: ConnectionId,
+        subscription: SubscriptionId,
+        received: u64,
+        mode: GapMode,
+    ) {
         let mut bytes = Vec::new();
-        self.encoder.resume(&mut bytes, 4, subscription, received, GapMode::ReplayBuffer);
+        self.encoder.resume(&mut bytes, 4, subscription, received, mode);
         self.say(id, &bytes);
     }
 
@@ -224,9 +291,14 @@ impl Desk {
     }
 
     pub fn bind(&mut self, id: ConnectionId, topic: u32, name: &str) {
+        let bytes = self.bytes_of_bind(topic, name);
+        self.say(id, &bytes);
+    }
+
+    pub fn bytes_of_bind(&mut self, topic: u32, name: &str) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.encoder.topic_bind(&mut bytes, TopicId(topic), name);
-        self.say(id, &bytes);
+        bytes
     }
 
     pub fn publish(&mut self, id: ConnectionId, topic: u32, payload: &[u8], flags: MessageFlags) {
@@ -279,6 +351,7 @@ impl Desk {
         self.shards[0].poll_output()
     }
 
+    /// The bytes of a message.
     pub fn message(
         &mut self,
         id: ConnectionId,
@@ -304,10 +377,12 @@ impl Desk {
     }
 
     pub fn drain(&mut self) {
-        for shard in 0..self.shards.len() {
-            let deadline_us = self.now.mono_us + 1_000_000;
-            self.event(shard, Event::Command(Command::Drain { deadline_us }));
-        }
+        (0..self.shards.len()).for_each(|shard| self.drain_shard(shard));
+    }
+
+    pub fn drain_shard(&mut self, shard: usize) {
+        let deadline_us = self.now.mono_us + 1_000_000;
+        self.event(shard, Event::Command(Command::Drain { deadline_us }));
     }
 
     pub fn pong(&mut self, id: ConnectionId) {
@@ -418,13 +493,38 @@ impl Desk {
 
     /// Tells a shard something, and lets all of them come to rest.
     fn event(&mut self, at: usize, event: Event<'_>) {
-        let now = self.now;
-        self.shards[at].on_event(now, event);
+        self.shards[at].on_event(self.now, event);
         self.carry_out(at);
-        while let Some(at) = self.shards.iter().position(|shard| shard.has_mail()) {
-            self.shards[at].on_event(now, Event::Inbox);
-            self.carry_out(at);
+        self.come_to_rest();
+    }
+
+    fn come_to_rest(&mut self) {
+        loop {
+            if let Some(at) = self.shards.iter().position(|shard| shard.has_mail()) {
+                self.shards[at].on_event(self.now, Event::Inbox);
+                self.carry_out(at);
+            } else if let Some(&(connection, to)) = self.moves.first().filter(|_| !self.holds_moves)
+            {
+                self.moves.remove(0);
+                self.finish_move(connection, to);
+            } else {
+                return;
+            }
         }
+    }
+
+    /// What the drivers of two shards do with a connection that moves, if it is still there.
+    fn finish_move(&mut self, connection: ConnectionId, to: usize) {
+        let seat = &mut self.seats[connection.index as usize];
+        let old = &mut self.shards[seat.shard];
+        let Some(Handover { peer, bytes }) = old.hand_over(connection) else { return };
+        old.on_event(self.now, Event::Closed { connection, reason: CloseReason::Moved });
+        old.assert_invariants();
+        seat.shard = to;
+        let new = &mut self.shards[to];
+        new.on_event(self.now, Event::Opened { connection, peer, is_moved: true });
+        new.on_event(self.now, Event::Received { connection, bytes: &bytes });
+        self.carry_out(to);
     }
 
     fn carry_out(&mut self, at: usize) {
@@ -454,6 +554,7 @@ impl Desk {
                     let reason = CloseReason::Asked;
                     shard.on_event(self.now, Event::Closed { connection, reason });
                 }
+                Output::Move { connection, to } => self.moves.push((connection, to.index())),
                 _ => {}
             }
             shard.assert_invariants();
@@ -515,6 +616,10 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
                 (0, false) => Heard::Subscribed { subscription },
                 _ => Heard::Resumed { subscription, missed, replays },
             }
+        }
+        FrameKind::BackpressureWarning => {
+            let body = frame.body::<control::BackpressureWarning<'_>>().expect("a body");
+            Heard::Warning { dropped: body.dropped() }
         }
         FrameKind::ReplayComplete => {
             let body = frame.body::<control::ReplayComplete<'_>>().expect("a body");

@@ -6,6 +6,7 @@ mod cut_sends;
 mod desk;
 mod hostile;
 mod memory;
+mod moves;
 mod replay;
 mod retained;
 mod shards;

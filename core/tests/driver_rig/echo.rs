@@ -110,7 +110,7 @@ impl Service for Echo {
             self.next_tick = self.tick_us.map(|us| now.mono_us + us);
         }
         match event {
-            Event::Opened { connection, peer } => {
+            Event::Opened { connection, peer, .. } => {
                 let fresh = self.sessions.insert(connection, Session::default());
                 assert!(fresh.is_none(), "opened twice");
                 self.peers.push(peer);

@@ -9,6 +9,7 @@
 pub mod crossing;
 pub mod echo;
 pub mod fan_out;
+pub mod moving;
 pub mod sluggish;
 pub mod upload;
 

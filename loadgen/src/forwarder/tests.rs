@@ -49,7 +49,7 @@ impl<C: Copying> Bench<C> {
     fn open(&mut self, index: u32) -> ConnectionId {
         let connection = ConnectionId { index, generation: 1 };
         self.taken.resize_with(index as usize + 1, Vec::new);
-        self.event(Event::Opened { connection, peer: PeerAddress::Unix });
+        self.event(Event::Opened { connection, peer: PeerAddress::Unix, is_moved: false });
         connection
     }
 

@@ -3,13 +3,16 @@
 //!
 //! A shard looks into its inbox only when it was rung for, or had not finished looking; so a lost
 //! doorbell is a message that never comes.
+//!
+//! A connection that a shard gives up moves later as well, as by a driver, and gets more of its stream
+//! meanwhile. The world sees nothing of it: the connection keeps its id.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use nexusd_core::{
-    Command, ConnectionId, Event, Metrics, Now, Output, Service, Shard, ShardConfig, ShardIndex,
-    owner_of, wire,
+    CloseReason, Command, ConnectionId, Event, Handover, Metrics, Now, Output, Service, Shard,
+    ShardConfig, ShardIndex, owner_of, wire,
 };
 
 use crate::dice::Dice;
@@ -43,6 +46,8 @@ pub struct Cluster {
     homes: Vec<usize>,
     /// Where the connection that was just accepted is to live.
     placed: usize,
+    /// Connections that their shards have given up, and where they go.
+    moving: Vec<(ConnectionId, ShardIndex)>,
     /// Whose outputs come next.
     turn: usize,
     dice: Dice,
@@ -70,6 +75,7 @@ impl Cluster {
             seed: config.seed,
             homes: Vec::new(),
             placed: 0,
+            moving: Vec::new(),
             turn: 0,
             dice: Dice::new(dice_seed),
             gauges,
@@ -86,16 +92,44 @@ impl Cluster {
         }
     }
 
-    /// One of the shards that have something to take takes it.
+    /// One of the shards that have something to take takes it, or one of the connections that move
+    /// arrives.
     fn look(&mut self, now: Now) {
         let waiting: Vec<usize> =
             (0..self.members.len()).filter(|&at| self.members[at].is_to_look()).collect();
-        if waiting.is_empty() {
+        let choices = waiting.len() + self.moving.len();
+        if choices == 0 {
             return;
         }
-        let member = &mut self.members[self.dice.pick(&waiting)];
+        let choice = self.dice.below(choices);
+        let Some(&at) = waiting.get(choice) else {
+            let (connection, _) = self.moving[choice - waiting.len()];
+            return self.finish_move(connection, now);
+        };
+        let member = &mut self.members[at];
         member.shard.on_event(now, Event::Inbox);
         member.looks = member.shard.has_mail();
+    }
+
+    /// What the drivers of two shards do when a connection moves from one to the other.
+    fn finish_move(&mut self, connection: ConnectionId, now: Now) {
+        let Some(at) = self.moving.iter().position(|(moving, _)| *moving == connection) else {
+            return;
+        };
+        let (_, to) = self.moving.swap_remove(at);
+        // It may have ended before it was known here that it moves.
+        let Some(Handover { peer, bytes }) = self.home(connection).hand_over(connection) else {
+            return;
+        };
+        let closed = Event::Closed { connection, reason: CloseReason::Moved };
+        self.home(connection).on_event(now, closed);
+        self.homes[connection.index as usize] = to.index();
+        let opened = Event::Opened { connection, peer, is_moved: true };
+        self.home(connection).on_event(now, opened);
+        let piece = if self.dice.one_in(2) { bytes.len() } else { 1 + self.dice.below(500) };
+        for bytes in bytes.chunks(piece) {
+            self.home(connection).on_event(now, Event::Received { connection, bytes });
+        }
     }
 
     fn observe(&self) {
@@ -141,8 +175,12 @@ impl Service for Cluster {
             Event::Received { connection, .. }
             | Event::Landed { connection, .. }
             | Event::Sent { connection, .. }
-            | Event::Writable { connection }
-            | Event::Closed { connection, .. } => self.home(connection).on_event(now, event),
+            | Event::Writable { connection } => self.home(connection).on_event(now, event),
+            Event::Closed { connection, .. } => {
+                // The end of a stream stands behind all of it.
+                self.finish_move(connection, now);
+                self.home(connection).on_event(now, event);
+            }
             Event::Command(Command::Publish { ref topic, .. }) => {
                 let owner = owner_of(topic, self.members.len(), self.seed).index();
                 self.members[owner].shard.on_event(now, event);
@@ -173,13 +211,23 @@ impl Service for Cluster {
                     }
                     // Only the first shard has listeners.
                     Output::StopAccepting if at > 0 => {}
+                    Output::Move { connection, to } => {
+                        assert!(to.index() != at && to.index() < self.members.len());
+                        self.moving.push((connection, to));
+                    }
+                    // It was let go before this shard was asked to end it.
+                    Output::Close(connection) if self.homes[connection.index as usize] != at => {}
+                    Output::Close(connection) => {
+                        self.moving.retain(|(moving, _)| *moving != connection);
+                        return Some(output);
+                    }
                     output => return Some(output),
                 }
             }
             self.turn = (at + 1) % self.members.len();
         }
         let is_busy = |member: &Member| member.shard.has_mail() || member.shard.has_stalled();
-        let is_quiet = !self.members.iter().any(is_busy);
+        let is_quiet = self.moving.is_empty() && !self.members.iter().any(is_busy);
         self.gauges.is_quiet.set(is_quiet);
         if is_quiet && self.gauges.metrics.get().queued_messages == 0 {
             self.members.iter().for_each(|member| member.shard.assert_nothing_under_way());
@@ -196,7 +244,7 @@ impl Service for Cluster {
     }
 
     fn has_mail(&self) -> bool {
-        self.members.iter().any(Member::is_to_look)
+        !self.moving.is_empty() || self.members.iter().any(Member::is_to_look)
     }
 
     fn place(&mut self) -> ShardIndex {

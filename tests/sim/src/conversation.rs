@@ -271,6 +271,11 @@ impl Conversation {
         self.hello_fed
     }
 
+    /// Hello was answered, and the answer is on the wire.
+    pub fn was_welcomed(&self) -> bool {
+        self.welcome_seen
+    }
+
     /// Bytes written and not yet fed to the shard.
     pub fn outbox(&self) -> &[u8] {
         &self.outbox[self.outbox_start..]

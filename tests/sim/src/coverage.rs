@@ -64,6 +64,7 @@ marks! {
     ManyTopicsGap = "policy" "a gap had more topics than entries",
     RefusedPublish = "policy" "a publish was refused",
     RefusedConnection = "policy" "a connection was refused",
+    Moved = "policy" "a connection moved to another shard",
     Offence = "policy" "a client broke the protocol",
     SilentClosed = "policy" "a silent client was given up",
     AckAccepted = "ack" "accepted",

@@ -98,6 +98,8 @@ pub struct Scenario {
     pub socket_bytes: usize,
     /// Of 1,000 client operations, how many are faults.
     pub fault_permille: u32,
+    /// Shards take long to look at what others sent, so much is on its way between them.
+    pub looks_rarely: bool,
     /// Draining starts in the middle of the traffic.
     pub drains_midway: bool,
     /// In the middle of the traffic there is a long silence, and one client is silent for good.
@@ -147,6 +149,7 @@ impl Scenario {
                 Payloads::Mixed | Payloads::Large => dice.pick(&[8 << 10, 64 << 10, 256 << 10]),
             },
             fault_permille: dice.pick(&[0, 10, 40, 120]),
+            looks_rarely: dice.one_in(4),
             drains_midway: dice.one_in(10),
             pauses_in_silence: dice.one_in(6),
         };

@@ -11,7 +11,9 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use nexusd_core::{ConnectionId, Event, Metrics, Now, Output, Service, Shard, ShardIndex};
+use nexusd_core::{
+    ConnectionId, Event, Handover, Metrics, Now, Output, Service, Shard, ShardIndex,
+};
 
 /// Events between two walks over all of the shard's state.
 const EVENTS_PER_WALK: u64 = 24;
@@ -107,6 +109,10 @@ impl Service for Watched {
 
     fn place(&mut self) -> ShardIndex {
         self.shard.place()
+    }
+
+    fn hand_over(&mut self, connection: ConnectionId) -> Option<Handover> {
+        self.shard.hand_over(connection)
     }
 
     fn wake_at(&self) -> Option<u64> {

@@ -277,7 +277,8 @@ impl<'c> World<'c> {
                 self.visit(slot, service)?;
             }
         }
-        for _ in 0..self.dice.below(2 * self.scenario.shards) {
+        let looks_max = if self.scenario.looks_rarely { 1 } else { 2 * self.scenario.shards - 1 };
+        for _ in 0..self.dice.below(looks_max + 1) {
             self.look(service)?;
         }
         Ok(())

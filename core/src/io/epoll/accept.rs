@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use socket2::{SockAddr, SockRef};
 
 use super::EpollDriver;
+use crate::io::arrival::Arrival;
 use crate::io::connection::Receive;
 use crate::io::driver::Service;
 use crate::io::errno;
@@ -16,7 +17,7 @@ use crate::io::kernel_poll::Interest;
 use crate::io::listener::Listener;
 use crate::io::operation::Operation;
 use crate::limits::{ACCEPT_COST_BYTES, ACCEPT_RETRY_US, REFUSALS_AT_A_TIME};
-use crate::shard::event::{Event, PeerAddress};
+use crate::shard::event::PeerAddress;
 
 /// A listener, and what it is doing.
 pub(super) struct ListenerSlot {
@@ -87,16 +88,19 @@ impl EpollDriver {
         }
         self.counters.accepted += 1;
         let peer = address.as_socket().map_or(PeerAddress::Unix, PeerAddress::Tcp);
-        if let Some(socket) = self.neighbours.hand_over(service.place(), socket, peer) {
-            self.adopt(service, socket, peer);
+        let arrival = Arrival::accepted(socket, peer);
+        if let Some(arrival) = self.neighbours.hand_over(service.place(), arrival) {
+            self.adopt(service, arrival);
         }
     }
 
-    /// Begins to serve an accepted connection on this shard.
-    pub(super) fn adopt(&mut self, service: &mut impl Service, socket: OwnedFd, peer: PeerAddress) {
+    /// Begins to serve a connection on this shard. Returns the bytes that were read of it before.
+    pub(super) fn adopt(&mut self, service: &mut impl Service, arrival: Arrival) -> usize {
+        let Arrival { socket, story } = arrival;
         let connection = self.connections.insert(socket);
-        service.on_event(self.now, Event::Opened { connection, peer });
+        let bytes = story.tell(service, connection, self.now);
         self.change(service, connection, |connection| connection.receive = Receive::Shared);
+        bytes
     }
 
     fn rest(&mut self, index: usize) {

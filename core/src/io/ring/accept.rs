@@ -9,13 +9,14 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use socket2::SockRef;
 
 use super::UringDriver;
+use crate::io::arrival::Arrival;
 use crate::io::driver::Service;
 use crate::io::errno;
 use crate::io::kernel_ring::Completion;
 use crate::io::listener::Listener;
 use crate::io::operation::Operation;
 use crate::limits::{ACCEPT_RETRY_US, REFUSALS_AT_A_TIME};
-use crate::shard::event::{Event, PeerAddress};
+use crate::shard::event::PeerAddress;
 
 /// A listener, and what it is doing.
 pub(super) struct ListenerSlot {
@@ -131,16 +132,19 @@ impl UringDriver {
             }
         };
         self.counters.accepted += 1;
-        if let Some(socket) = self.neighbours.hand_over(service.place(), socket, peer) {
-            self.adopt(service, socket, peer);
+        let arrival = Arrival::accepted(socket, peer);
+        if let Some(arrival) = self.neighbours.hand_over(service.place(), arrival) {
+            self.adopt(service, arrival);
         }
     }
 
-    /// Begins to serve an accepted connection on this shard.
-    pub(super) fn adopt(&mut self, service: &mut impl Service, socket: OwnedFd, peer: PeerAddress) {
+    /// Begins to serve a connection on this shard. Returns the bytes that were read of it before.
+    pub(super) fn adopt(&mut self, service: &mut impl Service, arrival: Arrival) -> usize {
+        let Arrival { socket, story } = arrival;
         let connection = self.connections.insert(socket);
-        service.on_event(self.now, Event::Opened { connection, peer });
+        let bytes = story.tell(service, connection, self.now);
         self.arm_receive(service, connection);
+        bytes
     }
 
     /// Accepts again where the time has come.

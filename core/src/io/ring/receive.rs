@@ -169,6 +169,7 @@ impl UringDriver {
         connection.receive = Receive::Idle;
         connection.receive_cancelled = false;
         match connection.phase {
+            Phase::Open if connection.moves_to.is_some() => return self.advance_move(service, id),
             Phase::Open => {}
             Phase::Lingering => {
                 let goes_on = result > 0 || -result == libc::ENOBUFS || errno::is_passing(-result);

@@ -72,7 +72,7 @@ impl<S: Service> Surroundings<S> {
         };
         let connection = self.id(seat);
         self.service.place();
-        self.event(Event::Opened { connection, peer: PeerAddress::Unix });
+        self.event(Event::Opened { connection, peer: PeerAddress::Unix, is_moved: false });
     }
 
     /// The client says something; it arrives when it is delivered.
@@ -256,6 +256,7 @@ impl<S: Service> Surroundings<S> {
             }
             Output::StopAccepting => self.accepts = false,
             Output::Ring(_) | Output::Metrics(_) => {}
+            Output::Move { .. } => panic!("there is no other shard"),
         }
     }
 

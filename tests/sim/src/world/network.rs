@@ -99,6 +99,9 @@ impl World<'_> {
                 Ok(())
             }
             Output::Ring(_) => Ok(()),
+            Output::Move { connection, .. } => {
+                Err(Violation(format!("{connection:?} moves, which is nobody's business here")))
+            }
             Output::StopAccepting => {
                 self.coverage.mark(Mark::OutputStopAccepting);
                 ensure!(
@@ -159,8 +162,12 @@ impl World<'_> {
         let is_past_drain =
             matches!(self.phase, Phase::Draining { .. }) && !self.is_draining_in_time();
         let now_us = self.clock.now().mono_us;
-        let Some(connection) = self.connection(id) else { return Ok(()) };
-        let (socket, conversation) = (&mut connection.socket, &connection.conversation);
+        let Some(connection) = self.slots.get_mut(id.index as usize) else { return Ok(()) };
+        let Some(connection) = connection.as_deref_mut().filter(|there| there.socket.id == id)
+        else {
+            return Ok(());
+        };
+        let Connection { socket, conversation, .. } = connection;
         ensure!(socket.closing != Some(CloseReason::Asked), "Close twice");
         let since_us = conversation.ending_since_us.unwrap_or(socket.opened_at_us);
         let is_draining = conversation.stage == Stage::Draining;
@@ -174,6 +181,10 @@ impl World<'_> {
             "connection {} was closed for no reason",
             conversation.number
         );
+        if is_draining && !conversation.was_welcomed() {
+            // On its way between shards it is closed like one that has not said Hello.
+            conversation.doubt(&mut self.oracle);
+        }
         if is_cut_off || conversation.is_doubtful {
             return Ok(());
         }
@@ -221,10 +232,14 @@ impl World<'_> {
         self.events += 1;
         let now = self.clock.now();
         self.oracle.set_now(now.mono_us);
-        let evacuated = self.gauges.metrics.get().segments_evacuated;
+        let before = self.gauges.metrics.get();
         service.on_event(now, event);
-        if self.gauges.metrics.get().segments_evacuated > evacuated {
+        let after = self.gauges.metrics.get();
+        if after.segments_evacuated > before.segments_evacuated {
             self.coverage.mark(Mark::Evacuation);
+        }
+        if after.connections_moved > before.connections_moved {
+            self.coverage.mark(Mark::Moved);
         }
         self.oracle.on_gauges(&self.gauges)
     }
@@ -241,7 +256,7 @@ impl World<'_> {
             PeerAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)))
         };
         service.place();
-        self.tell(service, Event::Opened { connection, peer })
+        self.tell(service, Event::Opened { connection, peer, is_moved: false })
     }
 
     /// A shard takes what another one sent, if there is anything.

@@ -1,5 +1,6 @@
 //! What clients and the daemon's other threads do, one operation at a time, and the faults.
 
+use nexusd_core::limits::SHARDS_MAX;
 use nexusd_core::{CloseReason, Command, ConnectionId, Service};
 use nexusd_wire::control::{OverflowPolicy, Role as HelloRole};
 use nexusd_wire::{
@@ -185,11 +186,26 @@ impl World<'_> {
 
     pub(super) fn greet(&mut self, slot: usize) {
         let minor = self.dice.pick(&[0, 0, 3]);
+        let resume = self.resumed();
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let encoder = &mut self.encoder;
         connection.conversation.write(Sent::Hello, self.coverage, |out| {
-            encoder.hello(out, minor, HelloRole::Client, "simulated client", "nexusd-sim");
+            let role = HelloRole::Client;
+            encoder.hello_again(out, minor, role, "simulated client", "nexusd-sim", resume);
         });
+    }
+
+    /// The subscription that a client says it comes back for: of any shard, or of none there is.
+    fn resumed(&mut self) -> Option<SubscriptionId> {
+        let random = (u128::from(self.dice.bits()) << 64) | u128::from(self.dice.bits());
+        match self.dice.below(4) {
+            0 => None,
+            1 => Some(SubscriptionId(random)),
+            _ => {
+                let home = self.dice.below(self.scenario.shards) as u128;
+                Some(SubscriptionId(random & !(SHARDS_MAX as u128 - 1) | home))
+            }
+        }
     }
 
     fn say_goodbye(&mut self, slot: usize) {
