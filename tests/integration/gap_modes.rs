@@ -73,6 +73,7 @@ fn until_complete(client: &mut Client) -> Vec<Delivery> {
             Heard::Message(message) => delivered.push(message),
             Heard::ReplayComplete(_) => return delivered,
             Heard::Gap(loss) => assert!(loss.missed > 0),
+            Heard::Warning(warning) => assert!(warning.dropped > 0),
             other => panic!("{other:?}"),
         }
     }

@@ -136,13 +136,6 @@ impl Client {
         FrameEncoder::new().hello(&mut self.outgoing, 0, Role::Client, "a test", "nexusd-tests");
     }
 
-    /// Says Hello as one who comes back for a subscription.
-    pub fn hello_for(&mut self, subscription: SubscriptionId) {
-        let (role, resume) = (Role::Client, Some(subscription));
-        let out = &mut self.outgoing;
-        FrameEncoder::new().hello_again(out, 0, role, "a test", "nexusd-tests", resume);
-    }
-
     /// Says any bytes.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.outgoing.extend_from_slice(bytes);
