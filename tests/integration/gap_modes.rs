@@ -33,6 +33,8 @@ fn come_back(daemon: &Daemon, mode: GapMode) -> (Client, Account, Subscribed) {
     while account.received() < HAD {
         account.take(&Heard::Message(subscriber.next_message()));
     }
+    // Nothing is to be on its way when the line breaks: of that only the number would be told.
+    subscriber.pause(subscription);
     drop(subscriber);
     for _ in 0..AWAY {
         publisher.publish_accepted(TOPIC, b"away");
