@@ -20,8 +20,14 @@ pub const PARCELS_PER_INBOX: usize = 64;
 pub const FLUSH_RETRY_US: u64 = 1_000;
 /// Parcels of an inbox that a shard keeps for reuse.
 pub const SPARE_PARCELS: usize = 4;
-/// Bytes of messages in one batch for another shard, but for its last message.
-pub const BATCH_BYTES: usize = 64 << 10;
+/// Bytes of messages in one batch for another shard: a segment's, for it can become one.
+pub const BATCH_BYTES: usize = SEGMENT_BYTES;
+/// A batch with at least so many bytes of messages becomes a segment of their owner's log; those of a
+/// smaller one are copied there.
+pub const ADOPTED_BYTES_MIN: usize = SEGMENT_BYTES / 4;
+/// How many messages ahead the headers of such a batch are fetched, for they lie in the cache of its
+/// publishers' core.
+pub const HEADERS_AHEAD: usize = 16;
 /// Batches on their way to one other shard: at least, and at most.
 pub const BATCHES_PER_NEIGHBOUR: (usize, usize) = (2, 8);
 /// Batches on their way from one shard to all others, within those bounds.

@@ -17,7 +17,7 @@
 
 mod memory;
 
-pub(crate) use memory::Memory;
+pub(crate) use memory::{Memory, Sole, prefetch_header};
 use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{HEADER_BYTES, Header, Sequence, TopicId};
 
@@ -327,6 +327,49 @@ impl Log {
         };
         self.tail = self.insert(memory, SegmentKind::Log);
         self.make_youngest(self.tail);
+    }
+
+    /// The tail, which was just opened, changes its memory for `batch`, which holds frames of another
+    /// shard's publishers from `start` on: they lie behind its end, to be taken in by
+    /// [`Self::lengthen`]. The caller gets a reference to it.
+    pub(crate) fn adopt(&mut self, batch: &mut Sole, start: usize) -> Option<SegmentId> {
+        let id = self.tail;
+        let tail = self.segments.get_mut(id.0 as usize)?;
+        debug_assert_eq!((tail.len, tail.references, tail.pins), (0, 0, 0), "a fresh tail");
+        debug_assert_eq!(tail.capacity as usize, batch.len(), "batches are as long as segments");
+        let fresh = tail.memory.take()?;
+        let fresh = Sole::of(fresh).unwrap_or_else(|| {
+            debug_assert!(false, "memory is free only when all who borrowed it are done");
+            Sole::zeroed(SEGMENT_BYTES)
+        });
+        tail.memory = Some(std::mem::replace(batch, fresh).into_memory());
+        tail.len = start as u32;
+        self.retain(id, 1);
+        Some(id)
+    }
+
+    /// Bytes written to the segment.
+    pub(crate) fn end(&self, segment: SegmentId) -> u32 {
+        self.segments[segment.0 as usize].len
+    }
+
+    /// `bytes` behind the segment's last frame.
+    pub(crate) fn beyond(&mut self, segment: SegmentId, bytes: u32) -> &mut [u8] {
+        let segment = &mut self.segments[segment.0 as usize];
+        let start = segment.len as usize;
+        match &mut segment.memory {
+            // SAFETY: nothing refers to bytes behind the last frame.
+            Some(memory) => unsafe { memory.bytes_mut(start, start + bytes as usize) },
+            None => None,
+        }
+        .unwrap_or_default()
+    }
+
+    /// `bytes` behind the segment's last frame are frames of it from now on.
+    pub(crate) fn lengthen(&mut self, segment: SegmentId, bytes: u32) {
+        let segment = &mut self.segments[segment.0 as usize];
+        segment.len += bytes;
+        debug_assert!(segment.len <= segment.capacity, "frames lie whole in their segment");
     }
 
     /// Whether a large frame of `stride` bytes may be received beside those that are, if there is

@@ -97,6 +97,8 @@ plants! {
     DoorbellLost = "doorbell-lost",
     /// A batch that was published does not come back.
     CreditLeaks = "credit-leaks",
+    /// The frames of a batch that became a segment count as room for others.
+    AdoptedNotClaimed = "adopted-not-claimed",
     /// A shard keeps what it borrowed of another one's log though nobody wants it any more.
     RunsNotReturned = "runs-not-returned",
     /// A subscription gets an owner's messages before that owner knows it.

@@ -538,6 +538,7 @@ impl Shard {
                 self.plane.cut_if_due(queue);
                 self.park_if_free(id, queue);
             }
+            Some(sent_from) if sent_from.is_carefree() => {}
             Some(_) => {
                 self.plane.cut_if_due(queue);
                 self.plane.release_if_drained(queue);

@@ -255,6 +255,15 @@ impl SubscriberQueue {
         self.items.is_empty() && self.binds.is_empty()
     }
 
+    /// Whether nothing is to be done about the queue when a send from it has ended.
+    #[inline]
+    pub(crate) fn is_carefree(&self) -> bool {
+        !self.overflow_due
+            && !self.block_expired
+            && self.blocked_since_us.is_none()
+            && self.scans_idle.is_empty()
+    }
+
     /// Whether the queue holds more than its bounds allow.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {

@@ -67,6 +67,12 @@ impl MessageFlags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether any bit of `other` is set.
+    #[inline]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The bits of both.
     #[inline]
     pub const fn with(self, other: Self) -> Self {
@@ -98,6 +104,12 @@ impl Header {
     #[inline]
     pub fn peek(bytes: &[u8]) -> Option<&Self> {
         Self::ref_from_prefix(bytes).ok().map(|(header, _)| header)
+    }
+
+    /// The same, to be changed in place.
+    #[inline]
+    pub fn peek_mut(bytes: &mut [u8]) -> Option<&mut Self> {
+        Self::mut_from_prefix(bytes).ok().map(|(header, _)| header)
     }
 
     /// Checks everything that can be wrong with a header by itself: the one check of the message

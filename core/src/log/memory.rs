@@ -83,6 +83,67 @@ impl Memory {
     }
 }
 
+/// Memory that nobody else has: its holder may write all of it.
+#[derive(Debug)]
+pub(crate) struct Sole(Memory);
+
+impl Sole {
+    /// `len` bytes of zeroes.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        Self(Memory::zeroed(len))
+    }
+
+    /// This memory; `None` if somebody else has it too.
+    pub(crate) fn of(mut memory: Memory) -> Option<Self> {
+        Arc::get_mut(&mut memory._cells).is_some().then_some(Self(memory))
+    }
+
+    pub(crate) fn into_memory(self) -> Memory {
+        self.0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The bytes from `start` to `end`, if there are so many.
+    #[inline]
+    pub(crate) fn bytes(&self, start: usize, end: usize) -> Option<&[u8]> {
+        // SAFETY: nobody else has the memory, and it cannot be written while it is borrowed.
+        unsafe { self.0.bytes(start, end) }
+    }
+
+    /// The same, to be written.
+    #[inline]
+    pub(crate) fn bytes_mut(&mut self, start: usize, end: usize) -> Option<&mut [u8]> {
+        // SAFETY: nobody else has the memory, and it is borrowed once.
+        unsafe { self.0.bytes_mut(start, end) }
+    }
+}
+
+/// Has the processor fetch the header at `at`, if there is one: it lies in another core's cache. A hint
+/// that changes nothing else.
+#[inline(always)]
+pub(crate) fn prefetch_header(bytes: &[u8], at: usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+        use nexusd_wire::{FRAME_ALIGNMENT, HEADER_BYTES};
+
+        let Some(header) = bytes.get(at..at + HEADER_BYTES) else { return };
+        let start = header.as_ptr().cast::<i8>();
+        // It may lie across two lines; frames are aligned, so its last word lies in one.
+        let last = start.wrapping_add(HEADER_BYTES - FRAME_ALIGNMENT);
+        // SAFETY: nothing is read as far as the program can tell, and this is in bounds.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(start) };
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(last) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, at);
+}
+
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes", self.len)
@@ -92,6 +153,14 @@ impl fmt::Debug for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_sole_only_while_nobody_else_has_it() {
+        let memory = Memory::zeroed(64);
+        let lent = memory.clone();
+        assert!(Sole::of(memory).is_none());
+        assert!(Sole::of(lent).is_some());
+    }
 
     #[test]
     fn a_reader_sees_what_was_written_before_it_was_lent_while_more_is_written() {

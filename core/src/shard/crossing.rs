@@ -2,7 +2,8 @@
 //! `shard.rs`.
 //!
 //! A message of a publisher here for a topic of another shard goes there in a batch, is numbered
-//! and kept there, and comes back as a run for the subscribers here, who read it where it lies.
+//! and kept there (in the batch's memory, if there are many), and comes back as a run for the
+//! subscribers here, who read it where it lies.
 //! Nothing here waits. What a shard has no memory for stands aside, with all that its sender sent
 //! behind it for publishing; everything else goes on, and so memory comes back.
 
@@ -12,7 +13,7 @@ use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags, TopicId};
 use super::event::{ConnectionId, Now};
 use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
-use super::parcel::{Batch, Item, LargeMessage};
+use super::parcel::{Batch, BatchRun, Item, LargeMessage};
 use super::publish::{Plane, Refusal};
 use super::retained::Scan;
 use super::routing::{PublisherId, ShardIndex};
@@ -277,6 +278,16 @@ impl Plane {
     /// Publishes a batch of messages that another shard's publishers sent; gives it back with what
     /// is left if there is no memory now, but soon.
     fn publish_batch(&mut self, from: ShardIndex, mut batch: Box<Batch>, now: Now) -> Option<Item> {
+        // What has to be looked at one by one, or goes behind something else, is copied.
+        let is_plain = self.limits.default_ttl_ms == 0 && self.scans.is_empty();
+        if is_plain && batch.is_worth_adopting() && self.has_opened_topics_of(from, &batch) {
+            if self.open_fresh_tail() {
+                self.adopt_batch(from, &mut batch, now);
+                self.history.settle(&mut self.log, &mut self.topics);
+            } else if self.recalls > 0 {
+                return Some(Item::Publish(batch));
+            }
+        }
         while let Some(run) = batch.run() {
             let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
             let publisher = PublisherId { shard: from, connection: run.connection };
@@ -316,6 +327,32 @@ impl Plane {
         batch.clear();
         self.neighbours.of(from).tell(Item::Credit(batch));
         None
+    }
+
+    /// Whether none of the batch's messages has to be refused for its topic.
+    fn has_opened_topics_of(&mut self, from: ShardIndex, batch: &Batch) -> bool {
+        let opened = &self.neighbours.of(from).opened;
+        let is_open = |run: &BatchRun| matches!(opened.get(run.handle.0 as usize), Some(Some(_)));
+        batch.runs().iter().all(is_open)
+    }
+
+    /// Publishes a batch without copying it: its memory becomes that of the tail, which was just
+    /// opened, and its messages are numbered where they lie. Their topics are open.
+    fn adopt_batch(&mut self, from: ShardIndex, batch: &mut Batch, now: Now) {
+        let Some(segment) = batch.give_to(&mut self.log) else { return };
+        while let Some(run) = batch.run() {
+            let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
+            let Some(topic) = topic.flatten() else { break };
+            let publisher = PublisherId { shard: from, connection: run.connection };
+            let (done, wants_ack) =
+                self.extend_run_in_place(segment, topic, publisher, run.bytes, now);
+            match wants_ack {
+                true => self.end_acknowledged_run(run.first_ack, now),
+                false => self.flush_run(now),
+            }
+            batch.advance(done, u64::from(wants_ack));
+        }
+        self.log.release(segment);
     }
 
     /// The same for a large message.

@@ -25,6 +25,15 @@ impl Plane {
     /// Opens a fresh tail, recycling old segments as needed; `false` if running sends hold
     /// everything. No run may be open.
     pub(crate) fn renew_tail(&mut self) -> bool {
+        let is_open = self.open_fresh_tail();
+        if is_open {
+            self.history.settle(&mut self.log, &mut self.topics);
+        }
+        is_open
+    }
+
+    /// The same, and leaves the tail empty: what was rescued of other segments still needs a place.
+    pub(crate) fn open_fresh_tail(&mut self) -> bool {
         self.log.close_tail();
         self.tidy_history();
         while !self.log.may_open_tail() {
@@ -33,7 +42,6 @@ impl Plane {
             }
         }
         self.log.open_tail();
-        self.history.settle(&mut self.log, &mut self.topics);
         if self.log.is_nearly_full() {
             self.recall_oldest(SEGMENTS_RECALLED);
         }

@@ -163,9 +163,16 @@ impl Neighbour {
     }
 
     /// Puts the next message of the run begun last into the batch, if there is room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn extend_batch(&mut self, frame: &[u8]) -> bool {
         self.batch.as_mut().is_some_and(|batch| batch.extend(frame))
+    }
+
+    /// The last message of the batch asks for more than to be delivered.
+    pub(crate) fn note_special(&mut self) {
+        if let Some(batch) = &mut self.batch {
+            batch.has_special = true;
+        }
     }
 
     /// Whether a batch may be begun.

@@ -6,8 +6,8 @@
 
 use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
 
-use crate::limits::BATCH_BYTES;
-use crate::log::{Extent, Memory, SegmentId};
+use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES};
+use crate::log::{Extent, Log, Memory, SegmentId, Sole};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
 use crate::shard::recovery::{Range, Recovered};
@@ -151,8 +151,12 @@ pub(crate) struct BatchRun {
 /// Messages of several connections on their way to their topics' owner: whole frames, as published.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    bytes: Vec<u8>,
+    memory: Sole,
+    /// Bytes written.
+    len: usize,
     runs: Vec<BatchRun>,
+    /// Some of the messages expire, or become retained values.
+    pub(crate) has_special: bool,
     /// How far the owner has come: runs, and bytes.
     runs_done: usize,
     bytes_done: usize,
@@ -161,8 +165,10 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn new() -> Self {
         Self {
-            bytes: Vec::with_capacity(BATCH_BYTES),
+            memory: Sole::zeroed(BATCH_BYTES),
+            len: 0,
             runs: Vec::new(),
+            has_special: false,
             runs_done: 0,
             bytes_done: 0,
         }
@@ -171,27 +177,28 @@ impl Batch {
     /// Whether so many bytes more are too many for one batch.
     #[inline]
     pub(crate) fn is_full(&self, bytes: usize) -> bool {
-        self.bytes.len() + bytes > BATCH_BYTES
+        self.len + bytes > self.memory.len()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.len == 0
     }
 
     /// Adds the first frame of a run. There is room.
     pub(crate) fn begin_run(&mut self, run: BatchRun, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
-        self.runs.push(BatchRun { bytes: frame.len() as u32, ..run });
+        self.runs.push(BatchRun { bytes: 0, ..run });
+        let has_room = self.extend(frame);
+        debug_assert!(has_room, "a batch is begun for a frame that it has no room for");
     }
 
     /// Adds another frame to the last run; `false` if there is no room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn extend(&mut self, frame: &[u8]) -> bool {
         let Some(run) = self.runs.last_mut() else { return false };
-        if self.bytes.len() + frame.len() > BATCH_BYTES {
-            return false;
-        }
-        self.bytes.extend_from_slice(frame);
+        let end = self.len + frame.len();
+        let Some(place) = self.memory.bytes_mut(self.len, end) else { return false };
+        place.copy_from_slice(frame);
+        self.len = end;
         run.bytes += frame.len() as u32;
         true
     }
@@ -203,7 +210,25 @@ impl Batch {
 
     /// The bytes that are left of all runs.
     pub(crate) fn rest(&self) -> &[u8] {
-        &self.bytes[self.bytes_done..]
+        self.memory.bytes(self.bytes_done, self.len).unwrap_or_default()
+    }
+
+    /// Whether so much is left that it is better made a segment than copied.
+    pub(crate) fn is_worth_adopting(&self) -> bool {
+        self.len - self.bytes_done >= ADOPTED_BYTES_MIN && !self.has_special
+    }
+
+    /// The runs that are left.
+    pub(crate) fn runs(&self) -> &[BatchRun] {
+        &self.runs[self.runs_done..]
+    }
+
+    /// The memory becomes that of the log's tail, which was just opened; the batch has the tail's
+    /// instead, and only the runs are left to be gone through.
+    pub(crate) fn give_to(&mut self, log: &mut Log) -> Option<SegmentId> {
+        let segment = log.adopt(&mut self.memory, self.bytes_done)?;
+        (self.len, self.bytes_done) = (0, 0);
+        Some(segment)
     }
 
     /// The owner has published so many bytes of the run, with so many acknowledgements.
@@ -218,7 +243,7 @@ impl Batch {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
+        (self.len, self.has_special) = (0, false);
         self.runs.clear();
         (self.runs_done, self.bytes_done) = (0, 0);
     }

@@ -32,9 +32,9 @@ use crate::foreign_topics::ForeignTopics;
 use crate::history::History;
 use crate::limits::{
     ACKS_OWED_MAX, ACKS_PER_FRAME, BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN,
-    CLIENT_SHARE, Limits, METADATA_BYTES_MAX, RETAINED_SHARE,
+    CLIENT_SHARE, HEADERS_AHEAD, Limits, METADATA_BYTES_MAX, RETAINED_SHARE,
 };
-use crate::log::{Extent, Log, SegmentId, SegmentKind};
+use crate::log::{Extent, Log, SegmentId, SegmentKind, prefetch_header};
 use crate::metrics::Metrics;
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
@@ -64,6 +64,9 @@ macro_rules! hall {
         }
     };
 }
+
+/// Flags of messages that are not passed on without a closer look.
+const ASKS_FOR_MORE: u8 = MessageFlags::ACK.0 | MessageFlags::RETAIN.0;
 
 /// No topic: slots are far fewer.
 const NO_TOPIC: TopicId = TopicId(u32::MAX);
@@ -116,6 +119,8 @@ struct Passing {
     /// The publisher's id for the topic.
     topic: TopicId,
     owner: ShardIndex,
+    /// Where in the publisher's stream the next message stands that belongs to them.
+    next_at: u64,
 }
 
 /// What became of a run at this shard's queues.
@@ -279,6 +284,27 @@ impl Plane {
         Ok(())
     }
 
+    /// Puts another message of the run that is passed on into its batch, if it is one and there is room
+    /// and nothing else to be done about it.
+    #[inline(always)]
+    fn extend_passing(&mut self, frame: &Frame<'_>) -> bool {
+        let Some(passing) = self.passing else { return false };
+        let (header, bytes) = (frame.header(), frame.bytes());
+        let asks_for_more = u32::from(header.flags().0 & ASKS_FOR_MORE)
+            | header.ttl_ms()
+            | header.metadata_len() as u32;
+        if passing.topic != header.topic()
+            || passing.next_at != frame.at()
+            || asks_for_more != 0
+            || header.payload_len() > self.limits.payload_bytes as usize
+            || !self.neighbours.of(passing.owner).extend_batch(bytes)
+        {
+            return false;
+        }
+        self.passing = Some(Passing { next_at: passing.next_at + bytes.len() as u64, ..passing });
+        true
+    }
+
     /// The same for a message whose topic is not this shard's: it goes into the batch for the owner.
     #[inline(never)]
     fn publish_elsewhere(
@@ -288,7 +314,26 @@ impl Plane {
         frame: &Frame<'_>,
     ) -> Result<(), Refusal> {
         let header = frame.header();
-        match self.passing.filter(|passing| passing.topic == header.topic()) {
+        if self.extend_passing(frame) {
+            session.last_accepted = header.sequence().0;
+            return Ok(());
+        }
+        self.pass_on(id, session, frame)
+    }
+
+    /// The same for a message that asks for more, or begins a run.
+    #[inline(never)]
+    fn pass_on(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        frame: &Frame<'_>,
+    ) -> Result<(), Refusal> {
+        let header = frame.header();
+        // What does not directly follow in its publisher's stream begins a run of its own.
+        let follows =
+            |passing: &Passing| passing.topic == header.topic() && passing.next_at == frame.at();
+        match self.passing.filter(follows) {
             Some(passing) => {
                 self.check(header)?;
                 if header.metadata_len() != 0 {
@@ -296,8 +341,9 @@ impl Plane {
                 }
                 if !self.neighbours.of(passing.owner).extend_batch(frame.bytes()) {
                     self.passing = None;
-                    return self.publish_elsewhere(id, session, frame);
+                    return self.pass_on(id, session, frame);
                 }
+                self.note_passed_on(passing, frame);
             }
             None => self.begin_passing(id, session, frame)?,
         }
@@ -328,8 +374,19 @@ impl Plane {
         if !self.neighbours.of(owner).begin_run(run, frame.bytes()) {
             return Err(Refusal::NotNow);
         }
-        self.passing = Some(Passing { topic: frame.header().topic(), owner });
+        let passing = Passing { topic: frame.header().topic(), owner, next_at: 0 };
+        self.note_passed_on(passing, frame);
         Ok(())
+    }
+
+    /// A message stands in its owner's batch.
+    fn note_passed_on(&mut self, passing: Passing, frame: &Frame<'_>) {
+        let header = frame.header();
+        if header.ttl_ms() != 0 || header.flags().contains(MessageFlags::RETAIN) {
+            self.neighbours.of(passing.owner).note_special();
+        }
+        let next_at = frame.at() + frame.bytes().len() as u64;
+        self.passing = Some(Passing { next_at, ..passing });
     }
 
     /// After a message of `bytes`: whether something stands against reading on. Publishers are to be
@@ -497,6 +554,41 @@ impl Plane {
     /// The time to live of a message that asks for so many milliseconds; 0 is none.
     fn ttl_ms(&self, asked_ttl_ms: u32) -> u32 {
         if asked_ttl_ms == 0 { self.limits.default_ttl_ms } else { asked_ttl_ms }
+    }
+
+    /// Numbers plain messages where they lie, as a run: those of the next `bytes` behind the last frame of
+    /// `segment`, through the first that is to be acknowledged. Returns how many bytes it took, and
+    /// whether the last message is to be acknowledged.
+    pub(crate) fn extend_run_in_place(
+        &mut self,
+        segment: SegmentId,
+        topic: TopicId,
+        publisher: PublisherId,
+        bytes: u32,
+        now: Now,
+    ) -> (u32, bool) {
+        let start = self.log.end(segment);
+        self.open_run(topic, Some(publisher), (segment, start), 0, now);
+        let Some(run) = &mut self.run else { return (bytes, false) };
+        let frames = self.log.beyond(segment, bytes);
+        let (mut len, mut wants_ack) = (0, false);
+        while !wants_ack
+            && let Some(rest) = frames.get_mut(len..)
+            && let Some(header) = Header::peek_mut(rest)
+        {
+            wants_ack = header.flags().contains(MessageFlags::ACK);
+            run.sequence = Sequence(run.sequence.0 + 1);
+            *header = accepted_header(header, topic, run.sequence, now);
+            let stride = header.stride();
+            len += stride;
+            run.extent.messages += 1;
+            prefetch_header(frames, len + HEADERS_AHEAD * stride);
+        }
+        run.extent.len = len as u32;
+        if !is_planted(Plant::AdoptedNotClaimed) {
+            self.log.lengthen(segment, len as u32);
+        }
+        (len as u32, wants_ack)
     }
 
     /// Accepts a large frame, which lies alone in a segment that was a landing until now.

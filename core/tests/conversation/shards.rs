@@ -1,9 +1,9 @@
 //! Conversations with several shards: what crosses between them.
 
-use nexusd_core::limits::SENDS_PER_TURN;
+use nexusd_core::limits::{ADOPTED_BYTES_MIN, SENDS_PER_TURN};
 use nexusd_core::{ConnectionId, Limits, Output, owner_of};
-use nexusd_wire::MessageFlags;
 use nexusd_wire::control::{ErrorCode, OverflowPolicy};
+use nexusd_wire::{FrameEncoder, FrameKind, Header, MessageFlags, Sequence};
 
 use crate::desk::{Desk, Heard};
 
@@ -89,6 +89,49 @@ fn an_acknowledgement_counts_the_queues_of_all_shards() {
             assert_eq!(acks, (0..6).map(ack).collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn a_full_batch_stays_whole_where_it_lies_and_messages_behind_it_do_not_touch_it() {
+    let mut desk = desk();
+    let clients = clients(&mut desk);
+    for client in [clients[0], clients[1], clients[2]] {
+        desk.subscribe(client, &["#"]);
+        desk.heard(client);
+    }
+    desk.stall(clients[2]);
+    for client in [clients[0], clients[1]] {
+        desk.bind(client, 0, &topic_of(1));
+    }
+    let payload = |number: u64| vec![number as u8; 100 + number as usize % 7 * 60];
+    let mut bytes = Vec::new();
+    for number in 1..=200 {
+        let flags = if number % 50 == 0 { MessageFlags::ACK } else { MessageFlags::default() };
+        let header =
+            Header::new(FrameKind::Message, 0, 0).with_sequence(Sequence(number)).with_flags(flags);
+        FrameEncoder::message(&mut bytes, &header, &[], &payload(number));
+    }
+    assert!(bytes.len() > ADOPTED_BYTES_MIN, "the batch is not copied");
+    desk.say(clients[0], &bytes);
+    for number in 201..=400 {
+        desk.publish(clients[1], 0, &payload(number), MessageFlags::default());
+    }
+    desk.go_on(clients[2]);
+    let expected: Vec<_> = (1..=400).map(|number| (number, payload(number))).collect();
+    let heard = desk.heard(clients[0]);
+    let acks = heard.iter().filter_map(|heard| match heard {
+        Heard::Ack { publisher_sequence, sequence, delivered } => {
+            Some((*publisher_sequence, *sequence, *delivered))
+        }
+        _ => None,
+    });
+    let acks: Vec<_> = acks.collect();
+    assert_eq!(acks, [(50, 50, 3), (100, 100, 3), (150, 150, 3), (200, 200, 3)]);
+    assert!(messages(&heard) == expected, "the publisher's shard has all");
+    for client in [clients[1], clients[2]] {
+        assert!(messages(&desk.heard(client)) == expected, "the others have all");
+    }
+    assert_eq!(desk.metrics().queued_messages, 0);
 }
 
 #[test]
