@@ -1,44 +1,25 @@
 //! Clients that die, fall silent or never say a word.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nexusd_tests::{Address, Bystanders, Client, Daemon, Heard, Listened, eventually};
+use nexusd_tests::{Address, Application, Bystanders, Client, Daemon, Heard, Listened, eventually};
 use nexusd_wire::control::ErrorCode;
 
-/// A publisher in a process of its own that has sent a part of a frame. Dropping it kills it.
-struct HalfFrame(Child);
-
-impl HalfFrame {
-    /// Publishes `whole` messages of `payload` bytes, and the first `sent` bytes of one more.
-    fn start(daemon: &Daemon, topic: &str, whole: u32, payload: usize, sent: usize) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_nexusd-half-frame"))
-            .args([daemon.v4().to_string(), topic.to_owned()])
-            .args([whole.to_string(), payload.to_string(), sent.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the publisher runs");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        BufReader::new(stdout).read_line(&mut line).expect("a line");
-        assert_eq!(line, "half of a frame is sent\n");
-        Self(child)
-    }
-
-    /// Kills it as `kill -9` does.
-    fn kill(mut self) {
-        self.0.kill().expect("it runs");
-        self.0.wait().expect("our child");
-    }
-}
-
-impl Drop for HalfFrame {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A publisher in a process of its own that publishes `whole` messages of `payload` bytes, and the
+/// first `sent` bytes of one more.
+fn half_frame(
+    daemon: &Daemon,
+    topic: &str,
+    whole: u32,
+    payload: usize,
+    sent: usize,
+) -> Application {
+    let arguments = [daemon.v4().to_string(), topic.to_owned()];
+    let numbers = [whole.to_string(), payload.to_string(), sent.to_string()];
+    let arguments = [&arguments[..], &numbers[..]].concat();
+    let publisher = Application::start(env!("CARGO_BIN_EXE_nexusd-half-frame"), &arguments);
+    publisher.wait_for("half of a frame is sent");
+    publisher
 }
 
 /// Waits until the daemon has only this many connections left, and they are as they were.
@@ -64,7 +45,7 @@ fn a_publisher_killed_amid_a_frame_leaves_whole_messages_and_nothing_else() {
     ];
     for (payload, cuts) in frames {
         for sent in cuts {
-            HalfFrame::start(&daemon, "dying", 2, payload, sent).kill();
+            drop(half_frame(&daemon, "dying", 2, payload, sent));
             wait_for_connections(&daemon, open_files);
             heir.publish_accepted("dying", b"the next");
             for content in [&vec![b'x'; payload][..], &vec![b'x'; payload], b"the next"] {
@@ -86,7 +67,7 @@ fn publishers_killed_amid_large_frames_take_no_memory_with_them() {
     let mut publisher = daemon.client();
     let open_files = daemon.usage().open_files;
     for _ in 0..8 {
-        HalfFrame::start(&daemon, "dying", 0, 4 << 20, 3 << 20).kill();
+        drop(half_frame(&daemon, "dying", 0, 4 << 20, 3 << 20));
         wait_for_connections(&daemon, open_files);
         publisher.publish_accepted("large", &vec![1; 4 << 20]);
     }

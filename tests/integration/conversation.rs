@@ -17,9 +17,8 @@ fn say_everything(client: &mut Client) {
 /// What comes back.
 fn everything_is_answered(client: &mut Client) {
     client.welcome();
-    client.wait_for("SubscriptionInfo", |heard| {
-        matches!(heard, Heard::Subscribed { .. }).then_some(())
-    });
+    client
+        .wait_for("SubscriptionInfo", |heard| matches!(heard, Heard::Subscribed(_)).then_some(()));
     let confirmation = client.confirmation(1);
     assert_eq!((confirmation.sequence, confirmation.delivered), (1, 1));
     let message = client.next_message();
@@ -37,7 +36,7 @@ fn hello_subscribe_and_publish_may_be_said_in_one_write() {
         client.flush();
         client.welcome();
         client.wait_for("SubscriptionInfo", |heard| {
-            matches!(heard, Heard::Subscribed { .. }).then_some(())
+            matches!(heard, Heard::Subscribed(_)).then_some(())
         });
         assert_eq!(client.confirmation(1).delivered, 1);
         assert_eq!(client.next_message().payload, b"so soon");
@@ -71,9 +70,9 @@ fn subscriptions_are_confirmed_before_their_first_message() {
         publisher.publish("early", b"x");
         publisher.flush();
         let subscription = match subscriber.hear() {
-            Heard::Subscribed { request, subscription } => {
-                assert_eq!(request, asked);
-                subscription
+            Heard::Subscribed(subscribed) => {
+                assert_eq!(subscribed.request, asked);
+                subscribed.subscription
             }
             other => panic!("before the subscription was confirmed: {other:?}"),
         };

@@ -4,16 +4,26 @@
 //! longer than a person likes to wait is ignored by default:
 //! `cargo test -p nexusd-tests -- --ignored` runs it.
 
+mod broken_lines;
 mod broken_peers;
 mod conversation;
 mod delivery;
+mod expiry;
+mod gap_modes;
 mod hostile_input;
+mod killed_subscribers;
 mod large_messages;
 mod life_cycle;
 mod many_connections;
 mod moves;
 mod open_files;
+mod positions;
 mod resources;
+mod retained;
+mod returning;
 mod slow_subscribers;
+mod sluggish_readers;
 mod sources;
+mod storms;
+mod warnings;
 mod wildcards;

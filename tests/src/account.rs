@@ -38,6 +38,11 @@ impl Account {
         }
     }
 
+    /// Counts a topic's numbers from behind `sequence`: the subscription had come so far before.
+    pub fn begin_behind(&mut self, topic: &str, sequence: u64) {
+        self.topics.insert(Arc::from(topic), sequence);
+    }
+
     /// Takes what was heard, if it belongs to the subscription.
     ///
     /// # Panics
@@ -87,6 +92,11 @@ impl Account {
         }
         assert_eq!(loss.missed, named + loss.rest, "a Gap's sum: {loss:?}");
         assert!(self.holes <= self.unnamed, "a hole nobody told of before {loss:?}");
+    }
+
+    /// Whose account it is.
+    pub fn subscription(&self) -> SubscriptionId {
+        self.subscription
     }
 
     /// Messages received so far.

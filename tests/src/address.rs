@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
+use std::str::FromStr;
 
 use socket2::{Domain, Socket, Type};
 
@@ -50,6 +51,19 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(name) => f.write_str(name),
+        }
+    }
+}
+
+impl FromStr for Address {
+    type Err = AddrParseError;
+
+    /// Reads what [`fmt::Display`] writes.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with(['@', '/']) {
+            Ok(Self::Unix(text.to_owned()))
+        } else {
+            text.parse().map(Self::Tcp)
         }
     }
 }

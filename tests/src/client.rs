@@ -2,25 +2,28 @@
 //!
 //! It speaks the protocol frame by frame: what it sends is gathered and goes out with
 //! [`Client::flush`], which everything that waits for an answer does first. What comes meanwhile is
-//! kept, in order, until somebody listens for it. It holds the daemon to the protocol: a message
-//! without a Deliver before it, or of a topic whose name was not told, is a failure.
+//! kept, in order, until somebody listens for it. How it understands the frames stands in `hearing.rs`,
+//! how it comes back after a connection that broke in `client/returning.rs`.
 
+mod returning;
+
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexusd_wire::control::{self, PublishStatus, Role};
+use nexusd_wire::control::{PublishStatus, Role};
 use nexusd_wire::{
-    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, NodeId,
+    Cut, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, NodeId,
     Sequence, SubscribeRequest, SubscriptionId, TopicId,
 };
 use socket2::Socket;
 
 use crate::SOON;
 use crate::address::Address;
-use crate::heard::{Complaint, Confirmation, Delivery, Heard, Loss};
+use crate::heard::{Complaint, Confirmation, Delivery, Heard, Subscribed};
+use crate::hearing::Hearing;
 
 /// Bytes asked of the socket at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -28,6 +31,11 @@ const READ_BYTES: usize = 64 << 10;
 const SIP_PATIENCE: Duration = Duration::from_millis(10);
 /// Request numbers begin here, so that a daemon that answers with another number is noticed.
 const FIRST_REQUEST: u64 = 1_000;
+
+thread_local! {
+    /// Where bytes are received: clients by the thousand share it.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
 
 /// What came of listening for a while.
 #[derive(Clone, PartialEq, Debug)]
@@ -38,6 +46,18 @@ pub enum Listened {
     Silence,
     /// The daemon has closed the connection, behind whatever was heard before.
     End,
+}
+
+/// What carries a connection.
+#[derive(Debug)]
+pub struct Line(Socket);
+
+impl Line {
+    /// Cuts it, both ways.
+    pub fn cut(&self) {
+        // The daemon may have done so before.
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
 
 /// A connection to a daemon.
@@ -56,13 +76,12 @@ pub struct Client {
     /// Number of the newest publish.
     published: u64,
     request: u64,
-    /// Names of the daemon's topic ids.
-    topics: HashMap<u32, Arc<str>>,
-    /// The subscription whose run is open.
-    run: Option<SubscriptionId>,
+    hearing: Hearing,
     /// Bytes given to the socket.
     sent: u64,
     answers_pings: bool,
+    /// The connection may end amid a frame: it is not the daemon that ends it.
+    may_be_cut: bool,
     has_ended: bool,
 }
 
@@ -102,10 +121,10 @@ impl Client {
             bound: HashMap::new(),
             published: 0,
             request: FIRST_REQUEST,
-            topics: HashMap::new(),
-            run: None,
+            hearing: Hearing::default(),
             sent: 0,
             answers_pings: true,
+            may_be_cut: false,
             has_ended: false,
         }
     }
@@ -115,13 +134,6 @@ impl Client {
     /// Says Hello.
     pub fn hello(&mut self) {
         FrameEncoder::new().hello(&mut self.outgoing, 0, Role::Client, "a test", "nexusd-tests");
-    }
-
-    /// Says Hello as one who comes back for a subscription.
-    pub fn hello_for(&mut self, subscription: SubscriptionId) {
-        let (role, resume) = (Role::Client, Some(subscription));
-        let out = &mut self.outgoing;
-        FrameEncoder::new().hello_again(out, 0, role, "a test", "nexusd-tests", resume);
     }
 
     /// Says any bytes.
@@ -234,6 +246,12 @@ impl Client {
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 
+    /// A handle by which the connection can be cut while the client reads.
+    pub fn line(&mut self) -> Line {
+        self.may_be_cut = true;
+        Line(self.socket.try_clone().expect("a descriptor"))
+    }
+
     // What it hears.
 
     /// The next frame.
@@ -336,8 +354,17 @@ impl Client {
     /// Subscribes, and waits until that is confirmed.
     pub fn subscribe_with(&mut self, request: &SubscribeRequest<'_>) -> SubscriptionId {
         let asked = self.ask_to_subscribe(request);
+        self.subscribed(asked).subscription
+    }
+
+    /// Waits until the Subscribe or Resume of this number is confirmed.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn subscribed(&mut self, asked: u64) -> Subscribed {
         self.wait_for("SubscriptionInfo", |heard| match heard {
-            Heard::Subscribed { request, subscription } if *request == asked => Some(*subscription),
+            Heard::Subscribed(subscribed) if subscribed.request == asked => Some(*subscribed),
+            Heard::Error(complaint) if complaint.request == asked => panic!("{complaint:?}"),
             _ => None,
         })
     }
@@ -346,7 +373,7 @@ impl Client {
     pub fn unsubscribe(&mut self, subscription: SubscriptionId) -> (bool, String) {
         let asked = self.ask_to_unsubscribe(subscription);
         self.wait_for("UnsubscribeResult", |heard| match heard {
-            Heard::Unsubscribed { request, success, message } if *request == asked => {
+            Heard::Unsubscribed { request, success, message, .. } if *request == asked => {
                 Some((*success, message.clone()))
             }
             _ => None,
@@ -418,28 +445,32 @@ impl Client {
                 }
             }
             if self.has_ended {
-                assert_eq!(self.incoming.len(), self.taken, "the daemon ended amid a frame");
+                let is_whole = self.incoming.len() == self.taken;
+                assert!(is_whole || self.may_be_cut, "the daemon ended amid a frame");
                 return Listened::End;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if !self.receive(left) {
+            if !self.receive(READ_BYTES, left) {
                 return Listened::Silence;
             }
         }
     }
 
-    /// Receives what there is; `false` if nothing came within `patience`.
-    fn receive(&mut self, patience: Duration) -> bool {
+    /// Receives what there is, up to `most` bytes; `false` if nothing came within `patience`.
+    fn receive(&mut self, most: usize, patience: Duration) -> bool {
         if patience.is_zero() {
             return false;
         }
         self.incoming.drain(..self.taken);
         self.taken = 0;
         self.socket.set_read_timeout(Some(patience)).expect("a timeout");
-        let filled = self.incoming.len();
-        self.incoming.resize(filled + READ_BYTES, 0);
-        let received = self.socket.read(&mut self.incoming[filled..]);
-        self.incoming.truncate(filled + *received.as_ref().unwrap_or(&0));
+        let received = SCRATCH.with_borrow_mut(|scratch| {
+            let received = self.socket.read(&mut scratch[..most]);
+            if let Ok(count) = received {
+                self.incoming.extend_from_slice(&scratch[..count]);
+            }
+            received
+        });
         match received {
             Ok(0) => self.has_ended = true,
             Ok(_) => {}
@@ -459,7 +490,16 @@ impl Client {
         self.pong(0);
         self.flush();
         let wanted = self.incoming.len() - self.taken + bytes;
-        while self.incoming.len() - self.taken < wanted && self.receive(SIP_PATIENCE) {}
+        while self.incoming.len() - self.taken < wanted && self.receive(READ_BYTES, SIP_PATIENCE) {}
+    }
+
+    /// Takes one byte off the socket and leaves it for later.
+    ///
+    /// # Panics
+    /// If none comes soon.
+    pub fn take_a_byte(&mut self) {
+        assert!(self.receive(1, SOON), "a byte should have come");
+        assert!(!self.has_ended, "the daemon closed the connection");
     }
 
     /// Takes one whole frame off what was received; `Some(None)` if it is nothing to be heard.
@@ -474,135 +514,8 @@ impl Client {
             Ok(Cut::Frame(frame)) => frame,
             other => panic!("the daemon sent no frame: {other:?}"),
         };
-        let heard = interpret(&frame, &mut self.topics, &mut self.run);
+        let heard = self.hearing.interpret(&frame);
         self.taken += stride;
         Some(heard)
-    }
-}
-
-/// The body of a frame of the daemon's.
-macro_rules! body {
-    ($frame:expr, $table:ident) => {
-        $frame
-            .body::<control::$table<'_>>()
-            .unwrap_or_else(|error| panic!("the daemon sent a bad body: {error}"))
-    };
-}
-
-/// What a frame says, in words of its own.
-fn interpret(
-    frame: &Frame<'_>,
-    topics: &mut HashMap<u32, Arc<str>>,
-    run: &mut Option<SubscriptionId>,
-) -> Option<Heard> {
-    let header = frame.header();
-    let token = header.sequence().0;
-    Some(match frame.kind() {
-        FrameKind::Message => Heard::Message(delivery(frame, topics, *run)),
-        FrameKind::Deliver => {
-            let deliver = body!(frame, Deliver);
-            *run = Some(deliver.subscription().into());
-            return None;
-        }
-        FrameKind::TopicBind => {
-            let name = body!(frame, TopicBind).name();
-            topics.insert(header.topic().0, Arc::from(name));
-            return None;
-        }
-        FrameKind::TopicUnbind => {
-            topics.remove(&header.topic().0);
-            return None;
-        }
-        FrameKind::Welcome => {
-            let welcome = body!(frame, Welcome);
-            Heard::Welcome { node: welcome.node().into(), max_payload: welcome.max_payload() }
-        }
-        FrameKind::Ping => Heard::Ping(token),
-        FrameKind::Pong => Heard::Pong(token),
-        FrameKind::Heartbeat => Heard::Heartbeat,
-        FrameKind::PublishPause => Heard::PublishPause,
-        FrameKind::PublishResume => Heard::PublishResume,
-        FrameKind::Goodbye => {
-            let goodbye = body!(frame, Goodbye);
-            Heard::Goodbye { last_accepted: goodbye.last_accepted() }
-        }
-        FrameKind::Error => {
-            let error = body!(frame, Error);
-            Heard::Error(Complaint {
-                code: error.code(),
-                message: error.message().unwrap_or_default().to_owned(),
-                fatal: error.fatal(),
-                request: error.request(),
-                offset: error.offset(),
-                kind: error.kind(),
-            })
-        }
-        FrameKind::PublishAck => {
-            let ack = body!(frame, PublishAck);
-            Heard::PublishAck(ack.entries().iter().map(confirmation).collect())
-        }
-        FrameKind::SubscriptionInfo => {
-            let info = body!(frame, SubscriptionInfo);
-            Heard::Subscribed { request: info.request(), subscription: info.subscription().into() }
-        }
-        FrameKind::UnsubscribeResult => {
-            let result = body!(frame, UnsubscribeResult);
-            Heard::Unsubscribed {
-                request: result.request(),
-                success: result.success(),
-                message: result.message().unwrap_or_default().to_owned(),
-            }
-        }
-        FrameKind::Gap => Heard::Gap(loss(frame, topics)),
-        kind => panic!("daemons of this version do not send {kind:?}"),
-    })
-}
-
-fn delivery(
-    frame: &Frame<'_>,
-    topics: &HashMap<u32, Arc<str>>,
-    run: Option<SubscriptionId>,
-) -> Delivery {
-    let header = frame.header();
-    assert_eq!(header.origin_sequence(), header.sequence(), "this daemon is the origin");
-    assert_eq!(header.origin(), 0, "this daemon is the origin");
-    Delivery {
-        subscription: run.expect("a Deliver before the first message"),
-        topic: name_of(topics, header.topic().0),
-        sequence: header.sequence().0,
-        timestamp_us: header.timestamp_us(),
-        flags: header.flags().0,
-        ttl_ms: header.ttl_ms(),
-        key_hash: header.key_hash(),
-        metadata: frame.metadata_bytes().to_vec(),
-        payload: frame.payload().to_vec(),
-    }
-}
-
-fn loss(frame: &Frame<'_>, topics: &HashMap<u32, Arc<str>>) -> Loss {
-    let gap = body!(frame, Gap);
-    let entries = gap.entries().into_iter().flatten();
-    Loss {
-        subscription: gap.subscription().into(),
-        reason: gap.reason(),
-        missed: gap.missed(),
-        entries: entries
-            .map(|entry| (name_of(topics, entry.topic()), entry.first(), entry.last()))
-            .collect(),
-        rest: gap.rest(),
-    }
-}
-
-fn name_of(topics: &HashMap<u32, Arc<str>>, id: u32) -> Arc<str> {
-    topics.get(&id).map(Arc::clone).unwrap_or_else(|| panic!("topic id {id} has no name yet"))
-}
-
-fn confirmation(entry: &control::PublishAckEntry) -> Confirmation {
-    Confirmation {
-        publisher_sequence: entry.publisher_sequence(),
-        sequence: entry.sequence(),
-        delivered: entry.delivered(),
-        blocked: entry.blocked(),
-        status: entry.status(),
     }
 }

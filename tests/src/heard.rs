@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nexusd_wire::control::{ErrorCode, GapReason, PublishStatus};
+use nexusd_wire::control::{DeliveryMode, ErrorCode, GapReason, PublishStatus};
 use nexusd_wire::{NodeId, SubscriptionId};
 
 /// One frame of the daemon. Deliver, TopicBind and TopicUnbind are taken into account by the client
@@ -34,12 +34,7 @@ pub enum Heard {
     /// It no longer does.
     PublishResume,
     /// A subscription stands.
-    Subscribed {
-        /// The request it answers.
-        request: u64,
-        /// Its id.
-        subscription: SubscriptionId,
-    },
+    Subscribed(Subscribed),
     /// A subscription was given up.
     Unsubscribed {
         /// The request it answers.
@@ -48,13 +43,34 @@ pub enum Heard {
         success: bool,
         /// Why not.
         message: String,
+        /// How long it stays parked; 0 if it does not.
+        pause_ttl_ms: u64,
     },
     /// A message.
     Message(Delivery),
     /// Messages that were lost.
     Gap(Loss),
+    /// All that was missed of a topic has come.
+    ReplayComplete(Replayed),
+    /// A subscription falls behind.
+    Warning(Warning),
     /// A sign of life.
     Heartbeat,
+}
+
+/// The contents of a SubscriptionInfo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Subscribed {
+    /// The request it answers.
+    pub request: u64,
+    /// Its id.
+    pub subscription: SubscriptionId,
+    /// Whether messages were lost.
+    pub gap_detected: bool,
+    /// How many; -1 if nobody knows.
+    pub missed: i64,
+    /// Whether messages are replayed.
+    pub replay_started: bool,
 }
 
 /// The contents of an Error frame.
@@ -94,6 +110,8 @@ pub struct Confirmation {
 pub struct Delivery {
     /// Whose delivery it is.
     pub subscription: SubscriptionId,
+    /// Why it comes.
+    pub mode: DeliveryMode,
     /// Name of its topic.
     pub topic: Arc<str>,
     /// Its number within the topic.
@@ -119,10 +137,42 @@ pub struct Loss {
     pub subscription: SubscriptionId,
     /// Why.
     pub reason: GapReason,
-    /// Messages lost in all.
+    /// Messages lost in all; all ones if nobody knows.
     pub missed: u64,
     /// Topic, first and last lost number.
     pub entries: Vec<(Arc<str>, u64, u64)>,
     /// Messages lost of further topics.
     pub rest: u64,
+}
+
+/// The contents of a ReplayComplete.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replayed {
+    /// Whose replay it was.
+    pub subscription: SubscriptionId,
+    /// Its topic.
+    pub topic: Arc<str>,
+    /// Messages of the topic that were replayed.
+    pub count: u64,
+    /// Number of the last of them.
+    pub latest: u64,
+}
+
+/// The contents of a BackpressureWarning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Warning {
+    /// The subscription that falls behind.
+    pub subscription: SubscriptionId,
+    /// Messages dropped since the last warning.
+    pub dropped: u64,
+    /// Messages queued.
+    pub depth: u64,
+    /// Messages the queue holds.
+    pub limit: u64,
+    /// Why messages were dropped.
+    pub reason: GapReason,
+    /// Messages that expired in the queue.
+    pub expired: u64,
+    /// Age of the oldest queued message.
+    pub oldest_age_ms: u64,
 }

@@ -9,25 +9,32 @@
 
 mod account;
 mod address;
+mod application;
 mod binary;
 mod bystanders;
 mod client;
 mod daemon;
 pub mod golden;
 mod heard;
+mod hearing;
 mod process;
+mod replay;
 mod say;
+mod statistics;
 mod turn_off;
 
 pub use account::Account;
 pub use address::Address;
+pub use application::{Application, wait_for_the_end};
 pub use binary::nexusd;
 pub use bystanders::Bystanders;
-pub use client::{Client, Listened};
+pub use client::{Client, Line, Listened};
 pub use daemon::{Daemon, Ended};
-pub use heard::{Complaint, Confirmation, Delivery, Heard, Loss};
+pub use heard::{Complaint, Confirmation, Delivery, Heard, Loss, Replayed, Subscribed, Warning};
 pub use process::{Usage, open_files_limit, usage};
+pub use replay::Replay;
 pub use say::{note, skip};
+pub use statistics::Statistics;
 pub use turn_off::TurnOff;
 
 use std::time::{Duration, Instant};

@@ -12,8 +12,6 @@ use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
-use nexusd_wire::{FRAME_ALIGNMENT, HEADER_BYTES};
-
 /// Memory that one shard writes and several may read. A clone is the same memory.
 #[derive(Clone)]
 pub(crate) struct Memory {
@@ -128,14 +126,19 @@ impl Sole {
 #[inline(always)]
 pub(crate) fn prefetch_header(bytes: &[u8], at: usize) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(header) = bytes.get(at..at + HEADER_BYTES) {
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let start = header.as_ptr().cast();
+
+        use nexusd_wire::{FRAME_ALIGNMENT, HEADER_BYTES};
+
+        let Some(header) = bytes.get(at..at + HEADER_BYTES) else { return };
+        let start = header.as_ptr().cast::<i8>();
         // It may lie across two lines; frames are aligned, so its last word lies in one.
-        // SAFETY: a prefetch reads nothing as far as the program can tell, and this is in bounds.
+        let last = start.wrapping_add(HEADER_BYTES - FRAME_ALIGNMENT);
+        // SAFETY: nothing is read as far as the program can tell, and this is in bounds.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(start) };
         // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(HEADER_BYTES - FRAME_ALIGNMENT)) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(last) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (bytes, at);

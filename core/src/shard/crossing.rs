@@ -2,7 +2,8 @@
 //! `shard.rs`.
 //!
 //! A message of a publisher here for a topic of another shard goes there in a batch, is numbered
-//! and kept there, and comes back as a run for the subscribers here, who read it where it lies.
+//! and kept there (in the batch's memory, if there are many), and comes back as a run for the
+//! subscribers here, who read it where it lies.
 //! Nothing here waits. What a shard has no memory for stands aside, with all that its sender sent
 //! behind it for publishing; everything else goes on, and so memory comes back.
 
