@@ -28,6 +28,8 @@ pub struct Gauges {
     pub fullest_log: Cell<u64>,
     /// Nothing is on its way between shards.
     pub is_quiet: Cell<bool>,
+    /// Something may be kept that was sent, and with it what other shards lent.
+    pub keeps_sent: Cell<bool>,
     /// A shard is finished and gone.
     pub has_ended_shard: Cell<bool>,
 }
@@ -264,7 +266,9 @@ impl Service for Cluster {
         let is_quiet = self.moving.is_empty() && !self.members.iter().any(Member::is_busy);
         self.gauges.is_quiet.set(is_quiet);
         let is_whole = !self.gauges.has_ended_shard.get();
-        if is_quiet && is_whole && self.gauges.metrics.get().queued_messages == 0 {
+        let is_all_returned = !self.gauges.keeps_sent.get();
+        if is_quiet && is_whole && is_all_returned && self.gauges.metrics.get().queued_messages == 0
+        {
             self.shards().for_each(|shard| shard.assert_nothing_under_way());
         }
         None

@@ -48,7 +48,7 @@ pub const PARKS: bool = true;
 /// A connection goes to the shard that keeps what its Hello names.
 pub const HANDS_OVER: bool = true;
 /// Topics have retained values.
-pub const RETAINS: bool = true;
+pub const RETAINS: bool = false;
 /// Messages have a time to live.
 pub const EXPIRES: bool = true;
 
@@ -105,6 +105,8 @@ pub struct Scenario {
     pub pace: Pace,
     /// Bytes a socket takes for a reader that does not read.
     pub socket_bytes: usize,
+    /// Some subscriptions acknowledge what they have had.
+    pub counts: bool,
     /// Some messages become retained values.
     pub retains: bool,
     /// Longest time to live of messages, in milliseconds; 0 if there is none.
@@ -161,6 +163,7 @@ impl Scenario {
                 Payloads::Small => dice.pick(&[256, 4 << 10, 64 << 10]),
                 Payloads::Mixed | Payloads::Large => dice.pick(&[8 << 10, 64 << 10, 256 << 10]),
             },
+            counts: PARKS && !dice.one_in(3),
             retains: RETAINS && dice.one_in(3),
             ttl_ms_max: if EXPIRES && dice.one_in(4) {
                 dice.pick(&[3, 40, 3_000, 60_000])

@@ -68,6 +68,14 @@ pub(super) struct Replay {
     is_taken_over: bool,
 }
 
+/// The messages of entries of topic, last number and count.
+fn numbers(entries: Vec<(usize, u64, u64)>) -> impl Iterator<Item = (usize, u64)> {
+    let each = |(topic, last, count): (usize, u64, u64)| {
+        (last + 1 - count..=last).map(move |number| (topic, number))
+    };
+    entries.into_iter().flat_map(each)
+}
+
 /// What a stream lost with a connection: where, and how it stood there before.
 #[derive(Default, Debug)]
 pub(super) struct LinkLoss {
@@ -507,8 +515,13 @@ impl Oracle {
         if on_the_way == 0
             && let Some(at) = replay.again.iter().position(is_it)
         {
-            // An unread one is told once more.
+            // An unread one is told once more, and behind it the gaps that it had passed.
             let told = replay.again.remove(at);
+            for passed in &mut replay.again {
+                if let Told::Gap { told_before, .. } = passed {
+                    replay.told_again.extend(numbers(std::mem::take(told_before)));
+                }
+            }
             told.iter().for_each(|told| stream.lose(told, &mut loss));
             return Ok(loss);
         }
@@ -531,11 +544,8 @@ impl Oracle {
             match told {
                 told if told.is_link_loss() => replay.links_again.push(told.messages()),
                 Told::Gap { lost, told_before, .. } => {
-                    let lost = lost.into_iter().chain(told_before);
-                    let numbers = lost.flat_map(|(topic, last, count)| {
-                        (last + 1 - count..=last).map(move |number| (topic, number))
-                    });
-                    replay.told_again.extend(numbers);
+                    replay.told_again.extend(numbers(lost));
+                    replay.told_again.extend(numbers(told_before));
                 }
                 Told::Message { .. } => {}
             }

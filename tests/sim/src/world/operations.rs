@@ -460,7 +460,8 @@ impl World<'_> {
             queue_messages.map_or(limits.queue_messages, u64::from),
             queue_bytes.unwrap_or(limits.queue_bytes),
         );
-        stream.is_counted = PARKS && self.dice.one_in(2);
+        stream.is_counted = self.scenario.counts && self.dice.one_in(2);
+        self.gauges.keeps_sent.set(self.gauges.keeps_sent.get() || stream.is_counted);
         stream.wants_retained = self.scenario.retains && self.dice.one_in(2);
         trace!(
             self.trace,
