@@ -512,9 +512,7 @@ impl Oracle {
         let on_the_way = replay.again.iter().filter(|told| told.is_message()).count() as u64;
         let mut loss = LinkLoss::default();
         let is_it = |told: &Told| told.is_link_loss() && told.messages() == missed;
-        if on_the_way == 0
-            && let Some(at) = replay.again.iter().position(is_it)
-        {
+        if let Some(at) = replay.again.iter().position(is_it) {
             // An unread one is told once more, and behind it the gaps that it had passed.
             let told = replay.again.remove(at);
             for passed in &mut replay.again {
@@ -525,8 +523,11 @@ impl Oracle {
             told.iter().for_each(|told| stream.lose(told, &mut loss));
             return Ok(loss);
         }
+        let links = replay.again.iter().filter(|told| told.is_link_loss());
+        let with_links = missed == on_the_way + links.map(Told::messages).sum::<u64>();
         ensure!(
             missed == on_the_way
+                || with_links
                 || (missed < on_the_way && (stream.is_counted || replay.is_taken_over)),
             "{missed} messages were told as lost with the connection; {on_the_way} were on their way"
         );
@@ -538,6 +539,10 @@ impl Oracle {
             if told.is_message() {
                 left -= 1;
                 self.requeued -= 1;
+                continue;
+            }
+            if with_links && told.is_link_loss() {
+                left -= told.messages();
                 continue;
             }
             let Some(replay) = &mut stream.replay else { continue };
