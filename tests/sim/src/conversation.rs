@@ -169,6 +169,8 @@ pub struct Conversation {
     pub known_streams: Vec<usize>,
     /// Those that it has asked to park, and knows no answer.
     pub pausing: Vec<usize>,
+    /// Parked ones of which it has said too large a count, and knows no answer.
+    pub resuming_parked: Vec<usize>,
     /// Those that it goes on with, and knows no answer.
     pub resuming: Vec<usize>,
 
@@ -245,6 +247,7 @@ impl Conversation {
             streams: Vec::new(),
             known_streams: Vec::new(),
             pausing: Vec::new(),
+            resuming_parked: Vec::new(),
             resuming: Vec::new(),
             acks_due: VecDeque::new(),
             pongs_due: VecDeque::new(),

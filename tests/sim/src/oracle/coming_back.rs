@@ -347,6 +347,8 @@ impl Oracle {
         );
         self.has_recovered |= mode == GapMode::ReplayBuffer;
         let is_taken_over = stream.state != StreamState::Parked;
+        // When it began is not known if its Subscribe was never seen to be dealt with.
+        stream.is_doubtful |= stream.settled_at == 0;
         stream.state = StreamState::Open;
         stream.conversation = conversation;
         stream.retained_rounds += u64::from(mode == GapMode::RetainedOnly && info.gap_detected());

@@ -96,7 +96,12 @@ impl World<'_> {
         let request = conversation.next_request;
         conversation.next_request += 1;
         let resuming = Resuming { request, stream, count, mode, is_wrong };
-        conversation.resuming.push(stream);
+        if count == COUNT_TOO_LARGE {
+            conversation.resuming_parked.push(stream);
+        }
+        if !conversation.known_streams.contains(&stream) {
+            conversation.resuming.push(stream);
+        }
         trace!(
             self.trace,
             "  {} resumes stream {stream}, request {request}, behind {count} messages, {mode:?}",

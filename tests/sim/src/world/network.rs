@@ -513,8 +513,10 @@ impl World<'_> {
                 }
                 Reaction::Rejected(stream) => {
                     conversation.resuming.retain(|other| *other != stream);
-                    let is_here = conversation.client_streams().contains(&stream);
-                    if !is_here && !client.parked.contains(&stream) {
+                    // It may be the connection's own, and be on it still.
+                    let is_own = !conversation.resuming_parked.contains(&stream);
+                    conversation.resuming_parked.retain(|other| *other != stream);
+                    if !is_own && !client.parked.contains(&stream) {
                         client.parked.push(stream);
                     }
                 }

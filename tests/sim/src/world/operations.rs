@@ -513,6 +513,7 @@ impl World<'_> {
             }
             (if pause { Sent::Pause(stream) } else { Sent::Unsubscribe(stream) }, id)
         };
+        trace!(self.trace, "  {} writes {sent:?}, request {request}", conversation.number);
         let encoder = &mut self.encoder;
         conversation.write(sent, self.coverage, |out| encoder.unsubscribe(out, request, id, pause));
     }
