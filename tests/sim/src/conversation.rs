@@ -552,7 +552,9 @@ impl Conversation {
         // What ends it was fed; perhaps the shard had not come to it.
         let is_unsure = self.is_doubtful || self.unsettled.iter().any(ends);
         let is_half_fed = self.doom.is_some() && self.stage == Stage::Going;
-        if was_ended && !is_half_fed && (!is_unsure || self.fatal_error.is_some()) {
+        // One that was to be parked before was parked before.
+        let was_paused = self.unsubscribes_due.contains(&Sent::Pause(stream));
+        if was_ended && !was_paused && !is_half_fed && (!is_unsure || self.fatal_error.is_some()) {
             return oracle.stream_ended(stream);
         }
         let may_be_gone = was_ended || oracle.stream(stream).is_doubtful;

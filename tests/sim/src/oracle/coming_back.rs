@@ -137,6 +137,7 @@ impl Oracle {
         stream.state = StreamState::Parked;
         stream.conversation = NOBODY;
         stream.may_be_gone |= may_be_gone;
+        let since_us = stream.away_since_us.map_or(since_us, |away_us| away_us.min(since_us));
         stream.parked_between_us = (since_us.min(now_us), now_us);
         stream.was_parked = true;
         stream.note_away();
