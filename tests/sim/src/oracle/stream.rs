@@ -52,6 +52,14 @@ pub(super) struct Cursor {
     pub(super) expired: u64,
 }
 
+impl Cursor {
+    /// Is what it was then, but for what is known of the time before the subscription.
+    fn take_back(&mut self, then: Self) {
+        let Self { settled_before, fed_before, numbers_before, .. } = *self;
+        *self = Self { settled_before, fed_before, numbers_before, ..then };
+    }
+}
+
 /// One subscription.
 #[derive(Clone, Debug)]
 pub struct Stream {
@@ -297,12 +305,12 @@ impl Stream {
         while let Some(told) = self.history.take_back(count) {
             match &told {
                 Told::Message { topic, stride, before, is_retained: true, .. } => {
-                    self.cursors[*topic] = before.cursor;
+                    self.cursors[*topic].take_back(before.cursor);
                     self.waiting_messages += 1;
                     self.waiting_bytes += stride;
                 }
                 Told::Message { topic, number, stride, before, .. } => {
-                    self.cursors[*topic] = before.cursor;
+                    self.cursors[*topic].take_back(before.cursor);
                     self.unattributed_left = before.left;
                     self.set_newest(before.publisher, *topic, before.newest);
                     newest.entry(*topic).or_insert(*number);
@@ -313,7 +321,7 @@ impl Stream {
                     self.waiting_messages += lost.iter().map(|(.., count)| count).sum::<u64>();
                     self.waiting_bytes += bytes;
                     for (topic, cursor) in places.iter().rev() {
-                        self.cursors[*topic] = *cursor;
+                        self.cursors[*topic].take_back(*cursor);
                     }
                     self.unattributed -= unattributed;
                     self.unattributed_left = *left_before;
