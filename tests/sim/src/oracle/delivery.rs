@@ -301,7 +301,7 @@ impl Oracle {
                 told_before.push((topic, behind - 1, behind - first));
                 first = behind;
             }
-            if first <= last && self.is_lost_retained(at, topic, first) {
+            while first <= last && self.is_lost_retained(at, topic, first) {
                 first += 1;
             }
             if first > last {

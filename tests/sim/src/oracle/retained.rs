@@ -84,8 +84,14 @@ impl Oracle {
             next => number < next,
         };
         let is_retained = publication.is_none_or(Publication::is_retained);
-        if !is_before || !is_retained || cursor.retained_count >= stream.retained_rounds {
+        // Of one that came back it may have been told before.
+        let is_due = stream.was_parked || cursor.retained_count < stream.retained_rounds;
+        if !is_before || !is_retained || !is_due || stream.retained_rounds == 0 {
             return false;
+        }
+        if stream.was_parked {
+            cursor.maybe_retained += 1;
+            return true;
         }
         if publication.is_none() {
             cursor.maybe_retained += 1;
