@@ -16,7 +16,7 @@ use nexusd_wire::{Header, Sequence, TopicId};
 
 use crate::expiry::Expiry;
 use crate::limits::{
-    KEPT_RUN_BYTES, RUNS_ROOM_KEPT, RUNS_SAMPLED, SEGMENT_BYTES, SURVIVOR_BYTES_MAX,
+    KEPT_RUN_BYTES, RUNS_SAMPLED, SEGMENT_BYTES, SPARE_RUN_LISTS, SURVIVOR_BYTES_MAX,
 };
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::topic::Topics;
@@ -76,6 +76,8 @@ pub(crate) struct History {
     /// Segments with runs, in the order they are looked at.
     line: VecDeque<SegmentId>,
     runs: usize,
+    /// Empty lists, kept for their memory.
+    spare_lists: Vec<Vec<KeptRun>>,
     survivors: Survivors,
 }
 
@@ -88,6 +90,7 @@ impl History {
             by_segment: Vec::new(),
             line: VecDeque::new(),
             runs: 0,
+            spare_lists: Vec::new(),
             survivors: Survivors::default(),
         }
     }
@@ -149,6 +152,7 @@ impl History {
         }
         let runs = &mut self.by_segment[slot];
         if runs.is_empty() {
+            *runs = self.spare_lists.pop().unwrap_or_default();
             log.keep(segment);
             self.line.push_back(segment);
         }
@@ -297,12 +301,13 @@ impl History {
         if runs.is_empty() {
             return;
         }
+        let mut runs = std::mem::take(runs);
         self.runs -= runs.len();
         log.discharge(runs.len() * KEPT_RUN_BYTES);
-        if runs.capacity() > RUNS_ROOM_KEPT {
-            *runs = Vec::new();
+        if self.spare_lists.len() < SPARE_RUN_LISTS {
+            runs.clear();
+            self.spare_lists.push(runs);
         }
-        runs.clear();
         if let Some(at) = self.line.iter().rposition(|&held| held == segment) {
             self.line.remove(at);
         }
