@@ -15,7 +15,9 @@ use std::collections::VecDeque;
 use nexusd_wire::{Header, Sequence, TopicId};
 
 use crate::expiry::Expiry;
-use crate::limits::{KEPT_RUN_BYTES, RUNS_SAMPLED, SEGMENT_BYTES, SURVIVOR_BYTES_MAX};
+use crate::limits::{
+    KEPT_RUN_BYTES, RUNS_ROOM_KEPT, RUNS_SAMPLED, SEGMENT_BYTES, SURVIVOR_BYTES_MAX,
+};
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::topic::Topics;
 
@@ -295,9 +297,12 @@ impl History {
         if runs.is_empty() {
             return;
         }
-        let runs = std::mem::take(runs);
         self.runs -= runs.len();
         log.discharge(runs.len() * KEPT_RUN_BYTES);
+        if runs.capacity() > RUNS_ROOM_KEPT {
+            *runs = Vec::new();
+        }
+        runs.clear();
         if let Some(at) = self.line.iter().rposition(|&held| held == segment) {
             self.line.remove(at);
         }

@@ -15,7 +15,7 @@ fn one_publish_reaches_5000_subscribers_on_connections_of_their_own() {
         skip(&format!("5000 connections need more than the {limit} open files allowed here"));
         return;
     }
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::start(&["--paused-subscription-ttl", "0"]);
     let ways = [daemon.v4(), daemon.v6(), daemon.unix()];
     let mut subscribers: Vec<Client> = (0..CONNECTIONS)
         .map(|number| {
@@ -78,7 +78,7 @@ fn a_connection_beyond_max_connections_is_told_the_limit() {
 
 #[test]
 fn connections_that_come_and_go_leave_nothing_behind() {
-    let daemon = Daemon::start(&[]);
+    let daemon = Daemon::start(&["--paused-subscription-ttl", "0"]);
     let mut publisher = daemon.client();
     let come_and_go = |count: usize| {
         for number in 0..count {

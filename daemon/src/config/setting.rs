@@ -336,7 +336,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         heading: COMING_BACK,
         value: "DURATION",
         help: "Time that a subscription whose connection broke, or that was paused, goes on queueing \
-               until its client comes back, at most 168h.",
+               until its client comes back, at most 168h. With 0 a broken connection ends its \
+               subscriptions.",
         read: |config, text| {
             let ttl = read_duration_within(text, Duration::ZERO..=PARKED_MAX)?;
             config.limits.parked_ttl_us = microseconds(ttl);
