@@ -261,7 +261,7 @@ impl History {
             bytes += (run.len as usize / run.messages as usize) * wanted;
             looked += 1;
         }
-        if looked == 0 { 0 } else { bytes * runs.len() / looked }
+        (bytes * runs.len()).checked_div(looked).unwrap_or(0)
     }
 
     /// Takes what is still wanted of a segment along, as far as there is room for it. Other segments'

@@ -84,7 +84,8 @@ impl Plane {
         let (extents, oldest) =
             self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
         // The newest alone was asked for: there is no loss in not having it.
-        let lost = (oldest > after + 1 && wanted.after > 0 || oldest > after + 1 && is_unknown)
+        let is_asked_for = wanted.after > 0 || is_unknown;
+        let lost = (oldest > after + 1 && is_asked_for)
             .then(|| (Sequence(after + 1), Sequence(oldest - 1)));
         let newest = Sequence(standing.newest);
         Some(Held { topic, lost, is_unknown, extents, newest })

@@ -48,8 +48,8 @@ impl Scan {
         subscription: SubscriptionId,
         filters: Box<[Box<str>]>,
     ) -> Self {
-        let has_wildcard = |filter: &Box<str>| filter.contains(['+', '#']);
-        let (wildcards, names) = filters.into_iter().partition(has_wildcard);
+        let (wildcards, names) =
+            filters.into_iter().partition(|filter| filter.contains(['+', '#']));
         Self { to, queue, subscription, names, wildcards, slot: 0, ahead: HashSet::new() }
     }
 
