@@ -599,7 +599,8 @@ impl Shard {
         let landing = connection.inbound.landing.take();
         let bindings = std::mem::take(&mut connection.session.bindings);
         let held_by = std::mem::take(&mut connection.session.held_by);
-        let state = connection.session.state;
+        // A subscription that is parked here does not go on here.
+        let state = std::mem::replace(&mut connection.session.state, SessionState::Closing);
         let source = connection.session.source.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {

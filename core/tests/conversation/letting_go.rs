@@ -1,0 +1,58 @@
+//! Subscriptions that are paused, broken off, taken over or ended while something of theirs is under way.
+
+use nexusd_core::{ConnectionId, Limits};
+use nexusd_wire::control::{ErrorCode, GapMode, OverflowPolicy};
+use nexusd_wire::{MessageFlags, SubscribeRequest, SubscriptionId};
+
+use crate::desk::{Desk, Heard};
+
+fn subscribe_counted(desk: &mut Desk, id: ConnectionId, queue_messages: u32) -> SubscriptionId {
+    let request = SubscribeRequest {
+        request: 1,
+        filters: &["t/#"],
+        counted: true,
+        queue_messages: Some(queue_messages),
+        ..SubscribeRequest::default()
+    };
+    desk.subscribe_as(id, &request)
+}
+
+fn publish(desk: &mut Desk, publisher: ConnectionId, payloads: &[&str]) {
+    for payload in payloads {
+        desk.publish(publisher, 0, payload.as_bytes(), MessageFlags::default());
+    }
+}
+
+fn messages(heard: &[Heard]) -> Vec<u64> {
+    let sequence = |heard: &Heard| match heard {
+        Heard::Message { sequence, .. } => Some(*sequence),
+        _ => None,
+    };
+    heard.iter().filter_map(sequence).collect()
+}
+
+/// A subscriber half of whose frame is on the wire, and a publisher.
+fn half_sent(desk: &mut Desk) -> (ConnectionId, ConnectionId, SubscriptionId) {
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    let subscription = subscribe_counted(desk, subscriber, 100);
+    desk.bind(publisher, 0, "t/a");
+    publish(desk, publisher, &["0"]);
+    desk.heard(subscriber);
+    desk.stall(subscriber);
+    publish(desk, publisher, &["1", "2"]);
+    desk.go_on_for(subscriber, 20);
+    (subscriber, publisher, subscription)
+}
+
+#[test]
+fn a_subscription_resumed_by_a_connection_that_breaks_before_it_is_free_stays_parked() {
+    let mut desk = Desk::new();
+    let (subscriber, _, subscription) = half_sent(&mut desk);
+    desk.pause(subscriber, subscription);
+    desk.resume(subscriber, subscription, 1);
+    desk.end(subscriber);
+    assert_eq!(desk.metrics().parked, 1);
+    let second = desk.greet();
+    desk.resume(second, subscription, 1);
+    assert_eq!(messages(&desk.heard(second)), [2, 3]);
+}
