@@ -593,7 +593,7 @@ impl Shard {
         };
         let mut touched = std::mem::take(&mut self.scratch_queues);
         flush::settle(&mut connection.outbound, &mut self.plane, 0, &mut touched);
-        connection.outbound.cut_queue = None;
+        touched.extend(connection.outbound.cut_queue.take());
         let subscriptions = std::mem::take(&mut connection.session.subscriptions);
         touched.extend(connection.outbound.ready.iter().copied());
         let landing = connection.inbound.landing.take();

@@ -56,3 +56,14 @@ fn a_subscription_resumed_by_a_connection_that_breaks_before_it_is_free_stays_pa
     desk.resume(second, subscription, 1);
     assert_eq!(messages(&desk.heard(second)), [2, 3]);
 }
+
+#[test]
+fn half_a_frame_of_a_paused_subscription_that_ends_goes_with_its_connection() {
+    let mut desk = Desk::new();
+    let (subscriber, _, subscription) = half_sent(&mut desk);
+    desk.pause(subscriber, subscription);
+    desk.unsubscribe(subscriber, subscription);
+    desk.end(subscriber);
+    let metrics = desk.metrics();
+    assert_eq!((metrics.subscriptions, metrics.queued_messages), (0, 0));
+}
