@@ -549,6 +549,7 @@ impl Shard {
 
     /// Takes a queue out of the plane and, once it is gone, out of its connection.
     fn remove_queue(&mut self, id: ConnectionId, queue: QueueId) {
+        self.disappoint(queue);
         if self.plane.remove_queue(queue) {
             self.detach(id, queue);
         }
@@ -574,6 +575,7 @@ impl Shard {
     /// The same for many queues of a connection at once.
     fn remove_queues(&mut self, id: ConnectionId, queues: &[QueueId]) {
         for &queue in queues {
+            self.disappoint(queue);
             self.plane.remove_queue(queue);
         }
         let Plane { queues, newly_ready, .. } = &mut self.plane;

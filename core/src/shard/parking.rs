@@ -114,7 +114,7 @@ impl Shard {
         }
     }
 
-    /// Somebody else came back for the same subscription.
+    /// Somebody else came back for the same subscription, or it has ended.
     fn refuse_comeback(&mut self, comeback: &Comeback) {
         self.report_request(
             comeback.connection,
@@ -122,6 +122,13 @@ impl Shard {
             ErrorCode::NotFound,
             "Subscription not found",
         );
+    }
+
+    /// A subscription ends: who waits to go on with it does so in vain.
+    pub(super) fn disappoint(&mut self, id: QueueId) {
+        if let Some(comeback) = self.plane.queues[id.0 as usize].comeback.take() {
+            self.refuse_comeback(&comeback);
+        }
     }
 
     pub(super) fn on_stream_ack(

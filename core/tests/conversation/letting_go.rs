@@ -67,3 +67,16 @@ fn half_a_frame_of_a_paused_subscription_that_ends_goes_with_its_connection() {
     let metrics = desk.metrics();
     assert_eq!((metrics.subscriptions, metrics.queued_messages), (0, 0));
 }
+
+#[test]
+fn who_waits_for_a_subscription_that_ends_is_told() {
+    let mut desk = Desk::new();
+    let (subscriber, _, subscription) = half_sent(&mut desk);
+    desk.pause(subscriber, subscription);
+    let second = desk.greet();
+    desk.resume(second, subscription, 1);
+    assert_eq!(desk.heard(second), []);
+    desk.unsubscribe(subscriber, subscription);
+    let heard = desk.heard(second);
+    assert!(matches!(*heard, [Heard::Error { code: ErrorCode::NotFound, .. }]), "{heard:?}");
+}
