@@ -80,3 +80,27 @@ fn who_waits_for_a_subscription_that_ends_is_told() {
     let heard = desk.heard(second);
     assert!(matches!(*heard, [Heard::Error { code: ErrorCode::NotFound, .. }]), "{heard:?}");
 }
+
+#[test]
+fn a_warning_that_is_on_its_way_alone_outlives_its_subscription() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    let subscription = desk.subscribe_with(subscriber, &["t/#"], OverflowPolicy::DropOldest, 2);
+    desk.bind(publisher, 0, "t/a");
+    // The second loss is told within the second of the first warning, and waits for its own.
+    for _ in 0..2 {
+        desk.stall(subscriber);
+        publish(&mut desk, publisher, &["1", "2", "3", "4"]);
+        desk.go_on(subscriber);
+    }
+    desk.heard(subscriber);
+    desk.stall(subscriber);
+    desk.publish_for(publisher, 0, b"short", 50);
+    desk.pass(2_000_000);
+    desk.hold_sends(subscriber);
+    desk.go_on(subscriber);
+    desk.unsubscribe(subscriber, subscription);
+    desk.let_go(subscriber);
+    let heard = desk.heard(subscriber);
+    assert!(matches!(heard[0], Heard::Warning { .. }), "{heard:?}");
+}
