@@ -214,6 +214,7 @@ impl Shard {
         queue.block_expired = false;
         queue.returning = None;
         let comeback = queue.comeback.take();
+        plane.cut_if_due(id);
         plane.parked.insert((until_us, id));
         plane.metrics.parked += 1;
         if let Some(comeback) = comeback {

@@ -104,3 +104,19 @@ fn a_warning_that_is_on_its_way_alone_outlives_its_subscription() {
     let heard = desk.heard(subscriber);
     assert!(matches!(heard[0], Heard::Warning { .. }), "{heard:?}");
 }
+
+#[test]
+fn a_queue_that_overflowed_during_its_last_send_is_parked_within_its_bounds() {
+    let mut desk = Desk::new();
+    let (first, publisher) = (desk.greet(), desk.greet());
+    let subscription = subscribe_counted(&mut desk, first, 4);
+    desk.bind(publisher, 0, "t/a");
+    desk.hold_sends(first);
+    publish(&mut desk, publisher, &["1", "2", "3", "4", "5", "6", "7", "8"]);
+    desk.end(first);
+    assert!(desk.metrics().queued_messages <= 4);
+    let second = desk.greet();
+    desk.resume(second, subscription, 0);
+    let heard = desk.heard(second);
+    assert_eq!(messages(&heard).last(), Some(&8), "{heard:?}");
+}
