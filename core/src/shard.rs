@@ -698,6 +698,10 @@ impl Shard {
     /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
     fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
         let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
+        // It may have been paused since.
+        if !queue.is_condemned || queue.presence != Presence::Connected {
+            return;
+        }
         let text = format!(
             "subscription {} fell {} messages and {} bytes behind; its policy is disconnect",
             queue.subscription, queue.messages, queue.bytes

@@ -212,6 +212,8 @@ impl Shard {
         // It has no turn, so nobody is to be told that it wants one.
         queue.is_ready = true;
         queue.block_expired = false;
+        // There is nobody to be ended for its overflow any more.
+        queue.overflow_due |= std::mem::take(&mut queue.is_condemned);
         queue.returning = None;
         let comeback = queue.comeback.take();
         plane.cut_if_due(id);

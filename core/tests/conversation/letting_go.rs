@@ -120,3 +120,27 @@ fn a_queue_that_overflowed_during_its_last_send_is_parked_within_its_bounds() {
     let heard = desk.heard(second);
     assert_eq!(messages(&heard).last(), Some(&8), "{heard:?}");
 }
+
+#[test]
+fn a_subscription_that_is_paused_as_it_overflows_does_not_take_its_connection_along() {
+    let mut desk = Desk::new();
+    let client = desk.greet();
+    let subscription = desk.subscribe_with(client, &["t/#"], OverflowPolicy::Disconnect, 2);
+    desk.bind(client, 0, "t/a");
+    desk.heard(client);
+    desk.stall(client);
+    publish(&mut desk, client, &["1", "2"]);
+    let mut bytes = desk.message(client, 0, b"3", MessageFlags::default());
+    bytes.extend(desk.bytes_of_pause(subscription));
+    desk.say(client, &bytes);
+    desk.go_on(client);
+    assert_eq!(desk.heard(client), [Heard::Unsubscribed { success: true }]);
+    assert_eq!(desk.metrics().parked, 1);
+    // And it is as bounded as before.
+    desk.resume(client, subscription, 0);
+    desk.heard(client);
+    desk.stall(client);
+    publish(&mut desk, client, &["4", "5", "6"]);
+    desk.go_on(client);
+    assert!(desk.is_closed(client));
+}
