@@ -180,7 +180,7 @@ impl Shard {
     pub(super) fn end_parked(&mut self, subscription: SubscriptionId, stays: bool) -> u64 {
         let Some(&queue) = self.plane.subscriptions.get(&subscription) else { return 0 };
         match self.plane.queues[queue.0 as usize].presence {
-            Presence::Parked { until_us } if stays => (until_us - self.now_us) / 1_000,
+            Presence::Parked { until_us } if stays => until_us.saturating_sub(self.now_us) / 1_000,
             _ => {
                 self.plane.remove_queue(queue);
                 0

@@ -144,3 +144,15 @@ fn a_subscription_that_is_paused_as_it_overflows_does_not_take_its_connection_al
     desk.go_on(client);
     assert!(desk.is_closed(client));
 }
+
+#[test]
+fn a_subscription_whose_time_is_up_is_paused_for_no_longer() {
+    let limits = Limits { parked_ttl_us: 1_000_000, memory_bytes: 8 << 20, ..Limits::default() };
+    let mut desk = Desk::with_limits(limits);
+    let (first, second) = (desk.greet(), desk.greet());
+    let subscription = subscribe_counted(&mut desk, first, 4);
+    desk.end(first);
+    desk.pass_unnoticed(2_000_000);
+    desk.pause(second, subscription);
+    assert_eq!(desk.heard(second), [Heard::Unsubscribed { success: true }]);
+}
