@@ -156,3 +156,23 @@ fn a_subscription_whose_time_is_up_is_paused_for_no_longer() {
     desk.pause(second, subscription);
     assert_eq!(desk.heard(second), [Heard::Unsubscribed { success: true }]);
 }
+
+#[test]
+fn what_expires_behind_half_a_frame_is_passed_over_in_the_same_moment() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    subscribe_counted(&mut desk, subscriber, 100);
+    desk.bind(publisher, 0, "t/a");
+    publish(&mut desk, publisher, &["0"]);
+    desk.heard(subscriber);
+    desk.stall(subscriber);
+    for payload in [b"1", b"2"] {
+        desk.publish_for(publisher, 0, payload, 50);
+    }
+    publish(&mut desk, publisher, &["3"]);
+    desk.go_on_for(subscriber, 20);
+    // Up to the moment in which the reaper comes.
+    desk.pass(50_999);
+    desk.go_on(subscriber);
+    assert_eq!(messages(&desk.heard(subscriber)), [2, 4]);
+}
