@@ -93,13 +93,15 @@ impl Plane {
         recovered: Vec<Recovered>,
     ) -> bool {
         let is_there = self.is_same_queue(id, subscription);
+        // An earlier Resume may have asked; then nothing is put into a queue that has its turn again.
+        let is_awaited = is_there && self.queues[id.0 as usize].returning.is_some();
         for (range, runs) in recovered.into_iter().rev() {
             let mut extents = Vec::with_capacity(runs.len());
             for LentRun { mut extent, memory, .. } in runs {
                 extent.segment = self.log.borrow(lender, extent.segment, memory);
                 extents.push(extent);
             }
-            if is_there {
+            if is_awaited {
                 self.put_back(id, range, &extents);
             }
             extents.iter().for_each(|extent| self.log.release(extent.segment));

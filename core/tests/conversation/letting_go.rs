@@ -176,3 +176,34 @@ fn what_expires_behind_half_a_frame_is_passed_over_in_the_same_moment() {
     desk.go_on(subscriber);
     assert_eq!(messages(&desk.heard(subscriber)), [2, 4]);
 }
+
+#[test]
+fn an_answer_to_an_earlier_resume_does_not_disturb_what_is_being_sent() {
+    let mut desk = Desk::with_shards(Limits::default(), 2);
+    let (first, publisher) = (desk.greet(), desk.greet());
+    let subscription = subscribe_counted(&mut desk, first, 4);
+    let home = desk.home(first);
+    let is_elsewhere = |name: &String| nexusd_core::owner_of(name, 2, 7).index() != home;
+    let name = (0..).map(|number| format!("t/{number}")).find(is_elsewhere).expect("a name");
+    desk.bind(publisher, 0, &name);
+    publish(&mut desk, publisher, &["1", "2"]);
+    desk.heard(first);
+    desk.end(first);
+    publish(&mut desk, publisher, &["3", "4", "5", "6", "7", "8"]);
+    let second = desk.home_of(subscription);
+    let third = desk.home_of(subscription);
+    desk.hold_inbox(1 - home);
+    desk.resume_with(second, subscription, 2, GapMode::ReplayBuffer);
+    desk.end(second);
+    desk.hold_sends(third);
+    desk.resume(third, subscription, 2);
+    desk.let_inbox();
+    desk.let_go(third);
+    let heard = desk.heard(third);
+    let had = messages(&heard);
+    assert_eq!(had, (had[0]..=8).collect::<Vec<_>>());
+    let missed = had[0] - 3;
+    let told = Heard::Resumed { subscription, missed: missed as i64, replays: true };
+    assert_eq!(heard[0], told);
+    assert_eq!(desk.metrics().queued_messages, 0);
+}
