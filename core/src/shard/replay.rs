@@ -71,7 +71,7 @@ impl Plane {
         let topic = self.topics.find(&wanted.name)?;
         let standing = self.topics.standing(topic)?;
         let (mut after, mut is_unknown) = (wanted.after, false);
-        if wanted.is_foreign || (after > 0 && after + 1 < standing.first) {
+        if wanted.is_foreign || (after > 0 && after < standing.first - 1) {
             (after, is_unknown) = (standing.first - 1, true);
         } else if after == 0 {
             after = standing.newest.saturating_sub(1).max(standing.first - 1);

@@ -144,3 +144,12 @@ fn a_topic_that_was_forgotten_begins_behind_a_gap_of_unknown_size() {
     assert!(matches!(heard[0], Heard::Resumed { missed: -1, replays: true, .. }), "{heard:?}");
     assert_eq!(messages(&heard), [11, 12]);
 }
+
+#[test]
+fn a_position_beyond_all_numbers_asks_for_nothing() {
+    let mut desk = Desk::new();
+    topic_of(&mut desk, "t/a", 8);
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", u64::MAX)]);
+    assert!(matches!(*heard, [Heard::Subscribed { .. }]), "{heard:?}");
+}
