@@ -17,7 +17,9 @@ use super::parcel::{Batch, BatchRun, Item, LargeMessage};
 use super::publish::{Plane, Refusal};
 use super::routing::{PublisherId, ShardIndex};
 use super::{Shard, open_connection};
-use crate::limits::{INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN, RETAINED_BYTES_PER_STEP};
+use crate::limits::{
+    INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN, RETAINED_BYTES_PER_STEP, SURVIVOR_BYTES_MAX,
+};
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
@@ -278,7 +280,10 @@ impl Plane {
         let is_plain = self.limits.default_ttl_ms == 0 && self.scans.is_empty();
         if is_plain && batch.is_worth_adopting() && self.has_opened_topics_of(from, &batch) {
             if self.open_fresh_tail() {
-                self.adopt_batch(from, &mut batch, now);
+                // A full batch leaves no room for what was rescued of other segments.
+                if self.history.homeless_bytes() < SURVIVOR_BYTES_MAX / 2 {
+                    self.adopt_batch(from, &mut batch, now);
+                }
                 self.history.settle(&mut self.log, &mut self.topics);
             } else if self.recalls > 0 {
                 return Some(Item::Publish(batch));

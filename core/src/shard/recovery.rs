@@ -34,6 +34,9 @@ impl Plane {
             }
         }
         let own = self.routing.own;
+        if !by_owner[own.index()].is_empty() {
+            self.settle_history();
+        }
         // From the last one on, so that each goes right behind its gap.
         for range in std::mem::take(&mut by_owner[own.index()]).into_iter().rev() {
             let extents = self.held_between(range);
@@ -71,6 +74,7 @@ impl Plane {
 
     /// Lends what is held of some messages to the shard of a queue.
     pub(super) fn recover_elsewhere(&mut self, to: ShardIndex, ranges: &[Range]) -> Vec<Recovered> {
+        self.settle_history();
         let mut recovered = Vec::new();
         for &range in ranges {
             let mut runs = Vec::new();

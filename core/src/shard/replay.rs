@@ -92,6 +92,9 @@ impl Plane {
 
     /// Puts what is held of this shard's topics into one of its queues.
     pub(super) fn replay(&mut self, id: QueueId, wanted: &[WantedTopic]) {
+        if !wanted.is_empty() {
+            self.settle_history();
+        }
         for wanted in wanted {
             if let Some(held) = self.held(wanted) {
                 let Held { topic, lost, is_unknown, extents, newest } = held;
@@ -113,6 +116,9 @@ impl Plane {
         subscription: SubscriptionId,
         wanted: &[WantedTopic],
     ) {
+        if !wanted.is_empty() {
+            self.settle_history();
+        }
         for wanted in wanted {
             let Some(held) = self.held(wanted) else { continue };
             let Held { topic, lost, is_unknown, extents, newest } = held;
