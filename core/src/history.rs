@@ -66,6 +66,18 @@ struct Survivors {
     runs: Vec<KeptRun>,
 }
 
+impl Survivors {
+    /// Takes a run in; `false` if there is no room for it.
+    fn add(&mut self, run: KeptRun, bytes: &[u8]) -> bool {
+        if self.bytes.len() + bytes.len() > SURVIVOR_BYTES_MAX {
+            return false;
+        }
+        self.runs.push(KeptRun { start: self.bytes.len() as u32, ..run });
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+}
+
 /// The runs of all segments of a log.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -264,13 +276,43 @@ impl History {
         (bytes * runs.len()).checked_div(looked).unwrap_or(0)
     }
 
-    /// Takes what is still wanted of a segment along, as far as there is room for it. Other segments'
-    /// messages may be taken along too before [`Self::settle`] finds them a new place.
-    pub(crate) fn rescue(&mut self, segment: SegmentId, log: &Log, topics: &Topics, now_us: u64) {
-        if log.kind(segment) != SegmentKind::Log {
-            return;
+    /// Bytes of messages that have no place now.
+    pub(crate) fn homeless_bytes(&self) -> usize {
+        self.survivors.bytes.len()
+    }
+
+    /// Takes what is still wanted of a segment along, all of it; `false` if there is no room for that.
+    pub(crate) fn rescue_all(
+        &mut self,
+        segment: SegmentId,
+        log: &Log,
+        topics: &Topics,
+        now_us: u64,
+    ) -> bool {
+        let (bytes, runs) = (self.survivors.bytes.len(), self.survivors.runs.len());
+        let is_whole = self.rescue(segment, log, topics, now_us);
+        if !is_whole {
+            self.survivors.bytes.truncate(bytes);
+            self.survivors.runs.truncate(runs);
         }
-        let Some(runs) = self.by_segment.get(segment.0 as usize) else { return };
+        is_whole
+    }
+
+    /// Takes what is still wanted of a segment along, as far as there is room for it; whether that was
+    /// all. Other segments' messages may be taken along too before [`Self::settle`] finds them a new
+    /// place.
+    pub(crate) fn rescue(
+        &mut self,
+        segment: SegmentId,
+        log: &Log,
+        topics: &Topics,
+        now_us: u64,
+    ) -> bool {
+        if log.kind(segment) != SegmentKind::Log {
+            return false;
+        }
+        let Some(runs) = self.by_segment.get(segment.0 as usize) else { return true };
+        let mut is_whole = true;
         let mut survivors = std::mem::take(&mut self.survivors);
         for run in runs.iter().rev() {
             let wanted = self.wanted(run, topics, now_us);
@@ -280,19 +322,15 @@ impl History {
             let skipped = run.messages - wanted;
             let offset = self.offset_of(segment, run, skipped, log);
             let (start, len) = (run.start + offset, run.len - offset);
-            if survivors.bytes.len() + len as usize > SURVIVOR_BYTES_MAX {
+            let first = Sequence(run.first.0 + u64::from(skipped));
+            let saved = KeptRun { first, len, messages: wanted, ..*run };
+            if !survivors.add(saved, log.bytes(segment, start, len)) {
+                is_whole = false;
                 break;
             }
-            survivors.runs.push(KeptRun {
-                first: Sequence(run.first.0 + u64::from(skipped)),
-                start: survivors.bytes.len() as u32,
-                len,
-                messages: wanted,
-                ..*run
-            });
-            survivors.bytes.extend_from_slice(log.bytes(segment, start, len));
         }
         self.survivors = survivors;
+        is_whole
     }
 
     /// Gives a segment up; the log frees it once nothing else refers to it.
@@ -314,12 +352,14 @@ impl History {
         log.unkeep(segment);
     }
 
-    /// Finds rescued messages a new place: behind the tail's last frame, as far as it has room.
+    /// Finds rescued messages a new place: behind the tail's last frame, as far as it has room. The others
+    /// wait for the next tail.
     pub(crate) fn settle(&mut self, log: &mut Log, topics: &mut Topics) {
         if self.survivors.runs.is_empty() {
             return;
         }
         let mut survivors = std::mem::take(&mut self.survivors);
+        let mut homeless = Survivors::default();
         // The newer ones first: an older run hangs on the next newer one.
         survivors.runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.first));
         for run in survivors.runs.drain(..) {
@@ -338,7 +378,10 @@ impl History {
                 }
             };
             let bytes = &survivors.bytes[run.start as usize..][..run.len as usize];
-            let Some((segment, start)) = log.append_again(bytes) else { break };
+            let Some((segment, start)) = log.append_again(bytes) else {
+                homeless.add(run, bytes);
+                continue;
+            };
             let mut place = RunRef::NONE;
             self.push(segment, KeptRun { start, ..run }, &mut place, log);
             match hangs_on {
@@ -348,8 +391,7 @@ impl History {
                 }
             }
         }
-        survivors.bytes.clear();
-        self.survivors = survivors;
+        self.survivors = homeless;
     }
 
     /// Checks what must hold between events. For tests and the simulator.
