@@ -5,8 +5,8 @@
 //! stalled. Nothing here allocates once traffic runs.
 
 use nexusd_core::{
-    ConnectionId, Event, Limits, Now, Output, PeerAddress, Service, Shard, ShardConfig, owner_of,
-    wire,
+    ConnectionId, Event, Limits, Metrics, Now, Output, PeerAddress, Service, Shard, ShardConfig,
+    owner_of, wire,
 };
 use nexusd_wire::control::Role;
 use nexusd_wire::{FrameEncoder, NodeId, SubscribeRequest, TopicId};
@@ -28,12 +28,17 @@ pub struct BenchShards {
 impl BenchShards {
     /// Empty shards with default limits. Connections are spread over them in turn.
     pub fn new(shards: usize) -> Self {
+        Self::with_limits(shards, Limits::default())
+    }
+
+    /// The same with other limits.
+    pub fn with_limits(shards: usize, limits: Limits) -> Self {
         let config = ShardConfig {
             node: NodeId(1),
             cluster: String::from("bench"),
             software: String::from("bench"),
             seed: SEED,
-            limits: Limits::default(),
+            limits,
         };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
         Self {
@@ -83,6 +88,13 @@ impl BenchShards {
     /// Feeds received bytes and carries out everything the shard asks for.
     pub fn receive(&mut self, connection: ConnectionId, bytes: &[u8]) {
         self.event(self.homes[connection.index as usize], Event::Received { connection, bytes });
+    }
+
+    /// What all shards count.
+    pub fn metrics(&self) -> Metrics {
+        let mut sum = Metrics::default();
+        self.shards.iter().for_each(|shard| sum += shard.metrics());
+        sum
     }
 
     /// A name of a topic that the shard owns.

@@ -16,7 +16,7 @@ use nexusd_wire::{Header, Sequence, TopicId};
 
 use crate::expiry::Expiry;
 use crate::limits::{
-    KEPT_RUN_BYTES, RUNS_ROOM_KEPT, RUNS_SAMPLED, SEGMENT_BYTES, SURVIVOR_BYTES_MAX,
+    KEPT_RUN_BYTES, RUNS_SAMPLED, SEGMENT_BYTES, SPARE_RUN_LISTS, SURVIVOR_BYTES_MAX,
 };
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::topic::Topics;
@@ -66,6 +66,18 @@ struct Survivors {
     runs: Vec<KeptRun>,
 }
 
+impl Survivors {
+    /// Takes a run in; `false` if there is no room for it.
+    fn add(&mut self, run: KeptRun, bytes: &[u8]) -> bool {
+        if self.bytes.len() + bytes.len() > SURVIVOR_BYTES_MAX {
+            return false;
+        }
+        self.runs.push(KeptRun { start: self.bytes.len() as u32, ..run });
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+}
+
 /// The runs of all segments of a log.
 #[derive(Debug)]
 pub(crate) struct History {
@@ -76,6 +88,8 @@ pub(crate) struct History {
     /// Segments with runs, in the order they are looked at.
     line: VecDeque<SegmentId>,
     runs: usize,
+    /// Empty lists, kept for their memory.
+    spare_lists: Vec<Vec<KeptRun>>,
     survivors: Survivors,
 }
 
@@ -88,6 +102,7 @@ impl History {
             by_segment: Vec::new(),
             line: VecDeque::new(),
             runs: 0,
+            spare_lists: Vec::new(),
             survivors: Survivors::default(),
         }
     }
@@ -149,6 +164,7 @@ impl History {
         }
         let runs = &mut self.by_segment[slot];
         if runs.is_empty() {
+            *runs = self.spare_lists.pop().unwrap_or_default();
             log.keep(segment);
             self.line.push_back(segment);
         }
@@ -257,16 +273,46 @@ impl History {
             bytes += (run.len as usize / run.messages as usize) * wanted;
             looked += 1;
         }
-        if looked == 0 { 0 } else { bytes * runs.len() / looked }
+        (bytes * runs.len()).checked_div(looked).unwrap_or(0)
     }
 
-    /// Takes what is still wanted of a segment along, as far as there is room for it. Other segments'
-    /// messages may be taken along too before [`Self::settle`] finds them a new place.
-    pub(crate) fn rescue(&mut self, segment: SegmentId, log: &Log, topics: &Topics, now_us: u64) {
-        if log.kind(segment) != SegmentKind::Log {
-            return;
+    /// Bytes of messages that have no place now.
+    pub(crate) fn homeless_bytes(&self) -> usize {
+        self.survivors.bytes.len()
+    }
+
+    /// Takes what is still wanted of a segment along, all of it; `false` if there is no room for that.
+    pub(crate) fn rescue_all(
+        &mut self,
+        segment: SegmentId,
+        log: &Log,
+        topics: &Topics,
+        now_us: u64,
+    ) -> bool {
+        let (bytes, runs) = (self.survivors.bytes.len(), self.survivors.runs.len());
+        let is_whole = self.rescue(segment, log, topics, now_us);
+        if !is_whole {
+            self.survivors.bytes.truncate(bytes);
+            self.survivors.runs.truncate(runs);
         }
-        let Some(runs) = self.by_segment.get(segment.0 as usize) else { return };
+        is_whole
+    }
+
+    /// Takes what is still wanted of a segment along, as far as there is room for it; whether that was
+    /// all. Other segments' messages may be taken along too before [`Self::settle`] finds them a new
+    /// place.
+    pub(crate) fn rescue(
+        &mut self,
+        segment: SegmentId,
+        log: &Log,
+        topics: &Topics,
+        now_us: u64,
+    ) -> bool {
+        if log.kind(segment) != SegmentKind::Log {
+            return false;
+        }
+        let Some(runs) = self.by_segment.get(segment.0 as usize) else { return true };
+        let mut is_whole = true;
         let mut survivors = std::mem::take(&mut self.survivors);
         for run in runs.iter().rev() {
             let wanted = self.wanted(run, topics, now_us);
@@ -276,19 +322,15 @@ impl History {
             let skipped = run.messages - wanted;
             let offset = self.offset_of(segment, run, skipped, log);
             let (start, len) = (run.start + offset, run.len - offset);
-            if survivors.bytes.len() + len as usize > SURVIVOR_BYTES_MAX {
+            let first = Sequence(run.first.0 + u64::from(skipped));
+            let saved = KeptRun { first, len, messages: wanted, ..*run };
+            if !survivors.add(saved, log.bytes(segment, start, len)) {
+                is_whole = false;
                 break;
             }
-            survivors.runs.push(KeptRun {
-                first: Sequence(run.first.0 + u64::from(skipped)),
-                start: survivors.bytes.len() as u32,
-                len,
-                messages: wanted,
-                ..*run
-            });
-            survivors.bytes.extend_from_slice(log.bytes(segment, start, len));
         }
         self.survivors = survivors;
+        is_whole
     }
 
     /// Gives a segment up; the log frees it once nothing else refers to it.
@@ -297,24 +339,27 @@ impl History {
         if runs.is_empty() {
             return;
         }
+        let mut runs = std::mem::take(runs);
         self.runs -= runs.len();
         log.discharge(runs.len() * KEPT_RUN_BYTES);
-        if runs.capacity() > RUNS_ROOM_KEPT {
-            *runs = Vec::new();
+        if self.spare_lists.len() < SPARE_RUN_LISTS {
+            runs.clear();
+            self.spare_lists.push(runs);
         }
-        runs.clear();
         if let Some(at) = self.line.iter().rposition(|&held| held == segment) {
             self.line.remove(at);
         }
         log.unkeep(segment);
     }
 
-    /// Finds rescued messages a new place: behind the tail's last frame, as far as it has room.
+    /// Finds rescued messages a new place: behind the tail's last frame, as far as it has room. The others
+    /// wait for the next tail.
     pub(crate) fn settle(&mut self, log: &mut Log, topics: &mut Topics) {
         if self.survivors.runs.is_empty() {
             return;
         }
         let mut survivors = std::mem::take(&mut self.survivors);
+        let mut homeless = Survivors::default();
         // The newer ones first: an older run hangs on the next newer one.
         survivors.runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.first));
         for run in survivors.runs.drain(..) {
@@ -333,7 +378,10 @@ impl History {
                 }
             };
             let bytes = &survivors.bytes[run.start as usize..][..run.len as usize];
-            let Some((segment, start)) = log.append_again(bytes) else { break };
+            let Some((segment, start)) = log.append_again(bytes) else {
+                homeless.add(run, bytes);
+                continue;
+            };
             let mut place = RunRef::NONE;
             self.push(segment, KeptRun { start, ..run }, &mut place, log);
             match hangs_on {
@@ -343,8 +391,7 @@ impl History {
                 }
             }
         }
-        survivors.bytes.clear();
-        self.survivors = survivors;
+        self.survivors = homeless;
     }
 
     /// Checks what must hold between events. For tests and the simulator.

@@ -87,8 +87,8 @@ pub const LANDING_SHARE: usize = 2;
 pub const EVACUATION_SHARE: usize = 8;
 /// Memory that a run kept for replay is counted with, beside its messages.
 pub const KEPT_RUN_BYTES: usize = 48;
-/// Runs of a segment whose memory its list keeps for the next ones.
-pub const RUNS_ROOM_KEPT: usize = 32;
+/// Lists of runs whose memory is kept for other segments.
+pub const SPARE_RUN_LISTS: usize = 8;
 /// Runs looked at to find out how much of a segment is still to be kept for replay.
 pub const RUNS_SAMPLED: usize = 16;
 /// Segments kept for replay that are looked at when a new one is begun.

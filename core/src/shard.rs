@@ -549,6 +549,7 @@ impl Shard {
 
     /// Takes a queue out of the plane and, once it is gone, out of its connection.
     fn remove_queue(&mut self, id: ConnectionId, queue: QueueId) {
+        self.disappoint(queue);
         if self.plane.remove_queue(queue) {
             self.detach(id, queue);
         }
@@ -574,6 +575,7 @@ impl Shard {
     /// The same for many queues of a connection at once.
     fn remove_queues(&mut self, id: ConnectionId, queues: &[QueueId]) {
         for &queue in queues {
+            self.disappoint(queue);
             self.plane.remove_queue(queue);
         }
         let Plane { queues, newly_ready, .. } = &mut self.plane;
@@ -593,13 +595,14 @@ impl Shard {
         };
         let mut touched = std::mem::take(&mut self.scratch_queues);
         flush::settle(&mut connection.outbound, &mut self.plane, 0, &mut touched);
-        connection.outbound.cut_queue = None;
+        touched.extend(connection.outbound.cut_queue.take());
         let subscriptions = std::mem::take(&mut connection.session.subscriptions);
         touched.extend(connection.outbound.ready.iter().copied());
         let landing = connection.inbound.landing.take();
         let bindings = std::mem::take(&mut connection.session.bindings);
         let held_by = std::mem::take(&mut connection.session.held_by);
-        let state = connection.session.state;
+        // A subscription that is parked here does not go on here.
+        let state = std::mem::replace(&mut connection.session.state, SessionState::Closing);
         let source = connection.session.source.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {
@@ -695,6 +698,10 @@ impl Shard {
     /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
     fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
         let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
+        // It may have been paused since.
+        if !queue.is_condemned || queue.presence != Presence::Connected {
+            return;
+        }
         let text = format!(
             "subscription {} fell {} messages and {} bytes behind; its policy is disconnect",
             queue.subscription, queue.messages, queue.bytes

@@ -132,6 +132,8 @@ pub(crate) struct SubscriberQueue {
     /// wait to be asked for more.
     pub(crate) scans: ShardMask,
     pub(crate) scans_idle: ShardMask,
+    /// Searches for retained values begun so far.
+    pub(crate) scans_begun: u32,
     /// The number of the Subscribe, for its answer.
     pub(crate) request: u64,
     /// Serial of the segment of the newest extent: the queue is noted as a holder there.
@@ -182,6 +184,7 @@ impl SubscriberQueue {
             awaits: ShardMask::default(),
             scans: ShardMask::default(),
             scans_idle: ShardMask::default(),
+            scans_begun: 0,
             request: 0,
             last_serial: None,
         }

@@ -155,7 +155,7 @@ impl Publication {
     }
 
     fn publish(&mut self, metrics: Metrics) {
-        let document = self.statistics.document(Sample::now(metrics));
+        let document = self.statistics.document(&Sample::now(metrics));
         let publish = Command::Publish {
             topic: self.topic.clone(),
             payload: document.to_string().into_bytes().into(),

@@ -48,11 +48,11 @@ impl Statistics {
     }
 
     /// The document for `sample`, which is younger than all before it.
-    pub(crate) fn document(&mut self, sample: Sample) -> Value {
+    pub(crate) fn document(&mut self, sample: &Sample) -> Value {
         let mut per_second = Map::new();
         let mut cpu_percent = None;
         let metrics = named(&sample.metrics);
-        if let Some(last) = self.last.replace(sample) {
+        if let Some(last) = self.last.replace(*sample) {
             let elapsed = sample.at.duration_since(last.at).as_secs_f64().max(1e-6);
             let cpu = sample.cpu.saturating_sub(last.cpu).as_secs_f64();
             cpu_percent = Some(rounded(100.0 * cpu / elapsed));
@@ -138,11 +138,11 @@ mod tests {
     fn a_document_holds_all_metrics_and_how_fast_the_counters_grow() {
         let started = Instant::now();
         let mut statistics = Statistics::new(NodeId(0xabc), "default", started);
-        let first = statistics.document(sample(started, 1_000, 100));
+        let first = statistics.document(&sample(started, 1_000, 100));
         assert_eq!(first["per_second"], json!({}));
         assert_eq!(first["cpu_percent"], Value::Null);
 
-        let second = statistics.document(sample(started, 3_000, 700));
+        let second = statistics.document(&sample(started, 3_000, 700));
         assert_eq!(second["version"], env!("CARGO_PKG_VERSION"));
         assert_eq!(second["node"], "00000000000000000000000000000abc");
         assert_eq!(second["cluster"], "default");

@@ -175,7 +175,7 @@ fn the_default_time_to_live_ends_retained_values_as_well() {
     retain(&mut publisher, "default", b"now");
     retain_for(&mut publisher, "its/own", b"today", 3_600_000);
     let since = std::time::Instant::now();
-    eventually("the value is over", || since.elapsed() > Duration::from_millis(300));
+    eventually("the value is over", || since.elapsed() > Duration::from_millis(302));
     let mut client = daemon.client();
     subscribe(&mut client, &["default", "its/own"]);
     let message = client.next_message();

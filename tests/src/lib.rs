@@ -2,8 +2,9 @@
 //!
 //! [`Daemon`] is a real process on free ports, killed when dropped. [`Client`] is an application on
 //! a blocking socket that knows nothing but the wire format, so that what the daemon does is judged
-//! by the protocol and not by an SDK. [`Account`] checks one subscription's stream: every message
-//! once and in order, or told by a Gap. The tests stand in `tests/integration/`.
+//! by the protocol and not by an SDK; an [`Application`] is one in a process of its own, to be killed.
+//! [`Account`] checks one subscription's stream: every message once and in order, or told by a Gap;
+//! [`Replay`] checks what comes of one return to it. The tests stand in `tests/integration/`.
 //!
 //! Everything here panics when an expectation fails: it is called by tests alone.
 

@@ -15,10 +15,11 @@ use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
 use super::parcel::{Batch, BatchRun, Item, LargeMessage};
 use super::publish::{Plane, Refusal};
-use super::retained::Scan;
 use super::routing::{PublisherId, ShardIndex};
 use super::{Shard, open_connection};
-use crate::limits::{INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN, RETAINED_BYTES_PER_STEP};
+use crate::limits::{
+    INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN, RETAINED_BYTES_PER_STEP, SURVIVOR_BYTES_MAX,
+};
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
@@ -85,16 +86,13 @@ impl Shard {
                 self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
-            Item::ScanRetained { queue, subscription, filters } => {
-                self.plane.scans.push(Scan::new(from, queue, subscription, filters));
+            Item::ScanRetained { scan, filters } => self.plane.begin_scan(from, scan, filters),
+            Item::MoreRetained { scan } => {
+                let is_done = self.plane.step_scan(scan);
+                self.plane.neighbours.of(from).tell(Item::RetainedStep { scan, is_done });
             }
-            Item::MoreRetained { queue, subscription } => {
-                let is_done = self.plane.step_scan(subscription);
-                let step = Item::RetainedStep { queue, subscription, is_done };
-                self.plane.neighbours.of(from).tell(step);
-            }
-            Item::RetainedStep { queue, subscription, is_done } => {
-                self.plane.on_retained_step(from, queue, subscription, is_done);
+            Item::RetainedStep { scan, is_done } => {
+                self.plane.on_retained_step(from, scan, is_done);
             }
             Item::Recover { queue, subscription, ranges } => {
                 let recovered = self.plane.recover_elsewhere(from, &ranges);
@@ -107,7 +105,7 @@ impl Shard {
                 }
             }
             Item::EndScan { subscription } => {
-                self.plane.scans.retain(|scan| !scan.is_of(subscription));
+                self.plane.scans.remove(&subscription);
             }
             Item::Replay(replay) => self.plane.on_replay(from, *replay),
             Item::Name { topic, name } => self.plane.foreign.name_topic(topic, name),
@@ -282,7 +280,10 @@ impl Plane {
         let is_plain = self.limits.default_ttl_ms == 0 && self.scans.is_empty();
         if is_plain && batch.is_worth_adopting() && self.has_opened_topics_of(from, &batch) {
             if self.open_fresh_tail() {
-                self.adopt_batch(from, &mut batch, now);
+                // A full batch leaves no room for what was rescued of other segments.
+                if self.history.homeless_bytes() < SURVIVOR_BYTES_MAX / 2 {
+                    self.adopt_batch(from, &mut batch, now);
+                }
                 self.history.settle(&mut self.log, &mut self.topics);
             } else if self.recalls > 0 {
                 return Some(Item::Publish(batch));

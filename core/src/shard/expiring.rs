@@ -70,7 +70,7 @@ impl Plane {
     /// Takes expired messages off the front of a queue that is about to be sent from.
     pub(crate) fn drop_expired_front(&mut self, id: QueueId) {
         let queue = &mut self.queues[id.0 as usize];
-        if !queue.expiry.is_past(self.now_us) {
+        if queue.expiry == Expiry::NEVER {
             return;
         }
         let bytes = queue.bytes;

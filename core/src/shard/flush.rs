@@ -64,7 +64,7 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
             }
             plane.queues[queue.0 as usize].in_flight = true;
         }
-        if let Piece::Marker { queue, .. } = piece {
+        if let Piece::Marker { queue, .. } | Piece::Warning { queue, .. } = piece {
             plane.queues[queue.0 as usize].in_flight = true;
         }
     }
@@ -277,7 +277,10 @@ pub(crate) fn settle(
         {
             plane.log.unpin(segment);
         }
-        if let Piece::Extent { queue, .. } | Piece::Marker { queue, .. } = *piece {
+        if let Piece::Extent { queue, .. }
+        | Piece::Marker { queue, .. }
+        | Piece::Warning { queue, .. } = *piece
+        {
             let read = &mut plane.queues[queue.0 as usize];
             (read.in_flight, read.planned) = (false, 0);
             if touched.last() != Some(&queue) {

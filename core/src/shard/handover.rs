@@ -1,6 +1,6 @@
 //! Connections that move: a client that comes back goes on at the shard that keeps its subscriptions.
 //!
-//! Its Hello names one of them, and with it that shard ([`super::routing::Routing::home_of`]). If that is
+//! Its Hello names one of them, and with it that shard (`Routing::home_of`). If that is
 //! another one, nothing is answered here: the stream from its first byte on, Hello included, is kept
 //! until the driver takes it, and dealt with there as if the connection had been accepted there. What is
 //! kept is one Hello and what the driver had received by then, for it receives no more at once.

@@ -91,15 +91,27 @@ impl Plane {
             let is_worth_moving = wanted <= SEGMENT_BYTES / 2
                 && self.history.segments() > SEGMENTS_LEFT_ALONE
                 && self.may_move(segment);
-            if wanted == 0 || is_over || is_worth_moving {
+            if wanted == 0 || is_over {
                 self.give_up_history(segment, wanted);
                 looks = looks.max(usize::from(is_over));
+            } else if is_worth_moving
+                && self.history.rescue_all(segment, &self.log, &self.topics, self.now_us)
+            {
+                self.history.give_up(segment, &mut self.log);
             }
         }
         let mut passes = self.history.segments();
         while self.history.is_over(&self.log) && passes > 0 {
             passes -= 1;
             self.give_up_idle();
+        }
+    }
+
+    /// Finds messages that are kept for replay a place, if some have none. No run may be open.
+    pub(crate) fn settle_history(&mut self) {
+        self.history.settle(&mut self.log, &mut self.topics);
+        if self.history.homeless_bytes() > 0 {
+            self.renew_tail();
         }
     }
 

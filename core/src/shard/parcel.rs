@@ -12,6 +12,7 @@ use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
 use crate::shard::recovery::{Range, Recovered};
 use crate::shard::replay::WantedTopic;
+use crate::shard::retained::ScanId;
 use crate::shard::routing::PublisherId;
 use crate::subscriber_queue::QueueId;
 
@@ -54,11 +55,11 @@ pub(crate) enum Item {
         wanted: Vec<WantedTopic>,
     },
     /// Retained values of topics that match are wanted, when they are asked for.
-    ScanRetained { queue: QueueId, subscription: SubscriptionId, filters: Box<[Box<str>]> },
+    ScanRetained { scan: ScanId, filters: Box<[Box<str>]> },
     /// Now, some of them.
-    MoreRetained { queue: QueueId, subscription: SubscriptionId },
+    MoreRetained { scan: ScanId },
     /// That were some, or the last ones.
-    RetainedStep { queue: QueueId, subscription: SubscriptionId, is_done: bool },
+    RetainedStep { scan: ScanId, is_done: bool },
     /// Nobody wants them any more.
     EndScan { subscription: SubscriptionId },
     /// Messages that a queue of the sender lost are wanted.

@@ -114,7 +114,7 @@ impl Shard {
         }
     }
 
-    /// Somebody else came back for the same subscription.
+    /// Somebody else came back for the same subscription, or it has ended.
     fn refuse_comeback(&mut self, comeback: &Comeback) {
         self.report_request(
             comeback.connection,
@@ -122,6 +122,13 @@ impl Shard {
             ErrorCode::NotFound,
             "Subscription not found",
         );
+    }
+
+    /// A subscription ends: who waits to go on with it does so in vain.
+    pub(super) fn disappoint(&mut self, id: QueueId) {
+        if let Some(comeback) = self.plane.queues[id.0 as usize].comeback.take() {
+            self.refuse_comeback(&comeback);
+        }
     }
 
     pub(super) fn on_stream_ack(
@@ -173,7 +180,7 @@ impl Shard {
     pub(super) fn end_parked(&mut self, subscription: SubscriptionId, stays: bool) -> u64 {
         let Some(&queue) = self.plane.subscriptions.get(&subscription) else { return 0 };
         match self.plane.queues[queue.0 as usize].presence {
-            Presence::Parked { until_us } if stays => (until_us - self.now_us) / 1_000,
+            Presence::Parked { until_us } if stays => until_us.saturating_sub(self.now_us) / 1_000,
             _ => {
                 self.plane.remove_queue(queue);
                 0
@@ -205,8 +212,11 @@ impl Shard {
         // It has no turn, so nobody is to be told that it wants one.
         queue.is_ready = true;
         queue.block_expired = false;
+        // There is nobody to be ended for its overflow any more.
+        queue.overflow_due |= std::mem::take(&mut queue.is_condemned);
         queue.returning = None;
         let comeback = queue.comeback.take();
+        plane.cut_if_due(id);
         plane.parked.insert((until_us, id));
         plane.metrics.parked += 1;
         // The send that it waited for is over, and a frame that was half on the wire may go.

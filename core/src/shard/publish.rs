@@ -8,7 +8,7 @@
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use nexusd_wire::control::{DeliveryMode, PublishStatus};
@@ -23,7 +23,7 @@ use super::event::{ConnectionId, Now};
 use super::expiring::Expiring;
 use super::neighbour::{Neighbour, Neighbours};
 use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
-use super::retained::Scan;
+use super::retained::{Scan, ScanId};
 use super::routing::{PublisherId, Route, Routing, ShardIndex, ShardMask};
 use super::wiring::{NodeWide, Wiring};
 use crate::audience::Audience;
@@ -167,10 +167,10 @@ pub(crate) struct Plane {
     pub(crate) parked: BTreeSet<(u64, QueueId)>,
     /// Retained values of this shard's topics.
     pub(crate) retained: RetainedValues,
-    /// Searches for retained values that are not over.
-    pub(crate) scans: Vec<Scan>,
+    /// Searches for retained values that are not over, by subscription.
+    pub(crate) scans: BTreeMap<SubscriptionId, Scan>,
     /// Those of which a queue of this shard has asked for the next portion.
-    pub(crate) scans_due: Vec<(QueueId, SubscriptionId)>,
+    pub(crate) scans_due: Vec<ScanId>,
     /// Queues with messages that will expire.
     pub(crate) expiring: Expiring,
     /// Time of the event that is dealt with.
@@ -219,7 +219,7 @@ impl Plane {
             subscriptions: HashMap::new(),
             parked: BTreeSet::new(),
             retained,
-            scans: Vec::new(),
+            scans: BTreeMap::new(),
             scans_due: Vec::new(),
             expiring: Expiring::default(),
             now_us: 0,
@@ -880,7 +880,7 @@ impl Plane {
         assert!(self.holds.is_empty() && self.acks.is_empty(), "publishers were told");
         self.log.assert_invariants();
         self.history.assert_invariants(&self.log);
-        let mut references = std::collections::BTreeMap::new();
+        let mut references = BTreeMap::new();
         let (mut messages, mut bytes) = (0, 0);
         for (_, queue) in &self.queues {
             queue.assert_invariants(&self.log);

@@ -34,6 +34,9 @@ impl Plane {
             }
         }
         let own = self.routing.own;
+        if !by_owner[own.index()].is_empty() {
+            self.settle_history();
+        }
         // From the last one on, so that each goes right behind its gap.
         for range in std::mem::take(&mut by_owner[own.index()]).into_iter().rev() {
             let extents = self.held_between(range);
@@ -71,6 +74,7 @@ impl Plane {
 
     /// Lends what is held of some messages to the shard of a queue.
     pub(super) fn recover_elsewhere(&mut self, to: ShardIndex, ranges: &[Range]) -> Vec<Recovered> {
+        self.settle_history();
         let mut recovered = Vec::new();
         for &range in ranges {
             let mut runs = Vec::new();
@@ -93,13 +97,15 @@ impl Plane {
         recovered: Vec<Recovered>,
     ) -> bool {
         let is_there = self.is_same_queue(id, subscription);
+        // An earlier Resume may have asked; then nothing is put into a queue that has its turn again.
+        let is_awaited = is_there && self.queues[id.0 as usize].returning.is_some();
         for (range, runs) in recovered.into_iter().rev() {
             let mut extents = Vec::with_capacity(runs.len());
             for LentRun { mut extent, memory, .. } in runs {
                 extent.segment = self.log.borrow(lender, extent.segment, memory);
                 extents.push(extent);
             }
-            if is_there {
+            if is_awaited {
                 self.put_back(id, range, &extents);
             }
             extents.iter().for_each(|extent| self.log.release(extent.segment));

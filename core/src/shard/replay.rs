@@ -71,7 +71,7 @@ impl Plane {
         let topic = self.topics.find(&wanted.name)?;
         let standing = self.topics.standing(topic)?;
         let (mut after, mut is_unknown) = (wanted.after, false);
-        if wanted.is_foreign || (after > 0 && after + 1 < standing.first) {
+        if wanted.is_foreign || (after > 0 && after < standing.first - 1) {
             (after, is_unknown) = (standing.first - 1, true);
         } else if after == 0 {
             after = standing.newest.saturating_sub(1).max(standing.first - 1);
@@ -84,7 +84,8 @@ impl Plane {
         let (extents, oldest) =
             self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
         // The newest alone was asked for: there is no loss in not having it.
-        let lost = (oldest > after + 1 && wanted.after > 0 || oldest > after + 1 && is_unknown)
+        let is_asked_for = wanted.after > 0 || is_unknown;
+        let lost = (oldest > after + 1 && is_asked_for)
             .then(|| (Sequence(after + 1), Sequence(oldest - 1)));
         let newest = Sequence(standing.newest);
         Some(Held { topic, lost, is_unknown, extents, newest })
@@ -92,6 +93,9 @@ impl Plane {
 
     /// Puts what is held of this shard's topics into one of its queues.
     pub(super) fn replay(&mut self, id: QueueId, wanted: &[WantedTopic]) {
+        if !wanted.is_empty() {
+            self.settle_history();
+        }
         for wanted in wanted {
             if let Some(held) = self.held(wanted) {
                 let Held { topic, lost, is_unknown, extents, newest } = held;
@@ -113,6 +117,9 @@ impl Plane {
         subscription: SubscriptionId,
         wanted: &[WantedTopic],
     ) {
+        if !wanted.is_empty() {
+            self.settle_history();
+        }
         for wanted in wanted {
             let Some(held) = self.held(wanted) else { continue };
             let Held { topic, lost, is_unknown, extents, newest } = held;

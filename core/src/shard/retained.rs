@@ -23,15 +23,24 @@ use crate::limits::{
 use crate::log::{Extent, SegmentId};
 use crate::plant::{Plant, is_planted};
 use crate::retained::Retained;
-use crate::subscriber_queue::{Presence, QueueId};
+use crate::subscriber_queue::{Presence, QueueId, SubscriberQueue};
+
+/// Names a search. A subscription may begin one anew; what is said of the earlier one then counts no more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ScanId {
+    /// Where it hands over to.
+    queue: QueueId,
+    subscription: SubscriptionId,
+    /// How many the subscription had begun before.
+    number: u32,
+}
 
 /// A search for retained values that one subscription wants.
 #[derive(Debug)]
 pub(crate) struct Scan {
     /// Where the queue is.
     to: ShardIndex,
-    queue: QueueId,
-    subscription: SubscriptionId,
+    id: ScanId,
     /// Filters without wildcards, until they were looked up.
     names: Vec<Box<str>>,
     wildcards: Vec<Box<str>>,
@@ -42,25 +51,22 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    pub(crate) fn new(
-        to: ShardIndex,
-        queue: QueueId,
-        subscription: SubscriptionId,
-        filters: Box<[Box<str>]>,
-    ) -> Self {
-        let has_wildcard = |filter: &Box<str>| filter.contains(['+', '#']);
-        let (wildcards, names) = filters.into_iter().partition(has_wildcard);
-        Self { to, queue, subscription, names, wildcards, slot: 0, ahead: HashSet::new() }
-    }
-
-    /// Whether it is for this subscription.
-    pub(crate) fn is_of(&self, subscription: SubscriptionId) -> bool {
-        self.subscription == subscription
+    fn new(to: ShardIndex, id: ScanId, filters: Box<[Box<str>]>) -> Self {
+        let (wildcards, names) =
+            filters.into_iter().partition(|filter| filter.contains(['+', '#']));
+        Self { to, id, names, wildcards, slot: 0, ahead: HashSet::new() }
     }
 
     fn wants(&self, name: &str) -> bool {
         let mut filters = self.wildcards.iter().chain(&self.names);
         filters.any(|filter| filter_matches(filter, name))
+    }
+}
+
+impl SubscriberQueue {
+    /// The search that the queue began last.
+    fn scan_id(&self, id: QueueId) -> ScanId {
+        ScanId { queue: id, subscription: self.subscription, number: self.scans_begun }
     }
 }
 
@@ -118,15 +124,22 @@ impl Plane {
     /// Begins scans at all owners for a queue that wants retained values.
     pub(super) fn begin_scans(&mut self, id: QueueId) {
         let queue = &mut self.queues[id.0 as usize];
-        let (subscription, own) = (queue.subscription, self.routing.own);
+        queue.scans_begun += 1;
+        let scan = queue.scan_id(id);
         for neighbour in self.neighbours.all() {
             queue.scans.insert(neighbour.shard);
             let filters = queue.filters.clone();
-            neighbour.tell(ParcelItem::ScanRetained { queue: id, subscription, filters });
+            neighbour.tell(ParcelItem::ScanRetained { scan, filters });
         }
+        let (own, filters) = (self.routing.own, queue.filters.clone());
         queue.scans.insert(own);
         queue.scans_idle = queue.scans;
-        self.scans.push(Scan::new(own, id, subscription, queue.filters.clone()));
+        self.begin_scan(own, scan, filters);
+    }
+
+    /// Begins a scan for a queue of any shard, in place of an earlier one.
+    pub(super) fn begin_scan(&mut self, to: ShardIndex, id: ScanId, filters: Box<[Box<str>]>) {
+        self.scans.insert(id.subscription, Scan::new(to, id, filters));
     }
 
     /// Asks for the next portion of retained values, if the queue has sent most of the last one.
@@ -138,30 +151,26 @@ impl Plane {
         {
             return;
         }
-        let subscription = queue.subscription;
+        let scan = queue.scan_id(id);
         for owner in std::mem::take(&mut queue.scans_idle) {
             if owner == self.routing.own {
-                self.scans_due.push((id, subscription));
+                self.scans_due.push(scan);
             } else {
-                self.neighbours
-                    .of(owner)
-                    .tell(ParcelItem::MoreRetained { queue: id, subscription });
+                self.neighbours.of(owner).tell(ParcelItem::MoreRetained { scan });
             }
         }
     }
 
     /// An owner has handed over a portion. `is_done`: it was the last one.
-    pub(super) fn on_retained_step(
-        &mut self,
-        owner: ShardIndex,
-        id: QueueId,
-        subscription: SubscriptionId,
-        is_done: bool,
-    ) {
-        if !self.is_same_queue(id, subscription) {
+    pub(super) fn on_retained_step(&mut self, owner: ShardIndex, scan: ScanId, is_done: bool) {
+        let id = scan.queue;
+        if !self.is_same_queue(id, scan.subscription) {
             return;
         }
         let queue = &mut self.queues[id.0 as usize];
+        if queue.scan_id(id) != scan {
+            return;
+        }
         if is_done {
             queue.scans.remove(owner);
         } else {
@@ -173,21 +182,21 @@ impl Plane {
     /// Hands the next portions over that queues of this shard have asked for.
     pub(super) fn step_scans_due(&mut self) {
         let count = self.scans_due.len().min(SCANS_PER_TICK);
-        for (queue, subscription) in self.scans_due.drain(..count).collect::<Vec<_>>() {
-            let is_done = self.step_scan(subscription);
-            self.on_retained_step(self.routing.own, queue, subscription, is_done);
+        for scan in self.scans_due.drain(..count).collect::<Vec<_>>() {
+            let is_done = self.step_scan(scan);
+            self.on_retained_step(self.routing.own, scan, is_done);
         }
     }
 
     /// Hands the next portion over; whether it was the last one.
-    pub(super) fn step_scan(&mut self, subscription: SubscriptionId) -> bool {
-        let Some(at) = self.scans.iter().position(|scan| scan.subscription == subscription) else {
+    pub(super) fn step_scan(&mut self, id: ScanId) -> bool {
+        if self.scans.get(&id.subscription).is_none_or(|scan| scan.id != id) {
             return true;
-        };
-        let mut scan = self.scans.swap_remove(at);
+        }
+        let Some(mut scan) = self.scans.remove(&id.subscription) else { return true };
         let is_done = self.step(&mut scan);
         if !is_done {
-            self.scans.push(scan);
+            self.scans.insert(id.subscription, scan);
         }
         is_done
     }
@@ -235,7 +244,7 @@ impl Plane {
         }
         let slot = self.routing.slot(topic);
         let mut scans = std::mem::take(&mut self.scans);
-        for scan in &mut scans {
+        for scan in scans.values_mut() {
             let is_named = scan.names.iter().any(|name| **name == *self.topics.name(topic));
             let is_ahead = scan.slot <= slot && scan.wants(self.topics.name(topic));
             if (is_named || is_ahead) && scan.ahead.insert(topic) {
@@ -264,8 +273,8 @@ impl Plane {
         let is_own = scan.to == self.routing.own;
         match placed {
             Some(extent) if is_own => {
-                self.begin_replay(scan.queue, topic, None);
-                self.push_replay(scan.queue, extent);
+                self.begin_replay(scan.id.queue, topic, None);
+                self.push_replay(scan.id.queue, extent);
                 self.log.release(extent.segment);
             }
             Some(extent) => {
@@ -273,8 +282,8 @@ impl Plane {
                 let memory = self.log.lend(extent.segment, scan.to);
                 let run = |memory| LentRun { extent, memory, publisher: None, ack: None };
                 let replay = Replay {
-                    queue: scan.queue,
-                    subscription: scan.subscription,
+                    queue: scan.id.queue,
+                    subscription: scan.id.subscription,
                     topic,
                     lost: None,
                     is_unknown: false,
@@ -290,12 +299,12 @@ impl Plane {
                 if is_own {
                     let mut gap = Gap::new(GapReason::Memory);
                     gap.note(topic, sequence, 1);
-                    self.begin_replay(scan.queue, topic, Some(gap));
+                    self.begin_replay(scan.id.queue, topic, Some(gap));
                 } else {
                     self.name_to(topic, scan.to);
                     let replay = Replay {
-                        queue: scan.queue,
-                        subscription: scan.subscription,
+                        queue: scan.id.queue,
+                        subscription: scan.id.subscription,
                         topic,
                         lost: Some((sequence, sequence)),
                         is_unknown: false,
@@ -347,7 +356,7 @@ impl Plane {
         let subscription = queue.subscription;
         for owner in queue.scans {
             if owner == self.routing.own {
-                self.scans.retain(|scan| scan.subscription != subscription);
+                self.scans.remove(&subscription);
             } else {
                 self.neighbours.of(owner).tell(ParcelItem::EndScan { subscription });
             }

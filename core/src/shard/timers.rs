@@ -79,6 +79,7 @@ impl Shard {
             }
         }
         self.plane.tidy_history();
+        self.plane.settle_history();
         self.plane.log.trim();
         self.plane.log.forget_recalls();
         self.plane.neighbours.all().iter_mut().for_each(Neighbour::shrink);

@@ -109,6 +109,8 @@ pub struct Desk {
     moves: Vec<(ConnectionId, usize)>,
     /// They wait until they are told to move.
     holds_moves: bool,
+    /// A shard that does not look into its inbox.
+    absent: Option<usize>,
     now: Now,
 }
 
@@ -139,6 +141,7 @@ impl Desk {
             seats: Vec::new(),
             moves: Vec::new(),
             holds_moves: false,
+            absent: None,
             now,
         }
     }
@@ -200,6 +203,17 @@ impl Desk {
         self.come_to_rest();
     }
 
+    /// A shard looks into its inbox no more until it is let.
+    pub fn hold_inbox(&mut self, shard: usize) {
+        self.absent = Some(shard);
+    }
+
+    /// Lets it.
+    pub fn let_inbox(&mut self) {
+        self.absent = None;
+        self.come_to_rest();
+    }
+
     pub fn subscribe(&mut self, id: ConnectionId, filters: &[&str]) -> SubscriptionId {
         self.subscribe_as(
             id,
@@ -252,9 +266,14 @@ impl Desk {
     }
 
     pub fn pause(&mut self, id: ConnectionId, subscription: SubscriptionId) {
+        let bytes = self.bytes_of_pause(subscription);
+        self.say(id, &bytes);
+    }
+
+    pub fn bytes_of_pause(&mut self, subscription: SubscriptionId) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.encoder.unsubscribe(&mut bytes, 3, subscription, true);
-        self.say(id, &bytes);
+        bytes
     }
 
     /// A new connection on the shard that keeps the subscription.
@@ -433,6 +452,11 @@ impl Desk {
         self.now.mono_us = end;
     }
 
+    /// Lets time pass that no shard notices before something else happens.
+    pub fn pass_unnoticed(&mut self, us: u64) {
+        self.now.mono_us += us;
+    }
+
     /// The client's end of the connection closes.
     pub fn end(&mut self, connection: ConnectionId) {
         self.tell(Event::Closed { connection, reason: CloseReason::EndOfStream }, connection);
@@ -500,7 +524,8 @@ impl Desk {
 
     fn come_to_rest(&mut self) {
         loop {
-            if let Some(at) = self.shards.iter().position(|shard| shard.has_mail()) {
+            let is_looking = |at: &usize| Some(*at) != self.absent && self.shards[*at].has_mail();
+            if let Some(at) = (0..self.shards.len()).find(is_looking) {
                 self.shards[at].on_event(self.now, Event::Inbox);
                 self.carry_out(at);
             } else if let Some(&(connection, to)) = self.moves.first().filter(|_| !self.holds_moves)

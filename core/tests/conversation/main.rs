@@ -5,6 +5,7 @@ mod cut_sends;
 #[allow(unreachable_pub)]
 mod desk;
 mod hostile;
+mod letting_go;
 mod memory;
 mod moves;
 mod replay;

@@ -144,3 +144,70 @@ fn a_topic_that_was_forgotten_begins_behind_a_gap_of_unknown_size() {
     assert!(matches!(heard[0], Heard::Resumed { missed: -1, replays: true, .. }), "{heard:?}");
     assert_eq!(messages(&heard), [11, 12]);
 }
+
+#[test]
+fn a_position_beyond_all_numbers_asks_for_nothing() {
+    let mut desk = Desk::new();
+    topic_of(&mut desk, "t/a", 8);
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", u64::MAX)]);
+    assert!(matches!(*heard, [Heard::Subscribed { .. }]), "{heard:?}");
+}
+
+#[test]
+fn an_idle_daemon_still_has_what_it_keeps_for_replay() {
+    let mut desk = Desk::with_limits(Limits { memory_bytes: 64 << 20, ..Limits::default() });
+    let publisher = desk.greet();
+    let topics = 400;
+    for topic in 0..topics {
+        desk.bind(publisher, topic, &format!("t/{topic}"));
+    }
+    desk.bind(publisher, topics, "busy");
+    for _ in 0..5 {
+        for topic in 0..topics {
+            desk.publish(publisher, topic, &[0; 200], MessageFlags::default());
+            desk.publish(publisher, topics, &[0; 2_000], MessageFlags::default());
+        }
+    }
+    for _ in 0..6 {
+        desk.pass(10_000_000);
+        desk.pong(publisher);
+    }
+    let names: Vec<_> = (0..topics).map(|topic| format!("t/{topic}")).collect();
+    let positions: Vec<_> = names.iter().map(|name| at(name, 1)).collect();
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &positions);
+    assert!(matches!(heard[0], Heard::Resumed { missed: 0, .. }), "{:?}", heard[0]);
+    assert_eq!(messages(&heard).len(), 4 * topics as usize);
+}
+
+#[test]
+fn batches_of_a_busy_topic_do_not_push_the_newest_messages_of_others_out() {
+    let limits = Limits { memory_bytes: 64 << 20, replay_bytes: 4 << 20, ..Limits::default() };
+    let mut desk = Desk::with_shards(limits, 2);
+    let publisher = desk.greet();
+    let owner = 1 - desk.home(publisher);
+    let is_there = |name: &String| nexusd_core::owner_of(name, 2, 7).index() == owner;
+    let names: Vec<_> =
+        (0..).map(|number| format!("t/{number}")).filter(is_there).take(21).collect();
+    let (_, quiet) = names.split_last().expect("names");
+    for (topic, name) in names.iter().enumerate() {
+        desk.bind(publisher, topic as u32, name);
+    }
+    for round in 0..200 {
+        if round < quiet.len() {
+            publish(&mut desk, publisher, round as u32, 5);
+        }
+        // As much as fits one batch.
+        let mut bytes = Vec::new();
+        while bytes.len() + 1_048 <= 128 << 10 {
+            bytes.extend(desk.message(publisher, 20, &[0; 1_000], MessageFlags::default()));
+        }
+        desk.say(publisher, &bytes);
+    }
+    let positions: Vec<_> = quiet.iter().map(|name| at(name, 1)).collect();
+    let subscriber = desk.greet();
+    let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &positions);
+    assert_eq!(messages(&heard).len(), 4 * quiet.len());
+    assert!(matches!(heard[0], Heard::Resumed { missed: 0, .. }), "{:?}", heard[0]);
+}

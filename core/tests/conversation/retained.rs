@@ -1,7 +1,7 @@
 //! The last known value of a topic.
 
 use nexusd_core::{ConnectionId, Limits};
-use nexusd_wire::control::DeliveryMode;
+use nexusd_wire::control::{DeliveryMode, GapMode};
 use nexusd_wire::{MessageFlags, SubscribeRequest};
 
 use crate::desk::{Desk, Heard};
@@ -158,4 +158,52 @@ fn more_values_than_memory_is_set_aside_for_are_refused_and_the_old_ones_stay() 
     // A value may still be replaced.
     desk.publish(publisher, 0, &[8; 30_000], MessageFlags::RETAIN);
     assert_eq!(desk.heard(publisher), []);
+}
+
+#[test]
+fn a_search_for_values_that_begins_anew_takes_the_place_of_the_earlier_one() {
+    for shards in [1, 2] {
+        let limits = Limits { memory_bytes: 64 << 20, ..Limits::default() };
+        let mut desk = Desk::with_shards(limits, shards);
+        let publisher = desk.greet();
+        let topics = 6_000;
+        for topic in 0..topics {
+            desk.bind(publisher, topic, &format!("t/{topic}"));
+            retain(&mut desk, publisher, topic, &format!("{topic} retained"));
+        }
+        let first = desk.greet();
+        let request = SubscribeRequest {
+            request: 1,
+            filters: &["#"],
+            receive_retained: true,
+            queue_messages: Some(2),
+            ..SubscribeRequest::default()
+        };
+        desk.ask_to_subscribe(first, &request);
+        let info = |heard: &Heard| match heard {
+            Heard::Subscribed { subscription } => Some(*subscription),
+            _ => None,
+        };
+        let subscription = desk.heard(first).iter().find_map(info).expect("a subscription");
+        // It loses something while values still have to come.
+        desk.stall(first);
+        for _ in 0..5 {
+            desk.publish(publisher, 0, b"live", MessageFlags::default());
+        }
+        desk.end(first);
+        let second = desk.home_of(subscription);
+        desk.resume_with(second, subscription, 0, GapMode::RetainedOnly);
+        desk.rest();
+        let (retained, _) = values(&desk.heard(second));
+        let distinct: std::collections::HashSet<_> = retained.iter().collect();
+        assert_eq!(distinct.len(), topics as usize, "on {shards} shards");
+        // Nothing is searched for a subscription that is gone.
+        desk.unsubscribe(second, subscription);
+        let other = desk.greet();
+        desk.subscribe(other, &["other"]);
+        for topic in 0..topics {
+            desk.publish(publisher, topic, b"live", MessageFlags::default());
+        }
+        assert_eq!(desk.metrics().queued_messages, 0);
+    }
 }
