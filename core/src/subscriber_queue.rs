@@ -333,11 +333,6 @@ impl SubscriberQueue {
         let is_last = front.len == 0;
         self.subtract(taken.mode, u64::from(taken_messages), u64::from(taken_bytes));
         self.stream.note_sent(taken, is_last, log);
-        if taken.mode != DeliveryMode::Live {
-            // From now on these count, as what was sent and not acknowledged.
-            let (messages, bytes) = self.excess();
-            self.stream.forget(messages, bytes, log);
-        }
         if is_last {
             self.items.pop_front();
             if self.items.is_empty() && self.items.capacity() > ITEMS_KEPT {

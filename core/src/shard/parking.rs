@@ -219,9 +219,6 @@ impl Shard {
         plane.cut_if_due(id);
         plane.parked.insert((until_us, id));
         plane.metrics.parked += 1;
-        // The send that it waited for is over, and a frame that was half on the wire may go.
-        queue.overflow_due = queue.is_over_limit();
-        plane.cut_if_due(id);
         if let Some(comeback) = comeback {
             self.go_on(id, *comeback);
         }
