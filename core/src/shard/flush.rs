@@ -12,7 +12,7 @@ use super::publish::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
 use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::{Item, QueueId, ReplayComplete};
+use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete};
 
 /// Plans the next send of a connection and pins what it reads.
 pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut FrameEncoder) {
@@ -115,7 +115,9 @@ fn plan_queue(
 ) -> Planned {
     let queue = &plane.queues[id.0 as usize];
     let Outbound { inline, plan, .. } = outbound;
-    if queue.warning.is_due(plane.now_us) {
+    // Nothing is said of a subscription behind its end, or its connection's last word.
+    let is_there = queue.presence == Presence::Connected && !queue.is_dying;
+    if queue.warning.is_due(plane.now_us) && is_there {
         plan_warning(id, bytes, inline, plan, plane, encoder);
     }
     for (at, topic) in queue.binds.iter().enumerate() {
