@@ -76,6 +76,13 @@ impl Plane {
         }
     }
 
+    /// The same, if they have outgrown it.
+    pub(crate) fn stay_in_budget(&mut self) {
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
+        }
+    }
+
     /// Gives segments back that are kept for replay though little of them is still wanted, and as many
     /// more as it takes to stay within the bound. A few are looked at each time.
     pub(crate) fn tidy_history(&mut self) {
