@@ -148,6 +148,8 @@ pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 pub const GAP_TOPICS_MAX: usize = 64;
 /// Gaps of different reasons that follow each other in a queue; further losses join the last one.
 pub const GAPS_TOGETHER_MAX: usize = 8;
+/// Losses that are looked for when a client comes back; older ones stay lost.
+pub const LOSSES_RECOVERED_MAX: usize = 128;
 /// Losses of a subscription that were told and may have to be told again; further ones are told together.
 pub const GAPS_KEPT_MAX: usize = 64;
 /// Time between two warnings to a subscription that falls behind, microseconds.
