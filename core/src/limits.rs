@@ -131,6 +131,8 @@ pub const RETAINED_BYTES_PER_STEP: usize = 64 << 10;
 pub const SCANS_PER_TICK: usize = 8;
 /// Topics looked at for that.
 pub const RETAINED_LOOKS_PER_STEP: usize = 4_096;
+/// Retained values given up at a time because they have expired.
+pub const RETAINED_REAPED_PER_TICK: usize = 4_096;
 /// Bytes that are not live in a queue at which no more retained values are asked for.
 pub const RETAINED_AHEAD_BYTES: u64 = 64 << 10;
 /// Subscriptions of one connection.
