@@ -76,6 +76,11 @@ impl Survivors {
         self.bytes.extend_from_slice(bytes);
         true
     }
+
+    /// Whether the run that follows this one in its topic is here.
+    fn has_next_of(&self, run: &KeptRun) -> bool {
+        self.runs.iter().any(|next| next.topic == run.topic && next.first.0 == run.last() + 1)
+    }
 }
 
 /// The runs of all segments of a log.
@@ -309,7 +314,7 @@ impl History {
         now_us: u64,
     ) -> bool {
         if log.kind(segment) != SegmentKind::Log {
-            return false;
+            return self.wanted_bytes(segment, topics, now_us) == 0;
         }
         let Some(runs) = self.by_segment.get(segment.0 as usize) else { return true };
         let mut is_whole = true;
@@ -363,6 +368,7 @@ impl History {
         // The newer ones first: an older run hangs on the next newer one.
         survivors.runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.first));
         for run in survivors.runs.drain(..) {
+            let bytes = &survivors.bytes[run.start as usize..][..run.len as usize];
             let Some(standing) = topics.standing(run.topic) else { continue };
             let newest = topics.newest_run(run.topic);
             let hangs_on = match run.last() == standing.newest {
@@ -373,11 +379,14 @@ impl History {
                         .find(|(_, newer)| newer.first.0 == run.last() + 1);
                     match next {
                         Some((next, _)) => Some(next),
+                        None if homeless.has_next_of(&run) => {
+                            homeless.add(run, bytes);
+                            continue;
+                        }
                         None => continue,
                     }
                 }
             };
-            let bytes = &survivors.bytes[run.start as usize..][..run.len as usize];
             let Some((segment, start)) = log.append_again(bytes) else {
                 homeless.add(run, bytes);
                 continue;

@@ -133,6 +133,8 @@ pub const RETAINED_BYTES_PER_STEP: usize = 64 << 10;
 pub const SCANS_PER_TICK: usize = 8;
 /// Topics looked at for that.
 pub const RETAINED_LOOKS_PER_STEP: usize = 4_096;
+/// Retained values given up at a time because they have expired.
+pub const RETAINED_REAPED_PER_TICK: usize = 4_096;
 /// Bytes that are not live in a queue at which no more retained values are asked for.
 pub const RETAINED_AHEAD_BYTES: u64 = 64 << 10;
 /// Subscriptions of one connection.
@@ -150,6 +152,8 @@ pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 pub const GAP_TOPICS_MAX: usize = 64;
 /// Gaps of different reasons that follow each other in a queue; further losses join the last one.
 pub const GAPS_TOGETHER_MAX: usize = 8;
+/// Losses that are looked for when a client comes back; older ones stay lost.
+pub const LOSSES_RECOVERED_MAX: usize = 128;
 /// Losses of a subscription that were told and may have to be told again; further ones are told together.
 pub const GAPS_KEPT_MAX: usize = 64;
 /// Time between two warnings to a subscription that falls behind, microseconds.

@@ -267,6 +267,11 @@ impl SubscriberQueue {
             && self.scans_idle.is_empty()
     }
 
+    /// Whether its connection holds it: a send reads from it, or a frame of it is half on the wire.
+    pub(crate) fn is_held(&self) -> bool {
+        self.in_flight || self.front_sent > 0
+    }
+
     /// Whether the queue holds more than its bounds allow.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {

@@ -76,6 +76,13 @@ impl Plane {
         }
     }
 
+    /// The same, if they have outgrown it.
+    pub(crate) fn stay_in_budget(&mut self) {
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
+        }
+    }
+
     /// Gives segments back that are kept for replay though little of them is still wanted, and as many
     /// more as it takes to stay within the bound. A few are looked at each time.
     pub(crate) fn tidy_history(&mut self) {
@@ -91,10 +98,10 @@ impl Plane {
             let is_worth_moving = wanted <= SEGMENT_BYTES / 2
                 && self.history.segments() > SEGMENTS_LEFT_ALONE
                 && self.may_move(segment);
-            if wanted == 0 || is_over {
+            if is_over {
                 self.give_up_history(segment, wanted);
-                looks = looks.max(usize::from(is_over));
-            } else if is_worth_moving
+                looks = looks.max(1);
+            } else if (wanted == 0 || is_worth_moving)
                 && self.history.rescue_all(segment, &self.log, &self.topics, self.now_us)
             {
                 self.history.give_up(segment, &mut self.log);
@@ -109,9 +116,9 @@ impl Plane {
 
     /// Finds messages that are kept for replay a place, if some have none. No run may be open.
     pub(crate) fn settle_history(&mut self) {
-        self.history.settle(&mut self.log, &mut self.topics);
-        if self.history.homeless_bytes() > 0 {
-            self.renew_tail();
+        let homeless = self.history.homeless_bytes();
+        if homeless > 0 && (self.log.room(homeless).is_some() || self.open_fresh_tail()) {
+            self.history.settle(&mut self.log, &mut self.topics);
         }
     }
 
@@ -139,7 +146,8 @@ impl Plane {
     /// Keeps a segment no longer for replay. What is still wanted of it moves, unless that is nearly
     /// all of it: then the oldest messages go.
     fn give_up_history(&mut self, segment: SegmentId, wanted: usize) {
-        if wanted > 0 && wanted <= SEGMENT_BYTES / 8 * 7 && !is_planted(Plant::SurvivorForgotten) {
+        // Few among many are not seen by a look at some, but found here.
+        if wanted <= SEGMENT_BYTES / 8 * 7 && !is_planted(Plant::SurvivorForgotten) {
             self.history.rescue(segment, &self.log, &self.topics, self.now_us);
         }
         self.history.give_up(segment, &mut self.log);

@@ -154,11 +154,32 @@ impl Shard {
     /// Takes a subscription off its connection, at once or as soon as no send reads from it and no frame
     /// of it is half on the wire.
     pub(super) fn leave(&mut self, id: ConnectionId, queue: QueueId) {
-        self.detach(id, queue);
-        let leaving = &mut self.plane.queues[queue.0 as usize];
-        leaving.presence = Presence::Leaving;
-        leaving.is_ready = true;
-        self.park_if_free(id, queue);
+        self.leave_together(id, &[queue]);
+    }
+
+    fn leave_together(&mut self, id: ConnectionId, leaving: &[QueueId]) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Plane { queues, newly_ready, .. } = &mut self.plane;
+        for queue in leaving {
+            let queue = &mut queues[queue.0 as usize];
+            queue.presence = Presence::Leaving;
+            queue.is_ready = true;
+        }
+        let is_leaving = |queue: &QueueId| {
+            let queue = queues.get(queue.0 as usize);
+            queue.is_some_and(|queue| queue.presence == Presence::Leaving)
+        };
+        newly_ready.retain(|queue| !is_leaving(queue));
+        let outbound = &mut connection.outbound;
+        outbound.ready.retain(|queue| !is_leaving(queue));
+        outbound.run = outbound.run.filter(|run| !is_leaving(&run.queue));
+        let is_free = |queue: &QueueId| !queues[queue.0 as usize].is_held();
+        let held = &mut connection.session.subscriptions;
+        held.retain(|(_, queue)| !is_leaving(queue) || !is_free(queue));
+        let free: Vec<_> = leaving.iter().copied().filter(is_free).collect();
+        for queue in free {
+            self.park(queue);
+        }
     }
 
     /// Takes all confirmed subscriptions off a connection that does not answer.
@@ -171,9 +192,7 @@ impl Shard {
         let held = connection.session.subscriptions.iter().map(|(_, queue)| *queue);
         let confirmed: Vec<_> =
             held.filter(|queue| queues[queue.0 as usize].awaits.is_empty()).collect();
-        for queue in confirmed {
-            self.leave(id, queue);
-        }
+        self.leave_together(id, &confirmed);
     }
 
     /// A client is done with a parked subscription, or wants it to stay parked; for how long it does.
@@ -191,7 +210,7 @@ impl Shard {
     /// Parks a queue that is leaving, once nothing holds it.
     pub(super) fn park_if_free(&mut self, id: ConnectionId, queue: QueueId) {
         let leaving = &self.plane.queues[queue.0 as usize];
-        if leaving.in_flight || leaving.front_sent > 0 {
+        if leaving.is_held() {
             return;
         }
         if let Some(connection) = open_connection(&mut self.connections, id) {

@@ -11,6 +11,7 @@ use super::parcel::{Item as ParcelItem, LentRun};
 use super::publish::Plane;
 use super::routing::ShardIndex;
 use crate::expiry::Expiry;
+use crate::limits::LOSSES_RECOVERED_MAX;
 use crate::log::Extent;
 use crate::subscriber_queue::{Item, QueueId};
 
@@ -24,14 +25,15 @@ impl Plane {
     /// Looks for what the gaps of a queue name; whether other shards have to answer first.
     pub(super) fn recover(&mut self, id: QueueId) -> bool {
         let mut by_owner = vec![Vec::new(); self.routing.shards()];
-        for item in &self.queues[id.0 as usize].items {
-            if let Item::Gap(gap) = item
-                && gap.reason() != GapReason::LinkLost
-            {
-                for range in gap.ranges() {
-                    by_owner[self.routing.owner(range.0).index()].push(range);
-                }
-            }
+        let named = self.queues[id.0 as usize].items.iter().filter_map(|item| match item {
+            Item::Gap(gap) if gap.reason() != GapReason::LinkLost => Some(gap),
+            _ => None,
+        });
+        let mut lost: Vec<_> = named.flat_map(|gap| gap.ranges()).collect();
+        // Each takes a search: a reader that stops again and again can have lost something very often.
+        lost.drain(..lost.len().saturating_sub(LOSSES_RECOVERED_MAX));
+        for range in lost {
+            by_owner[self.routing.owner(range.0).index()].push(range);
         }
         let own = self.routing.own;
         if !by_owner[own.index()].is_empty() {
@@ -128,8 +130,9 @@ impl Plane {
             _ => false,
         });
         let Some(place) = place else { return };
-        for &extent in extents.iter().rev() {
-            queue.items.insert(place + 1, Item::Extent(extent));
+        let behind = queue.items.split_off(place + 1);
+        for &extent in extents {
+            queue.items.push_back(Item::Extent(extent));
             queue.messages += u64::from(extent.messages);
             queue.bytes += u64::from(extent.len);
             queue.replay_messages += u64::from(extent.messages);
@@ -142,6 +145,7 @@ impl Plane {
                 self.expiring.note(queue, id, extent.expiry);
             }
         }
+        queue.items.extend(behind);
         if matches!(&queue.items[place], Item::Gap(gap) if gap.is_empty()) {
             queue.items.remove(place);
         }

@@ -107,6 +107,7 @@ impl Plane {
                 self.end_replay(id, topic, &extents, newest);
             }
         }
+        self.stay_in_budget();
     }
 
     /// Lends what is held of this shard's topics to the shard of a queue.
@@ -133,6 +134,7 @@ impl Plane {
             let replay = Replay { queue, subscription, topic, lost, is_unknown, runs, newest };
             self.neighbours.of(to).tell(ParcelItem::Replay(Box::new(replay)));
         }
+        self.stay_in_budget();
     }
 
     /// An owner has answered: what it holds goes into the queue, if that is still there.
@@ -156,6 +158,7 @@ impl Plane {
         if let Some(newest) = newest.filter(|_| is_there) {
             self.end_replay(id, topic, &extents, newest);
         }
+        self.stay_in_budget();
     }
 
     /// Whether a slot still holds the queue of this subscription.

@@ -18,7 +18,7 @@ use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{
     LARGE_FRAME_BYTES, RETAINED_AHEAD_BYTES, RETAINED_BYTES_PER_STEP, RETAINED_LOOKS_PER_STEP,
-    SCANS_PER_TICK,
+    RETAINED_REAPED_PER_TICK, SCANS_PER_TICK,
 };
 use crate::log::{Extent, SegmentId};
 use crate::plant::{Plant, is_planted};
@@ -113,9 +113,10 @@ impl Plane {
         self.retained.replace(topic, place, value);
     }
 
-    /// Gives up retained values that have expired.
+    /// Gives up retained values that have expired; if there are very many, some of them.
     pub(super) fn reap_retained(&mut self) {
-        while let Some(topic) = self.retained.expired(self.now_us) {
+        for _ in 0..RETAINED_REAPED_PER_TICK {
+            let Some(topic) = self.retained.expired(self.now_us) else { return };
             self.retained.replace(topic, &mut self.topics.topic(topic).retained, None);
             self.metrics.ttl_expired += 1;
         }

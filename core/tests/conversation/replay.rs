@@ -211,3 +211,39 @@ fn batches_of_a_busy_topic_do_not_push_the_newest_messages_of_others_out() {
     assert_eq!(messages(&heard).len(), 4 * quiet.len());
     assert!(matches!(heard[0], Heard::Resumed { missed: 0, .. }), "{:?}", heard[0]);
 }
+
+#[test]
+fn replays_that_nobody_reads_stay_within_the_memory_limit() {
+    for shards in [1, 2] {
+        let limits = Limits { memory_bytes: 16 << 20, ..Limits::default() };
+        let mut desk = Desk::with_shards(limits, shards);
+        let publisher = desk.greet();
+        desk.bind(publisher, 0, "t/a");
+        desk.bind(publisher, 1, "t/b");
+        // Somebody has read nothing yet, so that all of it is still there.
+        let reader = desk.greet();
+        desk.subscribe_with(reader, &["t/#"], OverflowPolicy::DropOldest, 1_000_000);
+        desk.stall(reader);
+        for _ in 0..200 {
+            // Every message is a run of its own.
+            let message = |at| desk.message(publisher, at % 2, b"", MessageFlags::default());
+            let bytes: Vec<_> = (0..100_u32).flat_map(message).collect();
+            desk.say(publisher, &bytes);
+        }
+        let positions = [at("t/a", 1), at("t/b", 1)];
+        let request = SubscribeRequest {
+            request: 1,
+            filters: &["t/#"],
+            positions: &positions,
+            ..SubscribeRequest::default()
+        };
+        for _ in 0..20 {
+            let subscriber = desk.greet();
+            desk.stall(subscriber);
+            desk.ask_to_subscribe(subscriber, &request);
+            desk.pass(1);
+        }
+        let used = desk.metrics().log_bytes;
+        assert!(used <= 16 << 20, "{used} bytes on {shards} shards");
+    }
+}
