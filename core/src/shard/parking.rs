@@ -213,6 +213,8 @@ impl Shard {
         if leaving.is_held() {
             return;
         }
+        // The send that has just ended may have opened a run of it.
+        self.detach(id, queue);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.session.subscriptions.retain(|(_, held)| *held != queue);
         }

@@ -479,7 +479,10 @@ impl Conversation {
                 ensure!(result.success(), "an Unsubscribe of a live subscription failed");
                 let ttl_ms = match sent {
                     Some(Sent::Pause(_)) => {
-                        oracle.stream_parked(stream, self.paused_since_us, false);
+                        // Somebody may have gone on with it before this answer was on the wire.
+                        if oracle.stream(stream).conversation == self.number {
+                            oracle.stream_parked(stream, self.paused_since_us, false);
+                        }
                         self.react(Reaction::Parked(stream));
                         oracle.parked_ttl_us() / 1_000
                     }
