@@ -104,11 +104,13 @@ impl CountedStream {
     pub(crate) fn note_gap(&mut self, gap: Box<Gap>) {
         self.gaps.push_back((self.sent, gap));
         if self.gaps.len() > GAPS_KEPT_MAX
-            && let Some((_, mut oldest)) = self.gaps.pop_front()
+            && let Some((_, oldest)) = self.gaps.pop_front()
             && let Some((_, next)) = self.gaps.front_mut()
         {
-            oldest.absorb(next);
-            *next = oldest;
+            let mut both = Box::new(Gap::new(next.reason()));
+            both.absorb(&oldest);
+            both.absorb(next);
+            *next = both;
         }
     }
 

@@ -64,7 +64,9 @@ impl Extent {
     #[inline]
     pub(crate) fn absorb(&mut self, next: &Self) -> bool {
         let follows = self.segment == next.segment && self.end() == next.start;
-        if !follows || self.mode != next.mode || self.expiry != next.expiry {
+        // Between what is replayed there may have been messages that expired.
+        let is_live = self.mode == DeliveryMode::Live && next.mode == DeliveryMode::Live;
+        if !follows || !is_live || self.expiry != next.expiry {
             return false;
         }
         self.len += next.len;
