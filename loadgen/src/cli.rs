@@ -10,12 +10,15 @@ use clap::{Parser, Subcommand};
 use crate::connection::Endpoint;
 use crate::error::LoadError;
 use crate::policy::Policy;
-use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_size};
+use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_seconds, parse_size};
 use crate::server::{Addresses, DaemonIo, ServerOptions};
 use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use crate::target::Target;
 use crate::topic_walk::Order;
 use crate::workload::{Overrides, Transport, Workload};
+
+/// The shortest time between two breaks of a connection.
+const RESUME_EVERY_MIN: Duration = Duration::from_millis(10);
 
 const ABOUT: &str = "\
 Measures NexusD, and the limits it is measured against, honestly.
@@ -61,6 +64,9 @@ Examples:
       What 50,000 topics of very different popularity cost beside one.
   nexusd-loadgen --workload L --rate 100k --ack 10
       As L, and the latency of the acknowledgements that every tenth message asks for.
+  nexusd-loadgen --workload F16 --resume 0.5
+      As F16, and the connection of each subscriber breaks twice a second: how long until the first
+      message is there again, and that nothing was lost and nothing came twice.
   nexusd-loadgen --workload T2 --shards 2 --server-core 0,1
       A daemon with two shards on cores 0 and 1.
   nexusd-loadgen --workload T1 --addr 127.0.0.1:5672 --server-pid $(pidof nexusd)
@@ -70,6 +76,8 @@ How it measures:
   At --rate max the publisher keeps at most --window messages undelivered; for fan-out the slowest
   subscriber counts; in W a message counts as delivered when two have been. At a given rate the load is open loop: each message has an intended time, and
   latency runs from there to the subscriber's read, however late the message was sent.
+  With --resume, what was just read when a connection breaks counts as never received at every other
+  break, so that something is surely on its way then; the time without messages is in all figures.
   A run that loses, duplicates or reorders messages, or reaches less than 99 % of its rate, is not
   valid, and the exit code is 1. Bad flags: exit code 2.";
 
@@ -176,6 +184,16 @@ pub(crate) struct Cli {
     /// What subscribers ask to happen when their queues are full [default: the daemon's]
     #[arg(long, value_enum)]
     policy: Option<Policy>,
+
+    /// Subscribers acknowledge what they had, every 64 KiB or 512 messages, so that the daemon keeps
+    /// the rest for them
+    #[arg(long)]
+    counted: bool,
+
+    /// Break the connection of each subscriber every so many seconds, and come back; with --counted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+    #[arg(value_parser = parse_seconds)]
+    resume: Option<Duration>,
 
     /// Shards of a daemon that is started here [default: the daemon's]
     #[arg(long, value_name = "N")]
@@ -355,6 +373,8 @@ impl Cli {
                 orders: self.order,
                 ack_every: self.ack.and_then(NonZeroU64::new),
                 policy: self.policy,
+                counted: self.counted || self.resume.is_some(),
+                resume_every: self.resume,
                 clients: self.clients.map(|clients| clients as usize),
             },
             capacity_shares: self.capacity_shares,
@@ -381,6 +401,8 @@ impl Cli {
             && self.clients.is_none()
             && self.ack.is_none()
             && self.policy.is_none()
+            && !self.counted
+            && self.resume.is_none()
             && self.shards.is_none();
         if let ([server_core], true) = (self.server_core.as_slice(), is_plain) {
             return Ok(Request::Demo { server_core: *server_core, load_core: self.load_core });
@@ -434,6 +456,7 @@ impl Cli {
         }
         self.check_topics(workload)?;
         self.check_idle(workload)?;
+        self.check_resume(workload)?;
         self.check_daemon(workload)
     }
 
@@ -457,10 +480,37 @@ impl Cli {
         if self.target != Target::Nexusd {
             return Err(usage("--workload S needs --target nexusd"));
         }
-        if self.rate.is_some() || self.ack.is_some() || self.policy.is_some() {
-            return Err(usage(
-                "--workload S has idle clients: --rate, --ack and --policy change nothing there",
-            ));
+        let of_traffic = [
+            ("--rate", self.rate.is_some()),
+            ("--ack", self.ack.is_some()),
+            ("--policy", self.policy.is_some()),
+            ("--counted", self.counted),
+            ("--resume", self.resume.is_some()),
+        ];
+        match of_traffic.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => {
+                Err(usage(format!("--workload S has idle clients: {flag} changes nothing there")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_resume(&self, workload: Workload) -> Result<(), LoadError> {
+        let Some(every) = self.resume else {
+            return Ok(());
+        };
+        if matches!(workload, Workload::B | Workload::Q) {
+            return Err(usage(format!(
+                "--workload {} compares subscribers that stay connected: --resume breaks their \
+                 connections",
+                workload.name()
+            )));
+        }
+        if every < RESUME_EVERY_MIN {
+            return Err(usage("--resume must be at least 10ms"));
+        }
+        if every >= self.warmup + self.duration {
+            return Err(usage("--resume must be shorter than --warmup and --duration together"));
         }
         Ok(())
     }
@@ -470,6 +520,8 @@ impl Cli {
         let of_daemon = [
             ("--ack", self.ack.is_some()),
             ("--policy", self.policy.is_some()),
+            ("--counted", self.counted),
+            ("--resume", self.resume.is_some()),
             ("--shards", self.shards.is_some()),
         ];
         if let (Some((flag, _)), true) =
@@ -596,6 +648,18 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_acknowledges_what_it_had() {
+        let asked = |arguments| {
+            let overrides = measure(arguments).overrides;
+            (overrides.counted, overrides.resume_every)
+        };
+        assert_eq!(asked("--workload T1"), (false, None));
+        assert_eq!(asked("--workload T1 --counted"), (true, None));
+        assert_eq!(asked("--workload T1 --resume"), (true, Some(Duration::from_secs(1))));
+        assert_eq!(asked("--workload T1 --resume 0.1"), (true, Some(Duration::from_millis(100))));
+    }
+
+    #[test]
     fn a_daemon_with_shards_may_have_several_cores() {
         let request = measure("--workload T2 --shards 2 --server-core 0,1");
         let ServerSource::Spawn(options) = request.source else {
@@ -630,6 +694,15 @@ mod tests {
             ("--workload T1 --clients 5", "--workload S"),
             ("--workload S --target pump", "--target nexusd"),
             ("--workload S --rate 5", "idle clients"),
+            ("--workload S --resume", "idle clients"),
+            ("--workload T1 --target relay --counted", "--target nexusd"),
+            ("--workload T1 --target pump --resume 1", "--target nexusd"),
+            ("--workload B --resume", "stay connected"),
+            ("--workload Q --resume", "stay connected"),
+            ("--workload T1 --resume 0", "10ms"),
+            ("--workload T1 --resume 6", "shorter"),
+            ("--counted", "--workload T1"),
+            ("--resume", "--workload T1"),
             ("--workload T9", "invalid value"),
             ("--workload T1 --rate fast", "20k"),
         ] {

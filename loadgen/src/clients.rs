@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use crate::acks::{AckReader, AckRecording, AckReport};
+use crate::comebacks::BreakPlan;
 use crate::connection::Endpoint;
 use crate::delivery_check::{DeliveryCheck, LaneCheck};
 use crate::error::LoadError;
@@ -46,6 +47,7 @@ pub(crate) struct Times {
 /// Clients that are connected.
 #[derive(Debug)]
 pub(crate) struct Clients {
+    endpoint: Endpoint,
     lanes: Vec<ConnectedLane>,
     stalled: Vec<StalledSubscriber>,
 }
@@ -97,22 +99,24 @@ impl Clients {
         let bases: Vec<String> = (0..publishers).map(|lane| format!("{run_name}/{lane}")).collect();
         let introduction =
             |lane: usize| Introduction { endpoint, lane: lane as u32, payload_bytes: case.size };
-        let subscribe = |lane: usize, subscriber: usize, queue_bytes: Option<u64>| {
-            let filters = tree.filters_of(&bases[lane], subscriber);
-            let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-            let policy = case.policy.map(Policy::on_the_wire);
-            target.subscribe(&introduction(lane), &Wish { filters: &filters, queue_bytes, policy })
-        };
+        let subscribe =
+            |lane: usize, subscriber: usize, queue_bytes: Option<u64>, counted: bool| {
+                let filters = tree.filters_of(&bases[lane], subscriber);
+                let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+                let policy = case.policy.map(Policy::on_the_wire);
+                let wish = Wish { filters: &filters, queue_bytes, policy, counted };
+                target.subscribe(&introduction(lane), &wish)
+            };
         let mut subscribers = Vec::new();
         let mut stalled = Vec::new();
         for lane in 0..publishers {
             let of_lane: Result<Vec<_>, _> = (0..fan_out)
-                .map(|subscriber| subscribe(lane, subscriber, Some(QUEUE_BYTES)))
+                .map(|subscriber| subscribe(lane, subscriber, Some(QUEUE_BYTES), case.counted))
                 .collect();
             subscribers.push(of_lane?);
             for _ in 0..stalling {
                 // The limits of the server itself: it has to overflow by them.
-                stalled.push(StalledSubscriber::new(subscribe(lane, 0, None)?));
+                stalled.push(StalledSubscriber::new(subscribe(lane, 0, None, false)?));
             }
         }
         let lanes: Result<Vec<_>, LoadError> = subscribers
@@ -130,7 +134,7 @@ impl Clients {
                 Ok(ConnectedLane { publisher, walk, subscribers })
             })
             .collect();
-        Ok(Self { lanes: lanes?, stalled })
+        Ok(Self { endpoint: endpoint.clone(), lanes: lanes?, stalled })
     }
 
     /// Starts all threads.
@@ -192,7 +196,13 @@ impl Clients {
                 Rate::PerSecond(_) => 0,
             },
         };
-        let readers = Readers { ends: readers, lanes: lanes.clone(), size: case.size, recording };
+        let breaks = case.resume_every.map(|every| BreakPlan {
+            endpoint: self.endpoint,
+            every,
+            start_ns: times.start_ns,
+        });
+        let readers =
+            Readers { ends: readers, lanes: lanes.clone(), size: case.size, recording, breaks };
         let subscribers = match case.shape.tree {
             TopicTree::Single => readers.start(LaneCheck::new(&readers_of_lane), &state)?,
             tree => readers.start(TopicCheck::new(tree), &state)?,
@@ -214,6 +224,7 @@ struct Readers {
     lanes: Vec<Arc<Lane>>,
     size: usize,
     recording: Recording,
+    breaks: Option<BreakPlan>,
 }
 
 impl Readers {
@@ -222,8 +233,9 @@ impl Readers {
         check: impl DeliveryCheck + 'static,
         state: &Arc<RunState>,
     ) -> Result<JoinHandle<Result<SubscribersReport, LoadError>>, LoadError> {
-        let Self { ends, lanes, size, recording } = self;
-        let subscribers = Subscribers::new(ends, check, lanes, Arc::clone(state), size, recording);
+        let Self { ends, lanes, size, recording, breaks } = self;
+        let shared = Arc::clone(state);
+        let subscribers = Subscribers::new(ends, check, lanes, shared, size, recording, breaks);
         spawn("subscribers".to_owned(), state, move || subscribers.run())
     }
 }

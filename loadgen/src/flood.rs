@@ -171,7 +171,7 @@ fn take_all(
                 connection.send_all(&reply, || false).map_err(lost)?;
             }
             Received::Nothing if has_ended => {
-                return Ok(Taken { received, told_lost: framing.told_lost() });
+                return Ok(Taken { received, told_lost: framing.totals().told_lost });
             }
             Received::Nothing => {}
             Received::End => return Err(lost(io::ErrorKind::UnexpectedEof.into())),

@@ -29,7 +29,7 @@ use crate::sequence_check::Faults;
 use crate::server::Server;
 use crate::server::account::kilobytes;
 use crate::target::native::NativeFraming;
-use crate::target::{Introduction, PublisherEnd, Target, TopicNames};
+use crate::target::{FramingTotals, Introduction, PublisherEnd, Target, TopicNames};
 use crate::topic_walk::Step;
 use crate::workload::Case;
 
@@ -134,7 +134,7 @@ pub(crate) fn measure(
             duplicated: received.saturating_sub(exactly),
             ..Faults::default()
         },
-        told_lost: 0,
+        totals: FramingTotals::default(),
         latencies: Latencies::default(),
         send_latencies: Latencies::default(),
         server_cpu: None,
@@ -146,6 +146,7 @@ pub(crate) fn measure(
         stalled: None,
         flood: None,
         acks: None,
+        comebacks: None,
         idle: IdleFigures {
             clients: Some(count),
             connect_s: Some(connect_s),

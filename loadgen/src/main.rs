@@ -4,7 +4,8 @@
 //! after the other and `run.rs` each of them: it connects the clients (`clients.rs`), whose threads
 //! publish (`publisher.rs`) and read and check (`subscriber.rs`), and takes two looks at what they
 //! count. Publishers with many topics go over them as `topic_walk.rs` says, and `topic_tree.rs` knows
-//! who must get which; `acks.rs` reads acknowledgements. Idle clients live in processes of their own
+//! who must get which; `acks.rs` reads acknowledgements, and `comebacks.rs` says when connections break
+//! that subscribers come back from. Idle clients live in processes of their own
 //! (`idle.rs`). What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
 //! stated against, are servers inside this program (`forwarder.rs`).
 
@@ -13,6 +14,7 @@ mod batch;
 mod cli;
 mod clients;
 mod clock;
+mod comebacks;
 mod connection;
 mod delivery_check;
 mod demo;

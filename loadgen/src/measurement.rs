@@ -1,6 +1,7 @@
 //! What one run measured, and whether it counts.
 
 use crate::acks::AckReport;
+use crate::comebacks::ComebackReport;
 use crate::flood::FloodReport;
 use crate::hiccup::Hiccups;
 use crate::idle::IdleFigures;
@@ -10,6 +11,7 @@ use crate::sequence_check::Faults;
 use crate::server::account::{CpuTime, Memory};
 use crate::server::sends::SendCounts;
 use crate::stalled::StalledReport;
+use crate::target::FramingTotals;
 use crate::workload::Case;
 
 /// A schedule counts as kept from this share of its rate on.
@@ -32,8 +34,8 @@ pub(crate) struct Measurement {
     pub(crate) unsent: u64,
     /// What was wrong, over everything.
     pub(crate) faults: Faults,
-    /// Messages the server said it did not deliver to subscribers that read.
-    pub(crate) told_lost: u64,
+    /// What subscribers that read were told about losses, and their acknowledgements.
+    pub(crate) totals: FramingTotals,
     /// From the intended time to the read; at an unlimited rate, of a sample, from the send.
     pub(crate) latencies: Latencies,
     /// From the send to the read.
@@ -56,6 +58,8 @@ pub(crate) struct Measurement {
     pub(crate) flood: Option<FloodReport>,
     /// What acknowledgements said, if they were asked for.
     pub(crate) acks: Option<AckReport>,
+    /// What coming back took, if connections were to break.
+    pub(crate) comebacks: Option<ComebackReport>,
     /// What idle clients cost, in the workload that has them.
     pub(crate) idle: IdleFigures,
 }
@@ -78,6 +82,17 @@ impl Measurement {
             object(acks.missing, "never acknowledged");
             object(acks.out_of_order, "acknowledged out of order");
             object(acks.refused, "refused by their acknowledgement");
+        }
+        if let Some(comebacks) = &self.comebacks {
+            if comebacks.breaks == 0 {
+                objections.push("no connection was broken".into());
+            }
+            if self.totals.told_lost != self.faults.lost {
+                objections.push(format!(
+                    "{} messages were told as lost, but {} were",
+                    self.totals.told_lost, self.faults.lost
+                ));
+            }
         }
         if let Rate::PerSecond(rate) = case.rate {
             let rates =

@@ -56,6 +56,15 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "give a duration, such as 5s or 500ms".into())
 }
 
+/// Reads a time between two events: a bare number is seconds.
+pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(_) => parse_duration(&format!("{text}s")),
+        Err(_) => parse_duration(text),
+    }
+    .map_err(|_| "give seconds, such as 2 or 0.1, or a duration, such as 100ms".into())
+}
+
 /// A whole number with an optional `k`, `M` or `G`.
 fn scaled(text: &str, thousand: u64) -> Option<u64> {
     let scale = match text.bytes().last()? {
@@ -86,6 +95,16 @@ mod tests {
         assert_eq!(parse_duration("0.5s"), Ok(Duration::from_millis(500)));
         assert_eq!(parse_duration("250"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+    }
+
+    #[test]
+    fn a_bare_number_of_seconds_is_seconds() {
+        assert_eq!(parse_seconds("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_seconds("0.1"), Ok(Duration::from_millis(100)));
+        assert_eq!(parse_seconds("100ms"), Ok(Duration::from_millis(100)));
+        for text in ["", "-1", "NaN", "inf", "soon"] {
+            assert!(parse_seconds(text).is_err_and(|e| e.contains("100ms")), "{text}");
+        }
     }
 
     #[test]

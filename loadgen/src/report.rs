@@ -100,8 +100,10 @@ pub(crate) struct RunRecord {
     pub(crate) reordered: u64,
     /// Messages received that nobody sent.
     pub(crate) foreign: u64,
-    /// Messages the server said it had not delivered.
+    /// Messages the server said it had not delivered; all ones if it could not say how many.
     pub(crate) told_lost: u64,
+    /// Times it said so.
+    pub(crate) gaps: u64,
     pub(crate) server_cpu_s: Option<f64>,
     pub(crate) server_user_s: Option<f64>,
     pub(crate) server_system_s: Option<f64>,
@@ -148,6 +150,14 @@ pub(crate) struct RunRecord {
     /// Open loop, from the intended time to the read of the acknowledgement; `null` at an unlimited
     /// rate.
     pub(crate) ack_latency_us: Option<LatencySummary>,
+    /// Acknowledgements that subscribers sent of what they had; `null` without --counted.
+    pub(crate) stream_acks: Option<u64>,
+    /// Time between two breaks of a subscriber's connection; `null` without --resume.
+    pub(crate) resume_every_s: Option<f64>,
+    /// Connections that were broken, whose subscribers came back; `null` without --resume.
+    pub(crate) resumed: Option<u64>,
+    /// From the break of a connection to the first message on the next one.
+    pub(crate) resume_latency_us: Option<LatencySummary>,
     #[serde(flatten)]
     pub(crate) idle: IdleFigures,
     #[serde(flatten)]
@@ -194,6 +204,7 @@ impl RunRecord {
         let sends = measurement.server_sends;
         let latency = measurement.latencies.summary();
         let acks = measurement.acks.as_ref();
+        let comebacks = measurement.comebacks.as_ref();
         let (rate, window) = match case.rate {
             Rate::Max => (None, Some(case.window)),
             Rate::PerSecond(rate) => (Some(rate), None),
@@ -226,7 +237,8 @@ impl RunRecord {
             duplicated: measurement.faults.duplicated,
             reordered: measurement.faults.reordered,
             foreign: measurement.faults.foreign,
-            told_lost: measurement.told_lost,
+            told_lost: measurement.totals.told_lost,
+            gaps: measurement.totals.gaps,
             server_cpu_s: cpu.map(|cpu| cpu.seconds()),
             server_user_s: cpu.map(|cpu| cpu.user_ns as f64 / 1e9),
             server_system_s: cpu.map(|cpu| cpu.system_ns as f64 / 1e9),
@@ -253,6 +265,10 @@ impl RunRecord {
             acked: acks.map(|acks| acks.acked),
             ack_every: case.ack_every.map(NonZeroU64::get),
             ack_latency_us: acks.and_then(|acks| acks.latencies.summary()),
+            stream_acks: case.counted.then_some(measurement.totals.stream_acks),
+            resume_every_s: case.resume_every.map(|every| every.as_secs_f64()),
+            resumed: comebacks.map(|comebacks| comebacks.breaks),
+            resume_latency_us: comebacks.and_then(|comebacks| comebacks.latencies.summary()),
             idle: measurement.idle,
             cores: conditions.cores.clone(),
             machine: conditions.machine.clone(),
@@ -324,16 +340,17 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    use crate::comebacks::ComebackReport;
     use crate::flood::Flooded;
     use crate::hiccup::Hiccups;
     use crate::latency::Latencies;
     use crate::sequence_check::Faults;
     use crate::server::account::CpuTime;
-    use crate::target::Target;
+    use crate::target::{FramingTotals, Target};
     use crate::workload::Overrides;
 
     /// What scripts rely on.
-    const KEYS: [&str; 29] = [
+    const KEYS: [&str; 33] = [
         "target",
         "workload",
         "size",
@@ -363,6 +380,10 @@ mod tests {
         "reconnect_s",
         "user_bytes_per_client",
         "kernel_bytes_per_client",
+        "gaps",
+        "stream_acks",
+        "resumed",
+        "resume_latency_us",
     ];
 
     fn measurement() -> Measurement {
@@ -375,7 +396,7 @@ mod tests {
             sent_in_all: 300,
             unsent: 0,
             faults: Faults::default(),
-            told_lost: 0,
+            totals: FramingTotals::default(),
             send_latencies: latencies.clone(),
             latencies,
             server_cpu: Some(CpuTime { user_ns: 100_000_000, system_ns: 300_000_000 }),
@@ -387,6 +408,7 @@ mod tests {
             stalled: None,
             flood: None,
             acks: None,
+            comebacks: None,
             idle: IdleFigures::default(),
         }
     }
@@ -458,6 +480,30 @@ mod tests {
         let lossy = record(Rate::Max, &lossy);
         assert!(!lossy.valid);
         assert_eq!(lossy.objections, ["3 messages lost"]);
+    }
+
+    #[test]
+    fn a_run_whose_subscribers_come_back_counts_only_if_they_were_gone_and_told_the_truth() {
+        let broken = |breaks, told_lost, lost| {
+            let mut comebacks = ComebackReport { breaks, ..ComebackReport::default() };
+            comebacks.latencies.record(2_000_000);
+            let measurement = Measurement {
+                comebacks: Some(comebacks),
+                totals: FramingTotals { told_lost, gaps: 1, stream_acks: 9 },
+                faults: Faults { lost, ..Faults::default() },
+                ..measurement()
+            };
+            record(Rate::Max, &measurement)
+        };
+        let run = broken(3, 0, 0);
+        assert!(run.valid, "{:?}", run.objections);
+        let json = json(&run);
+        assert_eq!((&json["resumed"], &json["gaps"]), (&3.into(), &1.into()));
+        assert!(json["resume_latency_us"]["p99"].as_f64() > Some(1_990.0), "{json}");
+        assert_eq!(broken(0, 0, 0).objections, ["no connection was broken"]);
+        assert_eq!(broken(3, 5, 5).objections, ["5 messages lost"]);
+        let untrue = "5 messages were told as lost, but 0 were";
+        assert_eq!(broken(3, 5, 0).objections, [untrue]);
     }
 
     #[test]

@@ -121,7 +121,7 @@ pub(crate) fn measure(
         sent_in_all: report.published.sent,
         unsent: report.published.unsent,
         faults: report.subscribers.faults,
-        told_lost: report.subscribers.told_lost,
+        totals: report.subscribers.totals,
         latencies: report.subscribers.latencies,
         send_latencies: report.subscribers.send_latencies,
         server_cpu: cpu.server,
@@ -133,6 +133,7 @@ pub(crate) fn measure(
         stalled: report.stalled,
         flood,
         acks: report.acks,
+        comebacks: report.subscribers.comebacks,
         idle: IdleFigures::default(),
     })
 }

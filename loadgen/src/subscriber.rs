@@ -3,15 +3,20 @@
 //! A single connection is read with blocking reads; several are watched with one epoll, however many
 //! there are. All share one large buffer. A message costs cutting its frame, comparing its counter,
 //! and, where latency is asked for, a histogram entry; the clock is read once per read.
+//!
+//! Where connections are to break (`comebacks.rs`), this thread breaks them and connects again. It does
+//! not wait for the server's answer, which is read like anything else.
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
 use crate::clock;
+use crate::comebacks::{BreakPlan, Breaks, ComebackReport};
 use crate::connection::{Connection, Received};
 use crate::delivery_check::DeliveryCheck;
 use crate::error::LoadError;
@@ -19,7 +24,7 @@ use crate::lane::{Lane, RunState};
 use crate::latency::Latencies;
 use crate::sequence_check::Faults;
 use crate::stamp::Stamp;
-use crate::target::{Framing, SubscriberEnd};
+use crate::target::{Framing, FramingTotals, SubscriberEnd};
 
 /// Bytes of one read.
 const READ_BYTES: usize = 256 << 10;
@@ -50,8 +55,10 @@ pub(crate) struct SubscribersReport {
     pub(crate) faults: Faults,
     /// Messages received in all, warm-up included.
     pub(crate) received: u64,
-    /// Messages the server said it did not deliver.
-    pub(crate) told_lost: u64,
+    /// What was told about losses, and acknowledgements of counted subscriptions.
+    pub(crate) totals: FramingTotals,
+    /// What coming back took, if connections were to break.
+    pub(crate) comebacks: Option<ComebackReport>,
 }
 
 /// All subscribers of a run.
@@ -62,6 +69,10 @@ pub(crate) struct Subscribers<F, C> {
     state: Arc<RunState>,
     payload_bytes: usize,
     recording: Recording,
+    /// If connections are to break.
+    breaks: Option<BreakPlan>,
+    /// Of several connections.
+    watch: Option<OwnedFd>,
     received: u64,
     /// Payloads of a wrong length.
     foreign: u64,
@@ -71,6 +82,8 @@ pub(crate) struct Subscribers<F, C> {
 struct Subscriber<F> {
     connection: Connection,
     framing: F,
+    /// If the connection is to break.
+    breaks: Option<Breaks>,
 }
 
 impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
@@ -82,11 +95,19 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
         state: Arc<RunState>,
         payload_bytes: usize,
         recording: Recording,
+        breaks: Option<BreakPlan>,
     ) -> Self {
+        let count = ends.len();
         let ends = ends
             .into_iter()
-            .map(|end| Subscriber { connection: end.connection, framing: end.framing })
+            .enumerate()
+            .map(|(index, end)| Subscriber {
+                connection: end.connection,
+                framing: end.framing,
+                breaks: breaks.as_ref().map(|plan| plan.breaks_of(index, count)),
+            })
             .collect();
+        let comebacks = breaks.as_ref().map(|_| ComebackReport::default());
         Self {
             ends,
             check,
@@ -94,9 +115,11 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
             state,
             payload_bytes,
             recording,
+            breaks,
+            watch: None,
             received: 0,
             foreign: 0,
-            report: SubscribersReport::default(),
+            report: SubscribersReport { comebacks, ..SubscribersReport::default() },
         }
     }
 
@@ -132,17 +155,20 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
     }
 
     fn read_many(&mut self, buffer: &mut [u8]) -> Result<(), LoadError> {
-        let watch = self.watch_all().map_err(|source| LoadError::System {
-            what: "cannot watch the subscribers' connections with epoll",
-            source,
-        })?;
+        let watch = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(cannot_watch)?;
+        for (index, end) in self.ends.iter().enumerate() {
+            add_to(&watch, index, &end.connection)?;
+        }
+        self.watch = Some(watch);
         let mut events = Vec::with_capacity(EVENTS_PER_ROUND);
         let mut quiet_since_ns = None;
         while !self.has_ended(quiet_since_ns) {
             events.clear();
-            match epoll::wait(&watch, spare_capacity(&mut events), Some(&ROUND)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(lost(error.into())),
+            if let Some(watch) = &self.watch {
+                match epoll::wait(watch, spare_capacity(&mut events), Some(&ROUND)) {
+                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(lost(error.into())),
+                }
             }
             let mut bytes = 0;
             for event in &events {
@@ -163,19 +189,6 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
         Ok(())
     }
 
-    fn watch_all(&self) -> io::Result<std::os::fd::OwnedFd> {
-        let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        for (index, end) in self.ends.iter().enumerate() {
-            epoll::add(
-                &watch,
-                &end.connection,
-                epoll::EventData::new_u64(index as u64),
-                epoll::EventFlags::IN,
-            )?;
-        }
-        Ok(watch)
-    }
-
     /// Checks what one connection received; says how many bytes that were.
     #[inline]
     fn on_received(
@@ -192,6 +205,13 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
             Received::End => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
         };
         let now_ns = clock::now_ns();
+        let due = self.ends[index].breaks.as_ref().filter(|breaks| breaks.is_due(now_ns));
+        let loses_read = due.map(Breaks::loses_read);
+        if loses_read == Some(true) {
+            self.come_back(index)?;
+            return Ok(bytes);
+        }
+        let received_before = self.received;
         let Self { ends, check, recording, report, payload_bytes, received, foreign, .. } = self;
         let end = &mut ends[index];
         let mut on_payload = |payload: &[u8]| {
@@ -216,11 +236,44 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
             .on_bytes(&buffer[..bytes], &mut on_payload)
             .map_err(|source| LoadError::Conversation { role: "subscriber", source })?;
         check.on_read_end(index);
+        if *received > received_before
+            && let Some(breaks) = &mut end.breaks
+            && let Some(latency_ns) = breaks.on_messages(now_ns)
+            && let Some(comebacks) = &mut report.comebacks
+        {
+            comebacks.latencies.record(latency_ns);
+        }
+        if loses_read == Some(false) {
+            self.come_back(index)?;
+            return Ok(bytes);
+        }
         let reply = end.framing.take_reply();
         if !reply.is_empty() {
             end.connection.send_all(&reply, || self.state.is_given_up()).map_err(lost)?;
         }
         Ok(bytes)
+    }
+
+    /// Breaks a connection, with all that is on its way, and connects again.
+    #[cold]
+    fn come_back(&mut self, index: usize) -> Result<(), LoadError> {
+        let Self { ends, breaks: Some(plan), report, watch, state, .. } = self else {
+            return Ok(());
+        };
+        let end = &mut ends[index];
+        if let Some(breaks) = &mut end.breaks {
+            breaks.on_break(clock::now_ns());
+        }
+        // The old one is gone before anything is said on the new one.
+        end.connection = Connection::open(&plan.endpoint).map_err(lost)?;
+        if let Some(comebacks) = &mut report.comebacks {
+            comebacks.breaks += 1;
+        }
+        if let Some(watch) = watch {
+            add_to(watch, index, &end.connection)?;
+        }
+        let opening = end.framing.come_back();
+        end.connection.send_all(&opening, || state.is_given_up()).map_err(lost)
     }
 
     /// Lets the publisher of a lane and the measuring thread know how far things have come.
@@ -255,8 +308,23 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
         report.received = self.received;
         report.faults = self.check.faults(&self.lanes);
         report.faults.foreign += self.foreign;
-        report.told_lost = self.ends.iter().map(|end| end.framing.told_lost()).sum();
+        for end in &self.ends {
+            report.totals.add(&end.framing.totals());
+        }
         report
+    }
+}
+
+/// Watches the connection of one of several subscribers.
+fn add_to(watch: &OwnedFd, index: usize, connection: &Connection) -> Result<(), LoadError> {
+    let data = epoll::EventData::new_u64(index as u64);
+    epoll::add(watch, connection, data, epoll::EventFlags::IN).map_err(cannot_watch)
+}
+
+fn cannot_watch(error: rustix::io::Errno) -> LoadError {
+    LoadError::System {
+        what: "cannot watch the subscribers' connections with epoll",
+        source: error.into(),
     }
 }
 

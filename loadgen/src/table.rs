@@ -196,6 +196,19 @@ fn notes(run: &RunRecord) -> Vec<String> {
         let of = if every == 1 { String::new() } else { format!(" (one in {every})") };
         notes.push(format!("{acked} of {} messages were acknowledged{of}, in order", run.sent));
     }
+    if let (Some(stream_acks), None) = (run.stream_acks, run.resumed) {
+        notes.push(format!("subscribers acknowledged what they had {stream_acks} times"));
+    }
+    if let Some(resumed) = run.resumed {
+        notes.push(format!("{resumed} connections were broken, and {}", return_times(run)));
+    }
+    if run.gaps > 0 {
+        let messages = match run.told_lost {
+            u64::MAX => "an unknown number of".to_owned(),
+            messages => messages.to_string(),
+        };
+        notes.push(format!("{} gaps told of {messages} messages lost", run.gaps));
+    }
     if let Some(stalled) = run.stalled {
         notes.push(format!(
             "the stalled subscriber received {} and was told of {} lost in {} gaps, of {} sent: {}",
@@ -235,6 +248,15 @@ fn notes(run: &RunRecord) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// How long subscribers were without messages when their connections broke.
+fn return_times(run: &RunRecord) -> String {
+    let Some(LatencySummary { p50, p99, max, .. }) = run.resume_latency_us else {
+        return "no message came behind".to_owned();
+    };
+    let [p50, p99, max] = [p50, p99, max].map(microseconds);
+    format!("messages came again within p50 {p50}, p99 {p99}, max {max}")
 }
 
 fn validity(run: &RunRecord) -> String {

@@ -5,6 +5,7 @@
 //! same code with the same threads, buffers, clocks and histograms. A system with a protocol of its
 //! own is one more file beside `native.rs` and one more [`Target`].
 
+mod counted_stream;
 pub(crate) mod lane_greeting;
 pub(crate) mod native;
 
@@ -54,8 +55,32 @@ pub(crate) trait Framing: Send {
     /// Takes what has to be written back, such as the answer to a ping. Empty most of the time.
     fn take_reply(&mut self) -> Vec<u8>;
 
-    /// Messages that the server said it did not deliver.
-    fn told_lost(&self) -> u64;
+    /// The connection is broken: forgets what stood half in its stream, and says what to send first on
+    /// the next one to go on with the subscription.
+    fn come_back(&mut self) -> Vec<u8>;
+
+    /// What the server was told and told in turn.
+    fn totals(&self) -> FramingTotals;
+}
+
+/// What was said on all connections of a framing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct FramingTotals {
+    /// Messages that the server said it did not deliver; all ones if it could not say how many.
+    pub(crate) told_lost: u64,
+    /// Times it said so.
+    pub(crate) gaps: u64,
+    /// Acknowledgements of a counted subscription.
+    pub(crate) stream_acks: u64,
+}
+
+impl FramingTotals {
+    /// Adds those of another framing.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.told_lost = self.told_lost.saturating_add(other.told_lost);
+        self.gaps += other.gaps;
+        self.stream_acks += other.stream_acks;
+    }
 }
 
 /// Why a subscriber or publisher cannot go on.
@@ -112,6 +137,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) queue_bytes: Option<u64>,
     /// What happens when they are used up; `None` leaves it to the server.
     pub(crate) policy: Option<OverflowPolicy>,
+    /// Whether the server shall keep what it sent until it is acknowledged.
+    pub(crate) counted: bool,
 }
 
 /// The topics of a publisher, by their numbers.

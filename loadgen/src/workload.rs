@@ -4,6 +4,7 @@
 //! and one line of the result. What the command line says overrides what the workload says.
 
 use std::num::NonZeroU64;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -131,6 +132,11 @@ pub(crate) struct Case {
     pub(crate) ack_every: Option<NonZeroU64>,
     /// What subscribers ask to happen when their queues are full; `None` leaves it to the server.
     pub(crate) policy: Option<Policy>,
+    /// Whether subscribers that read acknowledge what they had.
+    pub(crate) counted: bool,
+    /// How often the connection of each of them is broken, so that it comes back; only where they
+    /// acknowledge.
+    pub(crate) resume_every: Option<Duration>,
 }
 
 /// What the command line says instead of the workload.
@@ -156,6 +162,10 @@ pub(crate) struct Overrides {
     pub(crate) ack_every: Option<NonZeroU64>,
     /// Overflow policy of subscribers.
     pub(crate) policy: Option<Policy>,
+    /// Whether subscribers acknowledge what they had.
+    pub(crate) counted: bool,
+    /// How often their connections are broken.
+    pub(crate) resume_every: Option<Duration>,
     /// Idle clients.
     pub(crate) clients: Option<usize>,
 }
@@ -281,6 +291,8 @@ impl Workload {
                             transport,
                             ack_every: overrides.ack_every,
                             policy: overrides.policy,
+                            counted: overrides.counted,
+                            resume_every: overrides.resume_every,
                         });
                     }
                 }

@@ -224,6 +224,42 @@ fn every_policy_is_passed_on() {
 }
 
 #[test]
+fn subscribers_that_acknowledge_lose_nothing() {
+    for (workload, subscribers) in [("T1", 1), ("F16", 16)] {
+        let run = &runs(&format!("--workload {workload} --counted"))[0];
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        let sent = run["sent"].as_u64().expect("a count");
+        let acks = run["stream_acks"].as_u64().expect("a count");
+        // One for every 512 messages, or for those of 64 KiB: 372 of 176 bytes.
+        assert!(acks > 0 && acks <= subscribers * sent.div_ceil(372), "{run}");
+        assert!(run["resumed"].is_null() && run["resume_latency_us"].is_null());
+    }
+    assert!(runs("--workload T1")[0]["stream_acks"].is_null());
+}
+
+#[test]
+fn subscribers_whose_connections_break_come_back_and_miss_nothing() {
+    for options in [
+        "--workload T1",
+        "--workload T1 --transport unix",
+        "--workload T1 --rate 20k --transport unix",
+        "--workload T1 --io epoll",
+        "--workload T1 --size 16K",
+        "--workload T2 --shards 2",
+        "--workload F16 --shards 2 --io epoll",
+        "--workload K --topics 500 --order random",
+    ] {
+        let run = &runs(&format!("{options} --resume 0.1"))[0];
+        assert_loss_free(run);
+        assert_eq!(run["gaps"], 0, "{run}");
+        assert!(run["resumed"].as_u64() >= run["subscribers"].as_u64(), "{run}");
+        assert!(run["resume_latency_us"]["count"].as_u64() > Some(0), "{run}");
+        assert_eq!(run["valid"], true, "{run}");
+    }
+}
+
+#[test]
 fn idle_clients_all_come_back_and_each_gets_its_message() {
     for transport in ["tcp", "unix"] {
         // More than one process of them.
@@ -266,6 +302,8 @@ fn bad_flags_end_with_one_sentence_and_code_2() {
         "--workload T1 --topics 7",
         "--workload W --target relay",
         "--workload T1 --target relay --ack",
+        "--workload T1 --target relay --counted",
+        "--workload B --resume",
     ] {
         let output = loadgen(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");

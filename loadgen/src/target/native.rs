@@ -6,13 +6,14 @@
 
 use std::io::{self, Read, Write};
 
-use nexusd_wire::control::{self, ErrorCode, Role};
+use nexusd_wire::control::{self, ErrorCode, GapMode, Role};
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags,
     PROTOCOL_MINOR, SubscribeRequest, SubscriptionId, TopicId, aligned,
 };
 
-use super::{Framing, FramingError, HandshakeError, Introduction, TopicNames, Wish};
+use super::counted_stream::CountedStream;
+use super::{Framing, FramingError, FramingTotals, HandshakeError, Introduction, TopicNames, Wish};
 use crate::batch::{AckFlag, FrameTemplate};
 use crate::connection::{Connection, Handshake};
 
@@ -26,10 +27,12 @@ const SEQUENCE_AT: usize = 16;
 const FLAGS_AT: usize = 5;
 /// Where it holds the topic's id.
 const TOPIC_AT: usize = 8;
-/// The one Subscribe of a connection.
+/// The one Subscribe or Resume of a connection.
 const REQUEST: u64 = 1;
 /// Topics bound before the daemon is asked, by a ping, whether it has handled them.
 const BINDS_PER_PING: u32 = 4_096;
+/// What subscribers call themselves.
+const SUBSCRIBER: &str = "loadgen subscriber";
 const SOFTWARE: &str = concat!("nexusd-loadgen ", env!("CARGO_PKG_VERSION"));
 
 const _: () = assert!(SEQUENCE_AT + 8 <= HEADER_BYTES);
@@ -55,6 +58,7 @@ pub(super) fn subscribe(
     wish: &Wish<'_>,
 ) -> Result<NativeFraming, HandshakeError> {
     let mut framing = NativeFraming::new();
+    framing.stream = wish.counted.then(CountedStream::default);
     let opening = subscriber_opening(wish);
     converse(connection, &mut framing, &opening, |control| control.subscription.is_some())?;
     framing.may_carry(introduction.payload_bytes)?;
@@ -65,7 +69,7 @@ pub(super) fn subscribe(
 pub(crate) fn subscriber_opening(wish: &Wish<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut encoder = FrameEncoder::new();
-    encoder.hello(&mut out, PROTOCOL_MINOR, Role::Client, "loadgen subscriber", SOFTWARE);
+    encoder.hello(&mut out, PROTOCOL_MINOR, Role::Client, SUBSCRIBER, SOFTWARE);
     encoder.subscribe(
         &mut out,
         &SubscribeRequest {
@@ -75,6 +79,7 @@ pub(crate) fn subscriber_opening(wish: &Wish<'_>) -> Vec<u8> {
             // With a bound of its own in bytes a queue is not bounded by count.
             queue_messages: wish.queue_bytes.map(|_| 0),
             queue_bytes: wish.queue_bytes,
+            counted: wish.counted,
             ..SubscribeRequest::default()
         },
     );
@@ -132,6 +137,8 @@ fn converse(
 pub(crate) struct NativeFraming {
     cutter: FrameCutter,
     control: ControlState,
+    /// Of a counted subscription.
+    stream: Option<CountedStream>,
 }
 
 /// What control frames said.
@@ -143,15 +150,13 @@ struct ControlState {
     pong: Option<u64>,
     reply: Vec<u8>,
     told_lost: u64,
+    gaps: u64,
 }
 
 impl NativeFraming {
     /// Framing at the start of a stream.
     pub(crate) fn new() -> Self {
-        Self {
-            cutter: FrameCutter::new(MESSAGE_BYTES_MAX, CONTROL_BYTES_MAX, usize::MAX),
-            control: ControlState::default(),
-        }
+        Self { cutter: cutter(), control: ControlState::default(), stream: None }
     }
 
     /// Whether its Subscribe was confirmed.
@@ -203,26 +208,58 @@ impl Framing for NativeFraming {
         mut bytes: &[u8],
         on_payload: &mut impl FnMut(&[u8]),
     ) -> Result<(), FramingError> {
+        let read_bytes = bytes.len();
+        let mut messages = 0;
         loop {
             let cut = self.cutter.next(&mut bytes);
             match cut.map_err(|error| FramingError::Malformed(error.to_string()))? {
                 Cut::Frame(frame) if frame.kind() == FrameKind::Message => {
+                    messages += 1;
                     on_payload(frame.payload());
                 }
                 Cut::Frame(frame) => self.control.on_frame(&frame)?,
                 Cut::Large { stride, .. } => return Err(too_large(stride)),
-                Cut::Incomplete => return Ok(()),
+                Cut::Incomplete => break,
             }
         }
+        if let Some(stream) = &mut self.stream
+            && let Some(received) = stream.on_read(messages, read_bytes)
+        {
+            self.control.acknowledge(received);
+        }
+        Ok(())
     }
 
     fn take_reply(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.control.reply)
     }
 
-    fn told_lost(&self) -> u64 {
-        self.control.told_lost
+    fn come_back(&mut self) -> Vec<u8> {
+        self.cutter = cutter();
+        self.control.reply.clear();
+        let mut out = Vec::new();
+        let mut encoder = FrameEncoder::new();
+        let subscription = self.control.subscription;
+        let (minor, role) = (PROTOCOL_MINOR, Role::Client);
+        encoder.hello_again(&mut out, minor, role, SUBSCRIBER, SOFTWARE, subscription);
+        if let (Some(subscription), Some(stream)) = (subscription, &mut self.stream) {
+            encoder.resume(&mut out, REQUEST, subscription, stream.tell(), GapMode::None);
+        }
+        out
     }
+
+    fn totals(&self) -> FramingTotals {
+        FramingTotals {
+            told_lost: self.control.told_lost,
+            gaps: self.control.gaps,
+            stream_acks: self.stream.as_ref().map_or(0, CountedStream::acks),
+        }
+    }
+}
+
+/// A cutter at the start of a stream.
+fn cutter() -> FrameCutter {
+    FrameCutter::new(MESSAGE_BYTES_MAX, CONTROL_BYTES_MAX, usize::MAX)
 }
 
 /// The cutter was told to put every frame together, so this is a frame beyond all limits.
@@ -231,6 +268,13 @@ fn too_large(stride: usize) -> FramingError {
 }
 
 impl ControlState {
+    /// So many messages of the subscription have come.
+    fn acknowledge(&mut self, received: u64) {
+        if let Some(subscription) = self.subscription {
+            FrameEncoder::new().stream_ack(&mut self.reply, &[(subscription, received)]);
+        }
+    }
+
     #[cold]
     fn on_frame(&mut self, frame: &Frame<'_>) -> Result<(), FramingError> {
         let malformed =
@@ -253,7 +297,8 @@ impl ControlState {
             }
             FrameKind::Gap => {
                 let gap = frame.body::<control::Gap<'_>>().map_err(malformed)?;
-                self.told_lost += gap.missed();
+                self.told_lost = self.told_lost.saturating_add(gap.missed());
+                self.gaps += 1;
             }
             FrameKind::Error => {
                 let error = frame.body::<control::Error<'_>>().map_err(malformed)?;
@@ -346,11 +391,40 @@ mod tests {
         );
         let mut framing = NativeFraming::new();
         framing.on_bytes(&bytes, &mut |_| {}).expect("valid frames");
-        assert_eq!(framing.told_lost(), 12);
+        let totals = framing.totals();
+        assert_eq!((totals.told_lost, totals.gaps), (12, 1));
         let mut pong = Vec::new();
         FrameEncoder::ping_or_pong(&mut pong, FrameKind::Pong, 77);
         assert_eq!(framing.take_reply(), pong);
         assert!(framing.take_reply().is_empty());
+    }
+
+    #[test]
+    fn a_subscriber_comes_back_with_its_count_of_whole_messages() {
+        let id = SubscriptionId(7);
+        let mut framing = NativeFraming::new();
+        framing.stream = Some(CountedStream::default());
+        framing.control.subscription = Some(id);
+        let mut batch = Batch::new(message_template(128), Some(3));
+        let bytes = batch.prepare(0, 3, 0, |n| n, one_topic).to_vec();
+        framing.on_bytes(&bytes[..bytes.len() - 1], &mut |_| {}).expect("valid frames");
+
+        let opening = framing.come_back();
+        let (mut rest, mut cutter) = (opening.as_slice(), cutter());
+        let Ok(Cut::Frame(hello)) = cutter.next(&mut rest) else { panic!("no Hello") };
+        let hello = hello.body::<control::Hello<'_>>().expect("a valid body");
+        assert_eq!(hello.resume().map(SubscriptionId::from), Some(id));
+        let Ok(Cut::Frame(resume)) = cutter.next(&mut rest) else { panic!("no Resume") };
+        let resume = resume.body::<control::Resume<'_>>().expect("a valid body");
+        assert_eq!(SubscriptionId::from(resume.subscription()), id);
+        assert_eq!(resume.received_count(), 2);
+
+        // The next stream begins with a frame of its own.
+        let mut counters = Vec::new();
+        let mut note =
+            |payload: &[u8]| counters.extend(Stamp::read(payload).map(|stamp| stamp.counter));
+        framing.on_bytes(&bytes, &mut note).expect("valid frames");
+        assert_eq!(counters, [0, 1, 2]);
     }
 
     #[test]
