@@ -107,8 +107,6 @@ plants! {
     MoveLosesBytes = "move-loses-bytes",
     /// A drain does not wait for what is under way between shards.
     DrainRoundsSkipped = "drain-rounds-skipped",
-    /// What topics still want of a segment that is given up is forgotten.
-    SurvivorForgotten = "survivor-forgotten",
     /// A subscription goes on one message behind the one that its client has had.
     ResumeOffByOne = "resume-off-by-one",
     /// Topics are not named anew to a client that comes back.
@@ -119,12 +117,6 @@ plants! {
     ParkedNeverExpires = "parked-never-expires",
     /// The old connection of a subscription that somebody goes on with stays open.
     OldConnectionKept = "old-connection-kept",
-    /// A replay begins one message behind the position that was asked for.
-    PositionOffByOne = "position-off-by-one",
-    /// A topic keeps its first retained value.
-    RetainedNotReplaced = "retained-not-replaced",
-    /// A topic's live messages may come before its retained value.
-    RetainedAfterLive = "retained-after-live",
     /// An expired message is delivered all the same.
     ExpiredDelivered = "expired-delivered",
 }

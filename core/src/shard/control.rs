@@ -403,6 +403,10 @@ impl Shard {
         message: &str,
     ) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        // Behind a connection's last words nothing more is said.
+        if connection.session.state == SessionState::Closing && !connection.session.said_goodbye {
+            return;
+        }
         let report = ErrorReport { code, message, fatal: false, request, offset: 0, kind: 0 };
         self.encoder.error(&mut connection.outbound.control, &report);
         self.schedule(id);

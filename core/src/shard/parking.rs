@@ -23,7 +23,7 @@ use crate::limits::{PARKED_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
 use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
-use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete};
+use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete, SubscriberQueue};
 
 /// A client that wants to go on with a subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,10 +74,9 @@ impl Shard {
             };
             return Err((ErrorCode::NotFound, text.to_owned()));
         };
-        let sent = queue.stream.sent();
-        if comeback.received > sent {
-            let text =
-                format!("the client has had {} messages, but {sent} were sent", comeback.received);
+        // How much an old connection has sent is known when it has let go.
+        let is_parked = matches!(queue.presence, Presence::Parked { .. });
+        if let Some(text) = too_many(comeback, queue).filter(|_| is_parked) {
             return Err((ErrorCode::Rejected, text));
         }
         if !queue.awaits.is_empty() {
@@ -274,7 +273,13 @@ impl Shard {
         if connection.session.state != SessionState::Open {
             return;
         }
-        let subscription = self.plane.queues[id.0 as usize].subscription;
+        let queue = &self.plane.queues[id.0 as usize];
+        if let Some(text) = too_many(&comeback, queue) {
+            let Comeback { connection, request, .. } = comeback;
+            self.report_request(connection, request, ErrorCode::Rejected, &text);
+            return;
+        }
+        let subscription = queue.subscription;
         connection.session.subscriptions.push((subscription, id));
         self.plane.attach(id, comeback);
         let is_awaited = comeback.mode == GapMode::ReplayBuffer && self.plane.recover(id);
@@ -403,6 +408,13 @@ impl Plane {
         }
         report
     }
+}
+
+/// What is wrong with a client's count, if it has had more than there was.
+fn too_many(comeback: &Comeback, queue: &SubscriberQueue) -> Option<String> {
+    let (received, sent) = (comeback.received, queue.stream.sent());
+    (received > sent)
+        .then(|| format!("the client has had {received} messages, but {sent} were sent"))
 }
 
 /// Messages that come again, or later than they should have; they stay what they are if they are no live

@@ -75,7 +75,7 @@ impl Oracle {
             self.check_place(stream, topic, index, number)?;
         }
         match mode {
-            DeliveryMode::Replay => self.check_replayed(stream, topic, index, number)?,
+            DeliveryMode::Replay => self.check_replayed(stream, topic, number)?,
             _ => {
                 self.check_live(stream, topic, index, number)?;
                 self.streams[stream].cursors[topic].has_live = true;
