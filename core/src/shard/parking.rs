@@ -74,9 +74,11 @@ impl Shard {
             };
             return Err((ErrorCode::NotFound, text.to_owned()));
         };
-        // How much an old connection has sent is known when it has let go.
+        // How much of what an old connection sends has arrived is known when it has let go; more than
+        // there is cannot have.
         let is_parked = matches!(queue.presence, Presence::Parked { .. });
-        if let Some(text) = too_many(comeback, queue).filter(|_| is_parked) {
+        let under_way = if is_parked { 0 } else { queue.messages };
+        if let Some(text) = too_many(comeback, queue, under_way) {
             return Err((ErrorCode::Rejected, text));
         }
         if !queue.awaits.is_empty() {
@@ -274,7 +276,7 @@ impl Shard {
             return;
         }
         let queue = &self.plane.queues[id.0 as usize];
-        if let Some(text) = too_many(&comeback, queue) {
+        if let Some(text) = too_many(&comeback, queue, 0) {
             let Comeback { connection, request, .. } = comeback;
             self.report_request(connection, request, ErrorCode::Rejected, &text);
             return;
@@ -410,10 +412,10 @@ impl Plane {
     }
 }
 
-/// What is wrong with a client's count, if it has had more than there was.
-fn too_many(comeback: &Comeback, queue: &SubscriberQueue) -> Option<String> {
+/// What is wrong with a client's count, if it has had more than was sent and may be under way.
+fn too_many(comeback: &Comeback, queue: &SubscriberQueue, under_way: u64) -> Option<String> {
     let (received, sent) = (comeback.received, queue.stream.sent());
-    (received > sent)
+    (received > sent + under_way)
         .then(|| format!("the client has had {received} messages, but {sent} were sent"))
 }
 
