@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use crate::gap::Gap;
 use crate::limits::GAPS_KEPT_MAX;
-use crate::log::{Extent, Log, SegmentId};
+use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 
 #[derive(Debug)]
@@ -89,7 +89,10 @@ impl CountedStream {
     fn keep(&mut self, sent: Extent, is_last: bool, log: &mut Log) {
         self.messages += u64::from(sent.messages);
         self.bytes += u64::from(sent.len);
-        let is_absorbed = self.unacknowledged.back_mut().is_some_and(|newest| newest.absorb(&sent));
+        // In a block lie beside each other what stood far apart, and numbers may be missing between.
+        let is_block = log.kind(sent.segment) == SegmentKind::Block;
+        let newest = self.unacknowledged.back_mut().filter(|_| !is_block);
+        let is_absorbed = newest.is_some_and(|newest| newest.absorb(&sent));
         match (is_absorbed, is_last) {
             (true, true) => log.release(sent.segment),
             (false, false) => log.retain(sent.segment, 1),
