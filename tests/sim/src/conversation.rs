@@ -405,10 +405,7 @@ impl Conversation {
                 self.unsubscribes_due.push_back(sent);
             }
             Sent::UnsubscribeUnknown => self.unsubscribes_due.push_back(sent),
-            Sent::Resume(resuming) => {
-                oracle.resume_fed(&resuming);
-                self.resumes_due.push(resuming);
-            }
+            Sent::Resume(resuming) => self.resumes_due.push(oracle.resume_fed(resuming)),
             Sent::StreamAck(stream, count) => oracle.ack_fed(stream, count),
             Sent::Ping(token) => self.pongs_due.push_back(token),
             Sent::Goodbye => self.ending(Stage::Leaving, oracle),
@@ -468,7 +465,6 @@ impl Conversation {
                 Sent::Offence(Offended { is_rejected_publish: true, .. }) => {
                     oracle.offence_refused();
                 }
-                Sent::Resume(resuming) => oracle.resume_settled(resuming.stream),
                 Sent::StreamAck(stream, count) => oracle.ack_settled(stream, count),
                 _ => {}
             }
@@ -589,13 +585,14 @@ impl Conversation {
             .collect()
     }
 
-    /// Whether a stream that was here goes on at another connection.
+    /// Whether a stream was surely taken from here by another connection: one that is parked, or that
+    /// was about to be, is not.
     pub fn was_taken_over(&self, oracle: &Oracle) -> bool {
-        let is_elsewhere = |stream: &usize| {
-            let stream = oracle.stream(*stream);
-            stream.conversation != self.number && stream.state == StreamState::Open
+        let is_taken = |stream: &usize| {
+            oracle.stream(*stream).taken_from.contains(&self.number)
+                && !self.unsubscribes_due.contains(&Sent::Pause(*stream))
         };
-        self.streams.iter().any(is_elsewhere)
+        self.streams.iter().any(is_taken)
     }
 
     /// The id of a stream, if the client knows it.

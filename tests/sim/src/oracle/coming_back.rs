@@ -27,6 +27,10 @@ pub struct Resuming {
     pub mode: GapMode,
     /// The count is more than was ever sent, or the subscription is the connection's own.
     pub is_wrong: bool,
+    /// When the shard was fed it.
+    pub fed_at: u64,
+    /// Messages dropped in all queues by then.
+    pub dropped_before: u64,
 }
 
 /// What was replayed of one topic.
@@ -40,9 +44,8 @@ pub(super) struct ReplayedTopic {
 /// What a subscription gets for having come back.
 #[derive(Clone, Debug)]
 pub(super) struct Replay {
-    /// When the shard was fed what asked for it, and when it had dealt with that; 0 until then.
+    /// When the shard was fed what asked for it.
     pub(super) fed_at: u64,
-    pub(super) settled_at: u64,
     /// What SubscriptionInfo said.
     pub(super) missed: i64,
     pub(super) is_started: bool,
@@ -99,7 +102,6 @@ impl Replay {
     pub(super) fn of_positions(fed_at: u64, dropped_before: u64) -> Self {
         Self {
             fed_at,
-            settled_at: 0,
             missed: 0,
             is_started: false,
             told: 0,
@@ -211,7 +213,7 @@ impl Oracle {
                 self.streams[index].may_be_gone = true;
             }
             if self.now_us >= high + self.parked_ttl_us + REAPING_SLACK_US
-                && !self.streams[index].is_being_resumed
+                && self.streams[index].resumes_pending == 0
             {
                 self.stream_ended(index);
                 self.parked.swap_remove(at);
@@ -244,35 +246,15 @@ impl Oracle {
     }
 
     /// The shard was fed a Resume.
-    pub fn resume_fed(&mut self, resuming: &Resuming) {
+    pub fn resume_fed(&mut self, resuming: Resuming) -> Resuming {
         self.step += 1;
-        if resuming.is_wrong {
-            return;
+        if !resuming.is_wrong {
+            if self.streams[resuming.stream].state != StreamState::Parked {
+                self.may_be_away(resuming.stream);
+            }
+            self.streams[resuming.stream].resumes_pending += 1;
         }
-        if self.streams[resuming.stream].state != StreamState::Parked {
-            self.may_be_away(resuming.stream);
-        }
-        let stream = &mut self.streams[resuming.stream];
-        stream.is_being_resumed = true;
-        stream.resume_fed_at = self.step;
-        stream.resume_settled_at = 0;
-        stream.dropped_before_resume = self.dropped;
-    }
-
-    /// The shard has dealt with it.
-    pub fn resume_settled(&mut self, index: usize) {
-        self.step += 1;
-        let stream = &mut self.streams[index];
-        if stream.is_being_resumed && stream.state != StreamState::Parked {
-            // It waits until the old connection is gone.
-            return;
-        }
-        stream.resume_settled_at = self.step;
-        if let Some(replay) = &mut stream.replay
-            && replay.fed_at == stream.resume_fed_at
-        {
-            replay.settled_at = self.step;
-        }
+        Resuming { fed_at: self.step, dropped_before: self.dropped, ..resuming }
     }
 
     /// Nobody waits for the answer to a Resume any more.
@@ -281,7 +263,7 @@ impl Oracle {
         if resuming.is_wrong {
             return;
         }
-        stream.is_being_resumed = false;
+        stream.resumes_pending -= 1;
         stream.retained_rounds += u64::from(resuming.mode == GapMode::RetainedOnly);
         self.perhaps_requeued += stream.history.sent() - stream.had;
         // Whether the stream has changed hands is not known; with its connection it is parked again.
@@ -318,7 +300,7 @@ impl Oracle {
             ),
             code => ensure!(false, "a Resume was answered with {code:?}"),
         }
-        self.streams[resuming.stream].is_being_resumed = false;
+        self.streams[resuming.stream].resumes_pending -= u32::from(!resuming.is_wrong);
         Ok(())
     }
 
@@ -330,7 +312,7 @@ impl Oracle {
         is_at_home: bool,
         info: &control::SubscriptionInfo<'_>,
     ) -> Result<(), Violation> {
-        let Resuming { stream: index, count, mode, .. } = *resuming;
+        let Resuming { stream: index, count, mode, fed_at, dropped_before, .. } = *resuming;
         let stream = &mut self.streams[index];
         ensure!(
             stream.state != StreamState::Ended,
@@ -351,12 +333,15 @@ impl Oracle {
         );
         self.has_recovered |= mode == GapMode::ReplayBuffer;
         let is_taken_over = stream.state != StreamState::Parked;
+        if is_taken_over {
+            stream.taken_from.push(stream.conversation);
+        }
         // When it began is not known if its Subscribe was never seen to be dealt with.
         stream.is_doubtful |= stream.settled_at == 0;
         stream.state = StreamState::Open;
         stream.conversation = conversation;
         stream.retained_rounds += u64::from(mode == GapMode::RetainedOnly && info.gap_detected());
-        stream.is_being_resumed = false;
+        stream.resumes_pending -= 1;
         stream.may_be_gone = false;
         stream.away_since_us = None;
         let (mut again, mut again_newest) = stream.take_back(count);
@@ -368,21 +353,21 @@ impl Oracle {
         if let Some(earlier) = stream.replay.take() {
             again.extend(earlier.again);
             for (topic, newest) in earlier.again_newest {
-                again_newest.entry(topic).or_insert(newest);
+                let known = again_newest.entry(topic).or_insert(newest);
+                *known = newest.max(*known);
             }
             (told_again, links_again) = (earlier.told_again, earlier.links_again);
         }
         stream.replay = Some(Box::new(Replay {
             told_again,
             links_again,
-            settled_at: stream.resume_settled_at,
             missed: info.missed_count(),
             is_started: info.replay_started(),
             again,
             again_newest,
             is_unordered: mode == GapMode::ReplayBuffer,
             is_taken_over,
-            ..Replay::of_positions(stream.resume_fed_at, stream.dropped_before_resume)
+            ..Replay::of_positions(fed_at, dropped_before)
         }));
         Ok(())
     }

@@ -121,10 +121,10 @@ pub struct Stream {
     pub(super) was_parked: bool,
     /// Since when it may have been parked, unless that is known.
     pub(super) away_since_us: Option<u64>,
-    pub(super) is_being_resumed: bool,
-    pub(super) resume_fed_at: u64,
-    pub(super) resume_settled_at: u64,
-    pub(super) dropped_before_resume: u64,
+    /// Resumes that the shard was fed, and that were not answered yet.
+    pub(super) resumes_pending: u32,
+    /// Connections that it was taken from while they had it.
+    pub taken_from: Vec<u32>,
     pub(super) replay: Option<Box<Replay>>,
     /// It asked for retained values when it was made, and how often it has asked for them.
     pub wants_retained: bool,
@@ -180,10 +180,8 @@ impl Stream {
             parked_between_us: (0, 0),
             was_parked: false,
             away_since_us: None,
-            is_being_resumed: false,
-            resume_fed_at: 0,
-            resume_settled_at: 0,
-            dropped_before_resume: 0,
+            resumes_pending: 0,
+            taken_from: Vec::new(),
             replay: None,
             wants_retained: false,
             retained_rounds: 0,

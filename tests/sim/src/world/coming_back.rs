@@ -49,7 +49,7 @@ impl World<'_> {
         let Some(connection) = self.slots[slot].as_deref_mut() else { return false };
         let conversation = &mut connection.conversation;
         let client = &mut self.clients[connection.client];
-        if client.parked.is_empty() || !conversation.is_welcome {
+        if client.parked.is_empty() || !conversation.is_welcome || conversation.is_abandoned {
             return false;
         }
         let oracle = &self.oracle;
@@ -95,7 +95,7 @@ impl World<'_> {
         let conversation = &mut connection.conversation;
         let request = conversation.next_request;
         conversation.next_request += 1;
-        let resuming = Resuming { request, stream, count, mode, is_wrong };
+        let resuming = Resuming { request, stream, count, mode, is_wrong, fed_at: 0, dropped_before: 0 };
         if count == COUNT_TOO_LARGE {
             conversation.resuming_parked.push(stream);
         }
