@@ -4,155 +4,36 @@
 //! lives while an extent refers to it, and is written again from its start as soon as none does, so
 //! that light traffic stays in a few cache-warm pages. When the budget is used up, the shard
 //! recycles the oldest segment: what is still wanted of it is copied to a compact block, or dropped
-//! by policy (`shard/memory.rs` decides; this file only owns the bytes).
+//! by policy (`shard/memory.rs` decides; the log only owns the bytes).
 //!
-//! Other shards read messages where they lie. Each extent that another shard is told of ([`Log::lend`])
-//! holds a reference here until that shard gives it back ([`Log::take_back`]); over there the segment
-//! stands among its own as a borrowed one ([`Log::borrow`]), of which the log keeps no budget.
+//! This file is the budget, the tail, the references and the age order; what comes into the log in memory of
+//! its own is in `log/landing.rs` and `log/adopting.rs`, what other shards read of it in `log/lending.rs`.
 //!
 //! Invariants: `used_bytes` is the sum of all memory held but not borrowed, never above the budget; a
 //! segment with references or pins is never freed or rewritten; frames start at multiples of 8 and
 //! lie whole in one segment; only bytes behind the last frame are written.
 #![allow(unsafe_code)]
 
+mod adopting;
+mod extent;
+mod landing;
+mod lending;
 mod memory;
+mod segment;
 
+pub(crate) use extent::Extent;
+pub(crate) use lending::Return;
 pub(crate) use memory::{Memory, Sole, prefetch_header};
-use nexusd_wire::control::DeliveryMode;
-use nexusd_wire::{HEADER_BYTES, Header, Sequence, TopicId};
+use nexusd_wire::{HEADER_BYTES, Header};
+use segment::Segment;
+pub(crate) use segment::{SegmentId, SegmentKind};
 
-use crate::expiry::Expiry;
 use crate::limits::{
-    EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, LANDING_SHARE, SEGMENT_BYTES,
-    SEGMENTS_RECALLED,
+    EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, SEGMENT_BYTES, SEGMENTS_RECALLED,
 };
 use crate::plant::{Plant, is_planted};
-use crate::shard::routing::{ShardIndex, ShardMask};
+use crate::shard::routing::ShardMask;
 use crate::subscriber_queue::QueueId;
-
-/// A segment's slot in the log.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct SegmentId(pub(crate) u32);
-
-impl SegmentId {
-    /// No segment.
-    pub(crate) const NONE: Self = Self(u32::MAX);
-}
-
-/// A run of whole frames in one segment.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Extent {
-    pub(crate) segment: SegmentId,
-    pub(crate) start: u32,
-    pub(crate) len: u32,
-    pub(crate) messages: u32,
-    /// The topic of all of them: they are then numbered one by one. `None` if there are several.
-    pub(crate) topic: Option<TopicId>,
-    /// Why they are delivered.
-    pub(crate) mode: DeliveryMode,
-    /// When they end, all at once.
-    pub(crate) expiry: Expiry,
-}
-
-impl Extent {
-    pub(crate) fn end(&self) -> u32 {
-        self.start + self.len
-    }
-
-    /// Lengthens the extent by one that follows it directly, and is like it in all that messages of an
-    /// extent have in common; whether it does and is.
-    #[inline]
-    pub(crate) fn absorb(&mut self, next: &Self) -> bool {
-        let follows = self.segment == next.segment && self.end() == next.start;
-        // Between what is replayed there may have been messages that expired.
-        let is_live = self.mode == DeliveryMode::Live && next.mode == DeliveryMode::Live;
-        if !follows || !is_live || self.expiry != next.expiry {
-            return false;
-        }
-        self.len += next.len;
-        self.messages += next.messages;
-        self.topic = self.topic.filter(|topic| Some(*topic) == next.topic);
-        true
-    }
-}
-
-/// What a segment is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum SegmentKind {
-    /// A share of the log, of [`SEGMENT_BYTES`].
-    Log,
-    /// One large frame that is still being received; owned by its connection.
-    Landing,
-    /// One large frame.
-    Large,
-    /// What was saved of recycled segments for one queue.
-    Block,
-    /// Another shard's, whose messages are wanted here.
-    Borrowed {
-        /// That shard.
-        lender: ShardIndex,
-        /// The segment's slot over there.
-        slot: SegmentId,
-    },
-}
-
-/// A segment that nobody here wants any more goes back to the shard it was borrowed from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Return {
-    pub(crate) lender: ShardIndex,
-    pub(crate) slot: SegmentId,
-    /// How many extents of it were borrowed.
-    pub(crate) extents: u32,
-}
-
-#[derive(Debug)]
-struct Segment {
-    /// `None` in a vacant slot.
-    memory: Option<Memory>,
-    kind: SegmentKind,
-    /// Bytes written.
-    len: u32,
-    /// Bytes there are.
-    capacity: u32,
-    /// Extents, open runs and landings that refer to it, other shards' included.
-    references: u32,
-    /// Of these, the other shards'; of a borrowed segment, the extents that came from its shard.
-    lent: u32,
-    /// Shards that have some of it; meaningful while `lent` is not 0.
-    borrowers: ShardMask,
-    /// Borrowers were asked to give it back.
-    is_recalled: bool,
-    /// It has messages that are kept for replay, for which it has one reference.
-    is_kept: bool,
-    /// Slices of it that running sends read.
-    pins: u32,
-    /// Position in age order; higher is younger.
-    serial: u64,
-    /// Neighbours in age order (`Log` and `Large` only).
-    older: SegmentId,
-    younger: SegmentId,
-    /// Queues that may have extents here; may name some twice, or some that moved on.
-    holders: Vec<QueueId>,
-}
-
-impl Segment {
-    /// The bytes from `start` to `end`, which are written.
-    #[inline]
-    fn written(&self, start: u32, end: u32) -> &[u8] {
-        debug_assert!(end <= self.len || self.kind == SegmentKind::Landing);
-        match &self.memory {
-            // SAFETY: frames stay as they are while anything refers to them, and whoever asks does;
-            // the log writes behind them (`append`), and a borrowed segment's shard does the same.
-            Some(memory) => unsafe { memory.bytes(start as usize, end as usize) },
-            None => None,
-        }
-        .unwrap_or_default()
-    }
-
-    fn is_borrowed(&self) -> bool {
-        matches!(self.kind, SegmentKind::Borrowed { .. })
-    }
-}
 
 /// The log of one shard.
 #[derive(Debug)]
@@ -331,118 +212,9 @@ impl Log {
         self.make_youngest(self.tail);
     }
 
-    /// The tail, which was just opened, changes its memory for `batch`, which holds frames of another
-    /// shard's publishers from `start` on: they lie behind its end, to be taken in by
-    /// [`Self::lengthen`]. The caller gets a reference to it.
-    pub(crate) fn adopt(&mut self, batch: &mut Sole, start: usize) -> Option<SegmentId> {
-        let id = self.tail;
-        let tail = self.segments.get_mut(id.0 as usize)?;
-        debug_assert_eq!((tail.len, tail.references, tail.pins), (0, 0, 0), "a fresh tail");
-        debug_assert_eq!(tail.capacity as usize, batch.len(), "batches are as long as segments");
-        let fresh = tail.memory.take()?;
-        let fresh = Sole::of(fresh).unwrap_or_else(|| {
-            debug_assert!(false, "memory is free only when all who borrowed it are done");
-            Sole::zeroed(SEGMENT_BYTES)
-        });
-        tail.memory = Some(std::mem::replace(batch, fresh).into_memory());
-        tail.len = start as u32;
-        self.retain(id, 1);
-        Some(id)
-    }
-
     /// Bytes written to the segment.
     pub(crate) fn end(&self, segment: SegmentId) -> u32 {
         self.segments[segment.0 as usize].len
-    }
-
-    /// `bytes` behind the segment's last frame.
-    pub(crate) fn beyond(&mut self, segment: SegmentId, bytes: u32) -> &mut [u8] {
-        let segment = &mut self.segments[segment.0 as usize];
-        let start = segment.len as usize;
-        match &mut segment.memory {
-            // SAFETY: nothing refers to bytes behind the last frame.
-            Some(memory) => unsafe { memory.bytes_mut(start, start + bytes as usize) },
-            None => None,
-        }
-        .unwrap_or_default()
-    }
-
-    /// `bytes` behind the segment's last frame are frames of it from now on.
-    pub(crate) fn lengthen(&mut self, segment: SegmentId, bytes: u32) {
-        let segment = &mut self.segments[segment.0 as usize];
-        segment.len += bytes;
-        debug_assert!(segment.len <= segment.capacity, "frames lie whole in their segment");
-    }
-
-    /// Whether a large frame of `stride` bytes may be received beside those that are, if there is
-    /// or can be made room for it.
-    pub(crate) fn may_land(&self, stride: usize) -> bool {
-        let shared = self.budget_bytes - self.block_budget();
-        match self.landing_bytes {
-            0 => stride <= shared,
-            landing => landing + stride <= shared / LANDING_SHARE,
-        }
-    }
-
-    /// Takes memory for one large frame, with one reference held by the caller. The caller has seen
-    /// [`Self::may_allocate`].
-    pub(crate) fn open_landing(&mut self, stride: usize) -> SegmentId {
-        self.used_bytes += stride;
-        self.landing_bytes += stride;
-        let segment = self.insert(Memory::zeroed(stride), SegmentKind::Landing);
-        self.retain(segment, 1);
-        segment
-    }
-
-    /// The memory of a landing.
-    pub(crate) fn landing_memory(&mut self, segment: SegmentId) -> &mut [u8] {
-        let segment = &mut self.segments[segment.0 as usize];
-        debug_assert_eq!(segment.kind, SegmentKind::Landing);
-        match &mut segment.memory {
-            // SAFETY: a landing is its connection's alone until it joins the log.
-            Some(memory) => unsafe { memory.bytes_mut(0, segment.capacity as usize) },
-            None => None,
-        }
-        .unwrap_or_default()
-    }
-
-    /// A landing is complete and goes to another shard: its memory. It counts as a landing here until
-    /// that shard says that it has it ([`Self::taken_away`]).
-    pub(crate) fn give_away(&mut self, segment: SegmentId) -> Option<Memory> {
-        let slot = &mut self.segments[segment.0 as usize];
-        debug_assert_eq!((slot.kind, slot.references), (SegmentKind::Landing, 1));
-        let memory = slot.memory.take()?;
-        slot.references = 0;
-        self.references -= 1;
-        self.given_bytes += memory.len();
-        self.vacant.push(segment);
-        Some(memory)
-    }
-
-    /// What was given away is no longer ours to count.
-    pub(crate) fn taken_away(&mut self, bytes: usize) {
-        self.given_bytes -= bytes;
-        self.landing_bytes -= bytes;
-        self.used_bytes -= bytes;
-    }
-
-    /// A landing of another shard is ours now, as if it had landed here. The caller has seen
-    /// [`Self::may_allocate`].
-    pub(crate) fn take_landing(&mut self, memory: Memory) -> SegmentId {
-        self.used_bytes += memory.len();
-        self.landing_bytes += memory.len();
-        let segment = self.insert(memory, SegmentKind::Landing);
-        self.retain(segment, 1);
-        segment
-    }
-
-    /// A landing is complete: it joins the log as the youngest segment, holding one frame.
-    pub(crate) fn landed(&mut self, segment: SegmentId) {
-        let landing = &mut self.segments[segment.0 as usize];
-        landing.kind = SegmentKind::Large;
-        landing.len = landing.capacity;
-        self.landing_bytes -= landing.capacity as usize;
-        self.make_youngest(segment);
     }
 
     /// Copies an extent's bytes to the end of the block being built.
@@ -578,127 +350,6 @@ impl Log {
         None
     }
 
-    /// Another shard is told of an extent of the segment. The reference that it holds comes back
-    /// with [`Self::take_back`].
-    pub(crate) fn lend(&mut self, segment: SegmentId, to: ShardIndex) -> Option<Memory> {
-        self.retain(segment, 1);
-        let slot = &mut self.segments[segment.0 as usize];
-        if slot.lent == 0 {
-            slot.borrowers = ShardMask::default();
-        }
-        slot.lent += 1;
-        slot.borrowers.insert(to);
-        slot.memory.clone()
-    }
-
-    /// Other shards are done with so many extents of the segment.
-    pub(crate) fn take_back(&mut self, segment: SegmentId, extents: u32) {
-        let Some(slot) = self.segments.get_mut(segment.0 as usize) else { return };
-        debug_assert!(slot.lent >= extents, "no more comes back than was lent");
-        slot.lent -= extents;
-        slot.is_recalled = slot.is_recalled && slot.lent > 0;
-        slot.references -= extents;
-        self.references -= extents as usize;
-        if slot.references == 0 {
-            self.free_if_unused(segment);
-        } else if slot.is_kept && slot.references == 1 && extents > 0 {
-            self.become_idle(segment);
-        }
-    }
-
-    /// An extent of another shard's segment came: the segment's slot here, with one more reference,
-    /// which is the caller's.
-    pub(crate) fn borrow(
-        &mut self,
-        lender: ShardIndex,
-        slot: SegmentId,
-        memory: Memory,
-    ) -> SegmentId {
-        if self.borrowed.len() <= lender.index() {
-            self.borrowed.resize_with(lender.index() + 1, Vec::new);
-        }
-        let of_lender = &mut self.borrowed[lender.index()];
-        if of_lender.len() <= slot.0 as usize {
-            of_lender.resize(slot.0 as usize + 1, SegmentId::NONE);
-        }
-        let mut segment = of_lender[slot.0 as usize];
-        if segment == SegmentId::NONE {
-            let len = memory.len() as u32;
-            segment = self.insert(memory, SegmentKind::Borrowed { lender, slot });
-            self.segments[segment.0 as usize].len = len;
-            self.borrowed[lender.index()][slot.0 as usize] = segment;
-        }
-        self.segments[segment.0 as usize].lent += 1;
-        self.retain(segment, 1);
-        segment
-    }
-
-    /// Splits the messages of one topic off the front of an extent, or all of it where that says that
-    /// it has but one; `None` once it is used up.
-    pub(crate) fn split_off_topic(&self, extent: &mut Extent) -> Option<(TopicId, Extent)> {
-        if extent.len == 0 {
-            return None;
-        }
-        let topic = self.header(extent.segment, extent.start).topic();
-        let mut part = Extent { len: 0, messages: 0, topic: Some(topic), ..*extent };
-        while part.len < extent.len {
-            let header = self.header(extent.segment, part.end());
-            if header.topic() != topic {
-                break;
-            }
-            part.len += header.stride() as u32;
-            part.messages += 1;
-        }
-        extent.start = part.end();
-        extent.len -= part.len;
-        extent.messages -= part.messages;
-        Some((topic, part))
-    }
-
-    /// Splits at most so many messages off the front of an extent.
-    pub(crate) fn split_off_front(&self, extent: &mut Extent, messages: u64) -> Extent {
-        let mut front = Extent { len: 0, messages: 0, ..*extent };
-        while u64::from(front.messages) < messages && front.messages < extent.messages {
-            front.len += self.header(extent.segment, front.end()).stride() as u32;
-            front.messages += 1;
-        }
-        extent.start = front.end();
-        extent.len -= front.len;
-        extent.messages -= front.messages;
-        front
-    }
-
-    /// The number of an extent's last message.
-    pub(crate) fn last_sequence(&self, extent: &Extent) -> Sequence {
-        let first = self.header(extent.segment, extent.start).sequence();
-        Sequence(first.0 + u64::from(extent.messages) - 1)
-    }
-
-    /// The slot here of another shard's segment, if some of it is borrowed.
-    pub(crate) fn borrowed(&self, lender: ShardIndex, slot: SegmentId) -> Option<SegmentId> {
-        let found = *self.borrowed.get(lender.index())?.get(slot.0 as usize)?;
-        (found != SegmentId::NONE).then_some(found)
-    }
-
-    /// The next borrowed segment that is to go back.
-    pub(crate) fn next_return(&mut self) -> Option<Return> {
-        self.returns.pop()
-    }
-
-    /// The shards that have to give the segment back before it can be freed. Each is asked once.
-    pub(crate) fn recall(&mut self, segment: SegmentId) -> ShardMask {
-        let slot = &mut self.segments[segment.0 as usize];
-        if slot.lent == 0 || std::mem::replace(&mut slot.is_recalled, true) {
-            return ShardMask::default();
-        }
-        slot.borrowers
-    }
-
-    /// Segments that were asked for and did not come may be asked for again.
-    pub(crate) fn forget_recalls(&mut self) {
-        self.segments.iter_mut().for_each(|segment| segment.is_recalled = false);
-    }
-
     /// Whether so little is left of the budget that room should be made ahead of need.
     pub(crate) fn is_nearly_full(&self) -> bool {
         let ahead = SEGMENTS_RECALLED * SEGMENT_BYTES;
@@ -719,12 +370,6 @@ impl Log {
             SegmentKind::Borrowed { .. } => segment.capacity as usize == SEGMENT_BYTES,
             _ => false,
         }
-    }
-
-    /// Whether other shards have some of the segment.
-    pub(crate) fn is_lent(&self, segment: SegmentId) -> bool {
-        let segment = &self.segments[segment.0 as usize];
-        segment.lent > 0 && !segment.is_borrowed()
     }
 
     /// What the segment is for.

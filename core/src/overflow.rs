@@ -4,7 +4,7 @@
 //! 7/8 of its bound, and an extent goes whole where that leaves 6/8 of those, so that a subscriber
 //! who is stalled for good costs next to nothing. Binds in the dropped stretch are kept in front, a
 //! Gap takes the messages' place, and a frame that is half on the wire stays. Nothing here decides
-//! *whether* to drop: that is policy, in `shard/publish.rs`, or memory, in `shard/memory.rs`.
+//! *whether* to drop: that is policy, in `shard/backpressure.rs`, or memory, in `shard/memory.rs`.
 
 use nexusd_wire::Header;
 use nexusd_wire::control::{DeliveryMode, GapReason};

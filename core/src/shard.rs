@@ -2,12 +2,11 @@
 //! every event and every frame kind is a branch of it.
 //!
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
-//! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow
-//! through (`shard/publish.rs`); `shard/publishers.rs` answers publishers, `shard/crossing.rs` talks to
-//! other shards, `shard/handover.rs` gives connections up to them, `shard/landing.rs` receives large
-//! messages, `shard/flush.rs` plans sends, `shard/memory.rs` keeps the log in its budget,
-//! `shard/parking.rs` keeps subscriptions whose clients are away, `shard/timers.rs` does what is due by
-//! time.
+//! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
+//! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
+//! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `landing.rs` receives
+//! large messages, `flush.rs` plans sends, `memory.rs` keeps the log in its budget, `parking.rs` keeps
+//! subscriptions whose clients are away, `timers.rs` does what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod admission;
@@ -17,6 +16,7 @@ mod crossing;
 mod drain;
 pub mod event;
 mod expiring;
+mod fan_out;
 mod flush;
 pub mod handover;
 pub(crate) mod inbox;
@@ -26,6 +26,8 @@ mod neighbour;
 pub mod output;
 pub(crate) mod parcel;
 pub(crate) mod parking;
+mod passing_on;
+mod plane;
 mod publish;
 mod publishers;
 pub(crate) mod recovery;
@@ -49,7 +51,8 @@ use nexusd_wire::{
     SubscriptionId, aligned,
 };
 use output::Output;
-use publish::{Plane, Refusal};
+use plane::Plane;
+use publish::Refusal;
 use routing::{PublisherId, ShardIndex};
 use siphasher::sip::SipHasher24;
 use violation::Violation;

@@ -3,7 +3,7 @@
 //! A segment is written from its start to its end, and what was written is not touched again until
 //! the log writes the segment anew. So writer and readers never meet on the same bytes, and no lock
 //! stands between them; the memory itself lives as long as anybody holds it. That the readers are
-//! done before it is written anew is the log's to see to (`lend` and `take_back` in `log.rs`).
+//! done before it is written anew is the log's to see to (`lend` and `take_back` in `log/lending.rs`).
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;

@@ -8,7 +8,7 @@ use nexusd_wire::control::{GapReason, OverflowPolicy};
 use super::event::Now;
 use super::expiring::Expiring;
 use super::parcel::Item;
-use super::publish::Plane;
+use super::plane::Plane;
 use super::routing::PublisherId;
 use crate::limits::BLOCK_RESUME_EIGHTHS;
 use crate::log::{Extent, Log};

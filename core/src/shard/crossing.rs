@@ -14,7 +14,8 @@ use super::event::{ConnectionId, Now};
 use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
 use super::parcel::{Batch, BatchRun, Item, LargeMessage};
-use super::publish::{Plane, Refusal};
+use super::plane::Plane;
+use super::publish::Refusal;
 use super::routing::{PublisherId, ShardIndex};
 use super::{Shard, open_connection};
 use crate::limits::{

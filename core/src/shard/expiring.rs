@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::publish::Plane;
+use super::plane::Plane;
 use crate::expiry::Expiry;
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
 

@@ -8,7 +8,7 @@
 use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{FrameEncoder, TopicId, WarningReport};
 
-use super::publish::Plane;
+use super::plane::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
 use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
 use crate::plant::{Plant, is_planted};

@@ -11,7 +11,7 @@
 use nexusd_wire::control::GapReason;
 
 use super::parcel::Item;
-use super::publish::Plane;
+use super::plane::Plane;
 use super::routing::ShardIndex;
 use crate::limits::{
     EVACUATION_SHARE, LOOKS_PER_SEGMENT, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE, SEGMENTS_RECALLED,

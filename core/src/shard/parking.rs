@@ -13,7 +13,7 @@ use nexusd_wire::{Frame, Sequence, SubscriptionId, SubscriptionReport, TopicId};
 
 use super::control::request_number;
 use super::event::{ConnectionId, Now};
-use super::publish::Plane;
+use super::plane::Plane;
 use super::violation::Violation;
 use super::{Shard, open_connection};
 use crate::counted_stream::Missing;

@@ -1,72 +1,26 @@
-//! From an accepted message to the queues that want it.
+//! From an accepted message to the log.
 //!
 //! Messages that follow each other on one topic form a *run*: each is numbered and copied to the log
-//! by itself, and the run is handed to the topic's queues as one extent, when another topic, an
-//! acknowledged message or the end of the received bytes closes it. So fan-out costs per run, not
-//! per message.
+//! by itself, and the run is handed to the topic's queues as one extent (`fan_out.rs`), when another
+//! topic, an acknowledged message or the end of the received bytes closes it. So fan-out costs per run,
+//! not per message.
 //!
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
-
-use nexusd_wire::control::{DeliveryMode, PublishStatus};
+use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{
-    DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscriptionId,
-    TopicId,
+    DecodeError, Frame, FrameEncoder, FrameKind, Header, MessageFlags, Sequence, TopicId,
 };
-use slab::Slab;
 
-use super::backpressure::{self, Around, Overflow};
 use super::event::{ConnectionId, Now};
-use super::expiring::Expiring;
-use super::neighbour::{Neighbour, Neighbours};
-use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
-use super::retained::{Scan, ScanId};
-use super::routing::{PublisherId, Route, Routing, ShardIndex, ShardMask};
-use super::wiring::{NodeWide, Wiring};
-use crate::audience::Audience;
+use super::plane::Plane;
+use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
-use crate::foreign_topics::ForeignTopics;
-use crate::history::History;
-use crate::limits::{
-    ACKS_OWED_MAX, ACKS_PER_FRAME, BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN,
-    CLIENT_SHARE, HEADERS_AHEAD, Limits, METADATA_BYTES_MAX, RETAINED_SHARE,
-};
-use crate::log::{Extent, Log, SegmentId, SegmentKind, prefetch_header};
-use crate::metrics::Metrics;
-use crate::owed_acks::{AckPart, OwnersPart};
+use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
+use crate::log::{Extent, SegmentId, prefetch_header};
 use crate::plant::{Plant, is_planted};
-use crate::retained::RetainedValues;
 use crate::session::{Binding, Session};
-use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
-use crate::subscription_index::SubscriptionIndex;
-use crate::topic::Topics;
-
-/// A plane's hall for a topic of `owner`. A macro, because a method would borrow the topics too.
-macro_rules! hall {
-    ($plane:expr, $owner:expr) => {
-        Hall {
-            owner: $owner,
-            queues: &mut $plane.queues,
-            newly_ready: &mut $plane.newly_ready,
-            has_news: &mut $plane.has_news,
-            open_generations: &$plane.open_generations,
-            around: Around {
-                log: &mut $plane.log,
-                metrics: &mut $plane.metrics,
-                blocked: &mut $plane.blocked,
-                holds: &mut $plane.holds,
-                condemned: &mut $plane.condemned,
-                expiring: &mut $plane.expiring,
-            },
-        }
-    };
-}
-
-/// Flags of messages that are not passed on without a closer look.
-const ASKS_FOR_MORE: u8 = MessageFlags::ACK.0 | MessageFlags::RETAIN.0;
 
 /// No topic: slots are far fewer.
 const NO_TOPIC: TopicId = TopicId(u32::MAX);
@@ -96,166 +50,24 @@ pub(crate) enum Refusal {
 
 /// Messages of one topic and publisher, numbered and in the log, not yet handed to queues.
 #[derive(Debug)]
-struct Run {
-    topic: TopicId,
-    extent: Extent,
+pub(super) struct Run {
+    pub(super) topic: TopicId,
+    pub(super) extent: Extent,
     /// Number of its first message.
-    first: Sequence,
+    pub(super) first: Sequence,
     /// The topic once more, if further messages may be added without a closer look; else none.
     plain: TopicId,
     /// Their time to live; 0 is none.
     ttl_ms: u32,
     /// Number of the run's newest message; the topic learns it when the run ends.
-    sequence: Sequence,
+    pub(super) sequence: Sequence,
     /// `None`: the daemon itself.
-    publisher: Option<PublisherId>,
+    pub(super) publisher: Option<PublisherId>,
     /// The run's last message is acknowledged under this number.
-    ack: Option<u64>,
-}
-
-/// Messages of one topic and publisher that follow each other into a batch for the topic's owner.
-#[derive(Clone, Copy, Debug)]
-struct Passing {
-    /// The publisher's id for the topic.
-    topic: TopicId,
-    owner: ShardIndex,
-    /// Where in the publisher's stream the next message stands that belongs to them.
-    next_at: u64,
-}
-
-/// What became of a run at this shard's queues.
-#[derive(Clone, Copy, Default, Debug)]
-struct Outcome {
-    delivered: u32,
-    dropped: u32,
-    blocked: u32,
-}
-
-/// What messages flow through: everything of a shard but its connections.
-#[derive(Debug)]
-pub(crate) struct Plane {
-    pub(crate) routing: Routing,
-    pub(crate) node: Arc<NodeWide>,
-    pub(crate) neighbours: Neighbours,
-    pub(crate) log: Log,
-    pub(crate) history: History,
-    pub(crate) topics: Topics,
-    pub(crate) foreign: ForeignTopics,
-    pub(crate) index: SubscriptionIndex,
-    pub(crate) queues: Slab<SubscriberQueue>,
-    pub(crate) metrics: Metrics,
-    pub(crate) limits: Limits,
-    run: Option<Run>,
-    passing: Option<Passing>,
-    /// Queues that have something to send since their connections were last told.
-    pub(crate) newly_ready: Vec<QueueId>,
-    /// Publishers that a full queue began to hold back, with that queue.
-    pub(crate) holds: Vec<(PublisherId, QueueId)>,
-    /// Queues that overflowed and whose policy is to end their connection.
-    pub(crate) condemned: Vec<QueueId>,
-    /// Publishers that a queue no longer holds back, with that queue.
-    pub(crate) released: Vec<(PublisherId, QueueId)>,
-    /// What became of acknowledged messages.
-    pub(crate) acks: Vec<(PublisherId, AckPart)>,
-    /// There is so much of `holds` and `acks` that reading has to pause for it.
-    pub(crate) has_news: bool,
-    /// Full `block` queues and since when, the one that is due first in front.
-    pub(crate) blocked: BTreeSet<(u64, QueueId)>,
-    /// All subscriptions, by id.
-    pub(crate) subscriptions: HashMap<SubscriptionId, QueueId>,
-    /// Those that are parked, the one that expires first in front.
-    pub(crate) parked: BTreeSet<(u64, QueueId)>,
-    /// Retained values of this shard's topics.
-    pub(crate) retained: RetainedValues,
-    /// Searches for retained values that are not over, by subscription.
-    pub(crate) scans: BTreeMap<SubscriptionId, Scan>,
-    /// Those of which a queue of this shard has asked for the next portion.
-    pub(crate) scans_due: Vec<ScanId>,
-    /// Queues with messages that will expire.
-    pub(crate) expiring: Expiring,
-    /// Time of the event that is dealt with.
-    pub(crate) now_us: u64,
-    /// The same by the wall clock, microseconds since 1970.
-    pub(crate) wall_us: u64,
-    /// Segments that neighbours were asked to give back and have not answered for.
-    pub(crate) recalls: usize,
-    /// Publishers of this shard that wait for memory, in turn.
-    pub(crate) waiting_for_memory: VecDeque<ConnectionId>,
-    /// Memory of subscriptions, without the index, and of topic ids that clients bound.
-    pub(crate) client_bytes: usize,
-    /// Generation of the open connection at each index, plus one; 0 where there is none.
-    pub(crate) open_generations: Vec<u64>,
+    pub(super) ack: Option<u64>,
 }
 
 impl Plane {
-    pub(crate) fn new(limits: Limits, seed: u64, wiring: Wiring) -> Self {
-        let Wiring { own, shards, node, ends } = wiring;
-        let routing = Routing::new(own, shards, seed);
-        let credit = batches_per_neighbour(shards);
-        let retained = RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards);
-        let neighbours = ends.into_iter().map(|ends| Neighbour::new(ends, credit, seed)).collect();
-        Self {
-            routing,
-            neighbours: Neighbours::new(own, neighbours),
-            // A quarter is left for what queues and connections need beside the log.
-            log: Log::new(limits.memory_bytes / 4 * 3 / shards),
-            topics: Topics::new(routing, Arc::clone(&node), seed),
-            history: History::new(limits.replay_messages, limits.replay_bytes / shards),
-            node,
-            foreign: ForeignTopics::new(routing),
-            index: SubscriptionIndex::new(seed),
-            queues: Slab::new(),
-            metrics: Metrics::default(),
-            limits,
-            run: None,
-            passing: None,
-            newly_ready: Vec::new(),
-            holds: Vec::new(),
-            condemned: Vec::new(),
-            released: Vec::new(),
-            acks: Vec::new(),
-            has_news: false,
-            blocked: BTreeSet::new(),
-            subscriptions: HashMap::new(),
-            parked: BTreeSet::new(),
-            retained,
-            scans: BTreeMap::new(),
-            scans_due: Vec::new(),
-            expiring: Expiring::default(),
-            now_us: 0,
-            wall_us: 0,
-            recalls: 0,
-            waiting_for_memory: VecDeque::new(),
-            client_bytes: 0,
-            open_generations: Vec::new(),
-        }
-    }
-
-    /// Whether clients may have the shard keep `bytes` more of subscriptions and topic ids.
-    pub(crate) fn may_keep_for_clients(&self, bytes: usize) -> bool {
-        let most = self.limits.memory_bytes / CLIENT_SHARE / self.routing.shards();
-        self.client_bytes + self.index.bytes() + bytes <= most.max(CLIENT_BYTES_MIN)
-    }
-
-    /// The same, and makes room for it: parked subscriptions end for clients that are there, the one
-    /// that expires first before others.
-    pub(crate) fn make_room_for_clients(&mut self, bytes: usize) -> bool {
-        while !self.may_keep_for_clients(bytes) {
-            let Some(&(_, first)) = self.parked.first() else { return false };
-            self.remove_queue(first);
-        }
-        true
-    }
-
-    /// The name of a topic, of whichever shard.
-    pub(crate) fn topic_name(&self, topic: TopicId) -> &str {
-        if self.routing.owner(topic) == self.routing.own {
-            self.topics.name(topic)
-        } else {
-            self.foreign.name(topic)
-        }
-    }
-
     /// Accepts one message of a connection: numbers it, copies it to the log, adds it to the open
     /// run; or passes it on to the shard that owns its topic.
     #[inline(always)]
@@ -282,111 +94,6 @@ impl Plane {
             self.end_acknowledged_run(number, now);
         }
         Ok(())
-    }
-
-    /// Puts another message of the run that is passed on into its batch, if it is one and there is room
-    /// and nothing else to be done about it.
-    #[inline(always)]
-    fn extend_passing(&mut self, frame: &Frame<'_>) -> bool {
-        let Some(passing) = self.passing else { return false };
-        let (header, bytes) = (frame.header(), frame.bytes());
-        let asks_for_more = u32::from(header.flags().0 & ASKS_FOR_MORE)
-            | header.ttl_ms()
-            | header.metadata_len() as u32;
-        if passing.topic != header.topic()
-            || passing.next_at != frame.at()
-            || asks_for_more != 0
-            || header.payload_len() > self.limits.payload_bytes as usize
-            || !self.neighbours.of(passing.owner).extend_batch(bytes)
-        {
-            return false;
-        }
-        self.passing = Some(Passing { next_at: passing.next_at + bytes.len() as u64, ..passing });
-        true
-    }
-
-    /// The same for a message whose topic is not this shard's: it goes into the batch for the owner.
-    #[inline(never)]
-    fn publish_elsewhere(
-        &mut self,
-        id: ConnectionId,
-        session: &mut Session,
-        frame: &Frame<'_>,
-    ) -> Result<(), Refusal> {
-        let header = frame.header();
-        if self.extend_passing(frame) {
-            session.last_accepted = header.sequence().0;
-            return Ok(());
-        }
-        self.pass_on(id, session, frame)
-    }
-
-    /// The same for a message that asks for more, or begins a run.
-    #[inline(never)]
-    fn pass_on(
-        &mut self,
-        id: ConnectionId,
-        session: &mut Session,
-        frame: &Frame<'_>,
-    ) -> Result<(), Refusal> {
-        let header = frame.header();
-        // What does not directly follow in its publisher's stream begins a run of its own.
-        let follows =
-            |passing: &Passing| passing.topic == header.topic() && passing.next_at == frame.at();
-        match self.passing.filter(follows) {
-            Some(passing) => {
-                self.check(header)?;
-                if header.metadata_len() != 0 {
-                    frame.metadata().map_err(Refusal::Metadata)?;
-                }
-                if !self.neighbours.of(passing.owner).extend_batch(frame.bytes()) {
-                    self.passing = None;
-                    return self.pass_on(id, session, frame);
-                }
-                self.note_passed_on(passing, frame);
-            }
-            None => self.begin_passing(id, session, frame)?,
-        }
-        session.last_accepted = header.sequence().0;
-        if header.flags().contains(MessageFlags::ACK) {
-            session.acks.owe(header.sequence().0);
-            self.has_news |= session.acks.len() > ACKS_OWED_MAX;
-        }
-        Ok(())
-    }
-
-    /// Begins a run of messages that are passed on with this one.
-    fn begin_passing(
-        &mut self,
-        id: ConnectionId,
-        session: &Session,
-        frame: &Frame<'_>,
-    ) -> Result<(), Refusal> {
-        let Route::Neighbour(owner, handle) = self.admit(session, frame.header())? else {
-            debug_assert!(false, "topics of this shard do not come here");
-            return Err(Refusal::RefusedTopic);
-        };
-        if frame.header().metadata_len() != 0 {
-            frame.metadata().map_err(Refusal::Metadata)?;
-        }
-        let first_ack = session.acks.next();
-        let run = BatchRun { connection: id, handle, bytes: 0, first_ack, offset: frame.at() };
-        if !self.neighbours.of(owner).begin_run(run, frame.bytes()) {
-            return Err(Refusal::NotNow);
-        }
-        let passing = Passing { topic: frame.header().topic(), owner, next_at: 0 };
-        self.note_passed_on(passing, frame);
-        Ok(())
-    }
-
-    /// A message stands in its owner's batch.
-    fn note_passed_on(&mut self, passing: Passing, frame: &Frame<'_>) {
-        let header = frame.header();
-        if header.ttl_ms() != 0 || header.flags().contains(MessageFlags::RETAIN) {
-            self.neighbours.of(passing.owner).note_special();
-        }
-        let next_at = frame.at() + frame.bytes().len() as u64;
-        self.passing = Some(Passing { next_at, ..passing });
     }
 
     /// After a message of `bytes`: whether something stands against reading on. Publishers are to be
@@ -494,7 +201,7 @@ impl Plane {
 
     /// Checks what is the same for all topics.
     #[inline(always)]
-    fn check(&self, header: &Header) -> Result<(), Refusal> {
+    pub(super) fn check(&self, header: &Header) -> Result<(), Refusal> {
         if header.payload_len() > self.limits.payload_bytes as usize {
             return Err(Refusal::PayloadTooLarge(header.payload_len()));
         }
@@ -663,195 +370,6 @@ impl Plane {
         }
         self.flush_run(now);
     }
-
-    /// Hands the open run, if there is one, to the queues that want it, and to other shards whose
-    /// queues do.
-    pub(crate) fn flush_run(&mut self, now: Now) {
-        self.passing = None;
-        let Some(run) = self.run.take() else { return };
-        self.topics.refresh_audience(run.topic, &self.index, &self.queues);
-        let topic = self.topics.topic(run.topic);
-        topic.used_at_us = now.mono_us;
-        topic.sequence = run.sequence.0;
-        self.history.note(&run.extent, run.topic, run.first, &mut topic.newest_run, &mut self.log);
-        let messages = u64::from(run.extent.messages);
-        self.metrics.messages_in += messages;
-        self.metrics.bytes_in += u64::from(run.extent.len);
-        let wanted_by = topic.wanted_by;
-        if topic.audience.matches.is_empty() && wanted_by.is_empty() {
-            self.metrics.no_subscribers += messages;
-        }
-        let outcome = fan_out(
-            &mut topic.audience,
-            run.topic,
-            &run.extent,
-            run.publisher,
-            &mut hall!(self, self.routing.own),
-            now,
-        );
-        if !wanted_by.is_empty() {
-            self.lend_run(&run, wanted_by);
-        }
-        if let (Some(number), Some(publisher)) = (run.ack, run.publisher) {
-            let owner = OwnersPart {
-                sequence: run.sequence.0,
-                shards: wanted_by.len(),
-                status: PublishStatus::Accepted,
-            };
-            self.tell_ack(publisher, number, outcome, Some(owner));
-        }
-        self.log.release(run.extent.segment);
-        if self.log.is_over_budget() {
-            self.shrink_to_budget();
-        }
-    }
-
-    /// Tells other shards of a run that queues of theirs want.
-    fn lend_run(&mut self, run: &Run, wanted_by: ShardMask) {
-        let topic = self.topics.topic(run.topic);
-        for shard in wanted_by {
-            let neighbour = self.neighbours.of(shard);
-            if !topic.named_to.contains(shard) {
-                topic.named_to.insert(shard);
-                let name = topic.name.clone();
-                neighbour.tell(ParcelItem::Name { topic: run.topic, name });
-            }
-            neighbour.lend(run.extent, run.publisher, run.ack, &mut self.log);
-        }
-    }
-
-    /// Hands messages that lie in another shard's log to the queues that want them.
-    pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
-        let LentRun { mut extent, memory, publisher, ack } = run;
-        extent.segment = self.log.borrow(lender, extent.segment, memory);
-        let segment = extent.segment;
-        let mut outcome = Outcome::default();
-        match extent.topic {
-            Some(topic) => outcome = self.deliver_foreign(topic, &extent, publisher, now),
-            None => {
-                while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
-                    self.deliver_foreign(topic, &part, publisher, now);
-                }
-            }
-        }
-        if let (Some(number), Some(publisher)) = (ack, publisher) {
-            self.tell_ack(publisher, number, outcome, None);
-        }
-        self.log.release(segment);
-        if self.log.is_over_budget() {
-            self.shrink_to_budget();
-        }
-    }
-
-    fn deliver_foreign(
-        &mut self,
-        topic: TopicId,
-        extent: &Extent,
-        publisher: Option<PublisherId>,
-        now: Now,
-    ) -> Outcome {
-        let Some(known) = self.foreign.refreshed(topic, &self.index, &self.queues) else {
-            debug_assert!(false, "a topic is named before its first run");
-            return Outcome::default();
-        };
-        fan_out(
-            &mut known.audience,
-            topic,
-            extent,
-            publisher,
-            &mut hall!(self, self.routing.owner(topic)),
-            now,
-        )
-    }
-
-    fn tell_ack(
-        &mut self,
-        publisher: PublisherId,
-        number: u64,
-        outcome: Outcome,
-        owner: Option<OwnersPart>,
-    ) {
-        let miscount = u32::from(is_planted(Plant::AckMiscounts));
-        let Outcome { delivered, dropped, blocked } = outcome;
-        let part = AckPart { number, delivered: delivered + miscount, dropped, blocked, owner };
-        self.acks.push((publisher, part));
-        self.has_news |= self.acks.len() >= ACKS_PER_FRAME;
-    }
-
-    /// A publisher's topic id no longer stands for its topic.
-    pub(crate) fn release_binding(&mut self, binding: Binding) {
-        match binding {
-            Binding::Topic(topic) => self.topics.topic(topic).publishers -= 1,
-            Binding::Elsewhere(owner, handle) => self.neighbours.of(owner).close_topic(handle),
-            Binding::Refused | Binding::Free => {}
-        }
-    }
-}
-
-/// What a run of messages meets on its way to the queues: of the plane, all but the topics.
-struct Hall<'a> {
-    /// The shard that owns the topic.
-    owner: ShardIndex,
-    queues: &'a mut Slab<SubscriberQueue>,
-    newly_ready: &'a mut Vec<QueueId>,
-    has_news: &'a mut bool,
-    open_generations: &'a [u64],
-    around: Around<'a>,
-}
-
-/// Adds a run to every queue of this shard that wants it.
-#[inline]
-fn fan_out(
-    audience: &mut Audience,
-    topic: TopicId,
-    extent: &Extent,
-    publisher: Option<PublisherId>,
-    hall: &mut Hall<'_>,
-    now: Now,
-) -> Outcome {
-    let messages = u64::from(extent.messages);
-    let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
-    for at in 0..audience.matches.len() {
-        let id = audience.matches[at].queue;
-        let queue = &mut hall.queues[id.0 as usize];
-        if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
-            continue;
-        }
-        delivered += 1;
-        if !audience.matches[at].bound {
-            audience.matches[at].bound = true;
-            if !is_planted(Plant::LostBind) {
-                queue.push_bind(topic);
-            }
-            audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
-        }
-        queue.push(id, *extent, hall.around.log);
-        hall.around.metrics.queued_messages += messages;
-        hall.around.metrics.queued_bytes += u64::from(extent.len);
-        if !queue.is_ready {
-            queue.is_ready = true;
-            hall.newly_ready.push(id);
-        }
-        if extent.expiry != Expiry::NEVER {
-            hall.around.expiring.note(queue, id, extent.expiry);
-        }
-        if queue.is_over_limit() {
-            match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
-                Overflow::OldestDropped => {}
-                Overflow::NewestDropped => dropped += 1,
-                Overflow::Held => {
-                    *hall.has_news = true;
-                    blocked += 1;
-                }
-            }
-        }
-    }
-    Outcome { delivered: delivered - dropped, dropped, blocked }
-}
-
-/// Whether a connection id still belongs to an open connection.
-pub(crate) fn is_open(open_generations: &[u64], id: ConnectionId) -> bool {
-    open_generations.get(id.index as usize) == Some(&(u64::from(id.generation) + 1))
 }
 
 /// The header a message has from now on: numbered, stamped, free of what concerned its publisher.
@@ -864,45 +382,4 @@ fn accepted_header(header: &Header, topic: TopicId, sequence: Sequence, now: Now
         .with_origin_sequence(sequence)
         .with_timestamp_us(now.wall_us)
         .with_flags(header.flags().without(MessageFlags::ACK))
-}
-
-/// How many batches may be on their way to one other shard: a few of them, and few in all when there
-/// are many shards.
-fn batches_per_neighbour(shards: usize) -> usize {
-    (BATCHES_MAX / shards).clamp(BATCHES_PER_NEIGHBOUR.0, BATCHES_PER_NEIGHBOUR.1)
-}
-
-impl Plane {
-    /// Checks what must hold between events. For tests and the simulator.
-    pub(crate) fn assert_invariants(&self) {
-        assert!(self.run.is_none(), "runs end with the bytes they came in");
-        assert!(self.newly_ready.is_empty() && self.released.is_empty(), "connections were told");
-        assert!(self.holds.is_empty() && self.acks.is_empty(), "publishers were told");
-        self.log.assert_invariants();
-        self.history.assert_invariants(&self.log);
-        let mut references = BTreeMap::new();
-        let (mut messages, mut bytes) = (0, 0);
-        for (_, queue) in &self.queues {
-            queue.assert_invariants(&self.log);
-            messages += queue.messages;
-            bytes += queue.bytes;
-            for item in &queue.items {
-                if let Item::Extent(extent) = item {
-                    *references.entry(extent.segment).or_insert(0) += 1;
-                }
-            }
-            for extent in queue.stream.extents() {
-                *references.entry(extent.segment).or_insert(0) += 1;
-            }
-            assert!(queue.is_ready || queue.is_empty(), "what waits has its turn");
-        }
-        assert_eq!(messages, self.metrics.queued_messages, "queued messages are counted");
-        assert_eq!(bytes, self.metrics.queued_bytes, "queued bytes are counted");
-        for (segment, held) in self.log.references() {
-            if self.log.kind(segment) != SegmentKind::Landing {
-                let counted = references.get(&segment).copied().unwrap_or(0);
-                assert_eq!(held, counted, "references are the queues'");
-            }
-        }
-    }
 }

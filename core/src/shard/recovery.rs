@@ -8,7 +8,7 @@ use nexusd_wire::control::GapReason;
 use nexusd_wire::{Sequence, SubscriptionId, TopicId};
 
 use super::parcel::{Item as ParcelItem, LentRun};
-use super::publish::Plane;
+use super::plane::Plane;
 use super::routing::ShardIndex;
 use crate::expiry::Expiry;
 use crate::limits::LOSSES_RECOVERED_MAX;

@@ -11,8 +11,9 @@ use nexusd_wire::control::{self, DeliveryMode, GapReason};
 use nexusd_wire::{NodeId, Sequence, SubscriptionId, TopicId, filter_matches};
 
 use super::event::ConnectionId;
+use super::fan_out::is_open;
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
-use super::publish::{Plane, is_open};
+use super::plane::Plane;
 use super::routing::ShardIndex;
 use crate::gap::Gap;
 use crate::log::Extent;

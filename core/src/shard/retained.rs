@@ -12,7 +12,8 @@ use nexusd_wire::{HEADER_BYTES, Header, MessageFlags, SubscriptionId, TopicId, f
 
 use super::event::Now;
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
-use super::publish::{Plane, Refusal};
+use super::plane::Plane;
+use super::publish::Refusal;
 use super::routing::ShardIndex;
 use crate::expiry::Expiry;
 use crate::gap::Gap;

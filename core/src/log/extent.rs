@@ -1,0 +1,90 @@
+//! A run of whole frames in one segment: what queues hold of the log.
+//!
+//! Extents grow by what directly follows them, and are split where a topic or a number of messages ends.
+//! An extent by itself keeps nothing alive: whoever holds it holds a reference to its segment.
+
+use nexusd_wire::control::DeliveryMode;
+use nexusd_wire::{Sequence, TopicId};
+
+use super::{Log, SegmentId};
+use crate::expiry::Expiry;
+
+/// A run of whole frames in one segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Extent {
+    pub(crate) segment: SegmentId,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    pub(crate) messages: u32,
+    /// The topic of all of them: they are then numbered one by one. `None` if there are several.
+    pub(crate) topic: Option<TopicId>,
+    /// Why they are delivered.
+    pub(crate) mode: DeliveryMode,
+    /// When they end, all at once.
+    pub(crate) expiry: Expiry,
+}
+
+impl Extent {
+    pub(crate) fn end(&self) -> u32 {
+        self.start + self.len
+    }
+
+    /// Lengthens the extent by one that follows it directly, and is like it in all that messages of an
+    /// extent have in common; whether it does and is.
+    #[inline]
+    pub(crate) fn absorb(&mut self, next: &Self) -> bool {
+        let follows = self.segment == next.segment && self.end() == next.start;
+        // Between what is replayed there may have been messages that expired.
+        let is_live = self.mode == DeliveryMode::Live && next.mode == DeliveryMode::Live;
+        if !follows || !is_live || self.expiry != next.expiry {
+            return false;
+        }
+        self.len += next.len;
+        self.messages += next.messages;
+        self.topic = self.topic.filter(|topic| Some(*topic) == next.topic);
+        true
+    }
+}
+
+impl Log {
+    /// Splits the messages of one topic off the front of an extent, or all of it where that says that
+    /// it has but one; `None` once it is used up.
+    pub(crate) fn split_off_topic(&self, extent: &mut Extent) -> Option<(TopicId, Extent)> {
+        if extent.len == 0 {
+            return None;
+        }
+        let topic = self.header(extent.segment, extent.start).topic();
+        let mut part = Extent { len: 0, messages: 0, topic: Some(topic), ..*extent };
+        while part.len < extent.len {
+            let header = self.header(extent.segment, part.end());
+            if header.topic() != topic {
+                break;
+            }
+            part.len += header.stride() as u32;
+            part.messages += 1;
+        }
+        extent.start = part.end();
+        extent.len -= part.len;
+        extent.messages -= part.messages;
+        Some((topic, part))
+    }
+
+    /// Splits at most so many messages off the front of an extent.
+    pub(crate) fn split_off_front(&self, extent: &mut Extent, messages: u64) -> Extent {
+        let mut front = Extent { len: 0, messages: 0, ..*extent };
+        while u64::from(front.messages) < messages && front.messages < extent.messages {
+            front.len += self.header(extent.segment, front.end()).stride() as u32;
+            front.messages += 1;
+        }
+        extent.start = front.end();
+        extent.len -= front.len;
+        extent.messages -= front.messages;
+        front
+    }
+
+    /// The number of an extent's last message.
+    pub(crate) fn last_sequence(&self, extent: &Extent) -> Sequence {
+        let first = self.header(extent.segment, extent.start).sequence();
+        Sequence(first.0 + u64::from(extent.messages) - 1)
+    }
+}

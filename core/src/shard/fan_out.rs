@@ -1,0 +1,235 @@
+//! From a run of messages to the queues that want it.
+//!
+//! Each queue of this shard gets a run of one of its topics as one extent (`flush_run`). Shards whose queues
+//! want it are told where it lies (`lend_run`), borrow its segment, and hand it to theirs the same way
+//! (`deliver_lent`). A queue that is full by then is dealt with here, by its policy. Every shard counts for
+//! an acknowledged message what became of it at its own queues.
+
+use nexusd_wire::TopicId;
+use nexusd_wire::control::PublishStatus;
+use slab::Slab;
+
+use super::backpressure::{self, Around, Overflow};
+use super::event::{ConnectionId, Now};
+use super::parcel::{Item as ParcelItem, LentRun};
+use super::plane::Plane;
+use super::publish::Run;
+use super::routing::{PublisherId, ShardIndex, ShardMask};
+use crate::audience::Audience;
+use crate::expiry::Expiry;
+use crate::limits::ACKS_PER_FRAME;
+use crate::log::Extent;
+use crate::owed_acks::{AckPart, OwnersPart};
+use crate::plant::{Plant, is_planted};
+use crate::subscriber_queue::{QueueId, SubscriberQueue};
+
+/// A plane's hall for a topic of `owner`. A macro, because a method would borrow the topics too.
+macro_rules! hall {
+    ($plane:expr, $owner:expr) => {
+        Hall {
+            owner: $owner,
+            queues: &mut $plane.queues,
+            newly_ready: &mut $plane.newly_ready,
+            has_news: &mut $plane.has_news,
+            open_generations: &$plane.open_generations,
+            around: Around {
+                log: &mut $plane.log,
+                metrics: &mut $plane.metrics,
+                blocked: &mut $plane.blocked,
+                holds: &mut $plane.holds,
+                condemned: &mut $plane.condemned,
+                expiring: &mut $plane.expiring,
+            },
+        }
+    };
+}
+
+/// What became of a run at this shard's queues.
+#[derive(Clone, Copy, Default, Debug)]
+struct Outcome {
+    delivered: u32,
+    dropped: u32,
+    blocked: u32,
+}
+
+impl Plane {
+    /// Hands the open run, if there is one, to the queues that want it, and to other shards whose
+    /// queues do.
+    pub(crate) fn flush_run(&mut self, now: Now) {
+        self.passing = None;
+        let Some(run) = self.run.take() else { return };
+        self.topics.refresh_audience(run.topic, &self.index, &self.queues);
+        let topic = self.topics.topic(run.topic);
+        topic.used_at_us = now.mono_us;
+        topic.sequence = run.sequence.0;
+        self.history.note(&run.extent, run.topic, run.first, &mut topic.newest_run, &mut self.log);
+        let messages = u64::from(run.extent.messages);
+        self.metrics.messages_in += messages;
+        self.metrics.bytes_in += u64::from(run.extent.len);
+        let wanted_by = topic.wanted_by;
+        if topic.audience.matches.is_empty() && wanted_by.is_empty() {
+            self.metrics.no_subscribers += messages;
+        }
+        let outcome = fan_out(
+            &mut topic.audience,
+            run.topic,
+            &run.extent,
+            run.publisher,
+            &mut hall!(self, self.routing.own),
+            now,
+        );
+        if !wanted_by.is_empty() {
+            self.lend_run(&run, wanted_by);
+        }
+        if let (Some(number), Some(publisher)) = (run.ack, run.publisher) {
+            let owner = OwnersPart {
+                sequence: run.sequence.0,
+                shards: wanted_by.len(),
+                status: PublishStatus::Accepted,
+            };
+            self.tell_ack(publisher, number, outcome, Some(owner));
+        }
+        self.log.release(run.extent.segment);
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
+        }
+    }
+
+    /// Tells other shards of a run that queues of theirs want.
+    fn lend_run(&mut self, run: &Run, wanted_by: ShardMask) {
+        let topic = self.topics.topic(run.topic);
+        for shard in wanted_by {
+            let neighbour = self.neighbours.of(shard);
+            if !topic.named_to.contains(shard) {
+                topic.named_to.insert(shard);
+                let name = topic.name.clone();
+                neighbour.tell(ParcelItem::Name { topic: run.topic, name });
+            }
+            neighbour.lend(run.extent, run.publisher, run.ack, &mut self.log);
+        }
+    }
+
+    /// Hands messages that lie in another shard's log to the queues that want them.
+    pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
+        let LentRun { mut extent, memory, publisher, ack } = run;
+        extent.segment = self.log.borrow(lender, extent.segment, memory);
+        let segment = extent.segment;
+        let mut outcome = Outcome::default();
+        match extent.topic {
+            Some(topic) => outcome = self.deliver_foreign(topic, &extent, publisher, now),
+            None => {
+                while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
+                    self.deliver_foreign(topic, &part, publisher, now);
+                }
+            }
+        }
+        if let (Some(number), Some(publisher)) = (ack, publisher) {
+            self.tell_ack(publisher, number, outcome, None);
+        }
+        self.log.release(segment);
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
+        }
+    }
+
+    fn deliver_foreign(
+        &mut self,
+        topic: TopicId,
+        extent: &Extent,
+        publisher: Option<PublisherId>,
+        now: Now,
+    ) -> Outcome {
+        let Some(known) = self.foreign.refreshed(topic, &self.index, &self.queues) else {
+            debug_assert!(false, "a topic is named before its first run");
+            return Outcome::default();
+        };
+        fan_out(
+            &mut known.audience,
+            topic,
+            extent,
+            publisher,
+            &mut hall!(self, self.routing.owner(topic)),
+            now,
+        )
+    }
+
+    fn tell_ack(
+        &mut self,
+        publisher: PublisherId,
+        number: u64,
+        outcome: Outcome,
+        owner: Option<OwnersPart>,
+    ) {
+        let miscount = u32::from(is_planted(Plant::AckMiscounts));
+        let Outcome { delivered, dropped, blocked } = outcome;
+        let part = AckPart { number, delivered: delivered + miscount, dropped, blocked, owner };
+        self.acks.push((publisher, part));
+        self.has_news |= self.acks.len() >= ACKS_PER_FRAME;
+    }
+}
+
+/// What a run of messages meets on its way to the queues: of the plane, all but the topics.
+struct Hall<'a> {
+    /// The shard that owns the topic.
+    owner: ShardIndex,
+    queues: &'a mut Slab<SubscriberQueue>,
+    newly_ready: &'a mut Vec<QueueId>,
+    has_news: &'a mut bool,
+    open_generations: &'a [u64],
+    around: Around<'a>,
+}
+
+/// Adds a run to every queue of this shard that wants it.
+#[inline]
+fn fan_out(
+    audience: &mut Audience,
+    topic: TopicId,
+    extent: &Extent,
+    publisher: Option<PublisherId>,
+    hall: &mut Hall<'_>,
+    now: Now,
+) -> Outcome {
+    let messages = u64::from(extent.messages);
+    let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
+    for at in 0..audience.matches.len() {
+        let id = audience.matches[at].queue;
+        let queue = &mut hall.queues[id.0 as usize];
+        if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
+            continue;
+        }
+        delivered += 1;
+        if !audience.matches[at].bound {
+            audience.matches[at].bound = true;
+            if !is_planted(Plant::LostBind) {
+                queue.push_bind(topic);
+            }
+            audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
+        }
+        queue.push(id, *extent, hall.around.log);
+        hall.around.metrics.queued_messages += messages;
+        hall.around.metrics.queued_bytes += u64::from(extent.len);
+        if !queue.is_ready {
+            queue.is_ready = true;
+            hall.newly_ready.push(id);
+        }
+        if extent.expiry != Expiry::NEVER {
+            hall.around.expiring.note(queue, id, extent.expiry);
+        }
+        if queue.is_over_limit() {
+            match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
+                Overflow::OldestDropped => {}
+                Overflow::NewestDropped => dropped += 1,
+                Overflow::Held => {
+                    *hall.has_news = true;
+                    blocked += 1;
+                }
+            }
+        }
+    }
+    Outcome { delivered: delivered - dropped, dropped, blocked }
+}
+
+/// Whether a connection id still belongs to an open connection.
+pub(crate) fn is_open(open_generations: &[u64], id: ConnectionId) -> bool {
+    open_generations.get(id.index as usize) == Some(&(u64::from(id.generation) + 1))
+}
