@@ -262,6 +262,7 @@ impl Service for Cluster {
             }
             self.turn = (at + 1) % self.members.len();
         }
+        self.observe();
         self.end_finished();
         let is_quiet = self.moving.is_empty() && !self.members.iter().any(Member::is_busy);
         self.gauges.is_quiet.set(is_quiet);

@@ -85,7 +85,12 @@ impl Service for Watched {
     }
 
     fn poll_output(&mut self) -> Option<Output> {
-        self.shard.poll_output()
+        let output = self.shard.poll_output();
+        if output.is_none() {
+            // Much is done once a turn.
+            self.metrics.set(self.shard.metrics());
+        }
+        output
     }
 
     fn gather(&mut self, connection: ConnectionId, take: &mut dyn FnMut(&[u8])) {

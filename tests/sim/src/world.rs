@@ -247,6 +247,7 @@ impl<'c> World<'c> {
     /// One turn: time passes, things happen, the shard is told of them.
     fn turn(&mut self, service: &mut impl Service) -> Result<(), Violation> {
         self.events = 0;
+        self.oracle.on_gauges(&self.gauges)?;
         if !matches!(self.phase, Phase::Working) {
             for _ in 0..self.scenario.shards {
                 self.look(service)?;

@@ -1,11 +1,9 @@
 //! Subscriptions that outlive their connections: parked, resumed, replayed.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use nexusd_wire::control::{self, ErrorCode, GapMode, GapReason};
 
-use super::history::Told;
-use super::stream::Cursor;
 use super::{Oracle, StreamState};
 use crate::violation::{Violation, ensure};
 
@@ -47,57 +45,20 @@ pub(super) struct Replay {
     /// When the shard was fed what asked for it.
     pub(super) fed_at: u64,
     /// What SubscriptionInfo said.
-    pub(super) missed: i64,
-    pub(super) is_started: bool,
+    missed: i64,
+    is_started: bool,
     /// Messages told as lost since.
     pub(super) told: u64,
-    pub(super) topics: BTreeMap<usize, ReplayedTopic>,
-    /// What was on the wire and has to come again, in its order.
-    again: VecDeque<Told>,
-    /// Newest number in `again` of each topic.
-    again_newest: BTreeMap<usize, u64>,
-    /// What unread gaps told that stood among messages told as lost: topic and number.
-    told_again: BTreeSet<(usize, u64)>,
-    /// Earlier losses with a connection that stood among them: their counts.
-    links_again: Vec<u64>,
-    /// A message behind all of `again` has come.
-    is_past_again: bool,
-    /// Messages of a topic come in its order, and nothing is said of several topics.
-    is_unordered: bool,
+    topics: BTreeMap<usize, ReplayedTopic>,
+    /// Messages that were on their way to the client when its connection ended, and may be lost.
+    on_the_way: u64,
     /// Anything has come since.
     has_begun: bool,
     /// Messages dropped in all queues when it was asked for.
     dropped_before: u64,
-    is_taken_over: bool,
-}
-
-/// The messages of entries of topic, last number and count.
-fn numbers(entries: Vec<(usize, u64, u64)>) -> impl Iterator<Item = (usize, u64)> {
-    let each = |(topic, last, count): (usize, u64, u64)| {
-        (last + 1 - count..=last).map(move |number| (topic, number))
-    };
-    entries.into_iter().flat_map(each)
-}
-
-/// What a stream lost with a connection: where, and how it stood there before.
-#[derive(Default, Debug)]
-pub(super) struct LinkLoss {
-    pub(super) places: Vec<(usize, Cursor)>,
-    pub(super) lost: Vec<(usize, u64, u64)>,
 }
 
 impl Replay {
-    /// A retained value has come again, or for the first time.
-    pub(super) fn has_had(&mut self, topic: usize, number: u64) {
-        let is_it = |told: &Told| {
-            let is_same = |of, n| (of, n) == (topic, number);
-            matches!(*told, Told::Message { topic, number, is_retained: true, .. } if is_same(topic, number))
-        };
-        if let Some(found) = self.again.iter().position(is_it) {
-            self.again.remove(found);
-        }
-    }
-
     /// A replay that a Subscribe asked for by its positions.
     pub(super) fn of_positions(fed_at: u64, dropped_before: u64) -> Self {
         Self {
@@ -106,15 +67,9 @@ impl Replay {
             is_started: false,
             told: 0,
             topics: BTreeMap::new(),
-            again: VecDeque::new(),
-            again_newest: BTreeMap::new(),
-            told_again: BTreeSet::new(),
-            links_again: Vec::new(),
-            is_past_again: false,
-            is_unordered: true,
+            on_the_way: 0,
             has_begun: false,
             dropped_before,
-            is_taken_over: false,
         }
     }
 }
@@ -332,8 +287,7 @@ impl Oracle {
             info.missed_count()
         );
         self.has_recovered |= mode == GapMode::ReplayBuffer;
-        let is_taken_over = stream.state != StreamState::Parked;
-        if is_taken_over {
+        if stream.state != StreamState::Parked {
             stream.taken_from.push(stream.conversation);
         }
         // When it began is not known if its Subscribe was never seen to be dealt with.
@@ -344,29 +298,15 @@ impl Oracle {
         stream.resumes_pending -= 1;
         stream.may_be_gone = false;
         stream.away_since_us = None;
-        let (mut again, mut again_newest) = stream.take_back(count);
-        self.requeued += again.iter().filter(|told| told.is_message()).count() as u64;
-        let gaps = again.iter().filter(|told| !told.is_message() && !told.is_link_loss());
-        self.missed -= gaps.map(Told::messages).sum::<u64>();
+        let again = stream.take_back(count);
+        self.requeued += again.messages;
+        self.missed -= again.missed;
         // What an earlier replay had not come to is still to come.
-        let (mut told_again, mut links_again) = (BTreeSet::new(), Vec::new());
-        if let Some(earlier) = stream.replay.take() {
-            again.extend(earlier.again);
-            for (topic, newest) in earlier.again_newest {
-                let known = again_newest.entry(topic).or_insert(newest);
-                *known = newest.max(*known);
-            }
-            (told_again, links_again) = (earlier.told_again, earlier.links_again);
-        }
+        let earlier = stream.replay.take().map_or(0, |earlier| earlier.on_the_way);
         stream.replay = Some(Box::new(Replay {
-            told_again,
-            links_again,
             missed: info.missed_count(),
             is_started: info.replay_started(),
-            again,
-            again_newest,
-            is_unordered: mode == GapMode::ReplayBuffer,
-            is_taken_over,
+            on_the_way: again.messages + again.link_lost + earlier,
             ..Replay::of_positions(fed_at, dropped_before)
         }));
         Ok(())
@@ -393,25 +333,6 @@ impl Oracle {
         );
         replayed.count += 1;
         replayed.latest = number;
-        if replay.is_unordered {
-            return Ok(());
-        }
-        if replay.again_newest.get(&topic).is_none_or(|newest| number > *newest) {
-            replay.is_past_again = true;
-            return Ok(());
-        }
-        let is_it = |told: &Told| match *told {
-            Told::Message { topic: of, number: n, is_retained: false, .. } => {
-                (of, n) == (topic, number)
-            }
-            _ => false,
-        };
-        let found = replay.again.iter().position(is_it);
-        ensure!(
-            !replay.is_past_again && found.is_some(),
-            "{name} {number}: sent again, but not in the old order"
-        );
-        replay.again.drain(..=found.unwrap_or(0));
         Ok(())
     }
 
@@ -477,109 +398,24 @@ impl Oracle {
     }
 
     /// A Gap tells messages that were lost with a connection, as a number.
-    pub(super) fn on_link_lost(&mut self, at: usize, missed: u64) -> Result<LinkLoss, Violation> {
+    pub(super) fn on_link_lost(&mut self, at: usize, missed: u64) -> Result<(), Violation> {
         let may_have_recycled = self.may_have_recycled();
         let stream = &mut self.streams[at];
         let Some(replay) = &mut stream.replay else {
             return Err(Violation("messages lost with a connection, but nobody came back".into()));
         };
-        if let Some(at) = replay.links_again.iter().position(|again| *again == missed) {
-            replay.links_again.swap_remove(at);
-            return Ok(LinkLoss::default());
-        }
-        ensure!(
-            !replay.has_begun,
-            "messages lost with a connection are told behind those that came later"
-        );
         ensure!(
             !stream.is_counted || stream.may_have_forgotten || may_have_recycled,
             "{missed} messages were lost with the connection of a subscription that counts, and \
              fit its queue"
         );
-        let on_the_way = replay.again.iter().filter(|told| told.is_message()).count() as u64;
-        let mut loss = LinkLoss::default();
-        let is_it = |told: &Told| told.is_link_loss() && told.messages() == missed;
-        if let Some(at) = replay.again.iter().position(is_it) {
-            // An unread one is told once more, and behind it the gaps that it had passed.
-            let told = replay.again.remove(at);
-            for passed in &mut replay.again {
-                if let Told::Gap { told_before, .. } = passed {
-                    replay.told_again.extend(numbers(std::mem::take(told_before)));
-                }
-            }
-            told.iter().for_each(|told| stream.lose(told, &mut loss));
-            return Ok(loss);
-        }
-        let links = replay.again.iter().filter(|told| told.is_link_loss());
-        let with_links = missed == on_the_way + links.map(Told::messages).sum::<u64>();
         ensure!(
-            missed == on_the_way
-                || with_links
-                || (missed < on_the_way && (stream.is_counted || replay.is_taken_over)),
-            "{missed} messages were told as lost with the connection; {on_the_way} were on their way"
+            missed <= replay.on_the_way,
+            "{missed} messages were told as lost with the connection; {} were on their way",
+            replay.on_the_way
         );
-        let mut left = missed;
-        while left > 0
-            && let Some(told) = stream.replay.as_mut().and_then(|replay| replay.again.pop_front())
-        {
-            stream.lose(&told, &mut loss);
-            if told.is_message() {
-                left -= 1;
-                self.requeued -= 1;
-                continue;
-            }
-            if with_links && told.is_link_loss() {
-                left -= told.messages();
-                continue;
-            }
-            let Some(replay) = &mut stream.replay else { continue };
-            match told {
-                told if told.is_link_loss() => replay.links_again.push(told.messages()),
-                Told::Gap { lost, told_before, .. } => {
-                    replay.told_again.extend(numbers(lost));
-                    replay.told_again.extend(numbers(told_before));
-                }
-                Told::Message { .. } => {}
-            }
-        }
-        Ok(loss)
-    }
-
-    /// A gap is told; perhaps it is one that nobody had read.
-    pub(super) fn is_gap_again(&mut self, at: usize, missed: u64) {
-        if let Some(replay) = &mut self.streams[at].replay {
-            let is_it = |told: &Told| {
-                !told.is_message() && !told.is_link_loss() && told.messages() == missed
-            };
-            if let Some(at) = replay.again.iter().position(is_it) {
-                replay.again.remove(at);
-            }
-        }
-    }
-
-    /// Where a gap's entry of the messages from `first` to `last` goes on behind what it tells once
-    /// more: losses that an unread gap had told, of messages that those told as lost with the
-    /// connection have passed.
-    pub(super) fn behind_told_again(
-        &mut self,
-        at: usize,
-        topic: usize,
-        (mut first, last): (u64, u64),
-    ) -> u64 {
-        let Some(replay) = &mut self.streams[at].replay else { return first };
-        while first <= last && replay.told_again.remove(&(topic, first)) {
-            first += 1;
-        }
-        first
-    }
-
-    /// Whether a message was told as lost before, and is replayed now.
-    pub(super) fn is_recovered(&mut self, at: usize, topic: usize, number: u64) -> bool {
-        let stream = &mut self.streams[at];
-        let Some(replay) = &mut stream.replay else { return false };
-        let is_recovered = replay.is_unordered && replay.told_again.remove(&(topic, number));
-        stream.cursors[topic].missed -= u64::from(is_recovered);
-        is_recovered
+        replay.on_the_way -= missed;
+        Ok(())
     }
 
     /// What came back has had all it was promised.
@@ -594,13 +430,6 @@ impl Oracle {
                 replayed.count
             );
         }
-        ensure!(
-            replay.told_again.is_empty() && replay.links_again.is_empty(),
-            "{:?}: of what was lost before, {:?} and {:?} were not told again",
-            stream.filters,
-            replay.told_again,
-            replay.links_again
-        );
         let has_dropped = self.dropped > replay.dropped_before;
         ensure!(
             !replay.is_started || !replay.topics.is_empty(),

@@ -5,7 +5,6 @@ use nexusd_wire::control::{
 };
 use nexusd_wire::{Frame, MessageFlags, SubscriptionId};
 
-use super::coming_back::LinkLoss;
 use super::history::{Before, Told};
 use super::{DAEMON, Fate, NOBODY, NONE, Oracle, StreamState};
 use nexusd_core::limits::WARNING_INTERVAL_US;
@@ -70,10 +69,7 @@ impl Oracle {
         if mode == DeliveryMode::Retained {
             return self.on_retained(stream, (topic, index), stride, before);
         }
-        let is_recovered = self.is_recovered(stream, topic, number);
-        if !is_recovered {
-            self.check_place(stream, topic, index, number)?;
-        }
+        let passed = self.check_place(stream, topic, index, number)?;
         match mode {
             DeliveryMode::Replay => self.check_replayed(stream, topic, number)?,
             _ => {
@@ -87,18 +83,19 @@ impl Oracle {
         let cursor = &mut stream.cursors[topic];
         cursor.next = cursor.next.max(number + 1);
         cursor.delivered += 1;
-        stream.history.push(Told::Message { topic, number, stride, before, is_retained: false });
+        let is_retained = false;
+        stream.history.push(Told::Message { topic, stride, before, passed, is_retained });
         stream.weigh_history();
         self.delivered += 1;
         Ok(())
     }
 
     /// A stream goes on at `number` of a topic: what it leaves out has expired, or was told as lost
-    /// without its topic.
-    fn pass_over(&mut self, at: usize, topic: usize, number: u64) -> Result<(), Violation> {
+    /// without its topic. Returns how many that are.
+    fn pass_over(&mut self, at: usize, topic: usize, number: u64) -> Result<u64, Violation> {
         let next = self.streams[at].cursors[topic].next;
         if number <= next || next == 0 {
-            return Ok(());
+            return Ok(0);
         }
         let expired = self.expired_between(topic, next, number).min(number - next);
         let told = number - next - expired;
@@ -110,12 +107,12 @@ impl Oracle {
             self.topics[topic].name
         );
         stream.unattributed_left -= told;
-        for _ in 0..expired {
+        for _ in next..number {
             stream.message_gone(0, now_us, timeout_us);
         }
         stream.cursors[topic].expired += expired;
         stream.cursors[topic].next = number;
-        Ok(())
+        Ok(number - next)
     }
 
     /// The daemon gave a publication this number: everybody has to agree.
@@ -169,16 +166,16 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether this message may stand here in this stream.
+    /// Whether this message may stand here in this stream. Returns how many it leaves out.
     fn check_place(
         &mut self,
         at: usize,
         topic: usize,
         index: u32,
         number: u64,
-    ) -> Result<(), Violation> {
+    ) -> Result<u64, Violation> {
         let unexplained = self.unexplained_refusals();
-        self.pass_over(at, topic, number)?;
+        let passed = self.pass_over(at, topic, number)?;
         let stream = &mut self.streams[at];
         let name = &self.topics[topic].name;
         ensure!(
@@ -225,7 +222,7 @@ impl Oracle {
                 "{name} {number}: the message before it was not delivered, and no gap told of it"
             );
         }
-        Ok(())
+        Ok(passed)
     }
 
     /// A Gap is on the wire. `topic_of` resolves a daemon-wide topic id by this connection's binds.
@@ -238,13 +235,10 @@ impl Oracle {
         let (now_us, timeout_us) = (self.now_us, self.block_timeout_us);
         let may_have_recycled = self.may_have_recycled();
         let frame_bytes_max = self.frame_bytes_max;
-        let loss = match gap.reason() {
-            GapReason::LinkLost => self.on_link_lost(at, gap.missed())?,
-            _ => {
-                self.is_gap_again(at, gap.missed());
-                LinkLoss::default()
-            }
-        };
+        let is_of_link = gap.reason() == GapReason::LinkLost;
+        if is_of_link {
+            self.on_link_lost(at, gap.missed())?;
+        }
         let is_of_coming_back = Self::is_of_coming_back(gap.reason());
         let stream = &mut self.streams[at];
         ensure!(
@@ -280,11 +274,10 @@ impl Oracle {
             }
         }
         let left_before = stream.unattributed_left;
-        let LinkLoss { mut places, lost: mut losses } = loss;
-        let mut told_before = Vec::new();
+        let mut places = Vec::new();
         let mut told = gap.rest();
         let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
-        let (mut count, mut lost_bytes) = (0, 0);
+        let (mut count, mut lost_bytes, mut passed) = (0, 0, 0);
         for entry in entries {
             count += 1;
             let (mut first, last) = (entry.first(), entry.last());
@@ -296,11 +289,6 @@ impl Oracle {
             };
             ensure!(first > 0 && first <= last, "a gap from {first} to {last}");
             told += last - first + 1;
-            let behind = self.behind_told_again(at, topic, (first, last));
-            if behind > first {
-                told_before.push((topic, behind - 1, behind - first));
-                first = behind;
-            }
             while first <= last && self.is_lost_retained(at, topic, first) {
                 first += 1;
             }
@@ -308,7 +296,7 @@ impl Oracle {
                 continue;
             }
             let before = self.streams[at].cursors[topic];
-            self.pass_over(at, topic, first)?;
+            passed += self.pass_over(at, topic, first)?;
             let name = &self.topics[topic].name;
             let stream = &mut self.streams[at];
             let cursor = &mut stream.cursors[topic];
@@ -330,7 +318,6 @@ impl Oracle {
             cursor.next = last + 1;
             cursor.missed += lost;
             places.push((topic, before));
-            losses.push((topic, last, lost));
             for number in first..=last {
                 let known =
                     self.topics[topic].numbers.get(number as usize).copied().unwrap_or(NONE);
@@ -357,24 +344,21 @@ impl Oracle {
         if let Some(replay) = &mut stream.replay {
             replay.told += gap.missed();
         }
-        // What was lost with a connection is accounted for as what it was.
-        let is_of_link = gap.reason() == GapReason::LinkLost;
-        let unattributed = if is_of_link { 0 } else { gap.rest() };
+        let unattributed = gap.rest();
         stream.unattributed += unattributed;
         stream.unattributed_left += unattributed;
-        let (missed, lost, bytes) = (gap.missed(), losses, lost_bytes);
+        let (missed, bytes) = (gap.missed(), lost_bytes);
         stream.history.push(Told::Gap {
             places,
-            lost,
-            told_before,
             bytes,
             missed,
+            passed,
             unattributed,
             left_before,
             is_of_link,
         });
-        if gap.reason() != GapReason::LinkLost {
-            self.missed += gap.missed();
+        if !is_of_link {
+            self.missed += missed;
         }
         Ok(())
     }

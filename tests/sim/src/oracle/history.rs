@@ -13,44 +13,32 @@ use super::stream::Cursor;
 pub(super) enum Told {
     Message {
         topic: usize,
-        number: u64,
         stride: u64,
         before: Before,
+        /// Messages before it that had been told as lost without their topic, or were expired.
+        passed: u64,
         is_retained: bool,
     },
     Gap {
         /// Topics, and how the stream stood in them before.
         places: Vec<(usize, Cursor)>,
-        /// Topic, newest number and count of what was lost.
-        lost: Vec<(usize, u64, u64)>,
-        /// The same of what it told once more.
-        told_before: Vec<(usize, u64, u64)>,
         /// Bytes of what was lost, as far as they are known.
         bytes: u64,
         missed: u64,
+        passed: u64,
         unattributed: u64,
         left_before: u64,
         is_of_link: bool,
     },
 }
 
-impl Told {
-    pub(super) fn is_message(&self) -> bool {
-        matches!(self, Self::Message { .. })
-    }
-
-    /// Whether it tells messages that were lost with a connection.
-    pub(super) fn is_link_loss(&self) -> bool {
-        matches!(self, Self::Gap { is_of_link: true, .. })
-    }
-
-    /// Messages that it stands for.
-    pub(super) fn messages(&self) -> u64 {
-        match self {
-            Self::Message { .. } => 1,
-            Self::Gap { missed, .. } => *missed,
-        }
-    }
+/// What was told behind a message, and is taken back.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct TakenBack {
+    pub(super) messages: u64,
+    /// Messages told as lost with a connection, and for other reasons.
+    pub(super) link_lost: u64,
+    pub(super) missed: u64,
 }
 
 /// How a stream stood before a message.

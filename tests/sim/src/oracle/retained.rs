@@ -54,10 +54,8 @@ impl Oracle {
         );
         cursor.retained_count += 1;
         cursor.retained = number;
-        if let Some(replay) = &mut stream.replay {
-            replay.has_had(topic, number);
-        }
-        stream.history.push(Told::Message { topic, number, stride, before, is_retained: true });
+        let is_retained = true;
+        stream.history.push(Told::Message { topic, stride, before, passed: 0, is_retained });
         stream.weigh_history();
         self.delivered += 1;
         self.extra += 1;

@@ -1,13 +1,11 @@
 //! One subscription as its subscriber sees it: what it asked for and what it has had.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use nexusd_core::limits::{OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS, SHARDS_MAX};
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, filter_matches};
 
-use super::coming_back::{LinkLoss, Replay};
-use super::history::{History, Told};
+use super::coming_back::Replay;
+use super::history::{History, TakenBack, Told};
 
 /// Where a subscription is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -296,59 +294,42 @@ impl Stream {
         }
     }
 
-    /// Takes back what was told behind the first `count` messages: in the order it was told, and the
-    /// newest number of each topic in it.
-    pub(super) fn take_back(&mut self, count: u64) -> (VecDeque<Told>, BTreeMap<usize, u64>) {
-        let (mut again, mut newest) = (VecDeque::new(), BTreeMap::new());
+    /// Takes back what was told behind the first `count` messages.
+    pub(super) fn take_back(&mut self, count: u64) -> TakenBack {
+        let mut taken = TakenBack::default();
         while let Some(told) = self.history.take_back(count) {
-            match &told {
-                Told::Message { topic, stride, before, is_retained: true, .. } => {
-                    self.cursors[*topic].take_back(before.cursor);
-                    self.waiting_messages += 1;
-                    self.waiting_bytes += stride;
-                }
-                Told::Message { topic, number, stride, before, .. } => {
-                    self.cursors[*topic].take_back(before.cursor);
+            match told {
+                Told::Message { topic, stride, before, passed, is_retained } => {
+                    self.cursors[topic].take_back(before.cursor);
                     self.unattributed_left = before.left;
-                    self.set_newest(before.publisher, *topic, before.newest);
-                    newest.entry(*topic).or_insert(*number);
-                    self.waiting_messages += 1;
+                    if !is_retained {
+                        self.set_newest(before.publisher, topic, before.newest);
+                    }
+                    taken.messages += 1;
+                    self.waiting_messages += 1 + passed;
                     self.waiting_bytes += stride;
                 }
-                Told::Gap { places, lost, bytes, unattributed, left_before, .. } => {
-                    self.waiting_messages += lost.iter().map(|(.., count)| count).sum::<u64>();
+                Told::Gap {
+                    places,
+                    bytes,
+                    missed,
+                    passed,
+                    unattributed,
+                    left_before,
+                    is_of_link,
+                } => {
+                    self.waiting_messages += missed - unattributed + passed;
                     self.waiting_bytes += bytes;
                     for (topic, cursor) in places.iter().rev() {
                         self.cursors[*topic].take_back(*cursor);
                     }
                     self.unattributed -= unattributed;
-                    self.unattributed_left = *left_before;
+                    self.unattributed_left = left_before;
+                    *(if is_of_link { &mut taken.link_lost } else { &mut taken.missed }) += missed;
                 }
             }
-            again.push_front(told);
         }
-        (again, newest)
-    }
-
-    /// What was on its way is lost.
-    pub(super) fn lose(&mut self, told: &Told, loss: &mut LinkLoss) {
-        let mut lose = |topic: usize, last: u64, missed: u64| {
-            let cursor = &mut self.cursors[topic];
-            loss.places.push((topic, *cursor));
-            loss.lost.push((topic, last, missed));
-            cursor.missed += missed;
-            cursor.next = cursor.next.max(last + 1);
-        };
-        match told {
-            Told::Message { topic, number, is_retained: true, .. } => {
-                self.cursors[*topic].retained_count += 1;
-                self.cursors[*topic].retained = *number;
-            }
-            Told::Message { topic, number, .. } => lose(*topic, *number, 1),
-            Told::Gap { lost, .. } => {
-                lost.iter().for_each(|&(topic, last, missed)| lose(topic, last, missed));
-            }
-        }
+        taken
     }
 
     /// The newest publication had of this publisher and topic.

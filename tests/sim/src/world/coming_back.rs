@@ -95,7 +95,8 @@ impl World<'_> {
         let conversation = &mut connection.conversation;
         let request = conversation.next_request;
         conversation.next_request += 1;
-        let resuming = Resuming { request, stream, count, mode, is_wrong, fed_at: 0, dropped_before: 0 };
+        let resuming =
+            Resuming { request, stream, count, mode, is_wrong, fed_at: 0, dropped_before: 0 };
         if count == COUNT_TOO_LARGE {
             conversation.resuming_parked.push(stream);
         }
