@@ -103,17 +103,20 @@ impl CountedStream {
         }
     }
 
-    /// This loss is on the wire, in whole or in part.
-    pub(crate) fn note_gap(&mut self, gap: Box<Gap>) {
+    /// This loss is on the wire, in whole or in part. Of too many the two oldest are joined, and what
+    /// stood before and between them is given up: behind it the older one would be out of its place.
+    pub(crate) fn note_gap(&mut self, gap: Box<Gap>, log: &mut Log) {
         self.gaps.push_back((self.sent, gap));
         if self.gaps.len() > GAPS_KEPT_MAX
             && let Some((_, oldest)) = self.gaps.pop_front()
-            && let Some((_, next)) = self.gaps.front_mut()
+            && let Some((behind, next)) = self.gaps.front_mut()
         {
             let mut both = Box::new(Gap::new(next.reason()));
             both.absorb(&oldest);
             both.absorb(next);
             *next = both;
+            let later = self.sent - *behind;
+            self.forget(self.messages.saturating_sub(later), 0, log);
         }
     }
 

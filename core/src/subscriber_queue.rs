@@ -387,14 +387,14 @@ impl SubscriberQueue {
     }
 
     /// Takes a bind or gap off the front: its frame is on the wire.
-    pub(crate) fn pop_marker(&mut self) {
+    pub(crate) fn pop_marker(&mut self, log: &mut Log) {
         if self.planned_binds > 0 {
             self.planned_binds -= 1;
             self.binds.pop_front();
         } else {
             debug_assert!(!matches!(self.items.front(), Some(Item::Extent(_))));
             if let Some(Item::Gap(gap)) = self.items.pop_front() {
-                self.stream.note_gap(gap);
+                self.stream.note_gap(gap, log);
             }
         }
     }

@@ -301,7 +301,7 @@ pub(crate) fn settle(
                 keep_rest_of_inline(outbound, start + sent, bytes - sent);
             }
             Piece::Marker { queue, start, .. } => {
-                plane.queues[queue.0 as usize].pop_marker();
+                plane.queues[queue.0 as usize].pop_marker(&mut plane.log);
                 keep_rest_of_inline(outbound, start + sent, bytes - sent);
             }
             Piece::Extent { queue: id, messages, .. } => {

@@ -51,8 +51,8 @@ impl Oracle {
                 cursor.missed
             );
         }
-        // Gaps that were told together are told again together, though some were heard.
-        let owed_high = if stream.was_parked { u64::MAX } else { owed_high };
+        // Gaps that are told again together may be told again though some were heard.
+        let owed_high = if stream.may_overtell() { u64::MAX } else { owed_high };
         ensure!(
             (owed_low..=owed_high).contains(&had),
             "{:?} had or lost {had} messages in all; owed are {owed_low} to {owed_high}",

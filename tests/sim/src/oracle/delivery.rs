@@ -273,6 +273,7 @@ impl Oracle {
                 ensure!(is_of_coming_back, "a gap for {reason:?}, which cannot happen here");
             }
         }
+        stream.gaps_told += 1;
         let left_before = stream.unattributed_left;
         let mut places = Vec::new();
         let mut told = gap.rest();
@@ -289,6 +290,10 @@ impl Oracle {
             };
             ensure!(first > 0 && first <= last, "a gap from {first} to {last}");
             told += last - first + 1;
+            let stream = &self.streams[at];
+            if stream.may_overtell() {
+                first = first.max(stream.cursors[topic].next);
+            }
             while first <= last && self.is_lost_retained(at, topic, first) {
                 first += 1;
             }

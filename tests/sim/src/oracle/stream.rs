@@ -1,6 +1,6 @@
 //! One subscription as its subscriber sees it: what it asked for and what it has had.
 
-use nexusd_core::limits::{OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS, SHARDS_MAX};
+use nexusd_core::limits::{GAPS_KEPT_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS, SHARDS_MAX};
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, filter_matches};
 
@@ -100,6 +100,8 @@ pub struct Stream {
     full_since_us: Option<u64>,
     /// Messages of the daemon's own were among those for it.
     had_own: bool,
+    /// Gaps it was sent.
+    pub(super) gaps_told: u64,
     /// Messages of different topics may come in another order than they were fed.
     pub(super) is_reordered: bool,
     /// Its queue may have dropped messages by now.
@@ -167,6 +169,7 @@ impl Stream {
             waiting_bytes: 0,
             full_since_us: None,
             had_own: false,
+            gaps_told: 0,
             is_reordered: false,
             may_have_dropped: false,
             newest: Vec::new(),
@@ -277,6 +280,11 @@ impl Stream {
         let by_messages = self.queue_messages < u64::MAX
             && self.waiting_messages + 1 >= kept(self.queue_messages);
         by_messages || self.waiting_bytes + 2 * frame_bytes >= kept(self.queue_bytes)
+    }
+
+    /// Whether so many losses were told that those of them that have to be told again stand together.
+    pub(super) fn may_overtell(&self) -> bool {
+        self.gaps_told > GAPS_KEPT_MAX as u64
     }
 
     /// Messages that were sent and may be asked for again may be too many to be kept.
