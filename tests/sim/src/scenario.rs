@@ -48,7 +48,7 @@ pub const PARKS: bool = true;
 /// A connection goes to the shard that keeps what its Hello names.
 pub const HANDS_OVER: bool = true;
 /// Topics have retained values.
-pub const RETAINS: bool = false;
+pub const RETAINS: bool = true;
 /// Messages have a time to live.
 pub const EXPIRES: bool = true;
 

@@ -1,6 +1,8 @@
 //! One subscription as its subscriber sees it: what it asked for and what it has had.
 
-use nexusd_core::limits::{GAPS_KEPT_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS, SHARDS_MAX};
+use nexusd_core::limits::{
+    GAPS_KEPT_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS, SHARDS_MAX,
+};
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{SubscriptionId, filter_matches};
 
