@@ -275,6 +275,9 @@ impl Oracle {
         }
         stream.gaps_told += 1;
         let left_before = stream.unattributed_left;
+        let unattributed = gap.rest();
+        stream.unattributed += unattributed;
+        stream.unattributed_left += unattributed;
         let mut places = Vec::new();
         let mut told = gap.rest();
         let entries = gap.entries().map(|entries| entries.iter()).into_iter().flatten();
@@ -349,9 +352,6 @@ impl Oracle {
         if let Some(replay) = &mut stream.replay {
             replay.told += gap.missed();
         }
-        let unattributed = gap.rest();
-        stream.unattributed += unattributed;
-        stream.unattributed_left += unattributed;
         let (missed, bytes) = (gap.missed(), lost_bytes);
         stream.history.push(Told::Gap {
             places,
