@@ -22,6 +22,13 @@ impl Gap {
         Self { reason, missed: 0, is_unknown: false, entries: Vec::new(), rest: 0 }
     }
 
+    /// A retained value that there was no memory for. It stays unnamed, as in `overflow.rs`.
+    pub(crate) fn of_retained_value() -> Self {
+        let mut gap = Self::new(GapReason::Memory);
+        gap.note_unnamed(1);
+        gap
+    }
+
     pub(crate) fn reason(&self) -> GapReason {
         self.reason
     }

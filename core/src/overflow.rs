@@ -6,8 +6,8 @@
 //! Gap takes the messages' place, and a frame that is half on the wire stays. Nothing here decides
 //! *whether* to drop: that is policy, in `shard/backpressure.rs`, or memory, in `shard/memory.rs`.
 
-use nexusd_wire::Header;
 use nexusd_wire::control::{DeliveryMode, GapReason};
+use nexusd_wire::{Header, Sequence, TopicId};
 
 use crate::gap::Gap;
 use crate::limits::{GAPS_TOGETHER_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS};
@@ -148,7 +148,7 @@ fn drop_oldest(
                 let (messages, bytes) = match whole {
                     Some(topic) => {
                         let first = log.header(front.segment, front.start).sequence();
-                        gap.note(topic, first, messages);
+                        note_lost(&mut gap, front.mode, topic, first, messages);
                         (front.messages, front.len) = (0, 0);
                         (messages, bytes)
                     }
@@ -173,6 +173,15 @@ fn drop_oldest(
         queue.items.push_front(item);
     }
     dropped
+}
+
+/// Notes dropped messages of a topic. A retained value stays unnamed: its number stands before, or among,
+/// those of live messages, and a gap's numbers say how far a topic has come.
+fn note_lost(gap: &mut Gap, mode: DeliveryMode, topic: TopicId, first: Sequence, messages: u64) {
+    match mode {
+        DeliveryMode::Retained => gap.note_unnamed(messages),
+        _ => gap.note(topic, first, messages),
+    }
 }
 
 /// Drops whole frames off the front of an extent until at least `over_messages` and `over_bytes` are
@@ -200,7 +209,7 @@ fn drop_front(
             messages += 1;
             bytes += stride as u64;
         }
-        gap.note(first.topic(), first.sequence(), messages - before);
+        note_lost(gap, extent.mode, first.topic(), first.sequence(), messages - before);
     }
     extent.start += bytes as u32;
     extent.len -= bytes as u32;

@@ -119,8 +119,9 @@ pub(crate) struct Replay {
     pub(crate) lost: Option<(Sequence, Sequence)>,
     /// More may be lost, nobody knows how much.
     pub(crate) is_unknown: bool,
+    /// Messages; of a retained value none, if there was no memory for it.
     pub(crate) runs: Vec<LentRun>,
-    /// The number of the topic's newest message, if that ends its replay.
+    /// The number of the topic's newest message, if that ends its replay; none of a retained value.
     pub(crate) newest: Option<Sequence>,
 }
 

@@ -142,9 +142,11 @@ impl Plane {
         let Replay { queue: id, subscription, topic, lost, is_unknown, runs, newest } = replay;
         let is_there = self.is_same_queue(id, subscription);
         if is_there {
-            // A retained value is lost for want of memory alone.
-            let reason = if newest.is_some() { GapReason::ReplayWindow } else { GapReason::Memory };
-            self.begin_replay(id, topic, missed(reason, topic, lost, is_unknown));
+            let gap = match newest {
+                Some(_) => missed(GapReason::ReplayWindow, topic, lost, is_unknown),
+                None => runs.is_empty().then(Gap::of_retained_value),
+            };
+            self.begin_replay(id, topic, gap);
         }
         let mut extents = Vec::with_capacity(runs.len());
         for LentRun { mut extent, memory, .. } in runs {

@@ -7,7 +7,7 @@
 
 use std::collections::HashSet;
 
-use nexusd_wire::control::{DeliveryMode, GapReason};
+use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{HEADER_BYTES, Header, MessageFlags, SubscriptionId, TopicId, filter_matches};
 
 use super::event::Now;
@@ -253,10 +253,7 @@ impl Plane {
     fn hand_over(&mut self, scan: &Scan, topic: TopicId) -> usize {
         let Some(value) = self.topics.topic(topic).retained.take() else { return 0 };
         let placed = self.place_retained(topic, &value);
-        let (frame_bytes, sequence) = (
-            value.frame.len(),
-            Header::peek(&value.frame).map(Header::sequence).unwrap_or_default(),
-        );
+        let frame_bytes = value.frame.len();
         let is_expired = value.expiry.is_past(self.now_us);
         self.topics.topic(topic).retained = Some(value);
         if is_expired {
@@ -292,16 +289,14 @@ impl Plane {
             None => {
                 self.metrics.dropped_memory += 1;
                 if is_own {
-                    let mut gap = Gap::new(GapReason::Memory);
-                    gap.note(topic, sequence, 1);
-                    self.begin_replay(scan.id.queue, topic, Some(gap));
+                    self.begin_replay(scan.id.queue, topic, Some(Gap::of_retained_value()));
                 } else {
                     self.name_to(topic, scan.to);
                     let replay = Replay {
                         queue: scan.id.queue,
                         subscription: scan.id.subscription,
                         topic,
-                        lost: Some((sequence, sequence)),
+                        lost: None,
                         is_unknown: false,
                         runs: Vec::new(),
                         newest: None,

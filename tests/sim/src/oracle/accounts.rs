@@ -37,7 +37,7 @@ impl Oracle {
             }
             let count = cursor.delivered + cursor.missed;
             let low = topic.settled.saturating_sub(cursor.fed_before).saturating_sub(unexplained);
-            let low = low.saturating_sub(self.expired(at) + cursor.maybe_retained);
+            let low = low.saturating_sub(self.expired(at));
             let high = topic.fed.saturating_sub(cursor.settled_before);
             had += count;
             owed_low += low;

@@ -210,7 +210,7 @@ impl Oracle {
             earlier.is_none_or(|earlier| earlier < index),
             "{name} {number}: publication {index} behind {earlier:?} of the same publisher"
         );
-        let is_sure = stream.unattributed == 0 && stream.cursors[topic].maybe_retained == 0;
+        let is_sure = stream.unattributed == 0;
         if is_first && settled_at > 0 && is_sure && unexplained == 0 {
             let skipped = self.publications.get(publication.previous as usize).filter(|previous| {
                 matches!(previous.fate, Fate::Fed | Fate::Settled)
@@ -296,9 +296,6 @@ impl Oracle {
             let stream = &self.streams[at];
             if stream.may_overtell() {
                 first = first.max(stream.cursors[topic].next);
-            }
-            while first <= last && self.is_lost_retained(at, topic, first) {
-                first += 1;
             }
             if first > last {
                 continue;

@@ -67,42 +67,6 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether a gap's entry that begins here tells of a retained value first, which could not be
-    /// delivered.
-    pub(super) fn is_lost_retained(&mut self, at: usize, topic: usize, number: u64) -> bool {
-        let ledger = &self.topics[topic];
-        let index = ledger.numbers.get(number as usize).copied().unwrap_or(super::NONE);
-        let publication = self.publications.get(index as usize);
-        let stream = &mut self.streams[at];
-        let cursor = &mut stream.cursors[topic];
-        let is_before = match cursor.next {
-            0 if number <= cursor.numbers_before => true,
-            // Nobody may have seen its number, or it came while the subscription was made; then it
-            // cannot be told from a live one.
-            0 => publication.is_none_or(|publication| {
-                stream.settled_at == 0 || publication.fed_at < stream.settled_at
-            }),
-            next => number < next,
-        };
-        let is_retained = publication.is_none_or(Publication::is_retained);
-        // Of one that came back it may have been told before.
-        let is_due = stream.was_parked || cursor.retained_count < stream.retained_rounds;
-        if !is_before || !is_retained || !is_due || stream.retained_rounds == 0 {
-            return false;
-        }
-        if stream.was_parked {
-            cursor.maybe_retained += 1;
-            return true;
-        }
-        if publication.is_none_or(|publication| publication.fed_at > stream.fed_at) {
-            cursor.maybe_retained += 1;
-            return cursor.maybe_retained <= stream.retained_rounds;
-        }
-        cursor.retained_count += 1;
-        cursor.retained = number;
-        true
-    }
-
     /// Retained values that a stream may have been queued.
     pub(super) fn retained_at_most(&self, stream: &Stream) -> u64 {
         let matching = self.topics.iter().zip(&stream.cursors);
@@ -120,7 +84,7 @@ impl Oracle {
         }
         let mut missing = 0;
         for (topic, cursor) in self.topics.iter().zip(&stream.cursors) {
-            if !cursor.matches || cursor.retained_count + cursor.maybe_retained > 0 {
+            if !cursor.matches || cursor.retained_count > 0 {
                 continue;
             }
             let values = topic.retained.iter().map(|&index| &self.publications[index as usize]);

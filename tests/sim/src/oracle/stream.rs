@@ -44,8 +44,6 @@ pub(super) struct Cursor {
     /// Times the retained value came or was lost, and the number of the last one.
     pub(super) retained_count: u64,
     pub(super) retained: u64,
-    /// Messages told as lost that were retained values or live ones.
-    pub(super) maybe_retained: u64,
     /// A live message has come.
     pub(super) has_live: bool,
     /// Messages that were left out because their time was over.

@@ -89,7 +89,7 @@ impl World<'_> {
         if !is_wrong {
             self.oracle.client_forgets(stream, count);
         }
-        let modes = [GapMode::None];
+        let modes = [GapMode::None, GapMode::None, GapMode::RetainedOnly, GapMode::ReplayBuffer];
         let mode = self.dice.pick(&modes);
         let Some(connection) = self.slots[slot].as_deref_mut() else { return };
         let conversation = &mut connection.conversation;
