@@ -65,12 +65,36 @@ impl Gap {
         self.missed == 0 && !self.is_unknown
     }
 
-    /// Messages `from` to `last` of a topic are not lost after all; whether it said so, to the last one.
+    /// The same loss as gaps that name a topic once each, in order: what is found of the topic's messages
+    /// can then stand right behind the one that names them.
+    pub(crate) fn once_each(self) -> Vec<Self> {
+        let mut gaps = vec![Self::new(self.reason)];
+        for (topic, first, last) in self.entries {
+            if gaps.last().is_some_and(|gap| gap.topics().any(|other| other == topic)) {
+                gaps.push(Self::new(self.reason));
+            }
+            if let Some(gap) = gaps.last_mut() {
+                gap.missed += last.0 - first.0 + 1;
+                gap.entries.push((topic, first, last));
+            }
+        }
+        if let Some(gap) = gaps.last_mut() {
+            gap.missed += self.rest;
+            (gap.rest, gap.is_unknown) = (self.rest, self.is_unknown);
+        }
+        gaps
+    }
+
+    /// Messages `from` to `last` of a topic are not lost after all; whether it said so, to the last one,
+    /// and names none of the topic behind them.
     pub(crate) fn take_back(&mut self, topic: TopicId, from: Sequence, last: Sequence) -> bool {
-        let says_so = |entry: &(TopicId, Sequence, Sequence)| {
-            entry.0 == topic && entry.1 <= from && entry.2 == last
+        let newest = self.entries.iter().rposition(|entry| entry.0 == topic);
+        let Some(at) = newest.filter(|&at| {
+            let (_, first, end) = self.entries[at];
+            first <= from && end == last
+        }) else {
+            return false;
         };
-        let Some(at) = self.entries.iter().position(says_so) else { return false };
         self.missed -= last.0 - from.0 + 1;
         if self.entries[at].1 == from {
             self.entries.remove(at);
@@ -131,6 +155,30 @@ impl Gap {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_that_names_a_topic_twice_becomes_two() {
+        let mut gap = Gap::new(GapReason::SlowConsumer);
+        gap.note(TopicId(1), Sequence(5), 2);
+        gap.note(TopicId(2), Sequence(1), 1);
+        gap.note(TopicId(1), Sequence(9), 3);
+        gap.note_unnamed(4);
+        let gaps = gap.once_each();
+        let told: Vec<_> = gaps.iter().map(|gap| (gap.missed(), gap.topics().count())).collect();
+        assert_eq!(told, [(3, 2), (7, 1)]);
+        assert_eq!(gaps[1].report(SubscriptionId(9)).rest, 4);
+    }
+
+    #[test]
+    fn only_what_a_gap_names_last_of_a_topic_is_taken_back() {
+        let mut gap = Gap::new(GapReason::SlowConsumer);
+        gap.note(TopicId(1), Sequence(5), 2);
+        gap.note(TopicId(1), Sequence(9), 3);
+        assert!(!gap.take_back(TopicId(1), Sequence(5), Sequence(6)));
+        assert!(gap.take_back(TopicId(1), Sequence(10), Sequence(11)));
+        assert_eq!(gap.missed(), 3);
+        assert_eq!(gap.ranges().last(), Some((TopicId(1), Sequence(9), Sequence(9))));
+    }
 
     #[test]
     fn a_later_gap_joins_an_earlier_one_without_losing_count() {

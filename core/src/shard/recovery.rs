@@ -4,6 +4,8 @@
 //! lost, so a topic's messages stay in order; the client is told how things stand once all owners have
 //! answered.
 
+use std::collections::VecDeque;
+
 use nexusd_wire::control::GapReason;
 use nexusd_wire::{Sequence, SubscriptionId, TopicId};
 
@@ -25,6 +27,7 @@ impl Plane {
     /// Looks for what the gaps of a queue name; whether other shards have to answer first.
     pub(super) fn recover(&mut self, id: QueueId) -> bool {
         let mut by_owner = vec![Vec::new(); self.routing.shards()];
+        name_topics_once(&mut self.queues[id.0 as usize].items);
         let named = self.queues[id.0 as usize].items.iter().filter_map(|item| match item {
             Item::Gap(gap) if gap.reason() != GapReason::LinkLost => Some(gap),
             _ => None,
@@ -148,6 +151,18 @@ impl Plane {
         queue.items.extend(behind);
         if matches!(&queue.items[place], Item::Gap(gap) if gap.is_empty()) {
             queue.items.remove(place);
+        }
+    }
+}
+
+/// Divides the gaps that name a topic more than once.
+fn name_topics_once(items: &mut VecDeque<Item>) {
+    for item in std::mem::take(items) {
+        match item {
+            Item::Gap(gap) if gap.reason() != GapReason::LinkLost => {
+                items.extend(gap.once_each().into_iter().map(|gap| Item::Gap(Box::new(gap))));
+            }
+            item => items.push_back(item),
         }
     }
 }

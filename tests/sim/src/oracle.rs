@@ -91,6 +91,8 @@ pub struct Oracle {
     delivered: u64,
     /// Messages told as lost.
     missed: u64,
+    /// Messages told as lost with a connection.
+    link_lost: u64,
     /// Refused publishes that the model knows of.
     refused: u64,
     /// Refused publishes that the shard counts.
@@ -146,6 +148,7 @@ impl Oracle {
             peak_log_bytes: 0,
             delivered: 0,
             missed: 0,
+            link_lost: 0,
             refused: 0,
             rejected: 0,
             frame_bytes_max: u64::from(limits.payload_bytes + METADATA_BYTES_MAX) + 64,

@@ -120,14 +120,11 @@ impl Oracle {
             + metrics.dropped_disconnect
             + metrics.ttl_expired
             + metrics.queued_messages;
-        // What was sent again was in a queue twice.
-        let (low, mut high) = (low + self.requeued, high + self.requeued + self.perhaps_requeued);
-        let mut low = low + self.extra;
-        let has_parked = self.streams.iter().any(|stream| stream.was_parked);
-        if has_parked {
-            // Whether a message was queued just before its subscription ended is not always known.
-            low = 0;
-        }
+        // What was sent again was in a queue twice, unless it was lost with its connection.
+        let on_the_way = self.streams.iter().filter_map(|stream| stream.replay.as_ref());
+        let on_the_way: u64 = on_the_way.map(|replay| replay.on_the_way).sum();
+        let low = low + self.requeued.saturating_sub(self.link_lost + on_the_way) + self.extra;
+        let mut high = high + self.requeued + self.perhaps_requeued;
         // How many of these were queued and never came is not known.
         high += self.streams.iter().map(|stream| self.retained_at_most(stream)).sum::<u64>();
         high += if self.has_recovered { dropped } else { 0 };

@@ -51,7 +51,7 @@ pub(super) struct Replay {
     pub(super) told: u64,
     topics: BTreeMap<usize, ReplayedTopic>,
     /// Messages that were on their way to the client when its connection ended, and may be lost.
-    on_the_way: u64,
+    pub(super) on_the_way: u64,
     /// Anything has come since.
     has_begun: bool,
     /// Messages dropped in all queues when it was asked for.
@@ -301,6 +301,7 @@ impl Oracle {
         let again = stream.take_back(count);
         self.requeued += again.messages;
         self.missed -= again.missed;
+        self.link_lost -= again.link_lost;
         // What an earlier replay had not come to is still to come.
         let earlier = stream.replay.take().map_or(0, |earlier| earlier.on_the_way);
         stream.replay = Some(Box::new(Replay {
@@ -415,6 +416,7 @@ impl Oracle {
             replay.on_the_way
         );
         replay.on_the_way -= missed;
+        self.link_lost += missed;
         Ok(())
     }
 
