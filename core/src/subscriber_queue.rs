@@ -199,7 +199,7 @@ impl SubscriberQueue {
                     missed += gap.missed();
                     is_unknown |= gap.is_unknown();
                 }
-                Item::Extent(extent) => replay_started |= extent.mode == DeliveryMode::Replay,
+                Item::ReplayComplete(_) => replay_started = true,
                 _ => {}
             }
         }

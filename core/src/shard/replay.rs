@@ -205,7 +205,7 @@ impl Plane {
     fn end_replay(&mut self, id: QueueId, topic: TopicId, extents: &[Extent], newest: Sequence) {
         let messages = extents.iter().map(|extent| u64::from(extent.messages)).sum();
         let complete = ReplayComplete { topic, messages, latest: newest };
-        if !is_planted(Plant::ReplayCompleteMissing) {
+        if messages > 0 && !is_planted(Plant::ReplayCompleteMissing) {
             let queue = &mut self.queues[id.0 as usize];
             queue.items.push_back(Item::ReplayComplete(Box::new(complete)));
         }

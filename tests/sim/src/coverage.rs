@@ -66,6 +66,7 @@ marks! {
     RefusedConnection = "policy" "a connection was refused",
     Expired = "policy" "a message expired in a queue",
     Resumed = "policy" "a client came back for a subscription",
+    ToldPositions = "policy" "a subscription told positions",
     TakeOver = "fault" "a connection was left standing",
     Moved = "policy" "a connection moved to another shard",
     Offence = "policy" "a client broke the protocol",

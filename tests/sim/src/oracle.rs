@@ -17,6 +17,7 @@ mod coming_back;
 mod delivery;
 mod expiry;
 mod history;
+mod positions;
 mod publication;
 mod retained;
 mod stream;
@@ -26,11 +27,14 @@ use std::collections::BTreeMap;
 use nexusd_core::limits::{METADATA_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_RECALLED};
 use nexusd_core::{Limits, Metrics};
 use nexusd_wire::SubscriptionId;
-use nexusd_wire::control::OverflowPolicy;
+use nexusd_wire::control::{self, OverflowPolicy};
 
 pub use coming_back::{NOBODY, Resuming};
+pub use positions::FAR_AHEAD;
 pub use publication::{Fate, Publication};
 pub use stream::{Stream, StreamState};
+
+use positions::Start;
 
 use crate::cluster::Gauges;
 use crate::payload::MetadataShelf;
@@ -64,6 +68,9 @@ struct TopicLedger {
     /// Messages with a time to live that the shard was fed, and when the first of them may end.
     mortal: Vec<u32>,
     expires_us: u64,
+    /// When something was accepted last, and the number up to which it may have been forgotten since.
+    busy_us: u64,
+    forgotten: u64,
 }
 
 /// Everything sent, everything owed.
@@ -83,6 +90,8 @@ pub struct Oracle {
     turn: u64,
     memory_bytes: u64,
     block_timeout_us: u64,
+    /// Messages of each topic that are held, if there is memory.
+    replay_messages: u64,
     /// Shards of the node.
     shards: u64,
     /// Most that one shard's log ever took.
@@ -131,6 +140,8 @@ impl Oracle {
             retained: Vec::new(),
             mortal: Vec::new(),
             expires_us: u64::MAX,
+            busy_us: 0,
+            forgotten: 0,
         };
         Self {
             publications: Vec::new(),
@@ -144,6 +155,7 @@ impl Oracle {
             turn: 0,
             memory_bytes: limits.memory_bytes as u64,
             block_timeout_us: limits.block_timeout_us,
+            replay_messages: limits.replay_messages.into(),
             shards: shards as u64,
             peak_log_bytes: 0,
             delivered: 0,
@@ -247,6 +259,7 @@ impl Oracle {
         publication.fate = Fate::Fed;
         publication.fed_us = self.now_us;
         let topic = &mut self.topics[publication.topic];
+        topic.note_idle(self.now_us);
         topic.fed += 1;
         if publication.is_retained() {
             topic.retained.push(index);
@@ -282,6 +295,7 @@ impl Oracle {
         publication.settled_us = Some(self.now_us);
         let topic = &mut self.topics[publication.topic];
         topic.settled += 1;
+        topic.busy_us = topic.busy_us.max(publication.fed_us);
         let (low, high) = publication.matching;
         publication.matching = match self.turn - publication.fed_turn {
             0 | 1 => (low.min(topic.matching_low), high.max(topic.matching_high)),
@@ -407,6 +421,8 @@ impl Oracle {
             }
         }
         stream.in_high = true;
+        self.begin_at_positions(index);
+        let stream = &mut self.streams[index];
         // What waits to be dealt with may yet be queued for it.
         let under_way = |at: usize, fate: Fate| match fate {
             Fate::Fed => true,
@@ -438,7 +454,10 @@ impl Oracle {
         stream.settled_at = self.step;
         for (at, cursor) in stream.cursors.iter_mut().enumerate() {
             let topic = &mut self.topics[at];
-            cursor.fed_before = topic.fed;
+            cursor.fed_before = match cursor.start {
+                Start::Behind(after) => topic.fed.min(after),
+                _ => topic.fed,
+            };
             if cursor.matches {
                 topic.matching_low += 1;
             }
@@ -450,8 +469,10 @@ impl Oracle {
     pub fn subscribe_confirmed(
         &mut self,
         index: usize,
-        id: SubscriptionId,
+        info: &control::SubscriptionInfo<'_>,
     ) -> Result<(), Violation> {
+        self.replay_announced(index, info)?;
+        let id = SubscriptionId::from(info.subscription());
         let stream = &mut self.streams[index];
         ensure!(stream.subscription.is_none(), "a Subscribe was confirmed twice");
         ensure!(stream.state != StreamState::Asked, "a Subscribe was confirmed before it was fed");

@@ -159,7 +159,7 @@ impl Conversation {
                         info.request()
                     )));
                 };
-                oracle.subscribe_confirmed(stream, SubscriptionId::from(info.subscription()))?;
+                oracle.subscribe_confirmed(stream, &info)?;
                 self.react(Reaction::Confirmed(stream));
                 Ok(())
             }

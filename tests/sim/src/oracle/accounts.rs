@@ -120,13 +120,12 @@ impl Oracle {
             + metrics.dropped_disconnect
             + metrics.ttl_expired
             + metrics.queued_messages;
-        // What was sent again was in a queue twice, unless it was lost with its connection.
-        let on_the_way = self.streams.iter().filter_map(|stream| stream.replay.as_ref());
-        let on_the_way: u64 = on_the_way.map(|replay| replay.on_the_way).sum();
-        let low = low + self.requeued.saturating_sub(self.link_lost + on_the_way) + self.extra;
+        // What was sent again was in a queue twice.
+        let low = low + self.extra;
         let mut high = high + self.requeued + self.perhaps_requeued;
         // How many of these were queued and never came is not known.
         high += self.streams.iter().map(|stream| self.retained_at_most(stream)).sum::<u64>();
+        high += (0..self.streams.len()).map(|at| self.replayed_at_most(at)).sum::<u64>();
         high += if self.has_recovered { dropped } else { 0 };
         // A retained value may end by its time to live too.
         let is_mortal = |index: &&u32| self.publications[**index as usize].ttl_us > 0;

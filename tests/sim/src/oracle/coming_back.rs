@@ -59,6 +59,11 @@ pub(super) struct Replay {
 }
 
 impl Replay {
+    /// What SubscriptionInfo says of it.
+    pub(super) fn announce(&mut self, info: &control::SubscriptionInfo<'_>) {
+        (self.missed, self.is_started) = (info.missed_count(), info.replay_started());
+    }
+
     /// A replay that a Subscribe asked for by its positions.
     pub(super) fn of_positions(fed_at: u64, dropped_before: u64) -> Self {
         Self {

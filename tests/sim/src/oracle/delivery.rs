@@ -6,7 +6,8 @@ use nexusd_wire::control::{
 use nexusd_wire::{Frame, MessageFlags, SubscriptionId};
 
 use super::history::{Before, Told};
-use super::{DAEMON, Fate, NOBODY, NONE, Oracle, StreamState};
+use super::positions::Start;
+use super::{DAEMON, FAR_AHEAD, Fate, NOBODY, NONE, Oracle, StreamState};
 use nexusd_core::limits::WARNING_INTERVAL_US;
 
 use crate::payload;
@@ -71,7 +72,10 @@ impl Oracle {
         }
         let passed = self.check_place(stream, topic, index, number)?;
         match mode {
-            DeliveryMode::Replay => self.check_replayed(stream, topic, number)?,
+            DeliveryMode::Replay => {
+                self.check_replayed(stream, topic, number)?;
+                self.extra += u64::from(self.was_before(stream, index));
+            }
             _ => {
                 self.check_live(stream, topic, index, number)?;
                 self.streams[stream].cursors[topic].has_live = true;
@@ -199,8 +203,11 @@ impl Oracle {
         let is_earlier = self.shards == 1
             && publication.conversation == stream.subscriber
             && publication.fed_at < stream.fed_at;
+        let is_replayed = cursor.start != Start::Live;
         ensure!(
-            !is_earlier && (publication.settled_at == 0 || publication.settled_at > stream.fed_at),
+            is_replayed
+                || !is_earlier
+                    && (publication.settled_at == 0 || publication.settled_at > stream.fed_at),
             "{name} {number}: accepted before the subscription was asked for"
         );
         let is_first = cursor.next == 0;
@@ -236,6 +243,9 @@ impl Oracle {
         let may_have_recycled = self.may_have_recycled();
         let frame_bytes_max = self.frame_bytes_max;
         let is_of_link = gap.reason() == GapReason::LinkLost;
+        // As many as can be, if nobody knows how many.
+        let is_unknown = gap.missed() == u64::MAX;
+        let is_dropped = !is_of_link && gap.reason() != GapReason::ReplayWindow && !is_unknown;
         if is_of_link {
             self.on_link_lost(at, gap.missed())?;
         }
@@ -275,7 +285,7 @@ impl Oracle {
         }
         stream.gaps_told += 1;
         let left_before = stream.unattributed_left;
-        let unattributed = gap.rest();
+        let unattributed = if is_unknown { FAR_AHEAD } else { gap.rest() };
         stream.unattributed += unattributed;
         stream.unattributed_left += unattributed;
         let mut places = Vec::new();
@@ -319,6 +329,11 @@ impl Oracle {
                     cursor.next
                 );
             }
+            if gap.reason() == GapReason::ReplayWindow {
+                self.check_window(topic, last)?;
+            }
+            let stream = &mut self.streams[at];
+            let cursor = &mut stream.cursors[topic];
             let lost = last - first + 1;
             cursor.next = last + 1;
             cursor.missed += lost;
@@ -344,12 +359,17 @@ impl Oracle {
             stream.queue_messages,
             stream.queue_bytes
         );
-        ensure!(told == gap.missed(), "a gap of {} messages names {told}", gap.missed());
+        ensure!(
+            told == gap.missed() || is_unknown,
+            "a gap of {} messages names {told}",
+            gap.missed()
+        );
         ensure!(count <= nexusd_core::limits::GAP_TOPICS_MAX, "a gap of {count} entries");
         if let Some(replay) = &mut stream.replay {
-            replay.told += gap.missed();
+            replay.told += if is_unknown { told } else { gap.missed() };
         }
-        let (missed, bytes) = (gap.missed(), lost_bytes);
+        let missed = if is_unknown { told + unattributed } else { gap.missed() };
+        let bytes = lost_bytes;
         stream.history.push(Told::Gap {
             places,
             bytes,
@@ -358,8 +378,9 @@ impl Oracle {
             unattributed,
             left_before,
             is_of_link,
+            is_dropped,
         });
-        if !is_of_link {
+        if is_dropped {
             self.missed += missed;
         }
         Ok(())

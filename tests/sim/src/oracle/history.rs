@@ -29,6 +29,8 @@ pub(super) enum Told {
         unattributed: u64,
         left_before: u64,
         is_of_link: bool,
+        /// It tells messages that were in the queue, or would have been.
+        is_dropped: bool,
     },
 }
 
@@ -36,7 +38,7 @@ pub(super) enum Told {
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct TakenBack {
     pub(super) messages: u64,
-    /// Messages told as lost with a connection, and for other reasons.
+    /// Messages told as lost with a connection, and as dropped.
     pub(super) link_lost: u64,
     pub(super) missed: u64,
 }

@@ -8,6 +8,7 @@ use nexusd_wire::{SubscriptionId, filter_matches};
 
 use super::coming_back::Replay;
 use super::history::{History, TakenBack, Told};
+use super::positions::{FAR_AHEAD, Start};
 
 /// Where a subscription is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ pub enum StreamState {
 pub(super) struct Cursor {
     /// Whether the subscription wants the topic.
     pub(super) matches: bool,
+    /// How it stands to what the topic had before.
+    pub(super) start: Start,
     /// Messages surely accepted before the subscription was made.
     pub(super) settled_before: u64,
     /// Messages possibly accepted before.
@@ -63,6 +66,8 @@ impl Cursor {
 pub struct Stream {
     /// Whose it is: a conversation's number, or [`super::NOBODY`].
     pub conversation: u32,
+    /// Topics of which its client said how far it had come.
+    pub positions: Vec<(usize, u64)>,
     /// Which conversation asked for it.
     pub subscriber: u32,
     /// Which client did.
@@ -147,6 +152,7 @@ impl Stream {
     ) -> Self {
         Self {
             conversation,
+            positions: Vec::new(),
             subscriber: conversation,
             client,
             is_counted: false,
@@ -223,6 +229,12 @@ impl Stream {
         }
     }
 
+    /// A message may be queued for it that was there before it.
+    pub(super) fn expect_replay(&mut self, stride: u64) {
+        self.waiting_messages += 1;
+        self.waiting_bytes += stride;
+    }
+
     /// A message left its queue, by delivery or by a told loss.
     pub(super) fn message_gone(&mut self, stride: u64, now_us: u64, block_timeout_us: u64) {
         self.waiting_messages = self.waiting_messages.saturating_sub(1);
@@ -282,9 +294,10 @@ impl Stream {
         by_messages || self.waiting_bytes + 2 * frame_bytes >= kept(self.queue_bytes)
     }
 
-    /// Whether so many losses were told that those of them that have to be told again stand together.
+    /// Whether so many losses were told that those of them that have to be told again stand together,
+    /// or nobody knows how many there are.
     pub(super) fn may_overtell(&self) -> bool {
-        self.gaps_told > GAPS_KEPT_MAX as u64
+        self.gaps_told > GAPS_KEPT_MAX as u64 || self.unattributed >= FAR_AHEAD
     }
 
     /// Messages that were sent and may be asked for again may be too many to be kept.
@@ -325,6 +338,7 @@ impl Stream {
                     unattributed,
                     left_before,
                     is_of_link,
+                    is_dropped,
                 } => {
                     self.waiting_messages += missed - unattributed + passed;
                     self.waiting_bytes += bytes;
@@ -333,7 +347,8 @@ impl Stream {
                     }
                     self.unattributed -= unattributed;
                     self.unattributed_left = left_before;
-                    *(if is_of_link { &mut taken.link_lost } else { &mut taken.missed }) += missed;
+                    taken.link_lost += if is_of_link { missed } else { 0 };
+                    taken.missed += if is_dropped { missed } else { 0 };
                 }
             }
         }
@@ -380,6 +395,9 @@ impl Stream {
         settled_at: Option<u64>,
     ) {
         let Some(cursor) = self.cursors.get_mut(topic) else { return };
+        if let Start::Behind(_) = cursor.start {
+            return;
+        }
         if self.fed_at > 0 && settled_at.is_some_and(|settled_at| settled_at < self.fed_at) {
             cursor.settled_before = cursor.settled_before.saturating_sub(1);
         }

@@ -4,14 +4,15 @@ use nexusd_core::limits::SHARDS_MAX;
 use nexusd_core::{CloseReason, Command, ConnectionId, Service};
 use nexusd_wire::control::{OverflowPolicy, Role as HelloRole};
 use nexusd_wire::{
-    FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest, SubscriptionId,
-    TopicId,
+    FrameEncoder, FrameKind, Header, MessageFlags, Position, Sequence, SubscribeRequest,
+    SubscriptionId, TopicId,
 };
 
 use super::{Connection, Role, World};
 use crate::conversation::{Bind, BindFate, Sent};
 use crate::coverage::Mark;
-use crate::oracle::{DAEMON, Fate, Publication, Stream};
+use crate::dice::Dice;
+use crate::oracle::{DAEMON, FAR_AHEAD, Fate, Oracle, Publication, Stream};
 use crate::payload::{self, NAME_BYTES};
 use crate::scenario::{HANDS_OVER, PARKS, Pace};
 use crate::trace::trace;
@@ -463,6 +464,14 @@ impl World<'_> {
         stream.is_counted = self.scenario.counts && self.dice.one_in(2);
         self.gauges.keeps_sent.set(self.gauges.keeps_sent.get() || stream.is_counted);
         stream.wants_retained = self.scenario.retains && self.dice.one_in(2);
+        if self.dice.one_in(4) {
+            stream.positions = positions(&mut self.dice, &self.oracle, &stream.filters);
+            let told = stream.positions.len();
+            trace!(self.trace, "  {} had so much: {:?}", conversation.number, stream.positions);
+            if told > 0 {
+                self.coverage.mark(Mark::ToldPositions);
+            }
+        }
         trace!(
             self.trace,
             "  {} subscribes, request {request}, stream {}: {:?} {effective:?} {} messages {} bytes",
@@ -473,6 +482,12 @@ impl World<'_> {
             stream.queue_bytes
         );
         let filters: Vec<&str> = stream.filters.iter().map(String::as_str).collect();
+        let position = |&(topic, sequence): &(usize, u64)| Position {
+            topic: &self.scenario.topics[topic],
+            sequence: Sequence(sequence),
+            origin: None,
+        };
+        let positions: Vec<_> = stream.positions.iter().map(position).collect();
         let subscribe = SubscribeRequest {
             request,
             filters: &filters,
@@ -481,13 +496,13 @@ impl World<'_> {
             queue_bytes,
             counted: stream.is_counted,
             receive_retained: stream.wants_retained,
-            ..SubscribeRequest::default()
+            positions: &positions,
         };
         let encoder = &mut self.encoder;
         let place = self.oracle.next_stream();
         conversation
             .write(Sent::Subscribe(place), self.coverage, |out| encoder.subscribe(out, &subscribe));
-        drop(filters);
+        drop((filters, positions));
         conversation.streams.push(place);
         self.oracle.subscribe(stream);
         self.coverage.subscribed(effective);
@@ -517,4 +532,23 @@ impl World<'_> {
         let encoder = &mut self.encoder;
         conversation.write(sent, self.coverage, |out| encoder.unsubscribe(out, request, id, pause));
     }
+}
+
+/// How far a client that asks anew had come: to any place in some of the topics, or nowhere near.
+fn positions(dice: &mut Dice, oracle: &Oracle, filters: &[String]) -> Vec<(usize, u64)> {
+    let mut positions = Vec::new();
+    for topic in oracle.matching(filters) {
+        let newest = oracle.newest_number(topic);
+        match dice.below(8) {
+            0 => positions.push((topic, 0)),
+            1 => positions.push((topic, FAR_AHEAD)),
+            2 => positions.push((topic, newest)),
+            3..=5 if newest > 0 => {
+                let back = dice.magnitude(newest) - 1;
+                positions.push((topic, oracle.number_up_to(topic, newest - back)));
+            }
+            _ => {}
+        }
+    }
+    positions
 }
