@@ -88,7 +88,10 @@ impl Gap {
     /// Messages `from` to `last` of a topic are not lost after all; whether it said so, to the last one,
     /// and names none of the topic behind them.
     pub(crate) fn take_back(&mut self, topic: TopicId, from: Sequence, last: Sequence) -> bool {
-        let newest = self.entries.iter().rposition(|entry| entry.0 == topic);
+        let mut newest = self.entries.iter().rposition(|entry| entry.0 == topic);
+        if is_planted(Plant::RecoveredOutOfPlace) {
+            newest = self.entries.iter().position(|entry| (entry.0, entry.2) == (topic, last));
+        }
         let Some(at) = newest.filter(|&at| {
             let (_, first, end) = self.entries[at];
             first <= from && end == last

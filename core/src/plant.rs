@@ -117,6 +117,16 @@ plants! {
     ParkedNeverExpires = "parked-never-expires",
     /// The old connection of a subscription that somebody goes on with stays open.
     OldConnectionKept = "old-connection-kept",
+    /// What a client wants back is put behind a loss that comes later.
+    RecoveredOutOfPlace = "recovered-out-of-place",
+    /// A client that tells how far it had come misses the next message.
+    PositionOffByOne = "position-off-by-one",
+    /// What is still wanted of a segment that replay keeps goes with it.
+    SurvivorForgotten = "survivor-forgotten",
+    /// A topic's first retained value stays.
+    RetainedNotReplaced = "retained-not-replaced",
+    /// A retained value comes behind the messages that were published after it.
+    RetainedAfterLive = "retained-after-live",
     /// An expired message is delivered all the same.
     ExpiredDelivered = "expired-delivered",
 }

@@ -15,6 +15,7 @@ use super::routing::ShardIndex;
 use crate::expiry::Expiry;
 use crate::limits::LOSSES_RECOVERED_MAX;
 use crate::log::Extent;
+use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
 
 /// Messages of a topic, by their first and last number.
@@ -27,7 +28,9 @@ impl Plane {
     /// Looks for what the gaps of a queue name; whether other shards have to answer first.
     pub(super) fn recover(&mut self, id: QueueId) -> bool {
         let mut by_owner = vec![Vec::new(); self.routing.shards()];
-        name_topics_once(&mut self.queues[id.0 as usize].items);
+        if !is_planted(Plant::RecoveredOutOfPlace) {
+            name_topics_once(&mut self.queues[id.0 as usize].items);
+        }
         let named = self.queues[id.0 as usize].items.iter().filter_map(|item| match item {
             Item::Gap(gap) if gap.reason() != GapReason::LinkLost => Some(gap),
             _ => None,

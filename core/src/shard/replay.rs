@@ -80,6 +80,7 @@ impl Plane {
         if after >= standing.newest && !is_unknown {
             return None;
         }
+        let after = after + u64::from(is_planted(Plant::PositionOffByOne));
         let newest_run = self.topics.newest_run(topic);
         let (extents, oldest) =
             self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);

@@ -22,6 +22,7 @@ use crate::limits::{
     RETAINED_REAPED_PER_TICK, SCANS_PER_TICK,
 };
 use crate::log::{Extent, SegmentId};
+use crate::plant::{Plant, is_planted};
 use crate::retained::Retained;
 use crate::subscriber_queue::{Presence, QueueId, SubscriberQueue};
 
@@ -107,6 +108,9 @@ impl Plane {
         let is_clear = Header::peek(frame).is_none_or(|header| header.payload_len() == 0);
         let value = (!is_clear).then(|| Retained { frame: frame.into(), expiry });
         let place = &mut self.topics.topic(topic).retained;
+        if value.is_some() && place.is_some() && is_planted(Plant::RetainedNotReplaced) {
+            return;
+        }
         self.retained.replace(topic, place, value);
     }
 
@@ -237,6 +241,9 @@ impl Plane {
     /// whose scans have not come to it yet.
     #[cold]
     pub(super) fn hand_over_ahead(&mut self, topic: TopicId) {
+        if is_planted(Plant::RetainedAfterLive) {
+            return;
+        }
         let slot = self.routing.slot(topic);
         let mut scans = std::mem::take(&mut self.scans);
         for scan in scans.values_mut() {

@@ -88,6 +88,8 @@ pub struct Coverage {
     errors: [u64; 16],
     deliveries: u64,
     operations: u64,
+    fewest_operations: u64,
+    fewest_faults: u64,
     seeds: u64,
 }
 
@@ -103,6 +105,8 @@ impl Default for Coverage {
             errors: [0; 16],
             deliveries: 0,
             operations: 0,
+            fewest_operations: u64::MAX,
+            fewest_faults: u64::MAX,
             seeds: 0,
         }
     }
@@ -148,7 +152,9 @@ impl Coverage {
     }
 
     /// Counts a finished run.
-    pub fn run(&mut self, operations: u64) {
+    pub fn run(&mut self, operations: u64, faults: u64) {
+        self.fewest_operations = self.fewest_operations.min(operations);
+        self.fewest_faults = self.fewest_faults.min(faults);
         self.operations += operations;
         self.seeds += 1;
     }
@@ -203,8 +209,13 @@ impl Coverage {
     /// The table, for people.
     pub fn table(&self) -> String {
         let mut text = format!(
-            "{} seeds, {} operations, {} messages delivered\n",
-            self.seeds, self.operations, self.deliveries
+            "{} seeds, {} operations, {} messages delivered; no seed has less than {} operations and \
+             {} faults\n",
+            self.seeds,
+            self.operations,
+            self.deliveries,
+            self.fewest_operations,
+            self.fewest_faults
         );
         for (group, name, count) in self.rows() {
             // Writing to a String cannot fail.

@@ -68,8 +68,8 @@ pub fn run_seed(
         Ok(result) => result.err(),
         Err(_) => Some(Violation(PANIC.take().unwrap_or_else(|| "a panic".to_owned()))),
     };
-    let operations = world.operations();
+    let (operations, faults) = (world.operations(), world.faults());
     let trace = world.into_trace().into_lines();
-    coverage.run(operations);
+    coverage.run(operations, faults);
     Outcome { violation, trace }
 }

@@ -45,6 +45,8 @@ const SILENCE_US: u64 = 70_000_000;
 const SILENCE_TURNS_MAX: u32 = 12_000;
 /// Of the operations of a run, how many come behind the silence: one part in …
 const WORK_BEHIND_SILENCE: u64 = 8;
+/// A run has at least one fault in so many operations.
+const OPERATIONS_PER_FAULT: u64 = 200;
 /// How long a drain may take.
 const DRAIN_US: u64 = 1_000_000;
 /// What is due by time happens no later than this behind it.
@@ -116,6 +118,9 @@ pub struct World<'c> {
     phase: Phase,
     operations_left: u64,
     operations: u64,
+    /// Faults so far, and how many there have to be.
+    faults: u64,
+    faults_due: u64,
     drain_after: u64,
     /// Events fed in this turn.
     events: u32,
@@ -177,10 +182,10 @@ impl<'c> World<'c> {
             }
         }
         let oracle = Oracle::new(&scenario.topics, &scenario.limits, scenario.shards);
-        let drain_after = if scenario.drains_midway {
-            dice.between(operations / 2, operations)
+        let (drain_after, operations) = if scenario.drains_midway {
+            (operations, operations + operations / 2)
         } else {
-            u64::MAX
+            (u64::MAX, operations)
         };
         let behind_silence =
             if scenario.pauses_in_silence { operations / WORK_BEHIND_SILENCE } else { 0 };
@@ -202,6 +207,8 @@ impl<'c> World<'c> {
             phase: Phase::Working,
             operations_left: operations - behind_silence,
             operations: 0,
+            faults: 0,
+            faults_due: operations / OPERATIONS_PER_FAULT,
             drain_after,
             events: 0,
             busy_turns: 0,
@@ -223,6 +230,11 @@ impl<'c> World<'c> {
     /// Operations so far.
     pub fn operations(&self) -> u64 {
         self.operations
+    }
+
+    /// Faults so far.
+    pub fn faults(&self) -> u64 {
+        self.faults
     }
 
     /// What happened.
@@ -400,6 +412,11 @@ impl<'c> World<'c> {
                 self.phase = Phase::Silence { victim, since_us, turns: 0 };
                 self.flood_victim(victim);
                 self.give_up_topics();
+                Ok(())
+            }
+            None if self.operations_behind_silence > 0 => {
+                self.operations_left = std::mem::take(&mut self.operations_behind_silence);
+                self.phase = Phase::Working;
                 Ok(())
             }
             _ => self.begin_draining(service),

@@ -30,6 +30,8 @@ const FLOOD_MESSAGES: u64 = 1_300;
 const VICTIM_MESSAGES: usize = 220;
 /// Their length.
 const VICTIM_MESSAGE_BYTES: usize = 1_000;
+/// Operations at the end of a run that are kept for each fault that is still to come.
+const OPERATIONS_KEPT_FOR_FAULT: u64 = 8;
 /// Pings in a flood: enough to fill a connection's control backlog.
 const FLOOD_PINGS: u64 = 6_000;
 
@@ -43,7 +45,8 @@ impl World<'_> {
         let Some(slot) = self.clients[client].slot else {
             return self.connect_and_greet(client, service);
         };
-        if self.dice.permille(self.scenario.fault_permille) {
+        if self.dice.permille(self.scenario.fault_permille) || self.is_fault_due() {
+            self.faults += 1;
             return self.fault(client, slot, service);
         }
         if self.clients[client].is_frozen {
@@ -138,6 +141,13 @@ impl World<'_> {
             self.oracle.publish_given_up(index);
         }
         Ok(())
+    }
+
+    /// Whether too few faults have happened for what is left of the run.
+    fn is_fault_due(&self) -> bool {
+        let left = self.operations_left.min(self.drain_after.saturating_sub(self.operations));
+        let due = self.faults_due.saturating_sub(self.faults);
+        due > 0 && left < due * OPERATIONS_KEPT_FOR_FAULT
     }
 
     /// Something goes wrong.
