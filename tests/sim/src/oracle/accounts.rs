@@ -86,12 +86,10 @@ impl Oracle {
             "{dropped} messages counted as dropped; {} were told",
             self.missed
         );
-        if !self.has_recovered
-            && self
-                .streams
-                .iter()
-                .all(|stream| stream.state == StreamState::Open && !stream.is_doubtful)
-        {
+        let is_known = |stream: &Stream| {
+            stream.state == StreamState::Open && !stream.is_doubtful && !stream.may_overtell()
+        };
+        if !self.has_recovered && self.streams.iter().all(is_known) {
             ensure!(
                 dropped == self.missed,
                 "{dropped} messages dropped; {} were told",

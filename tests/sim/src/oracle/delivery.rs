@@ -245,7 +245,10 @@ impl Oracle {
         let is_of_link = gap.reason() == GapReason::LinkLost;
         // As many as can be, if nobody knows how many.
         let is_unknown = gap.missed() == u64::MAX;
-        let is_dropped = !is_of_link && gap.reason() != GapReason::ReplayWindow && !is_unknown;
+        let is_dropped = !is_of_link
+            && gap.reason() != GapReason::ReplayWindow
+            && !is_unknown
+            && !self.streams[at].may_overtell();
         if is_of_link {
             self.on_link_lost(at, gap.missed())?;
         }
@@ -330,7 +333,7 @@ impl Oracle {
                 );
             }
             if gap.reason() == GapReason::ReplayWindow {
-                self.check_window(topic, last)?;
+                self.check_window(at, topic, last)?;
             }
             let stream = &mut self.streams[at];
             let cursor = &mut stream.cursors[topic];

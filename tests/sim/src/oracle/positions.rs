@@ -128,7 +128,10 @@ impl Oracle {
     }
 
     /// A gap tells that messages up to `last` are not held any more.
-    pub(super) fn check_window(&self, topic: usize, last: u64) -> Result<(), Violation> {
+    pub(super) fn check_window(&self, at: usize, topic: usize, last: u64) -> Result<(), Violation> {
+        if self.streams[at].cursors[topic].start == Start::Unknown {
+            return Ok(());
+        }
         let ledger = &self.topics[topic];
         // Some of the newest may have numbers that nobody was told.
         let known = ledger.numbers.iter().filter(|number| **number != NONE).count() as u64;
