@@ -87,7 +87,7 @@ impl Oracle {
             self.missed
         );
         let is_known = |stream: &Stream| {
-            stream.state == StreamState::Open && !stream.is_doubtful && !stream.may_overtell()
+            stream.state == StreamState::Open && !stream.is_doubtful && stream.tells_drops_alone()
         };
         if !self.has_recovered && self.streams.iter().all(is_known) {
             ensure!(

@@ -248,7 +248,7 @@ impl Oracle {
         let is_dropped = !is_of_link
             && gap.reason() != GapReason::ReplayWindow
             && !is_unknown
-            && !self.streams[at].may_overtell();
+            && self.streams[at].tells_drops_alone();
         if is_of_link {
             self.on_link_lost(at, gap.missed())?;
         }
@@ -385,6 +385,12 @@ impl Oracle {
         });
         if is_dropped {
             self.missed += missed;
+            ensure!(
+                self.missed <= self.dropped,
+                "{} messages were told as dropped, and {} counted",
+                self.missed,
+                self.dropped
+            );
         }
         Ok(())
     }

@@ -294,6 +294,12 @@ impl Stream {
         by_messages || self.waiting_bytes + 2 * frame_bytes >= kept(self.queue_bytes)
     }
 
+    /// Whether its gaps of dropped messages tell of nothing else: what was not held any more may stand
+    /// together with it.
+    pub(super) fn tells_drops_alone(&self) -> bool {
+        self.positions.is_empty() && !self.may_overtell()
+    }
+
     /// Whether so many losses were told that those of them that have to be told again stand together,
     /// or nobody knows how many there are.
     pub(super) fn may_overtell(&self) -> bool {
