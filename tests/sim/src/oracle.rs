@@ -24,7 +24,9 @@ mod stream;
 
 use std::collections::BTreeMap;
 
-use nexusd_core::limits::{METADATA_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_RECALLED};
+use nexusd_core::limits::{
+    LARGE_FRAME_BYTES, METADATA_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_RECALLED,
+};
 use nexusd_core::{Limits, Metrics};
 use nexusd_wire::SubscriptionId;
 use nexusd_wire::control::{self, OverflowPolicy};
@@ -92,6 +94,8 @@ pub struct Oracle {
     block_timeout_us: u64,
     /// Messages of each topic that are held, if there is memory.
     replay_messages: u64,
+    /// Memory that they may take.
+    replay_bytes: u64,
     /// Shards of the node.
     shards: u64,
     /// Most that one shard's log ever took.
@@ -155,7 +159,8 @@ impl Oracle {
             turn: 0,
             memory_bytes: limits.memory_bytes as u64,
             block_timeout_us: limits.block_timeout_us,
-            replay_messages: limits.replay_messages.into(),
+            replay_messages: limits.replay_messages,
+            replay_bytes: limits.replay_bytes as u64,
             shards: shards as u64,
             peak_log_bytes: 0,
             delivered: 0,
@@ -546,6 +551,10 @@ impl Oracle {
     /// three quarters of the memory limit but for what is kept for evacuated messages.
     fn may_have_recycled(&self) -> bool {
         let mut wanted = self.frame_bytes_max.max(SEGMENT_BYTES as u64);
+        if self.frame_bytes_max > LARGE_FRAME_BYTES as u64 {
+            // Large frames that are received at the same time share a part of the memory.
+            wanted += self.frame_bytes_max;
+        }
         if self.shards > 1 {
             // Other shards are asked ahead of need.
             wanted += (SEGMENTS_RECALLED * SEGMENT_BYTES) as u64;

@@ -240,6 +240,7 @@ fn limits(dice: &mut Dice, payloads: Payloads, shards: usize) -> Limits {
         block_timeout_us: dice.pick(&[2_000, 100_000, 5_000_000]),
         parked_ttl_us: dice.pick(&[50_000, 3_000_000, 300_000_000]),
         reaper_interval_us: dice.pick(&[50_000, 1_000_000]),
+        replay_bytes: dice.pick(&[50 << 20, 50 << 20, 2 << 20, 300 << 10, 0]),
         ..Limits::default()
     }
 }

@@ -235,7 +235,8 @@ impl Conversation {
                 oracle.on_replay_complete(stream, topic, &complete)
             }
             FrameKind::Heartbeat => {
-                ensure!(!self.streams.is_empty(), "a Heartbeat without a subscription");
+                let may_have_one = !self.streams.is_empty() || !self.resumes_due.is_empty();
+                ensure!(may_have_one, "a Heartbeat without a subscription");
                 Ok(())
             }
             kind => Err(Violation(format!("the daemon sent {kind:?}"))),

@@ -3,7 +3,7 @@
 //! A number stands for all messages up to it, so a topic's place in such a stream is known before its
 //! first message. What it was sent from before it was made is a replay.
 
-use nexusd_core::limits::TOPIC_IDLE_US;
+use nexusd_core::limits::{KEPT_RUN_BYTES, LARGE_FRAME_BYTES, SEGMENT_BYTES, TOPIC_IDLE_US};
 use nexusd_wire::{control, filter_matches};
 
 use super::coming_back::Replay;
@@ -139,12 +139,24 @@ impl Oracle {
         ensure!(
             last + self.replay_messages <= newest
                 || self.may_have_expired(topic)
+                || self.is_window_tight()
                 || self.may_have_recycled(),
             "{} {last}: not held any more, of {newest} messages; the newest {} are",
             ledger.name,
             self.replay_messages
         );
         Ok(())
+    }
+
+    /// Whether the newest messages of all topics are nearly more than what is kept for replay may take, or
+    /// some are so large that they cannot move when the segment they are in is given up.
+    fn is_window_tight(&self) -> bool {
+        let strides = self.publications.iter().map(|sent| sent.header.stride() as u64);
+        let largest = strides.max().unwrap_or(0);
+        let newest = self.topics.len() as u64 * self.replay_messages;
+        largest > LARGE_FRAME_BYTES as u64
+            || 4 * newest * (largest + KEPT_RUN_BYTES as u64) + 4 * SEGMENT_BYTES as u64
+                > self.replay_bytes / self.shards
     }
 
     /// Messages that a stream may have been queued because they were there before it.
