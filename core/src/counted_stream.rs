@@ -92,7 +92,14 @@ impl CountedStream {
         // In a block lie beside each other what stood far apart, and numbers may be missing between.
         let is_block = log.kind(sent.segment) == SegmentKind::Block;
         let newest = self.unacknowledged.back_mut().filter(|_| !is_block);
-        let is_absorbed = newest.is_some_and(|newest| newest.absorb(&sent));
+        let is_absorbed = newest.is_some_and(|newest| {
+            let is_absorbed = newest.absorb(&sent);
+            if is_absorbed {
+                // What stood between them may have expired.
+                newest.expect_hole();
+            }
+            is_absorbed
+        });
         match (is_absorbed, is_last) {
             (true, true) => log.release(sent.segment),
             (false, false) => log.retain(sent.segment, 1),

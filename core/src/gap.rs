@@ -78,10 +78,9 @@ impl Gap {
                 gap.entries.push((topic, first, last));
             }
         }
-        if let Some(gap) = gaps.last_mut() {
-            gap.missed += self.rest;
-            (gap.rest, gap.is_unknown) = (self.rest, self.is_unknown);
-        }
+        // What is not named may stand before anything that is.
+        gaps[0].missed += self.rest;
+        (gaps[0].rest, gaps[0].is_unknown) = (self.rest, self.is_unknown);
         gaps
     }
 
@@ -168,8 +167,8 @@ mod tests {
         gap.note_unnamed(4);
         let gaps = gap.once_each();
         let told: Vec<_> = gaps.iter().map(|gap| (gap.missed(), gap.topics().count())).collect();
-        assert_eq!(told, [(3, 2), (7, 1)]);
-        assert_eq!(gaps[1].report(SubscriptionId(9)).rest, 4);
+        assert_eq!(told, [(7, 2), (3, 1)]);
+        assert_eq!(gaps[0].report(SubscriptionId(9)).rest, 4);
     }
 
     #[test]

@@ -369,11 +369,13 @@ impl SubscriberQueue {
         let before = self.messages;
         let stays = self.planned.max(usize::from(self.front_sent > 0));
         let (mut at, mut earliest) = (0, Expiry::NEVER);
+        let mut is_last_gone = false;
         let mut items = std::mem::take(&mut self.items);
         items.retain(|item| {
             at += 1;
             let Item::Extent(extent) = item else { return true };
-            if at <= stays || !extent.expiry.is_past(now_us) {
+            is_last_gone = at > stays && extent.expiry.is_past(now_us);
+            if !is_last_gone {
                 earliest = earliest.min(extent.expiry);
                 return true;
             }
@@ -382,6 +384,9 @@ impl SubscriberQueue {
             false
         });
         self.items = items;
+        if is_last_gone && let Some(Item::Extent(last)) = self.items.back_mut() {
+            last.expect_hole();
+        }
         self.expiry = earliest;
         before - self.messages
     }

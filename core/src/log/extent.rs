@@ -16,7 +16,8 @@ pub(crate) struct Extent {
     pub(crate) start: u32,
     pub(crate) len: u32,
     pub(crate) messages: u32,
-    /// The topic of all of them: they are then numbered one by one. `None` if there are several.
+    /// The topic of all of them: they are then numbered one by one. `None` if there are several, or
+    /// numbers may be missing between.
     pub(crate) topic: Option<TopicId>,
     /// Why they are delivered.
     pub(crate) mode: DeliveryMode,
@@ -43,6 +44,11 @@ impl Extent {
         self.messages += next.messages;
         self.topic = self.topic.filter(|topic| Some(*topic) == next.topic);
         true
+    }
+
+    /// What is joined to it lies right behind it, but may not have the next numbers.
+    pub(crate) fn expect_hole(&mut self) {
+        self.topic = None;
     }
 }
 

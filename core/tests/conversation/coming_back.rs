@@ -293,6 +293,34 @@ fn an_expired_message_is_neither_delivered_nor_replayed() {
 }
 
 #[test]
+fn a_loss_behind_what_expired_is_told_with_its_own_numbers() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["t/#"], OverflowPolicy::DropOldest, 4);
+    desk.bind(publisher, 0, "t/a");
+    desk.stall(subscriber);
+    publish(&mut desk, publisher, &["1"]);
+    // A large message has memory of its own: the next one lies right behind the first.
+    desk.publish_for(publisher, 0, &[2; 50_000], 50);
+    desk.pass(2_000_000);
+    publish(&mut desk, publisher, &["3", "4", "5", "6"]);
+    desk.go_on(subscriber);
+    let heard = desk.heard(subscriber);
+    let numbers = messages(&heard);
+    let told: Vec<_> = heard
+        .iter()
+        .filter_map(|heard| match heard {
+            Heard::Gap { entries, .. } => Some(entries.clone()),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let lost = told.iter().flat_map(|&(_, first, last)| first..=last);
+    let all: Vec<_> = lost.chain(numbers).collect();
+    assert_eq!(all, [1, 3, 4, 5, 6], "{heard:?}");
+}
+
+#[test]
 fn what_did_not_fit_a_parked_queue_is_replayed_as_far_as_its_topics_still_have_it() {
     for shards in [1, 2, 3] {
         let mut desk = Desk::with_shards(Limits::default(), shards);
