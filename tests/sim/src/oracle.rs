@@ -264,7 +264,15 @@ impl Oracle {
         publication.fate = Fate::Fed;
         publication.fed_us = self.now_us;
         let topic = &mut self.topics[publication.topic];
-        topic.note_idle(self.now_us);
+        if topic.note_idle(self.now_us) {
+            for stream in topic.streams.clone() {
+                if self.streams[stream].state == StreamState::Fed {
+                    self.doubt_positions(stream);
+                }
+            }
+        }
+        let publication = &mut self.publications[index as usize];
+        let topic = &mut self.topics[publication.topic];
         topic.fed += 1;
         if publication.is_retained() {
             topic.retained.push(index);
@@ -457,6 +465,8 @@ impl Oracle {
         }
         stream.state = StreamState::Open;
         stream.settled_at = self.step;
+        self.doubt_positions(index);
+        let stream = &mut self.streams[index];
         for (at, cursor) in stream.cursors.iter_mut().enumerate() {
             let topic = &mut self.topics[at];
             cursor.fed_before = match cursor.start {

@@ -28,11 +28,13 @@ pub(super) enum Start {
 }
 
 impl TopicLedger {
-    /// The daemon may have forgotten the topic by now, and with it what it held.
-    pub(super) fn note_idle(&mut self, now_us: u64) {
-        if now_us >= self.busy_us + TOPIC_IDLE_US {
+    /// Whether the daemon may have forgotten the topic by now, and with it what it held.
+    pub(super) fn note_idle(&mut self, now_us: u64) -> bool {
+        let is_idle = now_us >= self.busy_us + TOPIC_IDLE_US;
+        if is_idle {
             self.forgotten = self.newest();
         }
+        is_idle
     }
 
     /// The newest number that is known.
@@ -99,6 +101,29 @@ impl Oracle {
                     cursor.numbers_before = cursor.numbers_before.saturating_sub(1);
                 }
                 Start::Unknown => (cursor.settled_before, cursor.numbers_before) = (0, 0),
+            }
+        }
+    }
+
+    /// The shard may have come to a Subscribe no sooner than now: topics may have been forgotten since it
+    /// was fed that.
+    pub(super) fn doubt_positions(&mut self, index: usize) {
+        let stream = &mut self.streams[index];
+        for &(topic, after) in &stream.positions {
+            let ledger = &mut self.topics[topic];
+            ledger.note_idle(self.now_us);
+            let cursor = &mut stream.cursors[topic];
+            let is_known = match cursor.start {
+                Start::Behind(_) => after > ledger.forgotten,
+                Start::Newest => ledger.forgotten == 0,
+                _ => true,
+            };
+            if !is_known {
+                cursor.start = Start::Unknown;
+                (cursor.settled_before, cursor.numbers_before) = (0, 0);
+                if cursor.next == after + 1 {
+                    cursor.next = 0;
+                }
             }
         }
     }
