@@ -531,7 +531,10 @@ impl Conversation {
 
     /// The connection is gone, and one of its streams parked or ended.
     fn leave(&self, stream: usize, oracle: &mut Oracle) {
-        if !oracle.parks() || self.stage == Stage::Draining {
+        // Somebody may have waited to go on with it when the drain began.
+        let is_drained =
+            self.stage == Stage::Draining && oracle.stream(stream).resumes_pending == 0;
+        if !oracle.parks() || is_drained {
             return oracle.stream_ended(stream);
         }
         let ends = |sent: &Sent| match *sent {
@@ -553,7 +556,8 @@ impl Conversation {
         if was_ended && !was_paused && !is_half_fed && (!is_unsure || self.fatal_error.is_some()) {
             return oracle.stream_ended(stream);
         }
-        let may_be_gone = was_ended || oracle.stream(stream).is_doubtful;
+        let is_unsure = oracle.stream(stream).is_doubtful || self.stage == Stage::Draining;
+        let may_be_gone = was_ended || is_unsure;
         let since_us = self.doubtful_since_us.unwrap_or(oracle.now_us());
         oracle.stream_parked(stream, since_us, may_be_gone);
     }

@@ -127,7 +127,7 @@ pub struct Stream {
     /// Since when it may have been parked, unless that is known.
     pub(super) away_since_us: Option<u64>,
     /// Resumes that the shard was fed, and that were not answered yet.
-    pub(super) resumes_pending: u32,
+    pub resumes_pending: u32,
     /// Connections that it was taken from while they had it.
     pub taken_from: Vec<u32>,
     pub(super) replay: Option<Box<Replay>>,
