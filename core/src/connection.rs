@@ -63,8 +63,11 @@ pub(crate) struct Inbound {
     /// Bytes that arrived while the connection was not to be read.
     pub(crate) backlog: Vec<u8>,
     pub(crate) landing: Option<Landing>,
-    /// The driver was told to receive no more.
+    /// What arrives is not dealt with, but kept in the backlog.
     pub(crate) is_paused: bool,
+    /// The driver was told to receive no more. It stays so until all of the backlog is dealt with, or
+    /// whoever pauses again and again would be received further each time.
+    pub(crate) is_stopped: bool,
 }
 
 #[derive(Debug)]
@@ -133,7 +136,7 @@ impl Connection {
             id,
             peer,
             session: Session::new(now_us),
-            inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false },
+            inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false, is_stopped: false },
             outbound: Outbound {
                 control: Vec::new(),
                 sending: Vec::new(),

@@ -394,8 +394,7 @@ impl Shard {
             }
             if must_pause(connection) {
                 connection.inbound.backlog.extend_from_slice(input);
-                connection.inbound.is_paused = true;
-                self.outputs.push_back(Output::PauseReceive(id));
+                self.pause_receive(id);
                 return Ok(());
             }
             let Connection { session, inbound, .. } = connection;

@@ -472,10 +472,9 @@ impl Shard {
             session.subscriptions.drain(..).partition(is_leaving);
         session.subscriptions = leaving;
         connection.inbound.backlog = Vec::new();
-        if std::mem::take(&mut connection.inbound.is_paused) {
-            self.outputs.push_back(Output::ResumeReceive(id));
-        }
+        connection.inbound.is_paused = false;
         let queues: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
+        self.receive_on(id);
         self.remove_queues(id, &queues);
         self.scan_by(now.mono_us + CLOSE_LINGER_US);
         self.schedule(id);

@@ -143,6 +143,10 @@ impl Shard {
         for _ in 0..self.plane.waiting_for_memory.len() {
             let Some(id) = self.plane.waiting_for_memory.pop_front() else { break };
             self.stop_waiting(id, now);
+            // Where one has to wait again, those behind it would.
+            if self.plane.waiting_for_memory.back() == Some(&id) {
+                break;
+            }
         }
     }
 

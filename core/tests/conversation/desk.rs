@@ -97,6 +97,9 @@ struct Seat {
     holds: bool,
     closed: bool,
     published: u64,
+    /// How often its shard wanted to receive no more, and went on.
+    pauses: usize,
+    resumes: usize,
     /// What the last Error it heard said.
     complaint: String,
 }
@@ -483,6 +486,12 @@ impl Desk {
         &self.seats[id.index as usize].complaint
     }
 
+    /// How often the shard of this connection wanted to receive no more of it, and went on.
+    pub fn pauses(&self, id: ConnectionId) -> (usize, usize) {
+        let seat = &self.seats[id.index as usize];
+        (seat.pauses, seat.resumes)
+    }
+
     pub fn is_closed(&self, id: ConnectionId) -> bool {
         self.seats[id.index as usize].closed
     }
@@ -580,6 +589,12 @@ impl Desk {
                     shard.on_event(self.now, Event::Closed { connection, reason });
                 }
                 Output::Move { connection, to } => self.moves.push((connection, to.index())),
+                Output::PauseReceive(connection) => {
+                    self.seats[connection.index as usize].pauses += 1;
+                }
+                Output::ResumeReceive(connection) => {
+                    self.seats[connection.index as usize].resumes += 1;
+                }
                 _ => {}
             }
             shard.assert_invariants();

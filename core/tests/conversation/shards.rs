@@ -92,6 +92,25 @@ fn an_acknowledgement_counts_the_queues_of_all_shards() {
 }
 
 #[test]
+fn more_is_received_of_a_publisher_only_when_all_that_came_before_is_dealt_with() {
+    const COUNT: u64 = 1_500;
+    let mut desk = desk();
+    let clients = clients(&mut desk);
+    desk.subscribe(clients[2], &["#"]);
+    desk.bind(clients[0], 0, &topic_of(1));
+    desk.hold_inbox(1);
+    // Far more than the batches there are: it waits for each of them that comes back.
+    let messages = (0..COUNT)
+        .flat_map(|_| desk.message(clients[0], 0, &[7; 4_000], MessageFlags::default()))
+        .collect::<Vec<_>>();
+    desk.say(clients[0], &messages);
+    assert_eq!(desk.pauses(clients[0]), (1, 0));
+    desk.let_inbox();
+    assert_eq!(desk.pauses(clients[0]), (1, 1), "what waits again is not received meanwhile");
+    assert_eq!(desk.metrics().messages_in, COUNT, "nothing is lost");
+}
+
+#[test]
 fn a_full_batch_stays_whole_where_it_lies_and_messages_behind_it_do_not_touch_it() {
     let mut desk = desk();
     let clients = clients(&mut desk);
