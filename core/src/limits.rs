@@ -141,6 +141,13 @@ pub const RETAINED_AHEAD_BYTES: u64 = 64 << 10;
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
 pub const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
+/// Memory that a connection's buffer keeps when it is empty; more is given back.
+pub const BUFFER_BYTES_KEPT: usize = 64 << 10;
+/// What waits in the buffers of all connections takes at most this share (one part in …) of
+/// `--memory-limit`, …
+pub const BUFFERED_SHARE: usize = 4;
+/// … or this many bytes a shard, if that is more.
+pub const BUFFERED_BYTES_MIN: usize = 2 << 20;
 /// Acknowledgements owed to a publisher at which it is no longer read.
 pub const ACKS_OWED_MAX: usize = 8_192;
 /// Acknowledgements that are sent before more messages are looked at, so that a PublishAck frame

@@ -5,12 +5,14 @@
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
 //! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
 //! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `landing.rs` receives
-//! large messages, `flush.rs` plans sends, `memory.rs` keeps the log in its budget, `parking.rs` keeps
-//! subscriptions whose clients are away, `timers.rs` does what is due by time.
+//! large messages, `flush.rs` plans sends, `buffers.rs` bounds what waits for connections, `memory.rs`
+//! keeps the log in its budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does
+//! what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod admission;
 mod backpressure;
+mod buffers;
 mod control;
 mod crossing;
 mod drain;
@@ -41,6 +43,7 @@ pub mod wiring;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
+use buffers::Buffers;
 use drain::Drain;
 use event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
 use handover::Handover;
@@ -91,6 +94,7 @@ pub struct Shard {
     /// By the driver's index.
     connections: Vec<Option<Box<Connection>>>,
     open: usize,
+    buffers: Buffers,
     plane: Plane,
     encoder: FrameEncoder,
     /// What the driver is asked for, but for sends, which come behind.
@@ -154,6 +158,10 @@ impl Service for Shard {
             self.publish_waiting(now);
         }
         self.settle(now);
+        while self.buffers.is_over() {
+            self.end_greediest(now);
+            self.settle(now);
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -250,6 +258,7 @@ impl Shard {
     /// One of several, empty. All shards of a node are made from the same configuration.
     pub fn wired(config: ShardConfig, wiring: Wiring) -> Self {
         Self {
+            buffers: Buffers::new(&config.limits, wiring.shards),
             plane: Plane::new(config.limits.clone(), config.seed, wiring),
             config,
             connections: Vec::new(),
@@ -338,6 +347,9 @@ impl Shard {
             _ if connection.inbound.is_paused && is_planted(Plant::BacklogLost) => {}
             _ if connection.inbound.is_paused => {
                 connection.inbound.backlog.extend_from_slice(bytes);
+                if let Some(connection) = open_connection(&mut self.connections, id) {
+                    self.buffers.count(connection);
+                }
             }
             _ => self.read(id, bytes, now),
         }
@@ -356,6 +368,7 @@ impl Shard {
         let result = self.read_frames(id, &mut cutter, bytes, now);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.inbound.cutter = cutter;
+            connection.inbound.give_memory_back();
             if let Some(paced) = paced {
                 paced.end(connection, &self.config.limits, now);
             }
@@ -645,7 +658,9 @@ impl Shard {
                 queue.waiting.remove(&PublisherId { shard: own, connection: id });
             }
         }
-        self.connections[id.index as usize] = None;
+        if let Some(connection) = self.connections[id.index as usize].take() {
+            self.buffers.forget(&connection);
+        }
         self.plane.open_generations[id.index as usize] = 0;
         if let Some(source) = source {
             self.plane.node.sources.close(&source, self.now_us);
@@ -718,6 +733,7 @@ impl Shard {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
+        self.buffers.count(connection);
         let outbound = &mut connection.outbound;
         if !outbound.in_flight
             && !outbound.scheduled
@@ -748,6 +764,7 @@ impl Shard {
     pub fn assert_invariants(&self) {
         self.plane.assert_invariants();
         self.plane.node.sources.assert_invariants();
+        self.assert_buffers();
         let open = self.connections.iter().flatten().count();
         assert_eq!(open, self.open, "open connections are counted");
         for connection in self.connections.iter().flatten() {

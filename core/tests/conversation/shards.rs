@@ -93,7 +93,7 @@ fn an_acknowledgement_counts_the_queues_of_all_shards() {
 
 #[test]
 fn more_is_received_of_a_publisher_only_when_all_that_came_before_is_dealt_with() {
-    const COUNT: u64 = 1_500;
+    const COUNT: u64 = 600;
     let mut desk = desk();
     let clients = clients(&mut desk);
     desk.subscribe(clients[2], &["#"]);
