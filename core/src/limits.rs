@@ -157,6 +157,13 @@ pub const ACKS_PER_FRAME: usize = 1_024;
 pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 /// Topics named in one Gap; the messages of further ones are counted together.
 pub const GAP_TOPICS_MAX: usize = 64;
+/// Memory that a loss which is to be told is counted with, beside the topics it names.
+pub const GAP_BYTES: usize = 112;
+/// Losses to be told, or told and perhaps to be told again, take at most this share (one part in …) of
+/// the log's budget, …
+pub const GAPS_SHARE: usize = 8;
+/// … and so much for each subscription. Beyond it they are joined, and name nothing any more.
+pub const GAPS_BYTES_SPARED: usize = 2 * GAP_BYTES;
 /// Gaps of different reasons that follow each other in a queue; further losses join the last one.
 pub const GAPS_TOGETHER_MAX: usize = 8;
 /// Losses that are looked for when a client comes back; older ones stay lost.

@@ -162,6 +162,9 @@ impl Service for Shard {
             self.end_greediest(now);
             self.settle(now);
         }
+        if self.plane.is_over_gap_budget() {
+            self.plane.shrink_gaps();
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output> {

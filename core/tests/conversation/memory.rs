@@ -72,3 +72,41 @@ fn whoever_has_the_most_waiting_ends_when_too_much_waits_and_others_do_not_notic
     desk.publish(publisher, 0, b"x", MessageFlags::default());
     assert!(matches!(desk.heard(subscriber)[..], [.., Heard::Message { sequence: 1, .. }]));
 }
+
+#[test]
+fn losses_that_may_have_to_be_told_again_take_a_share_of_the_memory_and_still_add_up() {
+    const TOPICS: u32 = 80;
+    const ROUNDS: u64 = 40;
+    let limits = Limits { memory_bytes: 4 << 20, ..Limits::default() };
+    let mut desk = Desk::with_limits(limits.clone());
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    let subscriptions: Vec<_> = (0..200)
+        .map(|_| desk.subscribe_with(subscriber, &["t/#"], OverflowPolicy::DropOldest, 1))
+        .collect();
+    (0..TOPICS).for_each(|topic| desk.bind(publisher, topic, &format!("t/{topic}")));
+    let mut told = 0;
+    for _ in 0..ROUNDS {
+        desk.stall(subscriber);
+        (0..TOPICS).for_each(|t| desk.publish(publisher, t, b"x", MessageFlags::default()));
+        desk.go_on(subscriber);
+        told += desk.heard(subscriber).iter().map(missed).sum::<u64>();
+        let most = (limits.memory_bytes / 4 * 3) as u64;
+        assert!(desk.metrics().log_bytes <= most, "{} bytes", desk.metrics().log_bytes);
+    }
+    assert_eq!(told, 200 * ROUNDS * u64::from(TOPICS - 1), "all was told at first");
+    // Nobody knows what the client has had of it: it is told again, if not what is not named any more.
+    desk.end(subscriber);
+    let again = desk.greet();
+    for subscription in subscriptions {
+        desk.resume(again, subscription, ROUNDS - 1);
+        let told_again: u64 = desk.heard(again).iter().map(missed).sum();
+        assert!(told_again >= u64::from(TOPICS - 1), "{told_again} of the last loss");
+    }
+}
+
+fn missed(heard: &Heard) -> u64 {
+    match heard {
+        Heard::Gap { missed, .. } => *missed,
+        _ => 0,
+    }
+}
