@@ -16,6 +16,9 @@ pub const BYTES_PER_SEND: usize = 64 << 10;
 pub const SHARDS_MAX: usize = 64;
 /// Parcels on their way from one shard to another. What does not fit waits at the sender.
 pub const PARCELS_PER_INBOX: usize = 64;
+/// Filters, topics and the like that clients have asked of another shard and that are not on their way
+/// there; beyond it they are read no further.
+pub const ASKED_MAX: usize = 1_024;
 /// Time after which a parcel that did not fit is tried again, microseconds.
 pub const FLUSH_RETRY_US: u64 = 1_000;
 /// Parcels of an inbox that a shard keeps for reuse.

@@ -41,7 +41,6 @@ mod violation;
 pub mod wiring;
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
 
 use buffers::Buffers;
 use drain::Drain;
@@ -50,14 +49,12 @@ use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
-    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId,
-    SubscriptionId, aligned,
+    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId, aligned,
 };
 use output::Output;
 use plane::Plane;
 use publish::Refusal;
 use routing::{PublisherId, ShardIndex};
-use siphasher::sip::SipHasher24;
 use violation::Violation;
 use wiring::{Wiring, wire};
 
@@ -110,6 +107,8 @@ pub struct Shard {
     next_scan_us: Option<u64>,
     block_due_us: Option<u64>,
     drain: Option<Drain>,
+    /// Connections that have asked other shards for more than is on its way there, in turn.
+    waiting_for_neighbours: Vec<ConnectionId>,
     /// Where to begin looking into the inboxes, so that none is always the last.
     next_inbox: usize,
     /// Scratch, kept for its memory.
@@ -156,6 +155,9 @@ impl Service for Shard {
         }
         if self.plane.is_anyone_waiting() {
             self.publish_waiting(now);
+        }
+        if !self.waiting_for_neighbours.is_empty() {
+            self.let_askers_on(now);
         }
         self.settle(now);
         while self.buffers.is_over() {
@@ -216,7 +218,8 @@ impl Service for Shard {
         let drain_due_us = self.drain.as_ref().and_then(Drain::due_us);
         // A neighbour's ring is full, which nobody tells when it is no longer.
         let is_flushed = self.plane.neighbours.iter().all(Neighbour::is_flushed);
-        let flush_due_us = (!is_flushed).then_some(self.now_us + FLUSH_RETRY_US);
+        let is_awaited = !self.waiting_for_neighbours.is_empty();
+        let flush_due_us = (!is_flushed || is_awaited).then_some(self.now_us + FLUSH_RETRY_US);
         let expiry_due_us = self.plane.expiring.due_us();
         let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us, expiry_due_us];
         let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
@@ -275,6 +278,7 @@ impl Shard {
             next_scan_us: None,
             block_due_us: None,
             drain: None,
+            waiting_for_neighbours: Vec::new(),
             next_inbox: 0,
             scratch_acks: Vec::new(),
             scratch_queues: Vec::new(),
@@ -411,6 +415,10 @@ impl Shard {
             if must_pause(connection) {
                 connection.inbound.backlog.extend_from_slice(input);
                 self.pause_receive(id);
+                return Ok(());
+            }
+            if self.plane.neighbours.are_clogged() {
+                self.wait_for_neighbours(id, input);
                 return Ok(());
             }
             let Connection { session, inbound, .. } = connection;
@@ -715,22 +723,6 @@ impl Shard {
         }
     }
 
-    /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
-    fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
-        let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
-        // It may have been paused since.
-        if !queue.is_condemned || queue.presence != Presence::Connected {
-            return;
-        }
-        let text = format!(
-            "subscription {} fell {} messages and {} bytes behind; its policy is disconnect",
-            queue.subscription, queue.messages, queue.bytes
-        );
-        let id = queue.connection;
-        self.plane.metrics.slow_disconnected += 1;
-        self.fail(id, &fatal(ErrorCode::LimitReached, &text), now);
-    }
-
     /// Asks for a send if there is something to send and none is under way.
     fn schedule(&mut self, id: ConnectionId) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
@@ -747,20 +739,6 @@ impl Shard {
             outbound.scheduled = true;
             self.sends.push_back(id);
         }
-    }
-
-    /// A fresh subscription id: unpredictable without the seed, never the same twice on the node. Its
-    /// low bits name this shard.
-    fn fresh_subscription_id(&mut self) -> SubscriptionId {
-        self.next_subscription += 1;
-        let input = (self.next_subscription, self.plane.routing.own.index() as u64);
-        let half = |salt: u64| {
-            let mut hasher = SipHasher24::new_with_keys(self.config.seed, salt);
-            input.hash(&mut hasher);
-            hasher.finish()
-        };
-        let random = (u128::from(half(1)) << 64) | u128::from(half(2));
-        self.plane.routing.subscription_id(random)
     }
 
     /// Checks what must hold between events. For tests and the simulator; walks everything.

@@ -257,9 +257,14 @@ impl Desk {
     }
 
     pub fn ask_to_subscribe(&mut self, id: ConnectionId, request: &SubscribeRequest<'_>) {
+        let bytes = self.bytes_of_subscribe(request);
+        self.say(id, &bytes);
+    }
+
+    pub fn bytes_of_subscribe(&mut self, request: &SubscribeRequest<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.encoder.subscribe(&mut bytes, request);
-        self.say(id, &bytes);
+        bytes
     }
 
     pub fn unsubscribe(&mut self, id: ConnectionId, subscription: SubscriptionId) {

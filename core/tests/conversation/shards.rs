@@ -1,9 +1,9 @@
 //! Conversations with several shards: what crosses between them.
 
-use nexusd_core::limits::{ADOPTED_BYTES_MIN, SENDS_PER_TURN};
+use nexusd_core::limits::{ADOPTED_BYTES_MIN, ASKED_MAX, PARCELS_PER_INBOX, SENDS_PER_TURN};
 use nexusd_core::{ConnectionId, Limits, Output, owner_of};
 use nexusd_wire::control::{ErrorCode, OverflowPolicy};
-use nexusd_wire::{FrameEncoder, FrameKind, Header, MessageFlags, Sequence};
+use nexusd_wire::{FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest};
 
 use crate::desk::{Desk, Heard};
 
@@ -108,6 +108,36 @@ fn more_is_received_of_a_publisher_only_when_all_that_came_before_is_dealt_with(
     desk.let_inbox();
     assert_eq!(desk.pauses(clients[0]), (1, 1), "what waits again is not received meanwhile");
     assert_eq!(desk.metrics().messages_in, COUNT, "nothing is lost");
+}
+
+#[test]
+fn who_asks_faster_than_other_shards_listen_is_read_no_further_until_they_do() {
+    const SUBSCRIPTIONS: usize = 4_000;
+    let mut desk = desk();
+    let clients = clients(&mut desk);
+    desk.hold_inbox(1);
+    // More than a ring of parcels takes: one parcel with each event.
+    for number in 0..PARCELS_PER_INBOX {
+        desk.ask_to_subscribe(clients[0], &request(&[&format!("first/{number}")]));
+    }
+    let before = desk.pauses(clients[0]);
+    let asked: Vec<u8> = (0..SUBSCRIPTIONS)
+        .flat_map(|number| desk.bytes_of_subscribe(&request(&[&format!("then/{number}")])))
+        .collect();
+    desk.say(clients[0], &asked);
+    assert_eq!((before, desk.pauses(clients[0])), ((0, 0), (1, 0)));
+    let read = desk.metrics().subscriptions as usize - PARCELS_PER_INBOX;
+    assert!(read <= ASKED_MAX, "{read} were read though nobody listens");
+    desk.let_inbox();
+    desk.pass(1_000_000);
+    assert_eq!(desk.pauses(clients[0]), (1, 1));
+    let heard = desk.heard(clients[0]);
+    let confirmed = heard.iter().filter(|heard| matches!(heard, Heard::Subscribed { .. })).count();
+    assert_eq!(confirmed, PARCELS_PER_INBOX + SUBSCRIPTIONS, "all are answered");
+}
+
+fn request<'a>(filters: &'a [&'a str]) -> SubscribeRequest<'a> {
+    SubscribeRequest { request: 1, filters, ..SubscribeRequest::default() }
 }
 
 #[test]
