@@ -103,6 +103,14 @@ pub const SURVIVOR_BYTES_MAX: usize = SEGMENT_BYTES / 2;
 /// Free segments kept for reuse; more are given back to the system.
 pub const FREE_SEGMENTS_KEPT: usize = 16;
 
+/// What topics remember of the subscriptions that match them takes at most this share (one part in …) of
+/// `--memory-limit`, …
+pub const AUDIENCES_SHARE: usize = 4;
+/// … or this many bytes, for each shard's own topics and for those of others, if that is more.
+pub const AUDIENCES_BYTES_MIN: usize = 1 << 20;
+/// Memory that a topic is counted with for each subscription that matches it.
+pub const MATCH_BYTES: usize = 16;
+
 /// Longest control frame, in bytes.
 pub const CONTROL_BYTES_MAX: u32 = 256 << 10;
 /// Longest metadata table, in bytes.

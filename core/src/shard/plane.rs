@@ -106,10 +106,10 @@ impl Plane {
             neighbours: Neighbours::new(own, neighbours),
             // A quarter is left for what queues and connections need beside the log.
             log: Log::new(limits.memory_bytes / 4 * 3 / shards),
-            topics: Topics::new(routing, Arc::clone(&node), seed),
+            topics: Topics::new(routing, Arc::clone(&node), limits.memory_bytes, seed),
             history: History::new(limits.replay_messages, limits.replay_bytes / shards),
             node,
-            foreign: ForeignTopics::new(routing),
+            foreign: ForeignTopics::new(routing, limits.memory_bytes),
             index: SubscriptionIndex::new(seed),
             queues: Slab::new(),
             metrics: Metrics::default(),

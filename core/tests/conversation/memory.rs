@@ -1,5 +1,7 @@
 //! What happens when the memory is used up.
 
+use std::collections::HashMap;
+
 use nexusd_core::Limits;
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{FrameEncoder, FrameKind, MessageFlags};
@@ -108,5 +110,48 @@ fn missed(heard: &Heard) -> u64 {
     match heard {
         Heard::Gap { missed, .. } => *missed,
         _ => 0,
+    }
+}
+
+#[test]
+fn topics_that_too_many_subscriptions_match_forget_which_and_tell_their_names_again() {
+    const SUBSCRIPTIONS: usize = 300;
+    const TOPICS: u32 = 500;
+    for shards in [1, 2] {
+        let mut desk =
+            Desk::with_shards(Limits { memory_bytes: 4 << 20, ..Limits::default() }, shards);
+        let (subscriber, publisher) = (desk.greet(), desk.greet());
+        for _ in 0..SUBSCRIPTIONS {
+            desk.subscribe(subscriber, &["t/#"]);
+        }
+        (0..TOPICS).for_each(|topic| desk.bind(publisher, topic, &format!("t/{topic}")));
+        let mut names = HashMap::new();
+        for round in 1..=2 {
+            let mut binds = 0;
+            for topic in 0..TOPICS {
+                desk.publish(
+                    publisher,
+                    topic,
+                    format!("t/{topic}").as_bytes(),
+                    MessageFlags::default(),
+                );
+                let mut messages = 0;
+                for heard in desk.heard(subscriber) {
+                    match heard {
+                        Heard::Bind { topic, name } => {
+                            binds += 1;
+                            names.insert(topic, name);
+                        }
+                        Heard::Message { topic, sequence, payload } => {
+                            messages += 1;
+                            assert_eq!((names[&topic].as_bytes(), sequence), (&*payload, round));
+                        }
+                        _ => {}
+                    }
+                }
+                assert_eq!(messages, SUBSCRIPTIONS, "each has its message");
+            }
+            assert!(binds > 0, "round {round}: there is no room to remember all that were told");
+        }
     }
 }
