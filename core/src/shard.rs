@@ -156,7 +156,7 @@ impl Service for Shard {
         if self.plane.is_anyone_waiting() {
             self.publish_waiting(now);
         }
-        if !self.waiting_for_neighbours.is_empty() {
+        if !self.waiting_for_neighbours.is_empty() && !self.plane.neighbours.are_clogged() {
             self.let_askers_on(now);
         }
         self.settle(now);

@@ -239,7 +239,7 @@ impl Shard {
         };
         if !connection.inbound.is_paused
             || is_planted(Plant::ReceiveNeverResumed)
-            || connection.session.state != SessionState::Open
+            || !matches!(connection.session.state, SessionState::AwaitingHello | SessionState::Open)
             || must_pause(connection)
             || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES / 2
         {

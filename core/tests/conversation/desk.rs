@@ -183,6 +183,12 @@ impl Desk {
         id
     }
 
+    pub fn bytes_of_hello(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encoder.hello(&mut bytes, 0, Role::Client, "tester", "test");
+        bytes
+    }
+
     /// The Hello of a client that comes back for a subscription.
     pub fn hello_again(&mut self, role: Role, resume: SubscriptionId) -> Vec<u8> {
         let mut bytes = Vec::new();

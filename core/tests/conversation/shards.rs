@@ -128,12 +128,17 @@ fn who_asks_faster_than_other_shards_listen_is_read_no_further_until_they_do() {
     assert_eq!((before, desk.pauses(clients[0])), ((0, 0), (1, 0)));
     let read = desk.metrics().subscriptions as usize - PARCELS_PER_INBOX;
     assert!(read <= ASKED_MAX, "{read} were read though nobody listens");
+    // Who comes meanwhile, on whichever shard, is greeted in its turn.
+    let late: Vec<_> = clients.iter().map(|_| desk.open()).collect();
+    let hello = desk.bytes_of_hello();
+    late.iter().for_each(|client| desk.say(*client, &hello));
     desk.let_inbox();
     desk.pass(1_000_000);
     assert_eq!(desk.pauses(clients[0]), (1, 1));
     let heard = desk.heard(clients[0]);
     let confirmed = heard.iter().filter(|heard| matches!(heard, Heard::Subscribed { .. })).count();
     assert_eq!(confirmed, PARCELS_PER_INBOX + SUBSCRIPTIONS, "all are answered");
+    assert!(late.iter().all(|client| desk.heard(*client) == [Heard::Welcome]));
 }
 
 fn request<'a>(filters: &'a [&'a str]) -> SubscribeRequest<'a> {
