@@ -5,6 +5,7 @@
 
 use slab::Slab;
 
+use crate::limits::{AUDIENCES_BYTES_MIN, AUDIENCES_SHARE, MATCH_BYTES};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
@@ -16,6 +17,36 @@ pub(crate) struct Match {
     pub(crate) queue: QueueId,
     /// The queue's connection is told the topic's name ahead of the next message.
     pub(crate) bound: bool,
+}
+
+/// How many queues the audiences of many topics list together, and how many they may. Beyond it topics
+/// forget theirs, and ask the index anew when a message comes.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    queues: usize,
+    most: usize,
+}
+
+impl Listed {
+    /// For the topics of one of `shards` shards: its own ones, or those of others.
+    pub(crate) fn new(memory_bytes: usize, shards: usize) -> Self {
+        let share = memory_bytes / AUDIENCES_SHARE / shards / 2;
+        Self { queues: 0, most: share.max(AUDIENCES_BYTES_MIN) / MATCH_BYTES }
+    }
+
+    /// The list of an audience has changed.
+    pub(crate) fn note(&mut self, before: usize, after: usize) {
+        self.queues = self.queues + after - before;
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.queues > self.most
+    }
+
+    /// Whether enough has been forgotten.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queues <= self.most / 2
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +90,12 @@ impl Audience {
             .collect();
         self.generation = index.generation();
         beside
+    }
+
+    /// Forgets who wants the messages and who knows the name, which is told again.
+    pub(crate) fn forget(&mut self, listed: &mut Listed) {
+        listed.note(self.matches.len(), 0);
+        *self = Self::default();
     }
 
     /// Notes that a connection is told the topic's name. `is_open` tells which connections still

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use nexusd_wire::FrameCutter;
 use nexusd_wire::control::DeliveryMode;
 
+use crate::limits::BUFFER_BYTES_KEPT;
 use crate::log::SegmentId;
 use crate::session::Session;
 use crate::shard::event::{ConnectionId, PeerAddress};
@@ -63,8 +64,21 @@ pub(crate) struct Inbound {
     /// Bytes that arrived while the connection was not to be read.
     pub(crate) backlog: Vec<u8>,
     pub(crate) landing: Option<Landing>,
-    /// The driver was told to receive no more.
+    /// What arrives is not dealt with, but kept in the backlog.
     pub(crate) is_paused: bool,
+    /// The driver was told to receive no more. It stays so until all of the backlog is dealt with, or
+    /// whoever pauses again and again would be received further each time.
+    pub(crate) is_stopped: bool,
+}
+
+impl Inbound {
+    /// Gives memory back that a long control frame took.
+    #[inline]
+    pub(crate) fn give_memory_back(&mut self) {
+        if self.cutter.stash_capacity() > BUFFER_BYTES_KEPT && self.cutter.stashed() == 0 {
+            self.cutter.shrink();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -120,6 +134,8 @@ pub(crate) struct Connection {
     pub(crate) outbound: Outbound,
     /// The driver was told to close it.
     pub(crate) close_asked: bool,
+    /// What its buffers were last counted with, bytes.
+    pub(crate) counted_bytes: usize,
 }
 
 impl Connection {
@@ -133,7 +149,13 @@ impl Connection {
             id,
             peer,
             session: Session::new(now_us),
-            inbound: Inbound { cutter, backlog: Vec::new(), landing: None, is_paused: false },
+            inbound: Inbound {
+                cutter,
+                backlog: Vec::new(),
+                landing: None,
+                is_paused: false,
+                is_stopped: false,
+            },
             outbound: Outbound {
                 control: Vec::new(),
                 sending: Vec::new(),
@@ -149,7 +171,18 @@ impl Connection {
                 blocked_since_us: None,
             },
             close_asked: false,
+            counted_bytes: 0,
         }
+    }
+
+    /// What waits in its buffers, bytes; nothing any more once it was closed.
+    #[inline]
+    pub(crate) fn buffered_bytes(&self) -> usize {
+        if self.close_asked {
+            return 0;
+        }
+        let Inbound { cutter, backlog, .. } = &self.inbound;
+        cutter.stashed() + backlog.len() + self.outbound.control_backlog()
     }
 
     /// Gives the memory of buffers back that a silent client does not need.

@@ -114,24 +114,52 @@ impl CountedStream {
     /// stood before and between them is given up: behind it the older one would be out of its place.
     pub(crate) fn note_gap(&mut self, gap: Box<Gap>, log: &mut Log) {
         self.gaps.push_back((self.sent, gap));
-        if self.gaps.len() > GAPS_KEPT_MAX
-            && let Some((_, oldest)) = self.gaps.pop_front()
+        if self.gaps.len() > GAPS_KEPT_MAX {
+            self.join_oldest_gaps(log);
+        }
+    }
+
+    fn join_oldest_gaps(&mut self, log: &mut Log) {
+        if let Some((_, oldest)) = self.gaps.pop_front()
             && let Some((behind, next)) = self.gaps.front_mut()
         {
             let mut both = Box::new(Gap::new(next.reason()));
             both.absorb(&oldest);
             both.absorb(next);
+            log.discharge_gap(&oldest);
+            log.discharge_gap(next);
+            log.charge_gap(&both);
             *next = both;
             let later = self.sent - *behind;
             self.forget(self.messages.saturating_sub(later), 0, log);
         }
     }
 
+    /// Joins all losses that were told to one, which names nothing.
+    pub(crate) fn join_gaps(&mut self, log: &mut Log) {
+        while self.gaps.len() > 1 {
+            self.join_oldest_gaps(log);
+        }
+        self.gaps.shrink_to_fit();
+        for (_, gap) in &mut self.gaps {
+            log.discharge_gap(gap);
+            gap.forget_names();
+            log.charge_gap(gap);
+        }
+    }
+
+    /// The losses that were told and may have to be told again.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        self.gaps.iter().map(|(_, gap)| &**gap)
+    }
+
     /// The client has had so many messages since the subscription began. What cannot be is passed over.
     pub(crate) fn acknowledge(&mut self, received: u64, log: &mut Log) {
         if received <= self.sent {
             while self.gaps.front().is_some_and(|(behind, _)| *behind < received) {
-                self.gaps.pop_front();
+                if let Some((_, read)) = self.gaps.pop_front() {
+                    log.discharge_gap(&read);
+                }
             }
             let had = self.messages.saturating_sub(self.sent - received);
             self.forget(had, 0, log);
@@ -211,7 +239,7 @@ impl CountedStream {
             log.release(extent.segment);
         }
         (self.messages, self.bytes) = (0, 0);
-        self.gaps.clear();
+        self.gaps.drain(..).for_each(|(_, gap)| log.discharge_gap(&gap));
     }
 
     /// Checks what must hold between events. For tests and the simulator.

@@ -5,7 +5,7 @@
 use nexusd_wire::TopicId;
 use slab::Slab;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Listed};
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::Routing;
 use crate::subscriber_queue::SubscriberQueue;
@@ -23,12 +23,16 @@ pub(crate) struct ForeignTopics {
     routing: Routing,
     by_owner: Vec<Vec<Option<Box<ForeignTopic>>>>,
     found: Vec<u32>,
+    listed: Listed,
+    /// Where audiences are forgotten next: an owner, and a slot over there.
+    forgetting_cursor: (usize, usize),
 }
 
 impl ForeignTopics {
-    pub(crate) fn new(routing: Routing) -> Self {
+    pub(crate) fn new(routing: Routing, memory_bytes: usize) -> Self {
         let by_owner = (0..routing.shards()).map(|_| Vec::new()).collect();
-        Self { routing, by_owner, found: Vec::new() }
+        let listed = Listed::new(memory_bytes, routing.shards());
+        Self { routing, by_owner, found: Vec::new(), listed, forgetting_cursor: (0, 0) }
     }
 
     /// The owner says what the topic is called. It may say so again.
@@ -40,6 +44,9 @@ impl ForeignTopics {
         }
         let place = &mut of_owner[slot];
         if place.as_ref().is_none_or(|known| known.name != name) {
+            if let Some(mut known) = place.take() {
+                known.audience.forget(&mut self.listed);
+            }
             *place = Some(Box::new(ForeignTopic { name, audience: Audience::default() }));
         }
     }
@@ -47,7 +54,10 @@ impl ForeignTopics {
     /// The owner forgets the topic: the connections that were told its name.
     pub(crate) fn forget(&mut self, topic: TopicId) -> Vec<ConnectionId> {
         let forgotten = self.place(topic).and_then(Option::take);
-        forgotten.map(|topic| topic.audience.bound).unwrap_or_default()
+        let Some(mut forgotten) = forgotten else { return Vec::new() };
+        let told = std::mem::take(&mut forgotten.audience.bound);
+        forgotten.audience.forget(&mut self.listed);
+        told
     }
 
     pub(crate) fn name(&self, topic: TopicId) -> &str {
@@ -65,12 +75,38 @@ impl ForeignTopics {
         index: &SubscriptionIndex,
         queues: &Slab<SubscriberQueue>,
     ) -> Option<&mut ForeignTopic> {
+        if self.listed.is_over() {
+            self.forget_audiences();
+        }
         let of_owner = self.by_owner.get_mut(self.routing.owner(topic).index())?;
         let known = of_owner.get_mut(self.routing.slot(topic))?.as_deref_mut()?;
         if known.audience.is_stale(index) {
+            let before = known.audience.matches.len();
             known.audience.refresh(&known.name, index, queues, &mut self.found);
+            self.listed.note(before, known.audience.matches.len());
         }
         Some(known)
+    }
+
+    /// Has topics forget who wants their messages.
+    #[cold]
+    fn forget_audiences(&mut self) {
+        let places = self.by_owner.iter().map(Vec::len).sum::<usize>() + self.by_owner.len();
+        for _ in 0..places {
+            if self.listed.has_room() {
+                return;
+            }
+            let (owner, slot) = self.forgetting_cursor;
+            let of_owner = &mut self.by_owner[owner];
+            if slot >= of_owner.len() {
+                self.forgetting_cursor = ((owner + 1) % self.by_owner.len(), 0);
+                continue;
+            }
+            self.forgetting_cursor = (owner, slot + 1);
+            if let Some(known) = &mut of_owner[slot] {
+                known.audience.forget(&mut self.listed);
+            }
+        }
     }
 
     fn place(&mut self, topic: TopicId) -> Option<&mut Option<Box<ForeignTopic>>> {

@@ -3,7 +3,7 @@
 use nexusd_wire::control::GapReason;
 use nexusd_wire::{GapReport, Sequence, SubscriptionId, TopicId};
 
-use crate::limits::GAP_TOPICS_MAX;
+use crate::limits::{GAP_BYTES, GAP_TOPICS_MAX};
 use crate::plant::{Plant, is_planted};
 
 /// One loss: which messages, and why. Becomes one Gap frame.
@@ -104,6 +104,17 @@ impl Gap {
             self.entries[at].2 = Sequence(from.0 - 1);
         }
         true
+    }
+
+    /// Memory that it takes.
+    pub(crate) fn memory(&self) -> usize {
+        GAP_BYTES + self.entries.capacity() * size_of::<(TopicId, Sequence, Sequence)>()
+    }
+
+    /// Counts what was lost, and names nothing of it any more.
+    pub(crate) fn forget_names(&mut self) {
+        let named = std::mem::take(&mut self.entries);
+        self.rest += named.iter().map(|(_, first, last)| last.0 + 1 - first.0).sum::<u64>();
     }
 
     /// The messages that it names: topics, with the first and the last number.

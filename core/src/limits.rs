@@ -16,6 +16,9 @@ pub const BYTES_PER_SEND: usize = 64 << 10;
 pub const SHARDS_MAX: usize = 64;
 /// Parcels on their way from one shard to another. What does not fit waits at the sender.
 pub const PARCELS_PER_INBOX: usize = 64;
+/// Filters, topics and the like that clients have asked of another shard and that are not on their way
+/// there; beyond it they are read no further.
+pub const ASKED_MAX: usize = 1_024;
 /// Time after which a parcel that did not fit is tried again, microseconds.
 pub const FLUSH_RETRY_US: u64 = 1_000;
 /// Parcels of an inbox that a shard keeps for reuse.
@@ -100,6 +103,14 @@ pub const SURVIVOR_BYTES_MAX: usize = SEGMENT_BYTES / 2;
 /// Free segments kept for reuse; more are given back to the system.
 pub const FREE_SEGMENTS_KEPT: usize = 16;
 
+/// What topics remember of the subscriptions that match them takes at most this share (one part in …) of
+/// `--memory-limit`, …
+pub const AUDIENCES_SHARE: usize = 4;
+/// … or this many bytes, for each shard's own topics and for those of others, if that is more.
+pub const AUDIENCES_BYTES_MIN: usize = 1 << 20;
+/// Memory that a topic is counted with for each subscription that matches it.
+pub const MATCH_BYTES: usize = 16;
+
 /// Longest control frame, in bytes.
 pub const CONTROL_BYTES_MAX: u32 = 256 << 10;
 /// Longest metadata table, in bytes.
@@ -141,6 +152,13 @@ pub const RETAINED_AHEAD_BYTES: u64 = 64 << 10;
 pub const SUBSCRIPTIONS_PER_CONNECTION_MAX: usize = 10_000;
 /// Unsent control bytes (acks, pongs, confirmations) at which a connection is no longer read.
 pub const CONTROL_BACKLOG_BYTES: usize = 256 << 10;
+/// Memory that a connection's buffer keeps when it is empty; more is given back.
+pub const BUFFER_BYTES_KEPT: usize = 64 << 10;
+/// What waits in the buffers of all connections takes at most this share (one part in …) of
+/// `--memory-limit`, …
+pub const BUFFERED_SHARE: usize = 4;
+/// … or this many bytes a shard, if that is more.
+pub const BUFFERED_BYTES_MIN: usize = 2 << 20;
 /// Acknowledgements owed to a publisher at which it is no longer read.
 pub const ACKS_OWED_MAX: usize = 8_192;
 /// Acknowledgements that are sent before more messages are looked at, so that a PublishAck frame
@@ -150,6 +168,13 @@ pub const ACKS_PER_FRAME: usize = 1_024;
 pub const BLOCKED_READ_BYTES: usize = 1 << 20;
 /// Topics named in one Gap; the messages of further ones are counted together.
 pub const GAP_TOPICS_MAX: usize = 64;
+/// Memory that a loss which is to be told is counted with, beside the topics it names.
+pub const GAP_BYTES: usize = 112;
+/// Losses to be told, or told and perhaps to be told again, take at most this share (one part in …) of
+/// the log's budget, …
+pub const GAPS_SHARE: usize = 8;
+/// … and so much for each subscription. Beyond it they are joined, and name nothing any more.
+pub const GAPS_BYTES_SPARED: usize = 2 * GAP_BYTES;
 /// Gaps of different reasons that follow each other in a queue; further losses join the last one.
 pub const GAPS_TOGETHER_MAX: usize = 8;
 /// Losses that are looked for when a client comes back; older ones stay lost.

@@ -28,8 +28,10 @@ use nexusd_wire::{HEADER_BYTES, Header};
 use segment::Segment;
 pub(crate) use segment::{SegmentId, SegmentKind};
 
+use crate::gap::Gap;
 use crate::limits::{
-    EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, SEGMENT_BYTES, SEGMENTS_RECALLED,
+    EVACUATION_SHARE, EXTENT_BYTES, FREE_SEGMENTS_KEPT, GAPS_SHARE, SEGMENT_BYTES,
+    SEGMENTS_RECALLED,
 };
 use crate::plant::{Plant, is_planted};
 use crate::shard::routing::ShardMask;
@@ -54,6 +56,8 @@ pub(crate) struct Log {
     idle_bytes: usize,
     /// Memory of lists about what lies in the log.
     charged_bytes: usize,
+    /// Of these, memory of losses that are to be told.
+    gap_bytes: usize,
     /// References to all segments together; each is an extent somewhere that takes memory too.
     references: usize,
     budget_bytes: usize,
@@ -80,6 +84,7 @@ impl Log {
             given_bytes: 0,
             idle_bytes: 0,
             charged_bytes: 0,
+            gap_bytes: 0,
             references: 0,
             budget_bytes: budget_bytes.max(3 * SEGMENT_BYTES),
             borrowed: Vec::new(),
@@ -169,6 +174,30 @@ impl Log {
     /// It has shrunk.
     pub(crate) fn discharge(&mut self, bytes: usize) {
         self.charged_bytes -= bytes;
+    }
+
+    /// A loss is to be told, and is kept until it needs not be told again.
+    pub(crate) fn charge_gap(&mut self, gap: &Gap) {
+        self.gap_bytes += gap.memory();
+        self.charge(gap.memory());
+    }
+
+    /// It needs not.
+    pub(crate) fn discharge_gap(&mut self, gap: &Gap) {
+        self.gap_bytes -= gap.memory();
+        self.discharge(gap.memory());
+    }
+
+    /// Memory of losses that are to be told, perhaps again.
+    #[inline]
+    pub(crate) fn gap_bytes(&self) -> usize {
+        self.gap_bytes
+    }
+
+    /// How much of it there may be, beside what each subscription is spared.
+    #[inline]
+    pub(crate) fn gap_budget(&self) -> usize {
+        self.budget_bytes / GAPS_SHARE
     }
 
     /// Whether `bytes` more may be taken from the system; gives spare segments back if that helps.

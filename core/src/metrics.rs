@@ -34,6 +34,8 @@ pub struct Metrics {
     pub publisher_pauses: u64,
     /// Connections ended because a subscription of policy `disconnect` overflowed.
     pub slow_disconnected: u64,
+    /// Connections ended because the most waited for them when too much did in all.
+    pub greedy_disconnected: u64,
     /// Connections that broke the protocol.
     pub protocol_errors: u64,
     /// Connections refused because of the connection limit.
@@ -92,6 +94,7 @@ impl AddAssign for Metrics {
             dropped_disconnect,
             publisher_pauses,
             slow_disconnected,
+            greedy_disconnected,
             protocol_errors,
             connections_refused,
             source_connections_refused,
@@ -125,6 +128,7 @@ impl AddAssign for Metrics {
         self.dropped_disconnect += dropped_disconnect;
         self.publisher_pauses += publisher_pauses;
         self.slow_disconnected += slow_disconnected;
+        self.greedy_disconnected += greedy_disconnected;
         self.protocol_errors += protocol_errors;
         self.connections_refused += connections_refused;
         self.source_connections_refused += source_connections_refused;

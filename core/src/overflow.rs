@@ -77,11 +77,14 @@ pub(crate) fn refuse_newest(queue: &mut SubscriberQueue, log: &mut Log, run: &Ex
     let is_being_sent = queue.items.len() <= queue.planned;
     match queue.items.back_mut() {
         Some(Item::Gap(gap)) if gap.reason() == GapReason::SlowConsumer && !is_being_sent => {
+            log.discharge_gap(gap);
             gap.note(topic, sequence, messages);
+            log.charge_gap(gap);
         }
         _ => {
             let mut gap = Gap::new(GapReason::SlowConsumer);
             gap.note(topic, sequence, messages);
+            log.charge_gap(&gap);
             queue.items.push_back(Item::Gap(Box::new(gap)));
         }
     }
@@ -118,6 +121,7 @@ fn drop_oldest(
             Some(Item::Gap(earlier))
                 if earlier.reason() == gap.reason() || gaps + 2 >= GAPS_TOGETHER_MAX =>
             {
+                log.discharge_gap(earlier);
                 if !gap.is_empty() {
                     gap.absorb(earlier);
                 } else {
@@ -127,6 +131,7 @@ fn drop_oldest(
             }
             Some(Item::Gap(_)) => {
                 if !gap.is_empty() {
+                    log.charge_gap(&gap);
                     kept.push(Item::Gap(std::mem::replace(&mut gap, Box::new(Gap::new(reason)))));
                     gaps += 1;
                 }
@@ -164,8 +169,10 @@ fn drop_oldest(
         }
     }
     if !gap.is_empty() && is_planted(Plant::GapMisplaced) {
+        log.charge_gap(&gap);
         queue.items.push_back(Item::Gap(gap));
     } else if !gap.is_empty() && !is_planted(Plant::GapMissing) {
+        log.charge_gap(&gap);
         kept.push(Item::Gap(gap));
     }
     kept.append(&mut completed);

@@ -5,12 +5,14 @@
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
 //! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
 //! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `landing.rs` receives
-//! large messages, `flush.rs` plans sends, `memory.rs` keeps the log in its budget, `parking.rs` keeps
-//! subscriptions whose clients are away, `timers.rs` does what is due by time.
+//! large messages, `flush.rs` plans sends, `buffers.rs` bounds what waits for connections, `memory.rs`
+//! keeps the log in its budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does
+//! what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod admission;
 mod backpressure;
+mod buffers;
 mod control;
 mod crossing;
 mod drain;
@@ -39,22 +41,20 @@ mod violation;
 pub mod wiring;
 
 use std::collections::VecDeque;
-use std::hash::{Hash, Hasher};
 
+use buffers::Buffers;
 use drain::Drain;
 use event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
 use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
-    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId,
-    SubscriptionId, aligned,
+    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId, aligned,
 };
 use output::Output;
 use plane::Plane;
 use publish::Refusal;
 use routing::{PublisherId, ShardIndex};
-use siphasher::sip::SipHasher24;
 use violation::Violation;
 use wiring::{Wiring, wire};
 
@@ -91,6 +91,7 @@ pub struct Shard {
     /// By the driver's index.
     connections: Vec<Option<Box<Connection>>>,
     open: usize,
+    buffers: Buffers,
     plane: Plane,
     encoder: FrameEncoder,
     /// What the driver is asked for, but for sends, which come behind.
@@ -106,6 +107,8 @@ pub struct Shard {
     next_scan_us: Option<u64>,
     block_due_us: Option<u64>,
     drain: Option<Drain>,
+    /// Connections that have asked other shards for more than is on its way there, in turn.
+    waiting_for_neighbours: Vec<ConnectionId>,
     /// Where to begin looking into the inboxes, so that none is always the last.
     next_inbox: usize,
     /// Scratch, kept for its memory.
@@ -153,7 +156,17 @@ impl Service for Shard {
         if self.plane.is_anyone_waiting() {
             self.publish_waiting(now);
         }
+        if !self.waiting_for_neighbours.is_empty() && !self.plane.neighbours.are_clogged() {
+            self.let_askers_on(now);
+        }
         self.settle(now);
+        while self.buffers.is_over() {
+            self.end_greediest(now);
+            self.settle(now);
+        }
+        if self.plane.is_over_gap_budget() {
+            self.plane.shrink_gaps();
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -205,7 +218,8 @@ impl Service for Shard {
         let drain_due_us = self.drain.as_ref().and_then(Drain::due_us);
         // A neighbour's ring is full, which nobody tells when it is no longer.
         let is_flushed = self.plane.neighbours.iter().all(Neighbour::is_flushed);
-        let flush_due_us = (!is_flushed).then_some(self.now_us + FLUSH_RETRY_US);
+        let is_awaited = !self.waiting_for_neighbours.is_empty();
+        let flush_due_us = (!is_flushed || is_awaited).then_some(self.now_us + FLUSH_RETRY_US);
         let expiry_due_us = self.plane.expiring.due_us();
         let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us, expiry_due_us];
         let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
@@ -250,6 +264,7 @@ impl Shard {
     /// One of several, empty. All shards of a node are made from the same configuration.
     pub fn wired(config: ShardConfig, wiring: Wiring) -> Self {
         Self {
+            buffers: Buffers::new(&config.limits, wiring.shards),
             plane: Plane::new(config.limits.clone(), config.seed, wiring),
             config,
             connections: Vec::new(),
@@ -263,6 +278,7 @@ impl Shard {
             next_scan_us: None,
             block_due_us: None,
             drain: None,
+            waiting_for_neighbours: Vec::new(),
             next_inbox: 0,
             scratch_acks: Vec::new(),
             scratch_queues: Vec::new(),
@@ -338,6 +354,9 @@ impl Shard {
             _ if connection.inbound.is_paused && is_planted(Plant::BacklogLost) => {}
             _ if connection.inbound.is_paused => {
                 connection.inbound.backlog.extend_from_slice(bytes);
+                if let Some(connection) = open_connection(&mut self.connections, id) {
+                    self.buffers.count(connection);
+                }
             }
             _ => self.read(id, bytes, now),
         }
@@ -356,6 +375,7 @@ impl Shard {
         let result = self.read_frames(id, &mut cutter, bytes, now);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.inbound.cutter = cutter;
+            connection.inbound.give_memory_back();
             if let Some(paced) = paced {
                 paced.end(connection, &self.config.limits, now);
             }
@@ -394,8 +414,11 @@ impl Shard {
             }
             if must_pause(connection) {
                 connection.inbound.backlog.extend_from_slice(input);
-                connection.inbound.is_paused = true;
-                self.outputs.push_back(Output::PauseReceive(id));
+                self.pause_receive(id);
+                return Ok(());
+            }
+            if self.plane.neighbours.are_clogged() {
+                self.wait_for_neighbours(id, input);
                 return Ok(());
             }
             let Connection { session, inbound, .. } = connection;
@@ -646,7 +669,9 @@ impl Shard {
                 queue.waiting.remove(&PublisherId { shard: own, connection: id });
             }
         }
-        self.connections[id.index as usize] = None;
+        if let Some(connection) = self.connections[id.index as usize].take() {
+            self.buffers.forget(&connection);
+        }
         self.plane.open_generations[id.index as usize] = 0;
         if let Some(source) = source {
             self.plane.node.sources.close(&source, self.now_us);
@@ -698,27 +723,12 @@ impl Shard {
         }
     }
 
-    /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
-    fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
-        let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
-        // It may have been paused since.
-        if !queue.is_condemned || queue.presence != Presence::Connected {
-            return;
-        }
-        let text = format!(
-            "subscription {} fell {} messages and {} bytes behind; its policy is disconnect",
-            queue.subscription, queue.messages, queue.bytes
-        );
-        let id = queue.connection;
-        self.plane.metrics.slow_disconnected += 1;
-        self.fail(id, &fatal(ErrorCode::LimitReached, &text), now);
-    }
-
     /// Asks for a send if there is something to send and none is under way.
     fn schedule(&mut self, id: ConnectionId) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
+        self.buffers.count(connection);
         let outbound = &mut connection.outbound;
         if !outbound.in_flight
             && !outbound.scheduled
@@ -731,24 +741,11 @@ impl Shard {
         }
     }
 
-    /// A fresh subscription id: unpredictable without the seed, never the same twice on the node. Its
-    /// low bits name this shard.
-    fn fresh_subscription_id(&mut self) -> SubscriptionId {
-        self.next_subscription += 1;
-        let input = (self.next_subscription, self.plane.routing.own.index() as u64);
-        let half = |salt: u64| {
-            let mut hasher = SipHasher24::new_with_keys(self.config.seed, salt);
-            input.hash(&mut hasher);
-            hasher.finish()
-        };
-        let random = (u128::from(half(1)) << 64) | u128::from(half(2));
-        self.plane.routing.subscription_id(random)
-    }
-
     /// Checks what must hold between events. For tests and the simulator; walks everything.
     pub fn assert_invariants(&self) {
         self.plane.assert_invariants();
         self.plane.node.sources.assert_invariants();
+        self.assert_buffers();
         let open = self.connections.iter().flatten().count();
         assert_eq!(open, self.open, "open connections are counted");
         for connection in self.connections.iter().flatten() {

@@ -404,6 +404,27 @@ impl SubscriberQueue {
         }
     }
 
+    /// Losses that are to be told, and those that may have to be told again.
+    pub(crate) fn gaps(&self) -> impl Iterator<Item = &Gap> {
+        let items = self.items.iter().filter_map(|item| match item {
+            Item::Gap(gap) => Some(&**gap),
+            _ => None,
+        });
+        items.chain(self.stream.gaps())
+    }
+
+    /// Makes those losses take as little memory as they can.
+    pub(crate) fn shrink_gaps(&mut self, log: &mut Log) {
+        for item in &mut self.items {
+            if let Item::Gap(gap) = item {
+                log.discharge_gap(gap);
+                gap.forget_names();
+                log.charge_gap(gap);
+            }
+        }
+        self.stream.join_gaps(log);
+    }
+
     /// Drops everything but the frame that is half on the wire; returns the messages dropped.
     pub(crate) fn truncate(&mut self, log: &mut Log) -> u64 {
         debug_assert!(!self.in_flight);
@@ -413,8 +434,10 @@ impl SubscriberQueue {
         self.stream.clear(log);
         let partial = self.detach_partial_frame(log);
         for item in self.items.drain(..) {
-            if let Item::Extent(extent) = item {
-                log.release(extent.segment);
+            match item {
+                Item::Extent(extent) => log.release(extent.segment),
+                Item::Gap(gap) => log.discharge_gap(&gap),
+                Item::Bind(_) | Item::ReplayComplete(_) => {}
             }
         }
         self.items.extend(partial.map(Item::Extent));

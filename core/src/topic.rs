@@ -13,7 +13,7 @@ use hashbrown::HashTable;
 use nexusd_wire::TopicId;
 use slab::Slab;
 
-use crate::audience::Audience;
+use crate::audience::{Audience, Listed};
 use crate::history::{RunRef, Standing};
 use crate::limits::{INDEX_LOOKS_PER_SCAN, TOPIC_IDLE_US};
 use crate::retained::Retained;
@@ -63,12 +63,22 @@ pub(crate) struct Topics {
     floor: u64,
     /// Where the search for idle topics goes on.
     idle_cursor: usize,
+    listed: Listed,
+    /// Where audiences are forgotten next.
+    forgetting_cursor: usize,
     found: Vec<u32>,
 }
 
 impl Topics {
-    pub(crate) fn new(routing: Routing, node: Arc<NodeWide>, seed: u64) -> Self {
+    pub(crate) fn new(
+        routing: Routing,
+        node: Arc<NodeWide>,
+        memory_bytes: usize,
+        seed: u64,
+    ) -> Self {
         Self {
+            listed: Listed::new(memory_bytes, routing.shards()),
+            forgetting_cursor: 0,
             routing,
             node,
             slots: Slab::new(),
@@ -176,9 +186,31 @@ impl Topics {
         if !topic.audience.is_stale(index) {
             return 0;
         }
+        let before = topic.audience.matches.len();
         let found = topic.audience.refresh(&topic.name, index, queues, &mut self.found);
         topic.wanted_by = found.elsewhere;
+        self.listed.note(before, topic.audience.matches.len());
+        if self.listed.is_over() {
+            self.forget_audiences(self.routing.slot(id));
+        }
         found.looks
+    }
+
+    /// Has topics forget who wants their messages, but for one of them.
+    #[cold]
+    fn forget_audiences(&mut self, spared: usize) {
+        for _ in 0..self.slots.capacity() {
+            if self.listed.has_room() {
+                return;
+            }
+            let slot = self.forgetting_cursor;
+            self.forgetting_cursor = if slot + 1 >= self.slots.capacity() { 0 } else { slot + 1 };
+            if slot != spared
+                && let Some(topic) = self.slots.get_mut(slot)
+            {
+                topic.audience.forget(&mut self.listed);
+            }
+        }
     }
 
     /// Looks at the next `count` slots for topics idle for a minute and forgets them. Ends early where
@@ -208,11 +240,20 @@ impl Topics {
                 continue;
             }
             let id = self.routing.id(slot);
+            // Where there is no room for what idle topics remember, it is asked for and not kept.
+            if topic.audience.is_stale(index) && !self.listed.has_room() {
+                let found = index.find(&topic.name, &mut self.found);
+                looks += found.looks;
+                if !self.found.is_empty() || !found.elsewhere.is_empty() {
+                    continue;
+                }
+            }
             looks += self.refresh_audience(id, index, queues);
             let topic = &self.slots[slot];
             if !topic.audience.matches.is_empty() || !topic.wanted_by.is_empty() {
                 continue;
             }
+            looks += topic.audience.bound.len();
             let topic = self.slots.remove(slot);
             let hash = self.hash.hash_one(&*topic.name);
             if let Ok(entry) = self.by_name.find_entry(hash, |&held| held as usize == slot) {
@@ -245,7 +286,7 @@ mod tests {
             index.insert(&filter, 0);
         }
         let routing = Routing::new(ShardIndex::new(0), 1, 7);
-        let mut topics = Topics::new(routing, Arc::new(NodeWide::new(1)), 7);
+        let mut topics = Topics::new(routing, Arc::new(NodeWide::new(1)), 0, 7);
         for number in 0..100 {
             let name = format!("{}{number}", "a/".repeat(12));
             topics.find_or_insert(&name, usize::MAX, 0);

@@ -154,7 +154,7 @@ impl Publication {
         Self { topic: statistics.topic().into(), statistics, publisher }
     }
 
-    fn publish(&mut self, metrics: Metrics) {
+    fn publish(&mut self, metrics: &Metrics) {
         let document = self.statistics.document(&Sample::now(metrics));
         let publish = Command::Publish {
             topic: self.topic.clone(),
@@ -172,7 +172,7 @@ async fn publish_statistics(config: ControlConfig) {
     let mut publication = Publication::new(statistics, publisher);
     let sampler = glommio::spawn_local(sample(shards, draining));
     while let Ok(metrics) = samples.recv().await {
-        publication.publish(metrics);
+        publication.publish(&metrics);
     }
     sampler.cancel().await;
 }
@@ -209,7 +209,7 @@ fn publish_statistics_between_sleeps(config: ControlConfig) {
         due = Instant::now() + STATISTICS_INTERVAL;
         let is_asked = !draining.load(Ordering::Acquire) && ask(&shards);
         if is_asked && let Ok(metrics) = samples.recv_blocking() {
-            publication.publish(metrics);
+            publication.publish(&metrics);
         }
     }
 }

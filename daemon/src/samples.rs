@@ -28,12 +28,12 @@ impl Samples {
     /// What one shard's driver gives its counters to.
     pub(crate) fn of_shard(samples: &Arc<Self>, shard: usize) -> Box<dyn FnMut(Metrics) + Send> {
         let samples = Arc::clone(samples);
-        Box::new(move |metrics| samples.on_answer(shard, metrics))
+        Box::new(move |metrics| samples.on_answer(shard, &metrics))
     }
 
-    fn on_answer(&self, shard: usize, metrics: Metrics) {
+    fn on_answer(&self, shard: usize, metrics: &Metrics) {
         let mut answers = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
-        answers[shard] = Answer { metrics, is_new: true };
+        answers[shard] = Answer { metrics: *metrics, is_new: true };
         if answers.iter().all(|answer| answer.is_new) {
             answers.iter_mut().for_each(|answer| answer.is_new = false);
             // A control thread that is behind learns as much from the next sum.

@@ -31,8 +31,9 @@ pub(crate) struct Sample {
 
 impl Sample {
     /// The process as it is now, and what the shard counted.
-    pub(crate) fn now(metrics: Metrics) -> Self {
-        Self { at: Instant::now(), cpu: process::cpu_time(), rss_kb: process::rss_kb(), metrics }
+    pub(crate) fn now(metrics: &Metrics) -> Self {
+        let (cpu, rss_kb) = (process::cpu_time(), process::rss_kb());
+        Self { at: Instant::now(), cpu, rss_kb, metrics: *metrics }
     }
 }
 
@@ -112,7 +113,7 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
             dropped_slow_consumer, dropped_memory, ttl_expired, dropped_disconnect, publisher_pauses,
             slow_disconnected, protocol_errors, connections_refused, connections_moved,
             accepts_failed, timeouts, segments_evacuated, resumed, source_connections_refused,
-            source_accepts_refused, source_messages_refused,
+            source_accepts_refused, source_messages_refused, greedy_disconnected,
         ],
         gauges: [
             connections, subscriptions, parked, topics, queued_messages, queued_bytes, retained,

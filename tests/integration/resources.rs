@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexusd_tests::{Account, Bystanders, Client, Daemon, Heard, SOON, TurnOff, note};
+use nexusd_wire::SubscribeRequest;
 
 #[test]
 fn an_idle_daemon_takes_less_than_1_percent_of_a_cpu_and_16_mib() {
@@ -169,6 +170,38 @@ fn memory_stays_inside_its_limit(time: Duration) {
     }
     bystanders.unharmed();
     daemon.end_well();
+}
+
+/// Each subscription keeps up so far that its losses are told, again and again.
+#[test]
+fn losses_that_are_told_to_many_subscriptions_do_not_fill_the_memory() {
+    const SUBSCRIPTIONS: usize = 400;
+    const TOPICS: usize = 80;
+    const ROUNDS: usize = 40;
+    let daemon = Daemon::start(&["--memory-limit", "16M", "--shards", "1"]);
+    let mut reader = daemon.client();
+    for _ in 0..SUBSCRIPTIONS {
+        let queue_messages = Some(1);
+        let request = SubscribeRequest { filters: &["g/#"], queue_messages, ..Default::default() };
+        reader.subscribe_with(&request);
+    }
+    let mut publisher = daemon.client();
+    let last = format!("g/{}", TOPICS - 1);
+    for _ in 0..ROUNDS {
+        for topic in 0..TOPICS {
+            publisher.publish(&format!("g/{topic}"), b"x");
+        }
+        publisher.catch_up();
+        let mut complete = 0;
+        while complete < SUBSCRIPTIONS {
+            let heard = reader.next_delivery();
+            complete +=
+                usize::from(matches!(&heard, Heard::Message(message) if *message.topic == *last));
+        }
+    }
+    let peak = daemon.usage().peak_rss;
+    note(&format!("at most {} KiB resident", peak >> 10));
+    assert!(peak <= 22 << 20, "{} KiB resident at the peak", peak >> 10);
 }
 
 #[test]

@@ -211,6 +211,11 @@ impl FrameCutter {
         if self.stash_is_lent { 0 } else { self.stash.len() }
     }
 
+    /// Memory that is kept for frames that do not come whole, in bytes.
+    pub fn stash_capacity(&self) -> usize {
+        self.stash.capacity()
+    }
+
     /// Stream position of the next frame.
     pub fn position(&self) -> u64 {
         self.position

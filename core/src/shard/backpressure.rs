@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use nexusd_wire::control::{GapReason, OverflowPolicy};
+use nexusd_wire::control::{ErrorCode, GapReason, OverflowPolicy};
 
 use super::event::Now;
 use super::expiring::Expiring;
 use super::parcel::Item;
 use super::plane::Plane;
 use super::routing::PublisherId;
+use super::{Shard, fatal};
 use crate::limits::BLOCK_RESUME_EIGHTHS;
 use crate::log::{Extent, Log};
 use crate::metrics::Metrics;
@@ -112,6 +113,24 @@ fn hold_back(
     }
     if queue.waiting.insert(publisher) {
         holds.push((publisher, id));
+    }
+}
+
+impl Shard {
+    /// A subscription fell behind further than its queue reaches, and its policy is `disconnect`.
+    pub(super) fn disconnect_slow(&mut self, queue: QueueId, now: Now) {
+        let Some(queue) = self.plane.queues.get(queue.0 as usize) else { return };
+        // It may have been paused since.
+        if !queue.is_condemned || queue.presence != Presence::Connected {
+            return;
+        }
+        let text = format!(
+            "subscription {} fell {} messages and {} bytes behind; its policy is disconnect",
+            queue.subscription, queue.messages, queue.bytes
+        );
+        let id = queue.connection;
+        self.plane.metrics.slow_disconnected += 1;
+        self.fail(id, &fatal(ErrorCode::LimitReached, &text), now);
     }
 }
 

@@ -1,10 +1,13 @@
 //! What the control frames of a client do: greeting, binding topics, subscribing, leaving.
 
+use std::hash::{Hash, Hasher};
+
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, OverflowPolicy, Role};
 use nexusd_wire::{
     ErrorReport, Frame, FrameEncoder, FrameKind, NameError, PROTOCOL_MAJOR, PROTOCOL_MINOR,
     SubscriptionId, check_filter, check_topic,
 };
+use siphasher::sip::SipHasher24;
 
 use super::event::{ConnectionId, Now};
 use super::neighbour::Asker;
@@ -262,6 +265,20 @@ impl Shard {
         Ok(())
     }
 
+    /// A fresh subscription id: unpredictable without the seed, never the same twice on the node. Its
+    /// low bits name this shard.
+    fn fresh_subscription_id(&mut self) -> SubscriptionId {
+        self.next_subscription += 1;
+        let input = (self.next_subscription, self.plane.routing.own.index() as u64);
+        let half = |salt: u64| {
+            let mut hasher = SipHasher24::new_with_keys(self.config.seed, salt);
+            input.hash(&mut hasher);
+            hasher.finish()
+        };
+        let random = (u128::from(half(1)) << 64) | u128::from(half(2));
+        self.plane.routing.subscription_id(random)
+    }
+
     /// Every shard knows the filters of a subscription: its client is told, and gets what was queued
     /// meanwhile.
     pub(super) fn confirm_subscription(&mut self, id: QueueId) {
@@ -472,10 +489,9 @@ impl Shard {
             session.subscriptions.drain(..).partition(is_leaving);
         session.subscriptions = leaving;
         connection.inbound.backlog = Vec::new();
-        if std::mem::take(&mut connection.inbound.is_paused) {
-            self.outputs.push_back(Output::ResumeReceive(id));
-        }
+        connection.inbound.is_paused = false;
         let queues: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
+        self.receive_on(id);
         self.remove_queues(id, &queues);
         self.scan_by(now.mono_us + CLOSE_LINGER_US);
         self.schedule(id);

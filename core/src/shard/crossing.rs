@@ -143,6 +143,10 @@ impl Shard {
         for _ in 0..self.plane.waiting_for_memory.len() {
             let Some(id) = self.plane.waiting_for_memory.pop_front() else { break };
             self.stop_waiting(id, now);
+            // Where one has to wait again, those behind it would.
+            if self.plane.waiting_for_memory.back() == Some(&id) {
+                break;
+            }
         }
     }
 
@@ -199,6 +203,29 @@ impl Shard {
             let Some(id) = neighbour.waiting.pop_front() else { return };
             self.stop_waiting(id, now);
         }
+    }
+
+    /// The connection has asked other shards for more than is on its way there: it is read no further
+    /// until that has gone.
+    pub(super) fn wait_for_neighbours(&mut self, id: ConnectionId, rest: &[u8]) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        connection.inbound.backlog.extend_from_slice(rest);
+        connection.session.is_waiting = true;
+        self.waiting_for_neighbours.push(id);
+        self.pause_receive(id);
+    }
+
+    /// Lets those on, in turn, as far as what they ask for goes.
+    pub(super) fn let_askers_on(&mut self, now: Now) {
+        let mut waiting = std::mem::take(&mut self.waiting_for_neighbours).into_iter();
+        while !self.plane.neighbours.are_clogged()
+            && let Some(id) = waiting.next()
+        {
+            self.stop_waiting(id, now);
+        }
+        // Who has to wait again is behind those that have not had their turn.
+        let again = std::mem::take(&mut self.waiting_for_neighbours);
+        self.waiting_for_neighbours = waiting.chain(again).collect();
     }
 
     fn stop_waiting(&mut self, id: ConnectionId, now: Now) {

@@ -103,9 +103,7 @@ impl Shard {
             return;
         };
         connection.session.state = SessionState::Draining;
-        if !std::mem::replace(&mut connection.inbound.is_paused, true) {
-            self.outputs.push_back(Output::PauseReceive(id));
-        }
+        self.pause_receive(id);
     }
 
     /// A Goodbye with the newest accepted publish.

@@ -10,7 +10,7 @@ use nexusd_wire::{FrameEncoder, TopicId, WarningReport};
 
 use super::plane::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
-use crate::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
+use crate::limits::{BUFFER_BYTES_KEPT, BYTES_PER_SEND, IOVECS_PER_SEND};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete};
 
@@ -32,6 +32,9 @@ pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut Fra
     outbound.sending.drain(..outbound.sent);
     outbound.sent = 0;
     if outbound.sending.is_empty() {
+        if outbound.sending.capacity() > BUFFER_BYTES_KEPT {
+            outbound.sending = Vec::new();
+        }
         std::mem::swap(&mut outbound.sending, &mut outbound.control);
     } else {
         outbound.sending.append(&mut outbound.control);

@@ -13,13 +13,15 @@ use nexusd_wire::control::GapReason;
 use super::parcel::Item;
 use super::plane::Plane;
 use super::routing::ShardIndex;
+use crate::gap::Gap;
 use crate::limits::{
-    EVACUATION_SHARE, LOOKS_PER_SEGMENT, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE, SEGMENTS_RECALLED,
+    EVACUATION_SHARE, GAPS_BYTES_SPARED, LOOKS_PER_SEGMENT, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE,
+    SEGMENTS_RECALLED,
 };
 use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::QueueId;
+use crate::subscriber_queue::{QueueId, SubscriberQueue};
 
 impl Plane {
     /// Opens a fresh tail, recycling old segments as needed; `false` if running sends hold
@@ -81,6 +83,32 @@ impl Plane {
         if self.log.is_over_budget() {
             self.shrink_to_budget();
         }
+    }
+
+    /// Whether losses that are to be told, perhaps again, take more memory than they may. What cannot be
+    /// made smaller is looked at again only when there is twice as much.
+    #[inline]
+    pub(crate) fn is_over_gap_budget(&self) -> bool {
+        let spared = self.queues.len() * GAPS_BYTES_SPARED;
+        let most = (self.log.gap_budget() + spared).max(2 * self.gap_bytes_left);
+        self.log.gap_bytes() > most
+    }
+
+    /// Joins losses and forgets what they name, of those subscriptions first that have the most, until
+    /// they take half of what they may.
+    #[cold]
+    pub(crate) fn shrink_gaps(&mut self) {
+        let memory = |queue: &SubscriberQueue| queue.gaps().map(Gap::memory).sum::<usize>();
+        let mut by_memory: Vec<_> =
+            self.queues.iter().map(|(slot, queue)| (memory(queue), slot)).collect();
+        by_memory.sort_unstable();
+        for (_, slot) in by_memory.into_iter().rev() {
+            if self.log.gap_bytes() <= self.log.gap_budget() / 2 {
+                break;
+            }
+            self.queues[slot].shrink_gaps(&mut self.log);
+        }
+        self.gap_bytes_left = self.log.gap_bytes();
     }
 
     /// Gives segments back that are kept for replay though little of them is still wanted, and as many

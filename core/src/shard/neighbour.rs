@@ -16,7 +16,7 @@ use super::inbox::{Receiver, Sender};
 use super::parcel::{Batch, BatchRun, Item, LargeMessage, LentRun, Parcel, TopicHandle};
 use super::routing::{PublisherId, ShardIndex};
 use super::wiring::Ends;
-use crate::limits::SPARE_PARCELS;
+use crate::limits::{ASKED_MAX, SPARE_PARCELS};
 use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::subscription_index::KeyedHash;
@@ -58,6 +58,8 @@ pub(crate) struct Neighbour {
     receiver: Receiver<Parcel>,
     /// What goes with the next parcel.
     items: Parcel,
+    /// How much of that clients here have asked for, as [`Item::weight`] counts it.
+    asked: usize,
     /// Emptied parcels, kept for their memory.
     spare: Vec<Parcel>,
     /// The batch that is being filled.
@@ -87,6 +89,7 @@ impl Neighbour {
             sender: ends.sender,
             receiver: ends.receiver,
             items: Vec::new(),
+            asked: 0,
             spare: Vec::new(),
             batch: None,
             spare_batches: Vec::new(),
@@ -104,7 +107,14 @@ impl Neighbour {
 
     /// Tells it something, behind all that it was told before.
     pub(crate) fn tell(&mut self, item: Item) {
+        self.asked += item.weight();
         self.items.push(item);
+    }
+
+    /// Whether clients have asked for so much that they wait until it is on its way.
+    #[inline]
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.asked > ASKED_MAX
     }
 
     /// Whether something waits in its inbox for us.
@@ -133,7 +143,10 @@ impl Neighbour {
         }
         let parcel = std::mem::replace(&mut self.items, self.spare.pop().unwrap_or_default());
         match self.sender.send(parcel) {
-            Ok(()) => true,
+            Ok(()) => {
+                self.asked = 0;
+                true
+            }
             // It has drained and ended; nobody misses what it was not told.
             Err(_) if self.sender.is_alone() => false,
             Err(back) => {
@@ -266,7 +279,7 @@ impl Neighbour {
         let slot = open.insert(OpenTopic { name: name.into(), bindings: 1, state }) as u32;
         let (open, key) = (&self.open, self.hash);
         self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*open[slot as usize].name));
-        self.items.push(Item::OpenTopic { handle: TopicHandle(slot), name: name.into() });
+        self.tell(Item::OpenTopic { handle: TopicHandle(slot), name: name.into() });
         TopicHandle(slot)
     }
 
@@ -287,7 +300,7 @@ impl Neighbour {
         }
         // Its messages go first.
         self.close_batch();
-        self.items.push(Item::CloseTopic { handle });
+        self.tell(Item::CloseTopic { handle });
     }
 
     /// The neighbour has answered: who asked, if it refused.
@@ -327,6 +340,12 @@ impl Neighbours {
 
     pub(crate) fn all(&mut self) -> &mut [Neighbour] {
         &mut self.list
+    }
+
+    /// Whether clients have asked for so much of one of them that they wait.
+    #[inline]
+    pub(crate) fn are_clogged(&self) -> bool {
+        self.list.iter().any(Neighbour::is_clogged)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Neighbour> {

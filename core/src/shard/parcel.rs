@@ -1,8 +1,8 @@
 //! What shards tell each other: items, in order, many to a parcel.
 //!
 //! One parcel a turn goes to each shard there is something for. What is between two shards at a time
-//! is bounded: batches and large messages by credit, runs by the log they lie in, all else by the
-//! connections and subscriptions that it is about.
+//! is bounded: batches and large messages by credit, runs by the log they lie in, what clients ask for
+//! by not reading them further, all else by the connections and subscriptions that it is about.
 
 use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
 
@@ -96,6 +96,19 @@ pub(crate) enum Item {
     // Everybody to everybody.
     /// A drain has come so far (`shard/drain.rs`).
     DrainRound(u8),
+}
+
+impl Item {
+    /// What it counts for in what clients have asked of another shard; all else is bounded otherwise.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::OpenTopic { .. } | Self::CloseTopic { .. } | Self::Interest { .. } => 1,
+            Self::Confirm { wanted, .. } => 1 + wanted.len(),
+            Self::ScanRetained { filters, .. } => 1 + filters.len(),
+            Self::Recover { ranges, .. } => 1 + ranges.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// Messages that lie in the sender's log.

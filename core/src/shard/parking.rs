@@ -338,6 +338,7 @@ impl Plane {
         if missing > 0 {
             let mut gap = Gap::new(GapReason::LinkLost);
             gap.note_unnamed(missing);
+            self.log.charge_gap(&gap);
             queue.items.push_back(Item::Gap(Box::new(gap)));
         }
         let (messages, bytes) = (queue.messages, queue.bytes);

@@ -22,6 +22,7 @@ use super::retained::{Scan, ScanId};
 use super::routing::{PublisherId, Routing};
 use super::wiring::{NodeWide, Wiring};
 use crate::foreign_topics::ForeignTopics;
+use crate::gap::Gap;
 use crate::history::History;
 use crate::limits::{
     BATCHES_MAX, BATCHES_PER_NEIGHBOUR, CLIENT_BYTES_MIN, CLIENT_SHARE, Limits, RETAINED_SHARE,
@@ -87,6 +88,8 @@ pub(crate) struct Plane {
     pub(crate) waiting_for_memory: VecDeque<ConnectionId>,
     /// Memory of subscriptions, without the index, and of topic ids that clients bound.
     pub(crate) client_bytes: usize,
+    /// Memory of losses to be told that was left when it was last made smaller.
+    pub(crate) gap_bytes_left: usize,
     /// Generation of the open connection at each index, plus one; 0 where there is none.
     pub(crate) open_generations: Vec<u64>,
 }
@@ -103,10 +106,10 @@ impl Plane {
             neighbours: Neighbours::new(own, neighbours),
             // A quarter is left for what queues and connections need beside the log.
             log: Log::new(limits.memory_bytes / 4 * 3 / shards),
-            topics: Topics::new(routing, Arc::clone(&node), seed),
+            topics: Topics::new(routing, Arc::clone(&node), limits.memory_bytes, seed),
             history: History::new(limits.replay_messages, limits.replay_bytes / shards),
             node,
-            foreign: ForeignTopics::new(routing),
+            foreign: ForeignTopics::new(routing, limits.memory_bytes),
             index: SubscriptionIndex::new(seed),
             queues: Slab::new(),
             metrics: Metrics::default(),
@@ -131,6 +134,7 @@ impl Plane {
             recalls: 0,
             waiting_for_memory: VecDeque::new(),
             client_bytes: 0,
+            gap_bytes_left: 0,
             open_generations: Vec::new(),
         }
     }
@@ -192,6 +196,9 @@ impl Plane {
             }
             assert!(queue.is_ready || queue.is_empty(), "what waits has its turn");
         }
+        let gaps = self.queues.iter().flat_map(|(_, queue)| queue.gaps());
+        assert_eq!(gaps.map(Gap::memory).sum::<usize>(), self.log.gap_bytes(), "gaps are counted");
+        assert!(!self.is_over_gap_budget(), "gaps take no more than they may");
         assert_eq!(messages, self.metrics.queued_messages, "queued messages are counted");
         assert_eq!(bytes, self.metrics.queued_bytes, "queued bytes are counted");
         for (segment, held) in self.log.references() {

@@ -212,25 +212,34 @@ impl Shard {
             return;
         };
         connection.inbound.backlog.extend_from_slice(rest);
-        connection.inbound.is_paused = true;
         connection.session.is_waiting = true;
-        self.outputs.push_back(Output::PauseReceive(id));
         match connection.session.binding(header.topic()) {
             Some(Binding::Elsewhere(owner, _)) => {
                 self.plane.neighbours.of(owner).waiting.push_back(id);
             }
             _ => self.plane.waiting_for_memory.push_back(id),
         }
+        self.pause_receive(id);
     }
 
-    /// Reads on where a pause ended: first what had already arrived.
+    /// Deals with no more of what a connection sends, for now.
+    pub(super) fn pause_receive(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        connection.inbound.is_paused = true;
+        if !std::mem::replace(&mut connection.inbound.is_stopped, true) {
+            self.outputs.push_back(Output::PauseReceive(id));
+        }
+    }
+
+    /// Reads on where a pause ended: first what had already arrived, and more only if that is not where
+    /// it pauses again.
     pub(super) fn resume_if_possible(&mut self, id: ConnectionId, now: Now) {
         let Some(connection) = self.connection(id) else {
             return;
         };
         if !connection.inbound.is_paused
             || is_planted(Plant::ReceiveNeverResumed)
-            || connection.session.state != SessionState::Open
+            || !matches!(connection.session.state, SessionState::AwaitingHello | SessionState::Open)
             || must_pause(connection)
             || connection.outbound.control_backlog() > CONTROL_BACKLOG_BYTES / 2
         {
@@ -238,9 +247,18 @@ impl Shard {
         }
         connection.inbound.is_paused = false;
         let backlog = std::mem::take(&mut connection.inbound.backlog);
-        self.outputs.push_back(Output::ResumeReceive(id));
         if !backlog.is_empty() {
             self.read(id, &backlog, now);
+        }
+        self.receive_on(id);
+    }
+
+    /// Lets the driver receive more of a connection, unless that is paused.
+    pub(super) fn receive_on(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let inbound = &mut connection.inbound;
+        if !inbound.is_paused && std::mem::take(&mut inbound.is_stopped) {
+            self.outputs.push_back(Output::ResumeReceive(id));
         }
     }
 }

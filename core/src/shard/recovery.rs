@@ -152,7 +152,10 @@ impl Plane {
             }
         }
         queue.items.extend(behind);
-        if matches!(&queue.items[place], Item::Gap(gap) if gap.is_empty()) {
+        if let Item::Gap(gap) = &queue.items[place]
+            && gap.is_empty()
+        {
+            self.log.discharge_gap(gap);
             queue.items.remove(place);
         }
     }

@@ -183,7 +183,10 @@ impl Plane {
     pub(super) fn begin_replay(&mut self, id: QueueId, topic: TopicId, gap: Option<Gap>) {
         let queue = &mut self.queues[id.0 as usize];
         queue.push_bind(topic);
-        queue.items.extend(gap.map(|gap| Item::Gap(Box::new(gap))));
+        if let Some(gap) = gap {
+            self.log.charge_gap(&gap);
+            queue.items.push_back(Item::Gap(Box::new(gap)));
+        }
         let connection = queue.connection;
         self.note_bound(topic, connection);
         self.make_ready(id);

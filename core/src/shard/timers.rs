@@ -80,6 +80,7 @@ impl Shard {
         }
         self.plane.tidy_history();
         self.plane.settle_history();
+        self.plane.gap_bytes_left = self.plane.gap_bytes_left.min(self.plane.log.gap_bytes());
         self.plane.log.trim();
         self.plane.log.forget_recalls();
         self.plane.neighbours.all().iter_mut().for_each(Neighbour::shrink);

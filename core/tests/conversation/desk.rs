@@ -97,6 +97,9 @@ struct Seat {
     holds: bool,
     closed: bool,
     published: u64,
+    /// How often its shard wanted to receive no more, and went on.
+    pauses: usize,
+    resumes: usize,
     /// What the last Error it heard said.
     complaint: String,
 }
@@ -180,6 +183,12 @@ impl Desk {
         id
     }
 
+    pub fn bytes_of_hello(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.encoder.hello(&mut bytes, 0, Role::Client, "tester", "test");
+        bytes
+    }
+
     /// The Hello of a client that comes back for a subscription.
     pub fn hello_again(&mut self, role: Role, resume: SubscriptionId) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -254,9 +263,14 @@ impl Desk {
     }
 
     pub fn ask_to_subscribe(&mut self, id: ConnectionId, request: &SubscribeRequest<'_>) {
+        let bytes = self.bytes_of_subscribe(request);
+        self.say(id, &bytes);
+    }
+
+    pub fn bytes_of_subscribe(&mut self, request: &SubscribeRequest<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.encoder.subscribe(&mut bytes, request);
-        self.say(id, &bytes);
+        bytes
     }
 
     pub fn unsubscribe(&mut self, id: ConnectionId, subscription: SubscriptionId) {
@@ -483,6 +497,12 @@ impl Desk {
         &self.seats[id.index as usize].complaint
     }
 
+    /// How often the shard of this connection wanted to receive no more of it, and went on.
+    pub fn pauses(&self, id: ConnectionId) -> (usize, usize) {
+        let seat = &self.seats[id.index as usize];
+        (seat.pauses, seat.resumes)
+    }
+
     pub fn is_closed(&self, id: ConnectionId) -> bool {
         self.seats[id.index as usize].closed
     }
@@ -580,6 +600,12 @@ impl Desk {
                     shard.on_event(self.now, Event::Closed { connection, reason });
                 }
                 Output::Move { connection, to } => self.moves.push((connection, to.index())),
+                Output::PauseReceive(connection) => {
+                    self.seats[connection.index as usize].pauses += 1;
+                }
+                Output::ResumeReceive(connection) => {
+                    self.seats[connection.index as usize].resumes += 1;
+                }
                 _ => {}
             }
             shard.assert_invariants();

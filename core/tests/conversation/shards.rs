@@ -1,9 +1,9 @@
 //! Conversations with several shards: what crosses between them.
 
-use nexusd_core::limits::{ADOPTED_BYTES_MIN, SENDS_PER_TURN};
+use nexusd_core::limits::{ADOPTED_BYTES_MIN, ASKED_MAX, PARCELS_PER_INBOX, SENDS_PER_TURN};
 use nexusd_core::{ConnectionId, Limits, Output, owner_of};
 use nexusd_wire::control::{ErrorCode, OverflowPolicy};
-use nexusd_wire::{FrameEncoder, FrameKind, Header, MessageFlags, Sequence};
+use nexusd_wire::{FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest};
 
 use crate::desk::{Desk, Heard};
 
@@ -89,6 +89,60 @@ fn an_acknowledgement_counts_the_queues_of_all_shards() {
             assert_eq!(acks, (0..6).map(ack).collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn more_is_received_of_a_publisher_only_when_all_that_came_before_is_dealt_with() {
+    const COUNT: u64 = 600;
+    let mut desk = desk();
+    let clients = clients(&mut desk);
+    desk.subscribe(clients[2], &["#"]);
+    desk.bind(clients[0], 0, &topic_of(1));
+    desk.hold_inbox(1);
+    // Far more than the batches there are: it waits for each of them that comes back.
+    let messages = (0..COUNT)
+        .flat_map(|_| desk.message(clients[0], 0, &[7; 4_000], MessageFlags::default()))
+        .collect::<Vec<_>>();
+    desk.say(clients[0], &messages);
+    assert_eq!(desk.pauses(clients[0]), (1, 0));
+    desk.let_inbox();
+    assert_eq!(desk.pauses(clients[0]), (1, 1), "what waits again is not received meanwhile");
+    assert_eq!(desk.metrics().messages_in, COUNT, "nothing is lost");
+}
+
+#[test]
+fn who_asks_faster_than_other_shards_listen_is_read_no_further_until_they_do() {
+    const SUBSCRIPTIONS: usize = 4_000;
+    let mut desk = desk();
+    let clients = clients(&mut desk);
+    desk.hold_inbox(1);
+    // More than a ring of parcels takes: one parcel with each event.
+    for number in 0..PARCELS_PER_INBOX {
+        desk.ask_to_subscribe(clients[0], &request(&[&format!("first/{number}")]));
+    }
+    let before = desk.pauses(clients[0]);
+    let asked: Vec<u8> = (0..SUBSCRIPTIONS)
+        .flat_map(|number| desk.bytes_of_subscribe(&request(&[&format!("then/{number}")])))
+        .collect();
+    desk.say(clients[0], &asked);
+    assert_eq!((before, desk.pauses(clients[0])), ((0, 0), (1, 0)));
+    let read = desk.metrics().subscriptions as usize - PARCELS_PER_INBOX;
+    assert!(read <= ASKED_MAX, "{read} were read though nobody listens");
+    // Who comes meanwhile, on whichever shard, is greeted in its turn.
+    let late: Vec<_> = clients.iter().map(|_| desk.open()).collect();
+    let hello = desk.bytes_of_hello();
+    late.iter().for_each(|client| desk.say(*client, &hello));
+    desk.let_inbox();
+    desk.pass(1_000_000);
+    assert_eq!(desk.pauses(clients[0]), (1, 1));
+    let heard = desk.heard(clients[0]);
+    let confirmed = heard.iter().filter(|heard| matches!(heard, Heard::Subscribed { .. })).count();
+    assert_eq!(confirmed, PARCELS_PER_INBOX + SUBSCRIPTIONS, "all are answered");
+    assert!(late.iter().all(|client| desk.heard(*client) == [Heard::Welcome]));
+}
+
+fn request<'a>(filters: &'a [&'a str]) -> SubscribeRequest<'a> {
+    SubscribeRequest { request: 1, filters, ..SubscribeRequest::default() }
 }
 
 #[test]
