@@ -21,7 +21,7 @@ use slab::Slab;
 use super::backpressure::{self, Around, Overflow};
 use super::event::{ConnectionId, Now};
 use super::expiring::Expiring;
-use super::neighbour::{Neighbour, Neighbours};
+use super::neighbour::{Neighbour, Neighbours, Takes};
 use super::parcel::{BatchRun, Item as ParcelItem, LentRun};
 use super::retained::{Scan, ScanId};
 use super::routing::{PublisherId, Route, Routing, ShardIndex, ShardMask};
@@ -121,6 +121,8 @@ struct Passing {
     owner: ShardIndex,
     /// Where in the publisher's stream the next message stands that belongs to them.
     next_at: u64,
+    /// Which messages do.
+    takes: Takes,
 }
 
 /// What became of a run at this shard's queues.
@@ -296,8 +298,9 @@ impl Plane {
         if passing.topic != header.topic()
             || passing.next_at != frame.at()
             || asks_for_more != 0
+            || passing.takes == Takes::Special
             || header.payload_len() > self.limits.payload_bytes as usize
-            || !self.neighbours.of(passing.owner).extend_batch(bytes)
+            || !self.neighbours.of(passing.owner).extend_batch(bytes, self.wall_us)
         {
             return false;
         }
@@ -330,22 +333,26 @@ impl Plane {
         frame: &Frame<'_>,
     ) -> Result<(), Refusal> {
         let header = frame.header();
+        let is_plain = u32::from(header.flags().0 & ASKS_FOR_MORE) | header.ttl_ms() == 0;
         // What does not directly follow in its publisher's stream begins a run of its own.
-        let follows =
-            |passing: &Passing| passing.topic == header.topic() && passing.next_at == frame.at();
+        let follows = |passing: &Passing| {
+            passing.topic == header.topic()
+                && passing.next_at == frame.at()
+                && passing.takes.also(is_plain)
+        };
         match self.passing.filter(follows) {
             Some(passing) => {
                 self.check(header)?;
                 if header.metadata_len() != 0 {
                     frame.metadata().map_err(Refusal::Metadata)?;
                 }
-                if !self.neighbours.of(passing.owner).extend_batch(frame.bytes()) {
+                if !self.neighbours.of(passing.owner).extend_batch(frame.bytes(), self.wall_us) {
                     self.passing = None;
                     return self.pass_on(id, session, frame);
                 }
                 self.note_passed_on(passing, frame);
             }
-            None => self.begin_passing(id, session, frame)?,
+            None => self.begin_passing(id, session, frame, is_plain)?,
         }
         session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
@@ -361,6 +368,7 @@ impl Plane {
         id: ConnectionId,
         session: &Session,
         frame: &Frame<'_>,
+        is_plain: bool,
     ) -> Result<(), Refusal> {
         let Route::Neighbour(owner, handle) = self.admit(session, frame.header())? else {
             debug_assert!(false, "topics of this shard do not come here");
@@ -370,11 +378,19 @@ impl Plane {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
         let first_ack = session.acks.next();
-        let run = BatchRun { connection: id, handle, bytes: 0, first_ack, offset: frame.at() };
-        if !self.neighbours.of(owner).begin_run(run, frame.bytes()) {
-            return Err(Refusal::NotNow);
-        }
-        let passing = Passing { topic: frame.header().topic(), owner, next_at: 0 };
+        let run = BatchRun {
+            connection: id,
+            handle,
+            bytes: 0,
+            messages: 0,
+            first_ack,
+            offset: frame.at(),
+            before: 0,
+            expected: None,
+        };
+        let takes = self.neighbours.of(owner).begin_run(run, frame.bytes(), is_plain, self.wall_us);
+        let takes = takes.ok_or(Refusal::NotNow)?;
+        let passing = Passing { topic: frame.header().topic(), owner, next_at: 0, takes };
         self.note_passed_on(passing, frame);
         Ok(())
     }
@@ -470,7 +486,7 @@ impl Plane {
         let Some(run) = &mut self.run else { return false };
         let is_reused = is_planted(Plant::SequenceReused) && run.sequence.0 % 8 == 7;
         let sequence = Sequence(run.sequence.0 + u64::from(!is_reused));
-        let accepted = accepted_header(header, run.topic, sequence, now);
+        let accepted = accepted_header(header, run.topic, sequence, now.wall_us);
         if !self.log.append(&accepted, frame) {
             return false;
         }
@@ -556,6 +572,33 @@ impl Plane {
         if asked_ttl_ms == 0 { self.limits.default_ttl_ms } else { asked_ttl_ms }
     }
 
+    /// Takes a run of messages that are numbered already, behind the last frame of `segment`. Returns
+    /// how many bytes they are.
+    pub(crate) fn take_run(
+        &mut self,
+        segment: SegmentId,
+        topic: TopicId,
+        publisher: PublisherId,
+        taken: &BatchRun,
+        now: Now,
+    ) -> u32 {
+        let start = self.log.end(segment);
+        debug_assert_eq!(
+            Header::peek(self.log.beyond(segment, taken.bytes)).map(Header::topic),
+            Some(topic),
+            "a handle stands for one topic at a time"
+        );
+        self.open_run(topic, Some(publisher), (segment, start), 0, now);
+        if let Some(run) = &mut self.run {
+            run.sequence = Sequence(run.sequence.0 + u64::from(taken.messages));
+            (run.extent.len, run.extent.messages) = (taken.bytes, taken.messages);
+        }
+        if !is_planted(Plant::AdoptedNotClaimed) {
+            self.log.lengthen(segment, taken.bytes);
+        }
+        taken.bytes
+    }
+
     /// Numbers plain messages where they lie, as a run: those of the next `bytes` behind the last frame of
     /// `segment`, through the first that is to be acknowledged. Returns how many bytes it took, and
     /// whether the last message is to be acknowledged.
@@ -578,7 +621,7 @@ impl Plane {
         {
             wants_ack = header.flags().contains(MessageFlags::ACK);
             run.sequence = Sequence(run.sequence.0 + 1);
-            *header = accepted_header(header, topic, run.sequence, now);
+            *header = accepted_header(header, topic, run.sequence, now.wall_us);
             let stride = header.stride();
             len += stride;
             run.extent.messages += 1;
@@ -615,7 +658,7 @@ impl Plane {
         let header = header.with_ttl_ms(ttl_ms);
         let is_retained = header.flags().contains(MessageFlags::RETAIN);
         let stamp = if is_retained { stamp } else { now };
-        let accepted = accepted_header(&header, topic, sequence, stamp);
+        let accepted = accepted_header(&header, topic, sequence, stamp.wall_us);
         let memory = self.log.landing_memory(segment);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
@@ -855,14 +898,19 @@ pub(crate) fn is_open(open_generations: &[u64], id: ConnectionId) -> bool {
 }
 
 /// The header a message has from now on: numbered, stamped, free of what concerned its publisher.
-#[inline]
-fn accepted_header(header: &Header, topic: TopicId, sequence: Sequence, now: Now) -> Header {
+#[inline(always)]
+pub(crate) fn accepted_header(
+    header: &Header,
+    topic: TopicId,
+    sequence: Sequence,
+    wall_us: u64,
+) -> Header {
     header
         .with_topic(topic)
         .with_origin(0)
         .with_sequence(sequence)
         .with_origin_sequence(sequence)
-        .with_timestamp_us(now.wall_us)
+        .with_timestamp_us(wall_us)
         .with_flags(header.flags().without(MessageFlags::ACK))
 }
 
