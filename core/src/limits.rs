@@ -28,6 +28,9 @@ pub const ADOPTED_BYTES_MIN: usize = SEGMENT_BYTES / 4;
 /// How many messages ahead the headers of such a batch are fetched, for they lie in the cache of its
 /// publishers' core.
 pub const HEADERS_AHEAD: usize = 16;
+/// How far ahead of what is written to a batch its lines are fetched, in bytes: the owner's core read
+/// them last.
+pub const LINES_AHEAD_BYTES: usize = 2 << 10;
 /// Batches on their way to one other shard: at least, and at most.
 pub const BATCHES_PER_NEIGHBOUR: (usize, usize) = (2, 8);
 /// Batches on their way from one shard to all others, within those bounds.

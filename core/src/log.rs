@@ -17,7 +17,7 @@
 
 mod memory;
 
-pub(crate) use memory::{Memory, Sole, prefetch_header};
+pub(crate) use memory::{Memory, PREFETCHED_BYTES, Sole, prefetch_header};
 use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{HEADER_BYTES, Header, Sequence, TopicId};
 

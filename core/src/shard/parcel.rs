@@ -6,8 +6,8 @@
 
 use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
 
-use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES};
-use crate::log::{Extent, Log, Memory, SegmentId, Sole};
+use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
+use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
 use crate::shard::publish::accepted_header;
@@ -178,6 +178,8 @@ pub(crate) struct Batch {
     memory: Sole,
     /// Bytes written.
     len: usize,
+    /// Up to where lines were fetched to be written.
+    fetched: usize,
     runs: Vec<BatchRun>,
     /// Some of the messages expire, or become retained values.
     pub(crate) has_special: bool,
@@ -193,6 +195,7 @@ impl Batch {
         Self {
             memory: Sole::zeroed(BATCH_BYTES),
             len: 0,
+            fetched: 0,
             runs: Vec::new(),
             has_special: false,
             corrections: Vec::new(),
@@ -234,6 +237,10 @@ impl Batch {
         self.len = end;
         run.bytes += frame.len() as u32;
         run.messages += 1;
+        while end + LINES_AHEAD_BYTES > self.fetched {
+            self.memory.prefetch_to_write(self.fetched);
+            self.fetched += PREFETCHED_BYTES;
+        }
         true
     }
 
@@ -284,7 +291,7 @@ impl Batch {
     }
 
     pub(crate) fn clear(&mut self) {
-        (self.len, self.has_special) = (0, false);
+        (self.len, self.fetched, self.has_special) = (0, 0, false);
         self.runs.clear();
         (self.runs_done, self.bytes_done) = (0, 0);
     }
