@@ -31,8 +31,11 @@ pub const ADOPTED_BYTES_MIN: usize = SEGMENT_BYTES / 4;
 /// How many messages ahead the headers of such a batch are fetched, for they lie in the cache of its
 /// publishers' core.
 pub const HEADERS_AHEAD: usize = 16;
+/// How far ahead of what is written to a batch its lines are fetched, in bytes: the owner's core read
+/// them last.
+pub const LINES_AHEAD_BYTES: usize = 2 << 10;
 /// Batches on their way to one other shard: at least, and at most.
-pub const BATCHES_PER_NEIGHBOUR: (usize, usize) = (2, 8);
+pub const BATCHES_PER_NEIGHBOUR: (usize, usize) = (2, 16);
 /// Batches on their way from one shard to all others, within those bounds.
 pub const BATCHES_MAX: usize = 32;
 /// Bytes taken from inboxes before what they cause to be sent is sent.

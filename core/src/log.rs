@@ -23,7 +23,7 @@ mod segment;
 
 pub(crate) use extent::Extent;
 pub(crate) use lending::Return;
-pub(crate) use memory::{Memory, Sole, prefetch_header};
+pub(crate) use memory::{Memory, PREFETCHED_BYTES, Sole, prefetch_header};
 use nexusd_wire::{HEADER_BYTES, Header};
 use segment::Segment;
 pub(crate) use segment::{SegmentId, SegmentKind};

@@ -99,6 +99,8 @@ plants! {
     CreditLeaks = "credit-leaks",
     /// The frames of a batch that became a segment count as room for others.
     AdoptedNotClaimed = "adopted-not-claimed",
+    /// Numbers that a publisher's shard expected are taken without a look at the topic's.
+    ExpectedUnchecked = "expected-unchecked",
     /// A shard keeps what it borrowed of another one's log though nobody wants it any more.
     RunsNotReturned = "runs-not-returned",
     /// A subscription gets an owner's messages before that owner knows it.

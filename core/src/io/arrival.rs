@@ -7,6 +7,8 @@
 
 use std::os::fd::OwnedFd;
 
+use socket2::SockRef;
+
 use super::driver::Service;
 use crate::limits::RECEIVE_BUFFER_BYTES;
 use crate::shard::event::{ConnectionId, Event, Now, PeerAddress};
@@ -30,6 +32,12 @@ pub(super) struct Story {
 impl Arrival {
     /// A connection of which nothing was read.
     pub(super) fn accepted(socket: OwnedFd, peer: PeerAddress) -> Self {
+        if matches!(peer, PeerAddress::Tcp(address) if address.ip().is_loopback()) {
+            // Where the host's congestion control paces, as BBR does, every few packets cost a timer and
+            // its interrupt, and inside a host nothing is congested. This one does not, every kernel
+            // has it, and everybody may choose it; without it the connection works as well.
+            let _ = SockRef::from(&socket).set_tcp_congestion(b"reno");
+        }
         Self { socket, story: Story { peer, read: None } }
     }
 
@@ -61,6 +69,7 @@ impl Story {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -102,6 +111,16 @@ mod tests {
         fn is_finished(&self) -> bool {
             false
         }
+    }
+
+    #[test]
+    fn connections_from_this_host_are_not_paced() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (socket, peer) = listener.accept().expect("a connection");
+        let arrival = Arrival::accepted(socket.into(), PeerAddress::Tcp(peer));
+        let congestion = SockRef::from(&arrival.socket).tcp_congestion().expect("the option");
+        assert_eq!(congestion.split(|byte| *byte == 0).next(), Some(&b"reno"[..]));
     }
 
     fn told(arrival: impl FnOnce(OwnedFd) -> Arrival) -> (usize, Listening) {

@@ -8,12 +8,12 @@
 //! behind it for publishing; everything else goes on, and so memory comes back.
 
 use nexusd_wire::control::{ErrorCode, PublishStatus};
-use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags, TopicId};
+use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags, Sequence, TopicId};
 
 use super::event::{ConnectionId, Now};
 use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
-use super::parcel::{Batch, BatchRun, Item, LargeMessage};
+use super::parcel::{Batch, BatchRun, Correction, Item, LargeMessage};
 use super::plane::Plane;
 use super::publish::Refusal;
 use super::routing::{PublisherId, ShardIndex};
@@ -64,8 +64,8 @@ impl Shard {
                     self.publish_stalled(from, now);
                 }
             }
-            Item::TopicOpened { handle, is_accepted } => {
-                let refused = self.plane.neighbours.of(from).on_opened(handle, is_accepted);
+            Item::TopicOpened { handle, topic } => {
+                let refused = self.plane.neighbours.of(from).on_opened(handle, topic);
                 for asker in refused {
                     self.topic_refused(asker, Binding::Elsewhere(from, handle));
                 }
@@ -157,17 +157,18 @@ impl Shard {
                 Item::OpenTopic { handle, name } => {
                     let limit = self.config.limits.topics;
                     let topic = self.plane.topics.find_or_insert(&name, limit, now.mono_us);
-                    if let Some(topic) = topic {
-                        self.plane.topics.topic(topic).publishers += 1;
-                    }
+                    let opened = topic.map(|id| {
+                        let topic = self.plane.topics.topic(id);
+                        topic.publishers += 1;
+                        (id, Sequence(topic.sequence))
+                    });
                     let neighbour = self.plane.neighbours.of(from);
                     let slot = handle.0 as usize;
                     if neighbour.opened.len() <= slot {
                         neighbour.opened.resize(slot + 1, None);
                     }
                     neighbour.opened[slot] = topic;
-                    let is_accepted = topic.is_some();
-                    neighbour.tell(Item::TopicOpened { handle, is_accepted });
+                    neighbour.tell(Item::TopicOpened { handle, topic: opened });
                     None
                 }
                 Item::CloseTopic { handle } => {
@@ -319,6 +320,9 @@ impl Plane {
         }
         while let Some(run) = batch.run() {
             let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
+            if let Some(topic) = topic.flatten() {
+                self.has_right_numbers(topic, &run, &mut batch);
+            }
             let publisher = PublisherId { shard: from, connection: run.connection };
             let (mut done, mut acks, mut is_short) = (0, 0, false);
             while done < run.bytes {
@@ -373,8 +377,10 @@ impl Plane {
             let topic = self.neighbours.of(from).opened.get(run.handle.0 as usize).copied();
             let Some(topic) = topic.flatten() else { break };
             let publisher = PublisherId { shard: from, connection: run.connection };
-            let (done, wants_ack) =
-                self.extend_run_in_place(segment, topic, publisher, run.bytes, now);
+            let (done, wants_ack) = match self.has_right_numbers(topic, &run, batch) {
+                true => (self.take_run(segment, topic, publisher, &run, now), false),
+                false => self.extend_run_in_place(segment, topic, publisher, run.bytes, now),
+            };
             match wants_ack {
                 true => self.end_acknowledged_run(run.first_ack, now),
                 false => self.flush_run(now),
@@ -382,6 +388,19 @@ impl Plane {
             batch.advance(done, u64::from(wants_ack));
         }
         self.log.release(segment);
+    }
+
+    /// Whether a run's messages are numbered already, and as they have to be. If they are numbered
+    /// otherwise, their publisher's shard is told, with the batch's way back.
+    fn has_right_numbers(&mut self, topic: TopicId, run: &BatchRun, batch: &mut Batch) -> bool {
+        let Some(expected) = run.expected else { return false };
+        let next = self.topics.topic(topic).sequence + 1;
+        let is_right = expected.first.0 == next;
+        if !is_right {
+            let zeroth = next.wrapping_sub(run.before);
+            batch.corrections.push(Correction { handle: run.handle, zeroth });
+        }
+        is_right || is_planted(Plant::ExpectedUnchecked)
     }
 
     /// The same for a large message.

@@ -7,13 +7,15 @@
 use std::collections::VecDeque;
 
 use hashbrown::HashTable;
-use nexusd_wire::TopicId;
+use nexusd_wire::{Sequence, TopicId};
 use slab::Slab;
 use std::hash::BuildHasher;
 
 use super::event::ConnectionId;
 use super::inbox::{Receiver, Sender};
-use super::parcel::{Batch, BatchRun, Item, LargeMessage, LentRun, Parcel, TopicHandle};
+use super::parcel::{
+    Batch, BatchRun, Correction, Expected, Item, LargeMessage, LentRun, Parcel, TopicHandle,
+};
 use super::routing::{PublisherId, ShardIndex};
 use super::wiring::Ends;
 use crate::limits::{ASKED_MAX, SPARE_PARCELS};
@@ -28,6 +30,41 @@ struct OpenTopic {
     /// Ids of this shard's publishers that stand for it.
     bindings: u32,
     state: OpenState,
+    /// Messages that were passed on so far.
+    passed: u64,
+    /// What is known of it to number messages.
+    numbering: Option<Numbering>,
+}
+
+/// How a topic's owner will number what is passed on, if nobody else publishes to it.
+#[derive(Clone, Copy, Debug)]
+struct Numbering {
+    topic: TopicId,
+    /// The number that the first message ever passed on would have, were all numbered in one go that
+    /// ends with the newest.
+    zeroth: u64,
+}
+
+/// Which messages the run may take that is being passed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Takes {
+    /// Those that ask for nothing more than to be delivered: they are numbered.
+    Plain,
+    /// Those that ask for more, for the owner to look at.
+    Special,
+    /// Any: what their owner calls the topic is not known yet.
+    Any,
+}
+
+impl Takes {
+    /// Whether the run takes such a message too.
+    pub(crate) fn also(self, is_plain: bool) -> bool {
+        match self {
+            Self::Plain => is_plain,
+            Self::Special => !is_plain,
+            Self::Any => true,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -162,23 +199,50 @@ impl Neighbour {
         self.items.is_empty() && self.batch.as_ref().is_none_or(|batch| batch.is_empty())
     }
 
-    /// Puts the first message of a run into the batch for the neighbour; `false` if this one is full
-    /// and there is no credit for another.
-    pub(crate) fn begin_run(&mut self, run: BatchRun, frame: &[u8]) -> bool {
+    /// Puts the first message of a run into the batch for the neighbour, and says what the run takes;
+    /// `None` if this batch is full and there is no credit for another.
+    pub(crate) fn begin_run(
+        &mut self,
+        mut run: BatchRun,
+        frame: &[u8],
+        is_plain: bool,
+        wall_us: u64,
+    ) -> Option<Takes> {
         if self.batch.as_ref().is_none_or(|batch| batch.is_full(frame.len())) && !self.begin_batch()
         {
-            return false;
+            return None;
+        }
+        self.count_passed();
+        let mut takes = Takes::Any;
+        if let Some(OpenTopic { passed, numbering, .. }) = self.open.get(run.handle.0 as usize) {
+            run.before = *passed;
+            // The owner looks at numbers before it takes them, so a wrong one does no harm.
+            if let Some(Numbering { topic, zeroth }) = *numbering {
+                takes = if is_plain { Takes::Plain } else { Takes::Special };
+                let first = Sequence(zeroth.wrapping_add(*passed));
+                run.expected = is_plain.then_some(Expected { topic, first });
+            }
         }
         if let Some(batch) = &mut self.batch {
-            batch.begin_run(run, frame);
+            batch.begin_run(run, frame, wall_us);
         }
-        true
+        Some(takes)
+    }
+
+    /// The batch's last run has ended: counts its messages.
+    fn count_passed(&mut self) {
+        if let Some(batch) = &self.batch
+            && let Some(run) = batch.last_run()
+            && let Some(topic) = self.open.get_mut(run.handle.0 as usize)
+        {
+            topic.passed += u64::from(run.messages);
+        }
     }
 
     /// Puts the next message of the run begun last into the batch, if there is room.
     #[inline(always)]
-    pub(crate) fn extend_batch(&mut self, frame: &[u8]) -> bool {
-        self.batch.as_mut().is_some_and(|batch| batch.extend(frame))
+    pub(crate) fn extend_batch(&mut self, frame: &[u8], wall_us: u64) -> bool {
+        self.batch.as_mut().is_some_and(|batch| batch.extend(frame, wall_us))
     }
 
     /// The last message of the batch asks for more than to be delivered.
@@ -207,6 +271,7 @@ impl Neighbour {
 
     /// What was batched so far goes before whatever is told next.
     pub(crate) fn close_batch(&mut self) {
+        self.count_passed();
         match self.batch.take() {
             Some(batch) if !batch.is_empty() => self.items.push(Item::Publish(batch)),
             Some(batch) => self.spare_batches.push(batch),
@@ -218,6 +283,13 @@ impl Neighbour {
     pub(crate) fn credit(&mut self, mut batch: Box<Batch>) {
         if is_planted(Plant::CreditLeaks) {
             return;
+        }
+        for Correction { handle, zeroth } in batch.corrections.drain(..) {
+            if let Some(topic) = self.open.get_mut(handle.0 as usize)
+                && let Some(numbering) = &mut topic.numbering
+            {
+                numbering.zeroth = zeroth;
+            }
         }
         batch.clear();
         self.spare_batches.push(batch);
@@ -238,6 +310,9 @@ impl Neighbour {
 
     pub(crate) fn publish_large(&mut self, message: LargeMessage) {
         self.close_batch();
+        if let Some(topic) = self.open.get_mut(message.handle.0 as usize) {
+            topic.passed += 1;
+        }
         self.items.push(Item::PublishLarge(Box::new(message)));
     }
 
@@ -276,7 +351,8 @@ impl Neighbour {
             return TopicHandle(slot);
         }
         let state = OpenState::Asked(vec![asker]);
-        let slot = open.insert(OpenTopic { name: name.into(), bindings: 1, state }) as u32;
+        let topic = OpenTopic { name: name.into(), bindings: 1, state, passed: 0, numbering: None };
+        let slot = open.insert(topic) as u32;
         let (open, key) = (&self.open, self.hash);
         self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*open[slot as usize].name));
         self.tell(Item::OpenTopic { handle: TopicHandle(slot), name: name.into() });
@@ -304,8 +380,13 @@ impl Neighbour {
     }
 
     /// The neighbour has answered: who asked, if it refused.
-    pub(crate) fn on_opened(&mut self, handle: TopicHandle, is_accepted: bool) -> Vec<Asker> {
+    pub(crate) fn on_opened(
+        &mut self,
+        handle: TopicHandle,
+        opened: Option<(TopicId, Sequence)>,
+    ) -> Vec<Asker> {
         let Some(topic) = self.open.get_mut(handle.0 as usize) else { return Vec::new() };
+        topic.numbering = opened.map(|(topic, newest)| Numbering { topic, zeroth: newest.0 + 1 });
         let askers = match std::mem::replace(&mut topic.state, OpenState::Open) {
             OpenState::Asked(by) => by,
             OpenState::Closed(by) => {
@@ -314,7 +395,7 @@ impl Neighbour {
             }
             OpenState::Open => Vec::new(),
         };
-        if is_accepted { Vec::new() } else { askers }
+        if opened.is_some() { Vec::new() } else { askers }
     }
 }
 

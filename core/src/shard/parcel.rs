@@ -6,10 +6,11 @@
 
 use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
 
-use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES};
-use crate::log::{Extent, Log, Memory, SegmentId, Sole};
+use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
+use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
+use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
 use crate::shard::replay::WantedTopic;
 use crate::shard::retained::ScanId;
@@ -29,8 +30,9 @@ pub(crate) enum Item {
     // A publisher's shard to the owner of its topic, and back.
     /// The handle stands for the topic of this name from now on.
     OpenTopic { handle: TopicHandle, name: Box<str> },
-    /// Whether the owner has room for the topic.
-    TopicOpened { handle: TopicHandle, is_accepted: bool },
+    /// What the owner calls the topic, and the number of its newest message; `None` if there is no room
+    /// for it.
+    TopicOpened { handle: TopicHandle, topic: Option<(TopicId, Sequence)> },
     /// The handle is free again.
     CloseTopic { handle: TopicHandle },
     /// Messages to publish.
@@ -157,21 +159,46 @@ pub(crate) struct BatchRun {
     pub(crate) connection: ConnectionId,
     pub(crate) handle: TopicHandle,
     pub(crate) bytes: u32,
+    pub(crate) messages: u32,
     /// Number of the first acknowledgement that the run asks for.
     pub(crate) first_ack: u64,
     /// Position of the first frame in its publisher's stream.
     pub(crate) offset: u64,
+    /// Messages that were passed on before it under its handle.
+    pub(crate) before: u64,
+    /// How the messages are numbered already; `None`: they stand there as published.
+    pub(crate) expected: Option<Expected>,
 }
 
-/// Messages of several connections on their way to their topics' owner: whole frames, as published.
+/// A run's messages stand in their batch as they are to be delivered, if their topic's owner numbers the
+/// first of them so: if nobody else has published to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Expected {
+    pub(crate) topic: TopicId,
+    pub(crate) first: Sequence,
+}
+
+/// Messages were numbered otherwise than their publisher's shard expected. From now on it counts as if the
+/// first message that it ever passed on under the handle had this number.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Correction {
+    pub(crate) handle: TopicHandle,
+    pub(crate) zeroth: u64,
+}
+
+/// Messages of several connections on their way to their topics' owner: whole frames.
 #[derive(Debug)]
 pub(crate) struct Batch {
     memory: Sole,
     /// Bytes written.
     len: usize,
+    /// Up to where lines were fetched to be written.
+    fetched: usize,
     runs: Vec<BatchRun>,
     /// Some of the messages expire, or become retained values.
     pub(crate) has_special: bool,
+    /// For the way back.
+    pub(crate) corrections: Vec<Correction>,
     /// How far the owner has come: runs, and bytes.
     runs_done: usize,
     bytes_done: usize,
@@ -182,8 +209,10 @@ impl Batch {
         Self {
             memory: Sole::zeroed(BATCH_BYTES),
             len: 0,
+            fetched: 0,
             runs: Vec::new(),
             has_special: false,
+            corrections: Vec::new(),
             runs_done: 0,
             bytes_done: 0,
         }
@@ -199,23 +228,39 @@ impl Batch {
         self.len == 0
     }
 
-    /// Adds the first frame of a run. There is room.
-    pub(crate) fn begin_run(&mut self, run: BatchRun, frame: &[u8]) {
-        self.runs.push(BatchRun { bytes: 0, ..run });
-        let has_room = self.extend(frame);
+    /// Adds the first frame of a run, accepted at `wall_us`. There is room.
+    pub(crate) fn begin_run(&mut self, run: BatchRun, frame: &[u8], wall_us: u64) {
+        self.runs.push(BatchRun { bytes: 0, messages: 0, ..run });
+        let has_room = self.extend(frame, wall_us);
         debug_assert!(has_room, "a batch is begun for a frame that it has no room for");
     }
 
     /// Adds another frame to the last run; `false` if there is no room.
     #[inline(always)]
-    pub(crate) fn extend(&mut self, frame: &[u8]) -> bool {
+    pub(crate) fn extend(&mut self, frame: &[u8], wall_us: u64) -> bool {
         let Some(run) = self.runs.last_mut() else { return false };
         let end = self.len + frame.len();
         let Some(place) = self.memory.bytes_mut(self.len, end) else { return false };
         place.copy_from_slice(frame);
+        if let Some(Expected { topic, first }) = run.expected
+            && let Some(header) = Header::peek_mut(place)
+        {
+            let sequence = Sequence(first.0.wrapping_add(u64::from(run.messages)));
+            *header = accepted_header(header, topic, sequence, wall_us);
+        }
         self.len = end;
         run.bytes += frame.len() as u32;
+        run.messages += 1;
+        while end + LINES_AHEAD_BYTES > self.fetched {
+            self.memory.prefetch_to_write(self.fetched);
+            self.fetched += PREFETCHED_BYTES;
+        }
         true
+    }
+
+    /// The run that is being written.
+    pub(crate) fn last_run(&self) -> Option<&BatchRun> {
+        self.runs.last()
     }
 
     /// The run that the owner has come to.
@@ -251,6 +296,8 @@ impl Batch {
         self.bytes_done += bytes as usize;
         if let Some(run) = self.runs.get_mut(self.runs_done) {
             run.bytes -= bytes;
+            // What is left is gone through one by one.
+            run.expected = None;
             run.offset += u64::from(bytes);
             run.first_ack += acks;
             self.runs_done += usize::from(run.bytes == 0);
@@ -258,7 +305,7 @@ impl Batch {
     }
 
     pub(crate) fn clear(&mut self) {
-        (self.len, self.has_special) = (0, false);
+        (self.len, self.fetched, self.has_special) = (0, 0, false);
         self.runs.clear();
         (self.runs_done, self.bytes_done) = (0, 0);
     }

@@ -9,6 +9,7 @@
 use nexusd_wire::{Frame, MessageFlags, TopicId};
 
 use super::event::ConnectionId;
+use super::neighbour::Takes;
 use super::parcel::BatchRun;
 use super::plane::Plane;
 use super::publish::Refusal;
@@ -27,6 +28,8 @@ pub(super) struct Passing {
     owner: ShardIndex,
     /// Where in the publisher's stream the next message stands that belongs to them.
     next_at: u64,
+    /// Which messages do.
+    takes: Takes,
 }
 
 impl Plane {
@@ -58,8 +61,9 @@ impl Plane {
         if passing.topic != header.topic()
             || passing.next_at != frame.at()
             || asks_for_more != 0
+            || passing.takes == Takes::Special
             || header.payload_len() > self.limits.payload_bytes as usize
-            || !self.neighbours.of(passing.owner).extend_batch(bytes)
+            || !self.neighbours.of(passing.owner).extend_batch(bytes, self.wall_us)
         {
             return false;
         }
@@ -76,22 +80,26 @@ impl Plane {
         frame: &Frame<'_>,
     ) -> Result<(), Refusal> {
         let header = frame.header();
+        let is_plain = u32::from(header.flags().0 & ASKS_FOR_MORE) | header.ttl_ms() == 0;
         // What does not directly follow in its publisher's stream begins a run of its own.
-        let follows =
-            |passing: &Passing| passing.topic == header.topic() && passing.next_at == frame.at();
+        let follows = |passing: &Passing| {
+            passing.topic == header.topic()
+                && passing.next_at == frame.at()
+                && passing.takes.also(is_plain)
+        };
         match self.passing.filter(follows) {
             Some(passing) => {
                 self.check(header)?;
                 if header.metadata_len() != 0 {
                     frame.metadata().map_err(Refusal::Metadata)?;
                 }
-                if !self.neighbours.of(passing.owner).extend_batch(frame.bytes()) {
+                if !self.neighbours.of(passing.owner).extend_batch(frame.bytes(), self.wall_us) {
                     self.passing = None;
                     return self.pass_on(id, session, frame);
                 }
                 self.note_passed_on(passing, frame);
             }
-            None => self.begin_passing(id, session, frame)?,
+            None => self.begin_passing(id, session, frame, is_plain)?,
         }
         session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
@@ -107,6 +115,7 @@ impl Plane {
         id: ConnectionId,
         session: &Session,
         frame: &Frame<'_>,
+        is_plain: bool,
     ) -> Result<(), Refusal> {
         let Route::Neighbour(owner, handle) = self.admit(session, frame.header())? else {
             debug_assert!(false, "topics of this shard do not come here");
@@ -116,11 +125,19 @@ impl Plane {
             frame.metadata().map_err(Refusal::Metadata)?;
         }
         let first_ack = session.acks.next();
-        let run = BatchRun { connection: id, handle, bytes: 0, first_ack, offset: frame.at() };
-        if !self.neighbours.of(owner).begin_run(run, frame.bytes()) {
-            return Err(Refusal::NotNow);
-        }
-        let passing = Passing { topic: frame.header().topic(), owner, next_at: 0 };
+        let run = BatchRun {
+            connection: id,
+            handle,
+            bytes: 0,
+            messages: 0,
+            first_ack,
+            offset: frame.at(),
+            before: 0,
+            expected: None,
+        };
+        let takes = self.neighbours.of(owner).begin_run(run, frame.bytes(), is_plain, self.wall_us);
+        let takes = takes.ok_or(Refusal::NotNow)?;
+        let passing = Passing { topic: frame.header().topic(), owner, next_at: 0, takes };
         self.note_passed_on(passing, frame);
         Ok(())
     }

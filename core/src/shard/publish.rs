@@ -14,6 +14,7 @@ use nexusd_wire::{
 };
 
 use super::event::{ConnectionId, Now};
+use super::parcel::BatchRun;
 use super::plane::Plane;
 use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
@@ -177,7 +178,7 @@ impl Plane {
         let Some(run) = &mut self.run else { return false };
         let is_reused = is_planted(Plant::SequenceReused) && run.sequence.0 % 8 == 7;
         let sequence = Sequence(run.sequence.0 + u64::from(!is_reused));
-        let accepted = accepted_header(header, run.topic, sequence, now);
+        let accepted = accepted_header(header, run.topic, sequence, now.wall_us);
         if !self.log.append(&accepted, frame) {
             return false;
         }
@@ -263,6 +264,33 @@ impl Plane {
         if asked_ttl_ms == 0 { self.limits.default_ttl_ms } else { asked_ttl_ms }
     }
 
+    /// Takes a run of messages that are numbered already, behind the last frame of `segment`. Returns
+    /// how many bytes they are.
+    pub(crate) fn take_run(
+        &mut self,
+        segment: SegmentId,
+        topic: TopicId,
+        publisher: PublisherId,
+        taken: &BatchRun,
+        now: Now,
+    ) -> u32 {
+        let start = self.log.end(segment);
+        debug_assert_eq!(
+            Header::peek(self.log.beyond(segment, taken.bytes)).map(Header::topic),
+            Some(topic),
+            "a handle stands for one topic at a time"
+        );
+        self.open_run(topic, Some(publisher), (segment, start), 0, now);
+        if let Some(run) = &mut self.run {
+            run.sequence = Sequence(run.sequence.0 + u64::from(taken.messages));
+            (run.extent.len, run.extent.messages) = (taken.bytes, taken.messages);
+        }
+        if !is_planted(Plant::AdoptedNotClaimed) {
+            self.log.lengthen(segment, taken.bytes);
+        }
+        taken.bytes
+    }
+
     /// Numbers plain messages where they lie, as a run: those of the next `bytes` behind the last frame of
     /// `segment`, through the first that is to be acknowledged. Returns how many bytes it took, and
     /// whether the last message is to be acknowledged.
@@ -285,7 +313,7 @@ impl Plane {
         {
             wants_ack = header.flags().contains(MessageFlags::ACK);
             run.sequence = Sequence(run.sequence.0 + 1);
-            *header = accepted_header(header, topic, run.sequence, now);
+            *header = accepted_header(header, topic, run.sequence, now.wall_us);
             let stride = header.stride();
             len += stride;
             run.extent.messages += 1;
@@ -322,7 +350,7 @@ impl Plane {
         let header = header.with_ttl_ms(ttl_ms);
         let is_retained = header.flags().contains(MessageFlags::RETAIN);
         let stamp = if is_retained { stamp } else { now };
-        let accepted = accepted_header(&header, topic, sequence, stamp);
+        let accepted = accepted_header(&header, topic, sequence, stamp.wall_us);
         let memory = self.log.landing_memory(segment);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
@@ -373,13 +401,18 @@ impl Plane {
 }
 
 /// The header a message has from now on: numbered, stamped, free of what concerned its publisher.
-#[inline]
-fn accepted_header(header: &Header, topic: TopicId, sequence: Sequence, now: Now) -> Header {
+#[inline(always)]
+pub(crate) fn accepted_header(
+    header: &Header,
+    topic: TopicId,
+    sequence: Sequence,
+    wall_us: u64,
+) -> Header {
     header
         .with_topic(topic)
         .with_origin(0)
         .with_sequence(sequence)
         .with_origin_sequence(sequence)
-        .with_timestamp_us(now.wall_us)
+        .with_timestamp_us(wall_us)
         .with_flags(header.flags().without(MessageFlags::ACK))
 }

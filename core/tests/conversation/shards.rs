@@ -189,6 +189,37 @@ fn a_full_batch_stays_whole_where_it_lies_and_messages_behind_it_do_not_touch_it
 }
 
 #[test]
+fn what_a_publishers_shard_numbered_ahead_is_numbered_anew_where_others_published_between() {
+    let mut desk = desk();
+    let clients = clients(&mut desk);
+    let topic = topic_of(2);
+    desk.subscribe(clients[1], &["#"]);
+    desk.heard(clients[1]);
+    for &client in &clients {
+        desk.bind(client, 0, &topic);
+    }
+    let payload = |number: u64| vec![number as u8; 300];
+    let mut published = 0;
+    // Two in turn, then one alone, which is right about the numbers again, then its owner's own.
+    for publisher in [0, 1, 0, 1, 1, 0, 0, 0, 2, 0, 0] {
+        let mut bytes = Vec::new();
+        for _ in 0..120 {
+            published += 1;
+            let flags =
+                if published % 70 == 0 { MessageFlags::ACK } else { MessageFlags::default() };
+            let header = Header::new(FrameKind::Message, 0, 0)
+                .with_sequence(Sequence(published))
+                .with_flags(flags);
+            FrameEncoder::message(&mut bytes, &header, &[], &payload(published));
+        }
+        assert!(bytes.len() > ADOPTED_BYTES_MIN, "the batch is not copied");
+        desk.say(clients[publisher], &bytes);
+    }
+    let expected: Vec<_> = (1..=published).map(|number| (number, payload(number))).collect();
+    assert!(messages(&desk.heard(clients[1])) == expected, "each has its number, in order");
+}
+
+#[test]
 fn a_large_message_crosses_between_shards_in_its_place() {
     let mut desk = desk();
     let clients = clients(&mut desk);
