@@ -13,6 +13,8 @@
 
 use std::collections::VecDeque;
 
+use nexusd_wire::control::GapReason;
+
 use crate::gap::Gap;
 use crate::limits::GAPS_KEPT_MAX;
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
@@ -123,7 +125,12 @@ impl CountedStream {
         if let Some((_, oldest)) = self.gaps.pop_front()
             && let Some((behind, next)) = self.gaps.front_mut()
         {
-            let mut both = Box::new(Gap::new(next.reason()));
+            let reason = match next.reason() {
+                // What was lost with a connection is among what was dropped, not the other way round.
+                GapReason::LinkLost => oldest.reason(),
+                reason => reason,
+            };
+            let mut both = Box::new(Gap::new(reason));
             both.absorb(&oldest);
             both.absorb(next);
             log.discharge_gap(&oldest);

@@ -14,7 +14,7 @@ use super::plane::Plane;
 use super::routing::ShardIndex;
 use crate::expiry::Expiry;
 use crate::limits::LOSSES_RECOVERED_MAX;
-use crate::log::Extent;
+use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
 
@@ -29,7 +29,7 @@ impl Plane {
     pub(super) fn recover(&mut self, id: QueueId) -> bool {
         let mut by_owner = vec![Vec::new(); self.routing.shards()];
         if !is_planted(Plant::RecoveredOutOfPlace) {
-            name_topics_once(&mut self.queues[id.0 as usize].items);
+            name_topics_once(&mut self.queues[id.0 as usize].items, &mut self.log);
         }
         let named = self.queues[id.0 as usize].items.iter().filter_map(|item| match item {
             Item::Gap(gap) if gap.reason() != GapReason::LinkLost => Some(gap),
@@ -162,11 +162,15 @@ impl Plane {
 }
 
 /// Divides the gaps that name a topic more than once.
-fn name_topics_once(items: &mut VecDeque<Item>) {
+fn name_topics_once(items: &mut VecDeque<Item>, log: &mut Log) {
     for item in std::mem::take(items) {
         match item {
             Item::Gap(gap) if gap.reason() != GapReason::LinkLost => {
-                items.extend(gap.once_each().into_iter().map(|gap| Item::Gap(Box::new(gap))));
+                log.discharge_gap(&gap);
+                for gap in gap.once_each() {
+                    log.charge_gap(&gap);
+                    items.push_back(Item::Gap(Box::new(gap)));
+                }
             }
             item => items.push_back(item),
         }

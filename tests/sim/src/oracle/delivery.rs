@@ -373,6 +373,8 @@ impl Oracle {
             "a gap of {} messages names {told}",
             gap.missed()
         );
+        stream.names_forgotten |=
+            !is_of_link && gap.rest() > 0 && count < nexusd_core::limits::GAP_TOPICS_MAX;
         ensure!(count <= nexusd_core::limits::GAP_TOPICS_MAX, "a gap of {count} entries");
         if let Some(replay) = &mut stream.replay {
             replay.told += if is_unknown { told } else { gap.missed() };

@@ -105,6 +105,8 @@ pub struct Stream {
     full_since_us: Option<u64>,
     /// Messages of the daemon's own were among those for it.
     had_own: bool,
+    /// A loss was told as a number though its gap had room for names: many stand together in it.
+    pub(super) names_forgotten: bool,
     /// Gaps it was sent.
     pub(super) gaps_told: u64,
     /// Messages of different topics may come in another order than they were fed.
@@ -175,6 +177,7 @@ impl Stream {
             waiting_bytes: 0,
             full_since_us: None,
             had_own: false,
+            names_forgotten: false,
             gaps_told: 0,
             is_reordered: false,
             may_have_dropped: false,
@@ -303,7 +306,9 @@ impl Stream {
     /// Whether so many losses were told that those of them that have to be told again stand together,
     /// or nobody knows how many there are.
     pub(super) fn may_overtell(&self) -> bool {
-        self.gaps_told > GAPS_KEPT_MAX as u64 || self.unattributed >= FAR_AHEAD
+        self.gaps_told > GAPS_KEPT_MAX as u64
+            || self.names_forgotten
+            || self.unattributed >= FAR_AHEAD
     }
 
     /// Messages that were sent and may be asked for again may be too many to be kept.
