@@ -253,6 +253,8 @@ impl<'c> World<'c> {
         );
         ensure!(self.has_stopped_accepting, "the shard finished without closing its listeners");
         ensure!(self.slots.iter().all(Option::is_none), "the shard finished with open connections");
+        // What ends by time may have ended in the last moment.
+        self.oracle.begin_turn(self.clock.now().mono_us);
         self.oracle.check_metrics(&self.gauges.metrics.get())
     }
 
