@@ -169,8 +169,8 @@ impl Cluster {
     }
 
     /// The sum of all answers, once there are all.
-    fn sampled(&mut self, at: usize, metrics: Metrics) -> Option<Output> {
-        self.members[at].sample = Some(metrics);
+    fn sampled(&mut self, at: usize, metrics: &Metrics) -> Option<Output> {
+        self.members[at].sample = Some(*metrics);
         let mut sum = Metrics::default();
         for member in &self.members {
             sum += member.sample?;
@@ -241,7 +241,7 @@ impl Service for Cluster {
                 match output {
                     Output::Ring(shard) => self.members[shard.index()].looks = true,
                     Output::Metrics(metrics) => {
-                        if let Some(sum) = self.sampled(at, *metrics) {
+                        if let Some(sum) = self.sampled(at, &metrics) {
                             return Some(sum);
                         }
                     }
