@@ -123,8 +123,6 @@ plants! {
     RecoveredOutOfPlace = "recovered-out-of-place",
     /// A client that tells how far it had come misses the next message.
     PositionOffByOne = "position-off-by-one",
-    /// What is still wanted of a segment that replay keeps goes with it.
-    SurvivorForgotten = "survivor-forgotten",
     /// A topic's first retained value stays.
     RetainedNotReplaced = "retained-not-replaced",
     /// A retained value comes behind the messages that were published after it.

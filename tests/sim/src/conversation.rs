@@ -599,6 +599,17 @@ impl Conversation {
         self.streams.iter().any(is_taken)
     }
 
+    /// Whether the daemon was asked for a stream that is here, and has to end this connection for that.
+    pub fn is_to_be_taken_over(&self, oracle: &Oracle) -> bool {
+        let is_awaited = |stream: &usize| {
+            let stream = oracle.stream(*stream);
+            stream.conversation == self.number
+                && stream.state == StreamState::Open
+                && stream.resumes_pending > 0
+        };
+        !self.is_doubtful && self.streams.iter().any(is_awaited)
+    }
+
     /// The id of a stream, if the client knows it.
     pub fn subscription_of(&self, stream: usize, oracle: &Oracle) -> Option<SubscriptionId> {
         oracle.stream(stream).subscription.filter(|_| self.known_streams.contains(&stream))

@@ -113,6 +113,8 @@ pub struct World<'c> {
     trace: Trace,
     encoder: FrameEncoder,
     gauges: Rc<Gauges>,
+    /// What they said when they were read last.
+    counted: Metrics,
     /// Messages of the daemon's own that may be on their way between shards.
     unsettled_own: Vec<u32>,
     phase: Phase,
@@ -203,6 +205,7 @@ impl<'c> World<'c> {
             trace,
             encoder: FrameEncoder::new(),
             gauges,
+            counted: Metrics::default(),
             unsettled_own: Vec::new(),
             phase: Phase::Working,
             operations_left: operations - behind_silence,
@@ -261,7 +264,7 @@ impl<'c> World<'c> {
     /// One turn: time passes, things happen, the shard is told of them.
     fn turn(&mut self, service: &mut impl Service) -> Result<(), Violation> {
         self.events = 0;
-        self.oracle.on_gauges(&self.gauges)?;
+        self.read_gauges()?;
         if !matches!(self.phase, Phase::Working) {
             for _ in 0..self.scenario.shards {
                 self.look(service)?;
@@ -342,7 +345,7 @@ impl<'c> World<'c> {
         service.on_event(now, Event::Tick);
         self.coverage.mark(Mark::EventTick);
         self.told_us = now.mono_us;
-        self.oracle.on_gauges(&self.gauges)?;
+        self.read_gauges()?;
         let is_due_again = service.wake_at().is_some_and(|wake_at| wake_at <= now.mono_us);
         self.idle_ticks = if is_due_again { self.idle_ticks + 1 } else { 0 };
         ensure!(self.idle_ticks < 200, "Tick does not move the time that the next one is due at");
@@ -404,6 +407,9 @@ impl<'c> World<'c> {
         self.phase = Phase::Settling { turns: turns + 1, quiet };
         ensure!(turns < SETTLING_TURNS_MAX, "no rest after {turns} turns in which everybody reads");
         if quiet < QUIET_TURNS {
+            return Ok(());
+        }
+        if self.end_abandoned(service)? {
             return Ok(());
         }
         self.check_rest()?;

@@ -165,8 +165,9 @@ impl World<'_> {
     }
 
     /// Connections that were left standing end, but for those that the daemon has to end because
-    /// another took over what they had.
-    pub(super) fn end_abandoned(&mut self, service: &mut impl Service) -> Result<(), Violation> {
+    /// another took over what they had. Returns whether any did.
+    pub(super) fn end_abandoned(&mut self, service: &mut impl Service) -> Result<bool, Violation> {
+        let mut have_ended = false;
         for slot in 0..self.slots.len() {
             let Some(connection) = self.slots[slot].as_deref_mut() else { continue };
             let conversation = &connection.conversation;
@@ -174,11 +175,14 @@ impl World<'_> {
                 continue;
             }
             connection.socket.client_left = true;
-            if !conversation.was_taken_over(&self.oracle) {
+            let is_over = conversation.was_taken_over(&self.oracle)
+                || conversation.is_to_be_taken_over(&self.oracle);
+            if !is_over {
+                have_ended = true;
                 self.close(slot, CloseReason::Failed(110), service)?;
             }
         }
-        Ok(())
+        Ok(have_ended)
     }
 
     /// Clients that are away and have something parked come back, most of them.

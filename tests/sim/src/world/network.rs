@@ -235,9 +235,14 @@ impl World<'_> {
         let now = self.clock.now();
         self.oracle.set_now(now.mono_us);
         self.told_us = now.mono_us;
-        let before = self.gauges.metrics.get();
         service.on_event(now, event);
+        self.read_gauges()
+    }
+
+    /// What the shards count now tells what has happened since it was read last.
+    pub(super) fn read_gauges(&mut self) -> Result<(), Violation> {
         let after = self.gauges.metrics.get();
+        let before = std::mem::replace(&mut self.counted, after);
         if after.segments_evacuated > before.segments_evacuated {
             self.coverage.mark(Mark::Evacuation);
         }
