@@ -111,8 +111,9 @@ fn serve_forwarder(
     let (commands, receiver) =
         mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;
     let options = UringOptions { spin_us, ..UringOptions::default() };
-    let mut driver = UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(answer))
-        .map_err(|error| failed(error.to_string()))?;
+    let mut driver =
+        UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|metrics| answer(&metrics)))
+            .map_err(|error| failed(error.to_string()))?;
     announce(&addresses)?;
     thread::spawn(move || {
         // The mailbox has room, and a loop that has ended needs no more commands.
@@ -123,7 +124,7 @@ fn serve_forwarder(
 }
 
 /// Says what was sent so far. Nobody listens any more if that fails.
-fn answer(metrics: Metrics) {
+fn answer(metrics: &Metrics) {
     let totals = SendTotals { sends: metrics.sends, bytes: metrics.bytes_out };
     drop(write_line(&totals));
 }
