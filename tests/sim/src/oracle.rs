@@ -73,6 +73,8 @@ struct TopicLedger {
     /// When something was accepted last, and the number up to which it may have been forgotten since.
     busy_us: u64,
     forgotten: u64,
+    /// When that may have happened.
+    forgotten_at: u64,
 }
 
 /// Everything sent, everything owed.
@@ -146,6 +148,7 @@ impl Oracle {
             expires_us: u64::MAX,
             busy_us: 0,
             forgotten: 0,
+            forgotten_at: 0,
         };
         Self {
             publications: Vec::new(),
@@ -264,7 +267,7 @@ impl Oracle {
         publication.fate = Fate::Fed;
         publication.fed_us = self.now_us;
         let topic = &mut self.topics[publication.topic];
-        if topic.note_idle(self.now_us) {
+        if topic.note_idle(self.now_us, self.step) {
             for stream in topic.streams.clone() {
                 if self.streams[stream].state == StreamState::Fed {
                     self.doubt_positions(stream);

@@ -292,6 +292,12 @@ impl Oracle {
             info.missed_count()
         );
         self.has_recovered |= mode == GapMode::ReplayBuffer;
+        // The answer stood behind much else, and somebody took the stream from there before it came.
+        if fed_at < stream.had_since {
+            stream.resumes_pending -= 1;
+            return Ok(());
+        }
+        stream.had_since = fed_at;
         if stream.state != StreamState::Parked {
             stream.taken_from.push(stream.conversation);
         }

@@ -134,6 +134,7 @@ impl Oracle {
     ) -> Result<(), Violation> {
         let publication = &mut self.publications[index as usize];
         let topic = &mut self.topics[publication.topic];
+        topic.note_number(number, publication.fed_at);
         let name = &topic.name;
         if let Some(timestamp_us) = timestamp_us {
             ensure!(

@@ -29,12 +29,20 @@ pub(super) enum Start {
 
 impl TopicLedger {
     /// Whether the daemon may have forgotten the topic by now, and with it what it held.
-    pub(super) fn note_idle(&mut self, now_us: u64) -> bool {
+    pub(super) fn note_idle(&mut self, now_us: u64, step: u64) -> bool {
         let is_idle = now_us >= self.busy_us + TOPIC_IDLE_US;
         if is_idle {
-            self.forgotten = self.newest();
+            (self.forgotten, self.forgotten_at) = (self.newest(), step);
         }
         is_idle
+    }
+
+    /// A number becomes known of a message that the shard was fed then: perhaps before the topic was
+    /// forgotten.
+    pub(super) fn note_number(&mut self, number: u64, fed_at: u64) {
+        if fed_at <= self.forgotten_at {
+            self.forgotten = self.forgotten.max(number);
+        }
     }
 
     /// The newest number that is known.
@@ -63,7 +71,7 @@ impl Oracle {
 
     /// The shard was fed the Subscribe of a stream that told positions.
     pub(super) fn begin_at_positions(&mut self, index: usize) {
-        let now_us = self.now_us;
+        let (now_us, step) = (self.now_us, self.step);
         let stream = &mut self.streams[index];
         if stream.positions.is_empty() {
             return;
@@ -80,7 +88,7 @@ impl Oracle {
         stream.replay = Some(Box::new(Replay::of_positions(stream.fed_at, self.dropped)));
         for &(topic, after) in &stream.positions {
             let ledger = &mut self.topics[topic];
-            ledger.note_idle(now_us);
+            ledger.note_idle(now_us, step);
             let cursor = &mut stream.cursors[topic];
             cursor.start = match after {
                 FAR_AHEAD => Start::Live,
@@ -111,7 +119,7 @@ impl Oracle {
         let stream = &mut self.streams[index];
         for &(topic, after) in &stream.positions {
             let ledger = &mut self.topics[topic];
-            ledger.note_idle(self.now_us);
+            ledger.note_idle(self.now_us, self.step);
             let cursor = &mut stream.cursors[topic];
             let is_known = match cursor.start {
                 Start::Behind(_) => after > ledger.forgotten,

@@ -130,6 +130,8 @@ pub struct Stream {
     pub(super) away_since_us: Option<u64>,
     /// Resumes that the shard was fed, and that were not answered yet.
     pub resumes_pending: u32,
+    /// When its connection asked for it.
+    pub(super) had_since: u64,
     /// Connections that it was taken from while they had it.
     pub taken_from: Vec<u32>,
     pub(super) replay: Option<Box<Replay>>,
@@ -191,6 +193,7 @@ impl Stream {
             was_parked: false,
             away_since_us: None,
             resumes_pending: 0,
+            had_since: 0,
             taken_from: Vec::new(),
             replay: None,
             wants_retained: false,
