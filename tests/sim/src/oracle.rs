@@ -266,14 +266,8 @@ impl Oracle {
         }
         publication.fate = Fate::Fed;
         publication.fed_us = self.now_us;
-        let topic = &mut self.topics[publication.topic];
-        if topic.note_idle(self.now_us, self.step) {
-            for stream in topic.streams.clone() {
-                if self.streams[stream].state == StreamState::Fed {
-                    self.doubt_positions(stream);
-                }
-            }
-        }
+        let topic = publication.topic;
+        self.note_idle(topic);
         let publication = &mut self.publications[index as usize];
         let topic = &mut self.topics[publication.topic];
         topic.fed += 1;
@@ -309,6 +303,9 @@ impl Oracle {
         publication.fate = Fate::Settled;
         publication.settled_at = self.step;
         publication.settled_us = Some(self.now_us);
+        let topic = publication.topic;
+        self.note_idle(topic);
+        let publication = &mut self.publications[index as usize];
         let topic = &mut self.topics[publication.topic];
         topic.settled += 1;
         topic.busy_us = topic.busy_us.max(publication.fed_us);

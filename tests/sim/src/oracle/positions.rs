@@ -7,7 +7,7 @@ use nexusd_core::limits::{KEPT_RUN_BYTES, LARGE_FRAME_BYTES, SEGMENT_BYTES, TOPI
 use nexusd_wire::{control, filter_matches};
 
 use super::coming_back::Replay;
-use super::{NONE, Oracle, TopicLedger};
+use super::{NONE, Oracle, StreamState, TopicLedger};
 use crate::violation::{Violation, ensure};
 
 /// A position that no topic reaches.
@@ -109,6 +109,19 @@ impl Oracle {
                     cursor.numbers_before = cursor.numbers_before.saturating_sub(1);
                 }
                 Start::Unknown => (cursor.settled_before, cursor.numbers_before) = (0, 0),
+            }
+        }
+    }
+
+    /// A message comes to a topic, or may have come since it was fed: perhaps the topic was forgotten
+    /// before.
+    pub(super) fn note_idle(&mut self, topic: usize) {
+        let topic = &mut self.topics[topic];
+        if topic.note_idle(self.now_us, self.step) {
+            for stream in topic.streams.clone() {
+                if self.streams[stream].state == StreamState::Fed {
+                    self.doubt_positions(stream);
+                }
             }
         }
     }
