@@ -558,7 +558,8 @@ impl Oracle {
     }
 
     /// Whether the log can have been so full that another segment did not fit its budget, which is
-    /// three quarters of the memory limit but for what is kept for evacuated messages.
+    /// three quarters of the memory limit but for what is kept for evacuated messages and what
+    /// losses take that are to be told.
     fn may_have_recycled(&self) -> bool {
         let mut wanted = self.frame_bytes_max.max(SEGMENT_BYTES as u64);
         if self.frame_bytes_max > LARGE_FRAME_BYTES as u64 {
@@ -569,7 +570,7 @@ impl Oracle {
             // Other shards are asked ahead of need.
             wanted += (SEGMENTS_RECALLED * SEGMENT_BYTES) as u64;
         }
-        self.peak_log_bytes + wanted >= self.memory_bytes / self.shards / 8 * 5
+        self.peak_log_bytes + wanted >= self.memory_bytes / self.shards / 2
     }
 
     /// Keeps the highest memory use seen, and checks it.
