@@ -31,7 +31,7 @@ const VICTIM_MESSAGES: usize = 220;
 /// Their length.
 const VICTIM_MESSAGE_BYTES: usize = 1_000;
 /// Operations at the end of a run that are kept for each fault that is still to come.
-const OPERATIONS_KEPT_FOR_FAULT: u64 = 8;
+const OPERATIONS_KEPT_FOR_FAULT: u64 = 40;
 /// Pings in a flood: enough to fill a connection's control backlog.
 const FLOOD_PINGS: u64 = 6_000;
 
