@@ -90,7 +90,13 @@ impl Log {
 
     /// The number of an extent's last message.
     pub(crate) fn last_sequence(&self, extent: &Extent) -> Sequence {
-        let first = self.header(extent.segment, extent.start).sequence();
-        Sequence(first.0 + u64::from(extent.messages) - 1)
+        let mut last = self.header(extent.segment, extent.start);
+        let mut at = extent.start + last.stride() as u32;
+        // Numbers may be missing between.
+        while at < extent.end() {
+            last = self.header(extent.segment, at);
+            at += last.stride() as u32;
+        }
+        last.sequence()
     }
 }

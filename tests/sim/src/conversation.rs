@@ -607,6 +607,9 @@ impl Conversation {
                 && stream.state == StreamState::Open
                 && stream.resumes_pending > 0
         };
+        let is_awaited = |stream: &usize| {
+            is_awaited(stream) && !self.unsubscribes_due.contains(&Sent::Pause(*stream))
+        };
         !self.is_doubtful && self.streams.iter().any(is_awaited)
     }
 
