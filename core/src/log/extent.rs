@@ -53,8 +53,7 @@ impl Extent {
 }
 
 impl Log {
-    /// Splits the messages of one topic off the front of an extent, or all of it where that says that
-    /// it has but one; `None` once it is used up.
+    /// Splits the messages of one topic off the front of an extent; `None` once it is used up.
     pub(crate) fn split_off_topic(&self, extent: &mut Extent) -> Option<(TopicId, Extent)> {
         if extent.len == 0 {
             return None;

@@ -602,13 +602,12 @@ impl Conversation {
     /// Whether the daemon was asked for a stream that is here, and has to end this connection for that.
     pub fn is_to_be_taken_over(&self, oracle: &Oracle) -> bool {
         let is_awaited = |stream: &usize| {
+            let is_pausing = self.unsubscribes_due.contains(&Sent::Pause(*stream));
             let stream = oracle.stream(*stream);
             stream.conversation == self.number
                 && stream.state == StreamState::Open
                 && stream.resumes_pending > 0
-        };
-        let is_awaited = |stream: &usize| {
-            is_awaited(stream) && !self.unsubscribes_due.contains(&Sent::Pause(*stream))
+                && !is_pausing
         };
         !self.is_doubtful && self.streams.iter().any(is_awaited)
     }
