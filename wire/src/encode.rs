@@ -3,6 +3,8 @@
 //! One [`FrameEncoder`] per connection or shard: it keeps the FlatBuffers scratch between frames,
 //! so steady traffic allocates nothing.
 
+mod link;
+
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
 use zerocopy::IntoBytes;
 
@@ -11,6 +13,8 @@ use crate::control::{
 };
 use crate::header::{FRAME_ALIGNMENT, FrameKind, Header, PROTOCOL_MAJOR, aligned};
 use crate::ids::{NodeId, Sequence, SubscriptionId, TopicId};
+
+pub use link::{InterestChange, Introduction, Member, NodeStatePart};
 
 /// What a client asks for in a Subscribe frame. `None` takes the daemon's default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -182,7 +186,8 @@ impl FrameEncoder {
         let software = Some(b.create_string(software));
         let resume = resume.map(control::SubscriptionId::from);
         let (major, resume) = (PROTOCOL_MAJOR, resume.as_ref());
-        let args = control::HelloArgs { major, minor, role, name, software, resume };
+        let args =
+            control::HelloArgs { major, minor, role, name, software, resume, introduction: None };
         let root = control::Hello::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Hello, 0, 0));
@@ -215,6 +220,7 @@ impl FrameEncoder {
             max_payload,
             max_metadata,
             cluster,
+            introduction: None,
         };
         let root = control::Welcome::create(b, &args);
         b.finish_minimal(root);
@@ -225,7 +231,10 @@ impl FrameEncoder {
     pub fn goodbye(&mut self, out: &mut Vec<u8>, reason: &str, last_accepted: u64) {
         let b = &mut self.builder;
         let reason = Some(b.create_string(reason));
-        let root = control::Goodbye::create(b, &control::GoodbyeArgs { reason, last_accepted });
+        let root = control::Goodbye::create(
+            b,
+            &control::GoodbyeArgs { reason, last_accepted, ..Default::default() },
+        );
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Goodbye, 0, 0));
     }
@@ -391,7 +400,7 @@ impl FrameEncoder {
         let b = &mut self.builder;
         let subscription = control::SubscriptionId::from(subscription);
         let args =
-            control::DeliverArgs { subscription: Some(&subscription), mode, delivery_count: 0 };
+            control::DeliverArgs { subscription: Some(&subscription), mode, ..Default::default() };
         let root = control::Deliver::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Deliver, 0, 0));

@@ -8,10 +8,13 @@
 //! * [`FrameCutter`] cuts whole frames out of a byte stream and lends them without copying.
 //! * [`Frame`] is a borrowed, checked view; [`Frame::body`] verifies a control body.
 //! * [`FrameEncoder`] writes frames into a byte vector.
+//! * [`Beacon`] is what nodes tell each other by datagram, [`ClusterKey`] what signs it.
 //!
 //! This crate does no I/O, asks no clock, holds no hand-written `unsafe`, and never panics on bytes
 //! from outside: what is wrong with them is a [`DecodeError`] that says what and where.
 
+mod beacon;
+mod cluster_key;
 mod encode;
 mod error;
 mod frame;
@@ -35,6 +38,7 @@ mod verify;
     clippy::semicolon_if_nothing_returned
 )]
 mod generated {
+    pub mod beacon_generated;
     pub mod control_generated;
     pub mod frame_generated;
     pub mod metadata_generated;
@@ -45,9 +49,11 @@ pub use generated::control_generated::nexusd::control;
 /// The metadata table behind [`Metadata`], generated from `wire/schema/metadata.fbs`.
 pub use generated::metadata_generated::nexusd::metadata as metadata_table;
 
+pub use beacon::{BEACON_BYTES_MAX, Beacon, BeaconError};
+pub use cluster_key::{CHALLENGE_BYTES, ClusterKey, PROOF_BYTES};
 pub use encode::{
-    ErrorReport, FrameEncoder, GapReport, Position, SubscribeRequest, SubscriptionReport,
-    WarningReport,
+    ErrorReport, FrameEncoder, GapReport, InterestChange, Introduction, Member, NodeStatePart,
+    Position, SubscribeRequest, SubscriptionReport, WarningReport,
 };
 pub use error::DecodeError;
 pub use frame::{Cut, Frame, FrameCutter};

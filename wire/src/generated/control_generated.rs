@@ -109,13 +109,13 @@ pub mod nexusd {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_ERROR_CODE: u16 = 12;
+        pub const ENUM_MAX_ERROR_CODE: u16 = 14;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 13] = [
+        pub const ENUM_VALUES_ERROR_CODE: [ErrorCode; 15] = [
             ErrorCode::Internal,
             ErrorCode::Malformed,
             ErrorCode::Protocol,
@@ -129,6 +129,8 @@ pub mod nexusd {
             ErrorCode::Timeout,
             ErrorCode::Draining,
             ErrorCode::NotBound,
+            ErrorCode::WrongCluster,
+            ErrorCode::OwnNode,
         ];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -149,9 +151,11 @@ pub mod nexusd {
             pub const Timeout: Self = Self(10);
             pub const Draining: Self = Self(11);
             pub const NotBound: Self = Self(12);
+            pub const WrongCluster: Self = Self(13);
+            pub const OwnNode: Self = Self(14);
 
             pub const ENUM_MIN: u16 = 0;
-            pub const ENUM_MAX: u16 = 12;
+            pub const ENUM_MAX: u16 = 14;
             pub const ENUM_VALUES: &'static [Self] = &[
                 Self::Internal,
                 Self::Malformed,
@@ -166,6 +170,8 @@ pub mod nexusd {
                 Self::Timeout,
                 Self::Draining,
                 Self::NotBound,
+                Self::WrongCluster,
+                Self::OwnNode,
             ];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
@@ -183,6 +189,8 @@ pub mod nexusd {
                     Self::Timeout => Some("Timeout"),
                     Self::Draining => Some("Draining"),
                     Self::NotBound => Some("NotBound"),
+                    Self::WrongCluster => Some("WrongCluster"),
+                    Self::OwnNode => Some("OwnNode"),
                     _ => None,
                 }
             }
@@ -738,6 +746,97 @@ pub mod nexusd {
         }
 
         impl ::flatbuffers::SimpleToVerifyInSlice for PublishStatus {}
+        #[deprecated(
+            since = "2.0.0",
+            note = "Use associated constants instead. This will no longer be generated in 2021."
+        )]
+        pub const ENUM_MIN_FAREWELL: u8 = 0;
+        #[deprecated(
+            since = "2.0.0",
+            note = "Use associated constants instead. This will no longer be generated in 2021."
+        )]
+        pub const ENUM_MAX_FAREWELL: u8 = 2;
+        #[deprecated(
+            since = "2.0.0",
+            note = "Use associated constants instead. This will no longer be generated in 2021."
+        )]
+        #[allow(non_camel_case_types)]
+        pub const ENUM_VALUES_FAREWELL: [Farewell; 3] =
+            [Farewell::Ending, Farewell::Idle, Farewell::Superseded];
+
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+        #[repr(transparent)]
+        pub struct Farewell(pub u8);
+        #[allow(non_upper_case_globals)]
+        impl Farewell {
+            pub const Ending: Self = Self(0);
+            pub const Idle: Self = Self(1);
+            pub const Superseded: Self = Self(2);
+
+            pub const ENUM_MIN: u8 = 0;
+            pub const ENUM_MAX: u8 = 2;
+            pub const ENUM_VALUES: &'static [Self] = &[Self::Ending, Self::Idle, Self::Superseded];
+            /// Returns the variant's name or "" if unknown.
+            pub fn variant_name(self) -> Option<&'static str> {
+                match self {
+                    Self::Ending => Some("Ending"),
+                    Self::Idle => Some("Idle"),
+                    Self::Superseded => Some("Superseded"),
+                    _ => None,
+                }
+            }
+        }
+        impl ::core::fmt::Debug for Farewell {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+                if let Some(name) = self.variant_name() {
+                    f.write_str(name)
+                } else {
+                    f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+                }
+            }
+        }
+        impl<'a> ::flatbuffers::Follow<'a> for Farewell {
+            type Inner = Self;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+                Self(b)
+            }
+        }
+
+        impl ::flatbuffers::Push for Farewell {
+            type Output = Farewell;
+            #[inline]
+            unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+                unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+            }
+        }
+
+        impl ::flatbuffers::EndianScalar for Farewell {
+            type Scalar = u8;
+            #[inline]
+            fn to_little_endian(self) -> u8 {
+                self.0.to_le()
+            }
+            #[inline]
+            #[allow(clippy::wrong_self_convention)]
+            fn from_little_endian(v: u8) -> Self {
+                let b = u8::from_le(v);
+                Self(b)
+            }
+        }
+
+        impl<'a> ::flatbuffers::Verifiable for Farewell {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                u8::run_verifier(v, pos)
+            }
+        }
+
+        impl ::flatbuffers::SimpleToVerifyInSlice for Farewell {}
         // struct NodeId, aligned to 8
         #[repr(transparent)]
         #[derive(Clone, Copy, PartialEq)]
@@ -1693,6 +1792,288 @@ pub mod nexusd {
             }
         }
 
+        pub enum IntroductionOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct Introduction<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for Introduction<'a> {
+            type Inner = Introduction<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> Introduction<'a> {
+            pub const VT_NODE: ::flatbuffers::VOffsetT = 4;
+            pub const VT_START_US: ::flatbuffers::VOffsetT = 6;
+            pub const VT_CLUSTER: ::flatbuffers::VOffsetT = 8;
+            pub const VT_MESH_ADDRESS: ::flatbuffers::VOffsetT = 10;
+            pub const VT_MESH_PORT: ::flatbuffers::VOffsetT = 12;
+            pub const VT_APP_PORT: ::flatbuffers::VOffsetT = 14;
+            pub const VT_CHALLENGE: ::flatbuffers::VOffsetT = 16;
+            pub const VT_PROOF: ::flatbuffers::VOffsetT = 18;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                Introduction { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args IntroductionArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<Introduction<'bldr>> {
+                let mut builder = IntroductionBuilder::new(_fbb);
+                builder.add_start_us(args.start_us);
+                if let Some(x) = args.proof {
+                    builder.add_proof(x);
+                }
+                if let Some(x) = args.challenge {
+                    builder.add_challenge(x);
+                }
+                if let Some(x) = args.mesh_address {
+                    builder.add_mesh_address(x);
+                }
+                if let Some(x) = args.cluster {
+                    builder.add_cluster(x);
+                }
+                if let Some(x) = args.node {
+                    builder.add_node(x);
+                }
+                builder.add_app_port(args.app_port);
+                builder.add_mesh_port(args.mesh_port);
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn node(&self) -> &'a NodeId {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<NodeId>(Introduction::VT_NODE, None).unwrap() }
+            }
+            #[inline]
+            pub fn start_us(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(Introduction::VT_START_US, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn cluster(&self) -> &'a str {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Introduction::VT_CLUSTER, None)
+                        .unwrap()
+                }
+            }
+            #[inline]
+            pub fn mesh_address(&self) -> Option<&'a str> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(
+                        Introduction::VT_MESH_ADDRESS,
+                        None,
+                    )
+                }
+            }
+            #[inline]
+            pub fn mesh_port(&self) -> u16 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u16>(Introduction::VT_MESH_PORT, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn app_port(&self) -> u16 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u16>(Introduction::VT_APP_PORT, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn challenge(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(
+                        Introduction::VT_CHALLENGE,
+                        None,
+                    )
+                }
+            }
+            #[inline]
+            pub fn proof(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(
+                        Introduction::VT_PROOF,
+                        None,
+                    )
+                }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for Introduction<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<NodeId>("node", Self::VT_NODE, true)?
+                    .visit_field::<u64>("start_us", Self::VT_START_US, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
+                        "cluster",
+                        Self::VT_CLUSTER,
+                        true,
+                    )?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
+                        "mesh_address",
+                        Self::VT_MESH_ADDRESS,
+                        false,
+                    )?
+                    .visit_field::<u16>("mesh_port", Self::VT_MESH_PORT, false)?
+                    .visit_field::<u16>("app_port", Self::VT_APP_PORT, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>(
+                        "challenge",
+                        Self::VT_CHALLENGE,
+                        false,
+                    )?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>(
+                        "proof",
+                        Self::VT_PROOF,
+                        false,
+                    )?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct IntroductionArgs<'a> {
+            pub node: Option<&'a NodeId>,
+            pub start_us: u64,
+            pub cluster: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub mesh_address: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub mesh_port: u16,
+            pub app_port: u16,
+            pub challenge: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+            pub proof: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+        }
+        impl<'a> Default for IntroductionArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                IntroductionArgs {
+                    node: None, // required field
+                    start_us: 0,
+                    cluster: None, // required field
+                    mesh_address: None,
+                    mesh_port: 0,
+                    app_port: 0,
+                    challenge: None,
+                    proof: None,
+                }
+            }
+        }
+
+        pub struct IntroductionBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> IntroductionBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_node(&mut self, node: &NodeId) {
+                self.fbb_.push_slot_always::<&NodeId>(Introduction::VT_NODE, node);
+            }
+            #[inline]
+            pub fn add_start_us(&mut self, start_us: u64) {
+                self.fbb_.push_slot::<u64>(Introduction::VT_START_US, start_us, 0);
+            }
+            #[inline]
+            pub fn add_cluster(&mut self, cluster: ::flatbuffers::WIPOffset<&'b str>) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    Introduction::VT_CLUSTER,
+                    cluster,
+                );
+            }
+            #[inline]
+            pub fn add_mesh_address(&mut self, mesh_address: ::flatbuffers::WIPOffset<&'b str>) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    Introduction::VT_MESH_ADDRESS,
+                    mesh_address,
+                );
+            }
+            #[inline]
+            pub fn add_mesh_port(&mut self, mesh_port: u16) {
+                self.fbb_.push_slot::<u16>(Introduction::VT_MESH_PORT, mesh_port, 0);
+            }
+            #[inline]
+            pub fn add_app_port(&mut self, app_port: u16) {
+                self.fbb_.push_slot::<u16>(Introduction::VT_APP_PORT, app_port, 0);
+            }
+            #[inline]
+            pub fn add_challenge(
+                &mut self,
+                challenge: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u8>>,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    Introduction::VT_CHALLENGE,
+                    challenge,
+                );
+            }
+            #[inline]
+            pub fn add_proof(
+                &mut self,
+                proof: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u8>>,
+            ) {
+                self.fbb_
+                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(Introduction::VT_PROOF, proof);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> IntroductionBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                IntroductionBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<Introduction<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, Introduction::VT_NODE, "node");
+                self.fbb_.required(o, Introduction::VT_CLUSTER, "cluster");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for Introduction<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("Introduction");
+                ds.field("node", &self.node());
+                ds.field("start_us", &self.start_us());
+                ds.field("cluster", &self.cluster());
+                ds.field("mesh_address", &self.mesh_address());
+                ds.field("mesh_port", &self.mesh_port());
+                ds.field("app_port", &self.app_port());
+                ds.field("challenge", &self.challenge());
+                ds.field("proof", &self.proof());
+                ds.finish()
+            }
+        }
         pub enum HelloOffset {}
         #[derive(Copy, Clone, PartialEq)]
 
@@ -1715,6 +2096,7 @@ pub mod nexusd {
             pub const VT_NAME: ::flatbuffers::VOffsetT = 10;
             pub const VT_SOFTWARE: ::flatbuffers::VOffsetT = 12;
             pub const VT_RESUME: ::flatbuffers::VOffsetT = 14;
+            pub const VT_INTRODUCTION: ::flatbuffers::VOffsetT = 16;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1731,6 +2113,9 @@ pub mod nexusd {
                 args: &'args HelloArgs<'args>,
             ) -> ::flatbuffers::WIPOffset<Hello<'bldr>> {
                 let mut builder = HelloBuilder::new(_fbb);
+                if let Some(x) = args.introduction {
+                    builder.add_introduction(x);
+                }
                 if let Some(x) = args.resume {
                     builder.add_resume(x);
                 }
@@ -1792,6 +2177,18 @@ pub mod nexusd {
                 // which contains a valid value in this slot
                 unsafe { self._tab.get::<SubscriptionId>(Hello::VT_RESUME, None) }
             }
+            #[inline]
+            pub fn introduction(&self) -> Option<Introduction<'a>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<Introduction>>(
+                        Hello::VT_INTRODUCTION,
+                        None,
+                    )
+                }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Hello<'_> {
@@ -1815,6 +2212,11 @@ pub mod nexusd {
                         false,
                     )?
                     .visit_field::<SubscriptionId>("resume", Self::VT_RESUME, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<Introduction>>(
+                        "introduction",
+                        Self::VT_INTRODUCTION,
+                        false,
+                    )?
                     .finish();
                 Ok(())
             }
@@ -1826,6 +2228,7 @@ pub mod nexusd {
             pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
             pub software: Option<::flatbuffers::WIPOffset<&'a str>>,
             pub resume: Option<&'a SubscriptionId>,
+            pub introduction: Option<::flatbuffers::WIPOffset<Introduction<'a>>>,
         }
         impl<'a> Default for HelloArgs<'a> {
             #[inline]
@@ -1837,6 +2240,7 @@ pub mod nexusd {
                     name: None,
                     software: None,
                     resume: None,
+                    introduction: None,
                 }
             }
         }
@@ -1872,6 +2276,16 @@ pub mod nexusd {
                 self.fbb_.push_slot_always::<&SubscriptionId>(Hello::VT_RESUME, resume);
             }
             #[inline]
+            pub fn add_introduction(
+                &mut self,
+                introduction: ::flatbuffers::WIPOffset<Introduction<'b>>,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Introduction>>(
+                    Hello::VT_INTRODUCTION,
+                    introduction,
+                );
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> HelloBuilder<'a, 'b, A> {
@@ -1894,6 +2308,7 @@ pub mod nexusd {
                 ds.field("name", &self.name());
                 ds.field("software", &self.software());
                 ds.field("resume", &self.resume());
+                ds.field("introduction", &self.introduction());
                 ds.finish()
             }
         }
@@ -1920,6 +2335,7 @@ pub mod nexusd {
             pub const VT_MAX_PAYLOAD: ::flatbuffers::VOffsetT = 12;
             pub const VT_MAX_METADATA: ::flatbuffers::VOffsetT = 14;
             pub const VT_CLUSTER: ::flatbuffers::VOffsetT = 16;
+            pub const VT_INTRODUCTION: ::flatbuffers::VOffsetT = 18;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1936,6 +2352,9 @@ pub mod nexusd {
                 args: &'args WelcomeArgs<'args>,
             ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
                 let mut builder = WelcomeBuilder::new(_fbb);
+                if let Some(x) = args.introduction {
+                    builder.add_introduction(x);
+                }
                 if let Some(x) = args.cluster {
                     builder.add_cluster(x);
                 }
@@ -2006,6 +2425,18 @@ pub mod nexusd {
                     self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Welcome::VT_CLUSTER, None)
                 }
             }
+            #[inline]
+            pub fn introduction(&self) -> Option<Introduction<'a>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<Introduction>>(
+                        Welcome::VT_INTRODUCTION,
+                        None,
+                    )
+                }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Welcome<'_> {
@@ -2030,6 +2461,11 @@ pub mod nexusd {
                         Self::VT_CLUSTER,
                         false,
                     )?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<Introduction>>(
+                        "introduction",
+                        Self::VT_INTRODUCTION,
+                        false,
+                    )?
                     .finish();
                 Ok(())
             }
@@ -2042,6 +2478,7 @@ pub mod nexusd {
             pub max_payload: u32,
             pub max_metadata: u32,
             pub cluster: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub introduction: Option<::flatbuffers::WIPOffset<Introduction<'a>>>,
         }
         impl<'a> Default for WelcomeArgs<'a> {
             #[inline]
@@ -2054,6 +2491,7 @@ pub mod nexusd {
                     max_payload: 0,
                     max_metadata: 0,
                     cluster: None,
+                    introduction: None,
                 }
             }
         }
@@ -2096,6 +2534,16 @@ pub mod nexusd {
                     .push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_CLUSTER, cluster);
             }
             #[inline]
+            pub fn add_introduction(
+                &mut self,
+                introduction: ::flatbuffers::WIPOffset<Introduction<'b>>,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Introduction>>(
+                    Welcome::VT_INTRODUCTION,
+                    introduction,
+                );
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> WelcomeBuilder<'a, 'b, A> {
@@ -2120,6 +2568,7 @@ pub mod nexusd {
                 ds.field("max_payload", &self.max_payload());
                 ds.field("max_metadata", &self.max_metadata());
                 ds.field("cluster", &self.cluster());
+                ds.field("introduction", &self.introduction());
                 ds.finish()
             }
         }
@@ -2141,6 +2590,7 @@ pub mod nexusd {
         impl<'a> Goodbye<'a> {
             pub const VT_REASON: ::flatbuffers::VOffsetT = 4;
             pub const VT_LAST_ACCEPTED: ::flatbuffers::VOffsetT = 6;
+            pub const VT_FAREWELL: ::flatbuffers::VOffsetT = 8;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2161,6 +2611,7 @@ pub mod nexusd {
                 if let Some(x) = args.reason {
                     builder.add_reason(x);
                 }
+                builder.add_farewell(args.farewell);
                 builder.finish()
             }
 
@@ -2180,6 +2631,15 @@ pub mod nexusd {
                 // which contains a valid value in this slot
                 unsafe { self._tab.get::<u64>(Goodbye::VT_LAST_ACCEPTED, Some(0)).unwrap() }
             }
+            #[inline]
+            pub fn farewell(&self) -> Farewell {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<Farewell>(Goodbye::VT_FAREWELL, Some(Farewell::Ending)).unwrap()
+                }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Goodbye<'_> {
@@ -2195,6 +2655,7 @@ pub mod nexusd {
                         false,
                     )?
                     .visit_field::<u64>("last_accepted", Self::VT_LAST_ACCEPTED, false)?
+                    .visit_field::<Farewell>("farewell", Self::VT_FAREWELL, false)?
                     .finish();
                 Ok(())
             }
@@ -2202,11 +2663,12 @@ pub mod nexusd {
         pub struct GoodbyeArgs<'a> {
             pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
             pub last_accepted: u64,
+            pub farewell: Farewell,
         }
         impl<'a> Default for GoodbyeArgs<'a> {
             #[inline]
             fn default() -> Self {
-                GoodbyeArgs { reason: None, last_accepted: 0 }
+                GoodbyeArgs { reason: None, last_accepted: 0, farewell: Farewell::Ending }
             }
         }
 
@@ -2223,6 +2685,10 @@ pub mod nexusd {
             #[inline]
             pub fn add_last_accepted(&mut self, last_accepted: u64) {
                 self.fbb_.push_slot::<u64>(Goodbye::VT_LAST_ACCEPTED, last_accepted, 0);
+            }
+            #[inline]
+            pub fn add_farewell(&mut self, farewell: Farewell) {
+                self.fbb_.push_slot::<Farewell>(Goodbye::VT_FAREWELL, farewell, Farewell::Ending);
             }
             #[inline]
             pub fn new(
@@ -2243,6 +2709,7 @@ pub mod nexusd {
                 let mut ds = f.debug_struct("Goodbye");
                 ds.field("reason", &self.reason());
                 ds.field("last_accepted", &self.last_accepted());
+                ds.field("farewell", &self.farewell());
                 ds.finish()
             }
         }
@@ -4005,6 +4472,7 @@ pub mod nexusd {
             pub const VT_SUBSCRIPTION: ::flatbuffers::VOffsetT = 4;
             pub const VT_MODE: ::flatbuffers::VOffsetT = 6;
             pub const VT_DELIVERY_COUNT: ::flatbuffers::VOffsetT = 8;
+            pub const VT_NOW_US: ::flatbuffers::VOffsetT = 10;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -4021,6 +4489,7 @@ pub mod nexusd {
                 args: &'args DeliverArgs<'args>,
             ) -> ::flatbuffers::WIPOffset<Deliver<'bldr>> {
                 let mut builder = DeliverBuilder::new(_fbb);
+                builder.add_now_us(args.now_us);
                 builder.add_delivery_count(args.delivery_count);
                 if let Some(x) = args.subscription {
                     builder.add_subscription(x);
@@ -4054,6 +4523,13 @@ pub mod nexusd {
                 // which contains a valid value in this slot
                 unsafe { self._tab.get::<u32>(Deliver::VT_DELIVERY_COUNT, Some(0)).unwrap() }
             }
+            #[inline]
+            pub fn now_us(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(Deliver::VT_NOW_US, Some(0)).unwrap() }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Deliver<'_> {
@@ -4066,6 +4542,7 @@ pub mod nexusd {
                     .visit_field::<SubscriptionId>("subscription", Self::VT_SUBSCRIPTION, true)?
                     .visit_field::<DeliveryMode>("mode", Self::VT_MODE, false)?
                     .visit_field::<u32>("delivery_count", Self::VT_DELIVERY_COUNT, false)?
+                    .visit_field::<u64>("now_us", Self::VT_NOW_US, false)?
                     .finish();
                 Ok(())
             }
@@ -4074,6 +4551,7 @@ pub mod nexusd {
             pub subscription: Option<&'a SubscriptionId>,
             pub mode: DeliveryMode,
             pub delivery_count: u32,
+            pub now_us: u64,
         }
         impl<'a> Default for DeliverArgs<'a> {
             #[inline]
@@ -4082,6 +4560,7 @@ pub mod nexusd {
                     subscription: None, // required field
                     mode: DeliveryMode::Live,
                     delivery_count: 0,
+                    now_us: 0,
                 }
             }
         }
@@ -4105,6 +4584,10 @@ pub mod nexusd {
                 self.fbb_.push_slot::<u32>(Deliver::VT_DELIVERY_COUNT, delivery_count, 0);
             }
             #[inline]
+            pub fn add_now_us(&mut self, now_us: u64) {
+                self.fbb_.push_slot::<u64>(Deliver::VT_NOW_US, now_us, 0);
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> DeliverBuilder<'a, 'b, A> {
@@ -4125,6 +4608,7 @@ pub mod nexusd {
                 ds.field("subscription", &self.subscription());
                 ds.field("mode", &self.mode());
                 ds.field("delivery_count", &self.delivery_count());
+                ds.field("now_us", &self.now_us());
                 ds.finish()
             }
         }
@@ -4940,6 +5424,720 @@ pub mod nexusd {
                 ds.field("subscription", &self.subscription());
                 ds.field("messages", &self.messages());
                 ds.field("delay_ms", &self.delay_ms());
+                ds.finish()
+            }
+        }
+        pub enum NodeStateOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct NodeState<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for NodeState<'a> {
+            type Inner = NodeState<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> NodeState<'a> {
+            pub const VT_HASH: ::flatbuffers::VOffsetT = 4;
+            pub const VT_PART: ::flatbuffers::VOffsetT = 6;
+            pub const VT_IS_LAST: ::flatbuffers::VOffsetT = 8;
+            pub const VT_FILTERS: ::flatbuffers::VOffsetT = 10;
+            pub const VT_MEMBERS: ::flatbuffers::VOffsetT = 12;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                NodeState { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args NodeStateArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<NodeState<'bldr>> {
+                let mut builder = NodeStateBuilder::new(_fbb);
+                builder.add_hash(args.hash);
+                if let Some(x) = args.members {
+                    builder.add_members(x);
+                }
+                if let Some(x) = args.filters {
+                    builder.add_filters(x);
+                }
+                builder.add_part(args.part);
+                builder.add_is_last(args.is_last);
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn hash(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(NodeState::VT_HASH, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn part(&self) -> u32 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u32>(NodeState::VT_PART, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn is_last(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(NodeState::VT_IS_LAST, Some(false)).unwrap() }
+            }
+            #[inline]
+            pub fn filters(
+                &self,
+            ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>
+            {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                    >>(NodeState::VT_FILTERS, None)
+                }
+            }
+            #[inline]
+            pub fn members(
+                &self,
+            ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Member<'a>>>>
+            {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Member>>,
+                    >>(NodeState::VT_MEMBERS, None)
+                }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for NodeState<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<u64>("hash", Self::VT_HASH, false)?
+                    .visit_field::<u32>("part", Self::VT_PART, false)?
+                    .visit_field::<bool>("is_last", Self::VT_IS_LAST, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
+                    >>("filters", Self::VT_FILTERS, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Member>>,
+                    >>("members", Self::VT_MEMBERS, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct NodeStateArgs<'a> {
+            pub hash: u64,
+            pub part: u32,
+            pub is_last: bool,
+            pub filters: Option<
+                ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                >,
+            >,
+            pub members: Option<
+                ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Member<'a>>>,
+                >,
+            >,
+        }
+        impl<'a> Default for NodeStateArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                NodeStateArgs { hash: 0, part: 0, is_last: false, filters: None, members: None }
+            }
+        }
+
+        pub struct NodeStateBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> NodeStateBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_hash(&mut self, hash: u64) {
+                self.fbb_.push_slot::<u64>(NodeState::VT_HASH, hash, 0);
+            }
+            #[inline]
+            pub fn add_part(&mut self, part: u32) {
+                self.fbb_.push_slot::<u32>(NodeState::VT_PART, part, 0);
+            }
+            #[inline]
+            pub fn add_is_last(&mut self, is_last: bool) {
+                self.fbb_.push_slot::<bool>(NodeState::VT_IS_LAST, is_last, false);
+            }
+            #[inline]
+            pub fn add_filters(
+                &mut self,
+                filters: ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<&'b str>>,
+                >,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    NodeState::VT_FILTERS,
+                    filters,
+                );
+            }
+            #[inline]
+            pub fn add_members(
+                &mut self,
+                members: ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<Member<'b>>>,
+                >,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    NodeState::VT_MEMBERS,
+                    members,
+                );
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> NodeStateBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                NodeStateBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<NodeState<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for NodeState<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("NodeState");
+                ds.field("hash", &self.hash());
+                ds.field("part", &self.part());
+                ds.field("is_last", &self.is_last());
+                ds.field("filters", &self.filters());
+                ds.field("members", &self.members());
+                ds.finish()
+            }
+        }
+        pub enum MemberOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct Member<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for Member<'a> {
+            type Inner = Member<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> Member<'a> {
+            pub const VT_NODE: ::flatbuffers::VOffsetT = 4;
+            pub const VT_START_US: ::flatbuffers::VOffsetT = 6;
+            pub const VT_MESH_ADDRESS: ::flatbuffers::VOffsetT = 8;
+            pub const VT_APP_PORT: ::flatbuffers::VOffsetT = 10;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                Member { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args MemberArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<Member<'bldr>> {
+                let mut builder = MemberBuilder::new(_fbb);
+                builder.add_start_us(args.start_us);
+                if let Some(x) = args.mesh_address {
+                    builder.add_mesh_address(x);
+                }
+                if let Some(x) = args.node {
+                    builder.add_node(x);
+                }
+                builder.add_app_port(args.app_port);
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn node(&self) -> &'a NodeId {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<NodeId>(Member::VT_NODE, None).unwrap() }
+            }
+            #[inline]
+            pub fn start_us(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(Member::VT_START_US, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn mesh_address(&self) -> &'a str {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<&str>>(Member::VT_MESH_ADDRESS, None)
+                        .unwrap()
+                }
+            }
+            #[inline]
+            pub fn app_port(&self) -> u16 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u16>(Member::VT_APP_PORT, Some(0)).unwrap() }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for Member<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<NodeId>("node", Self::VT_NODE, true)?
+                    .visit_field::<u64>("start_us", Self::VT_START_US, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
+                        "mesh_address",
+                        Self::VT_MESH_ADDRESS,
+                        true,
+                    )?
+                    .visit_field::<u16>("app_port", Self::VT_APP_PORT, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct MemberArgs<'a> {
+            pub node: Option<&'a NodeId>,
+            pub start_us: u64,
+            pub mesh_address: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub app_port: u16,
+        }
+        impl<'a> Default for MemberArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                MemberArgs {
+                    node: None, // required field
+                    start_us: 0,
+                    mesh_address: None, // required field
+                    app_port: 0,
+                }
+            }
+        }
+
+        pub struct MemberBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MemberBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_node(&mut self, node: &NodeId) {
+                self.fbb_.push_slot_always::<&NodeId>(Member::VT_NODE, node);
+            }
+            #[inline]
+            pub fn add_start_us(&mut self, start_us: u64) {
+                self.fbb_.push_slot::<u64>(Member::VT_START_US, start_us, 0);
+            }
+            #[inline]
+            pub fn add_mesh_address(&mut self, mesh_address: ::flatbuffers::WIPOffset<&'b str>) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    Member::VT_MESH_ADDRESS,
+                    mesh_address,
+                );
+            }
+            #[inline]
+            pub fn add_app_port(&mut self, app_port: u16) {
+                self.fbb_.push_slot::<u16>(Member::VT_APP_PORT, app_port, 0);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> MemberBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                MemberBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<Member<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, Member::VT_NODE, "node");
+                self.fbb_.required(o, Member::VT_MESH_ADDRESS, "mesh_address");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for Member<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("Member");
+                ds.field("node", &self.node());
+                ds.field("start_us", &self.start_us());
+                ds.field("mesh_address", &self.mesh_address());
+                ds.field("app_port", &self.app_port());
+                ds.finish()
+            }
+        }
+        pub enum InterestDeltaOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct InterestDelta<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for InterestDelta<'a> {
+            type Inner = InterestDelta<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> InterestDelta<'a> {
+            pub const VT_BEFORE: ::flatbuffers::VOffsetT = 4;
+            pub const VT_HASH: ::flatbuffers::VOffsetT = 6;
+            pub const VT_ADDED: ::flatbuffers::VOffsetT = 8;
+            pub const VT_REMOVED: ::flatbuffers::VOffsetT = 10;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                InterestDelta { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args InterestDeltaArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<InterestDelta<'bldr>> {
+                let mut builder = InterestDeltaBuilder::new(_fbb);
+                builder.add_hash(args.hash);
+                builder.add_before(args.before);
+                if let Some(x) = args.removed {
+                    builder.add_removed(x);
+                }
+                if let Some(x) = args.added {
+                    builder.add_added(x);
+                }
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn before(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(InterestDelta::VT_BEFORE, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn hash(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(InterestDelta::VT_HASH, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn added(
+                &self,
+            ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>
+            {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                    >>(InterestDelta::VT_ADDED, None)
+                }
+            }
+            #[inline]
+            pub fn removed(
+                &self,
+            ) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>
+            {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                    >>(InterestDelta::VT_REMOVED, None)
+                }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for InterestDelta<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<u64>("before", Self::VT_BEFORE, false)?
+                    .visit_field::<u64>("hash", Self::VT_HASH, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
+                    >>("added", Self::VT_ADDED, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
+                    >>("removed", Self::VT_REMOVED, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct InterestDeltaArgs<'a> {
+            pub before: u64,
+            pub hash: u64,
+            pub added: Option<
+                ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                >,
+            >,
+            pub removed: Option<
+                ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                >,
+            >,
+        }
+        impl<'a> Default for InterestDeltaArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                InterestDeltaArgs { before: 0, hash: 0, added: None, removed: None }
+            }
+        }
+
+        pub struct InterestDeltaBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> InterestDeltaBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_before(&mut self, before: u64) {
+                self.fbb_.push_slot::<u64>(InterestDelta::VT_BEFORE, before, 0);
+            }
+            #[inline]
+            pub fn add_hash(&mut self, hash: u64) {
+                self.fbb_.push_slot::<u64>(InterestDelta::VT_HASH, hash, 0);
+            }
+            #[inline]
+            pub fn add_added(
+                &mut self,
+                added: ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<&'b str>>,
+                >,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    InterestDelta::VT_ADDED,
+                    added,
+                );
+            }
+            #[inline]
+            pub fn add_removed(
+                &mut self,
+                removed: ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<&'b str>>,
+                >,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    InterestDelta::VT_REMOVED,
+                    removed,
+                );
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> InterestDeltaBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                InterestDeltaBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<InterestDelta<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for InterestDelta<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("InterestDelta");
+                ds.field("before", &self.before());
+                ds.field("hash", &self.hash());
+                ds.field("added", &self.added());
+                ds.field("removed", &self.removed());
+                ds.finish()
+            }
+        }
+        pub enum LinkAckOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct LinkAck<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for LinkAck<'a> {
+            type Inner = LinkAck<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> LinkAck<'a> {
+            pub const VT_STREAM: ::flatbuffers::VOffsetT = 4;
+            pub const VT_RECEIVED: ::flatbuffers::VOffsetT = 6;
+            pub const VT_PROOF: ::flatbuffers::VOffsetT = 8;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                LinkAck { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args LinkAckArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<LinkAck<'bldr>> {
+                let mut builder = LinkAckBuilder::new(_fbb);
+                builder.add_received(args.received);
+                if let Some(x) = args.proof {
+                    builder.add_proof(x);
+                }
+                if let Some(x) = args.stream {
+                    builder.add_stream(x);
+                }
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn stream(&self) -> Option<&'a SubscriptionId> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<SubscriptionId>(LinkAck::VT_STREAM, None) }
+            }
+            #[inline]
+            pub fn received(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(LinkAck::VT_RECEIVED, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn proof(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(
+                        LinkAck::VT_PROOF,
+                        None,
+                    )
+                }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for LinkAck<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<SubscriptionId>("stream", Self::VT_STREAM, false)?
+                    .visit_field::<u64>("received", Self::VT_RECEIVED, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>(
+                        "proof",
+                        Self::VT_PROOF,
+                        false,
+                    )?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct LinkAckArgs<'a> {
+            pub stream: Option<&'a SubscriptionId>,
+            pub received: u64,
+            pub proof: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+        }
+        impl<'a> Default for LinkAckArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                LinkAckArgs { stream: None, received: 0, proof: None }
+            }
+        }
+
+        pub struct LinkAckBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LinkAckBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_stream(&mut self, stream: &SubscriptionId) {
+                self.fbb_.push_slot_always::<&SubscriptionId>(LinkAck::VT_STREAM, stream);
+            }
+            #[inline]
+            pub fn add_received(&mut self, received: u64) {
+                self.fbb_.push_slot::<u64>(LinkAck::VT_RECEIVED, received, 0);
+            }
+            #[inline]
+            pub fn add_proof(
+                &mut self,
+                proof: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u8>>,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LinkAck::VT_PROOF, proof);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> LinkAckBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                LinkAckBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<LinkAck<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for LinkAck<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("LinkAck");
+                ds.field("stream", &self.stream());
+                ds.field("received", &self.received());
+                ds.field("proof", &self.proof());
                 ds.finish()
             }
         }

@@ -21,13 +21,13 @@ pub mod nexusd {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_FRAME_KIND: u8 = 81;
+        pub const ENUM_MAX_FRAME_KIND: u8 = 99;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 28] = [
+        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 32] = [
             FrameKind::Hello,
             FrameKind::Welcome,
             FrameKind::Ping,
@@ -56,6 +56,10 @@ pub mod nexusd {
             FrameKind::Nack,
             FrameKind::Request,
             FrameKind::Reply,
+            FrameKind::NodeState,
+            FrameKind::InterestDelta,
+            FrameKind::LinkAck,
+            FrameKind::NodeStateRequest,
         ];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -91,9 +95,13 @@ pub mod nexusd {
             pub const Nack: Self = Self(66);
             pub const Request: Self = Self(80);
             pub const Reply: Self = Self(81);
+            pub const NodeState: Self = Self(96);
+            pub const InterestDelta: Self = Self(97);
+            pub const LinkAck: Self = Self(98);
+            pub const NodeStateRequest: Self = Self(99);
 
             pub const ENUM_MIN: u8 = 1;
-            pub const ENUM_MAX: u8 = 81;
+            pub const ENUM_MAX: u8 = 99;
             pub const ENUM_VALUES: &'static [Self] = &[
                 Self::Hello,
                 Self::Welcome,
@@ -123,6 +131,10 @@ pub mod nexusd {
                 Self::Nack,
                 Self::Request,
                 Self::Reply,
+                Self::NodeState,
+                Self::InterestDelta,
+                Self::LinkAck,
+                Self::NodeStateRequest,
             ];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
@@ -155,6 +167,10 @@ pub mod nexusd {
                     Self::Nack => Some("Nack"),
                     Self::Request => Some("Request"),
                     Self::Reply => Some("Reply"),
+                    Self::NodeState => Some("NodeState"),
+                    Self::InterestDelta => Some("InterestDelta"),
+                    Self::LinkAck => Some("LinkAck"),
+                    Self::NodeStateRequest => Some("NodeStateRequest"),
                     _ => None,
                 }
             }

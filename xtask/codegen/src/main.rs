@@ -11,7 +11,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wire/schema");
-    for name in ["frame", "metadata", "control"] {
+    for name in ["frame", "metadata", "control", "beacon"] {
         let status = Command::new(flatc_fork::flatc())
             .args(["--rust", "-o"])
             .arg(&output)
