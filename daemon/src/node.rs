@@ -11,7 +11,7 @@ use std::{fmt, io, thread};
 
 use nexusd_core::io::clock;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::{Command, Metrics, ShardConfig, wire};
+use nexusd_core::{Command, MeshConfig, Metrics, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
@@ -104,6 +104,7 @@ impl Node {
                     cluster: node.config.cluster.clone(),
                     software: SOFTWARE.to_owned(),
                     seed,
+                    mesh: MeshConfig::default(),
                     limits: node.config.limits.clone(),
                 },
                 wiring,
@@ -114,7 +115,7 @@ impl Node {
                 listeners: std::mem::take(&mut listeners),
                 commands,
                 shards: senders.clone(),
-                on_metrics: Samples::of_shard(&node.samples, index),
+                on_report: Samples::of_shard(&node.samples, index),
             })?;
             node.shards.push(shard);
         }

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_channel::Sender;
-use nexusd_core::Metrics;
+use nexusd_core::{Metrics, Report};
 
 /// The newest counters of every shard.
 #[derive(Debug)]
@@ -26,9 +26,13 @@ impl Samples {
     }
 
     /// What one shard's driver gives its counters to.
-    pub(crate) fn of_shard(samples: &Arc<Self>, shard: usize) -> Box<dyn FnMut(Metrics) + Send> {
+    pub(crate) fn of_shard(samples: &Arc<Self>, shard: usize) -> Box<dyn FnMut(Report) + Send> {
         let samples = Arc::clone(samples);
-        Box::new(move |metrics| samples.on_answer(shard, &metrics))
+        Box::new(move |report| {
+            if let Report::Metrics(metrics) = report {
+                samples.on_answer(shard, &metrics);
+            }
+        })
     }
 
     fn on_answer(&self, shard: usize, metrics: &Metrics) {

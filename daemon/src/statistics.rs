@@ -110,13 +110,14 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
     list!(metrics,
         counters: [
             messages_in, bytes_in, messages_out, bytes_out, sends, no_subscribers, rejected,
-            dropped_slow_consumer, dropped_memory, ttl_expired, dropped_disconnect, publisher_pauses,
+            dropped_slow_consumer, dropped_memory, lost_on_links, dropped_link, relayed, ttl_expired,
+            dropped_disconnect, publisher_pauses,
             slow_disconnected, protocol_errors, connections_refused, connections_moved,
             accepts_failed, timeouts, segments_evacuated, resumed, source_connections_refused,
             source_accepts_refused, source_messages_refused, greedy_disconnected,
         ],
         gauges: [
-            connections, subscriptions, parked, topics, queued_messages, queued_bytes, retained,
+            connections, links, subscriptions, parked, topics, queued_messages, queued_bytes, retained,
             retained_bytes, log_bytes,
         ]
     )

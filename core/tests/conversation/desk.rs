@@ -3,8 +3,8 @@
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Event, Handover, Limits, Metrics, Now, Output, PeerAddress,
-    Service, Shard, ShardConfig, wire,
+    CloseReason, Command, ConnectionId, Door, Event, Handover, Limits, MeshConfig, Metrics, Now,
+    Output, PeerAddress, Service, Shard, ShardConfig, wire,
 };
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, OverflowPolicy, Role};
 use nexusd_wire::{
@@ -133,6 +133,7 @@ impl Desk {
             cluster: "test".into(),
             software: "test".into(),
             seed: 7,
+            mesh: MeshConfig::default(),
             limits,
         };
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
@@ -166,7 +167,7 @@ impl Desk {
         let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
         let shard = self.shards[0].place().index();
         self.seats.push(Seat { shard, ..seat });
-        self.event(shard, Event::Opened { connection, peer, is_moved: false });
+        self.event(shard, Event::Opened { connection, peer, door: Door::Apps, is_moved: false });
         connection
     }
 
@@ -562,12 +563,15 @@ impl Desk {
     fn finish_move(&mut self, connection: ConnectionId, to: usize) {
         let seat = &mut self.seats[connection.index as usize];
         let old = &mut self.shards[seat.shard];
-        let Some(Handover { peer, bytes }) = old.hand_over(connection) else { return };
+        let Some(Handover { peer, bytes, .. }) = old.hand_over(connection) else { return };
         old.on_event(self.now, Event::Closed { connection, reason: CloseReason::Moved });
         old.assert_invariants();
         seat.shard = to;
         let new = &mut self.shards[to];
-        new.on_event(self.now, Event::Opened { connection, peer, is_moved: true });
+        new.on_event(
+            self.now,
+            Event::Opened { connection, peer, door: Door::Apps, is_moved: true },
+        );
         new.on_event(self.now, Event::Received { connection, bytes: &bytes });
         self.carry_out(to);
     }
