@@ -533,8 +533,13 @@ impl Shard {
             FrameKind::Welcome if state == SessionState::AwaitingWelcome => {
                 self.on_welcome(id, frame, now)
             }
-            FrameKind::Error | FrameKind::Goodbye if state == SessionState::AwaitingWelcome => {
-                self.on_dial_refused(id, frame, now);
+            FrameKind::Error | FrameKind::Goodbye
+                if matches!(
+                    state,
+                    SessionState::AwaitingWelcome | SessionState::AwaitingLinkAck
+                ) =>
+            {
+                self.on_turned_away(id, frame, now);
                 Ok(())
             }
             FrameKind::LinkAck if state == SessionState::AwaitingLinkAck => {

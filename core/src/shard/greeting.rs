@@ -177,8 +177,8 @@ impl Shard {
         Ok(())
     }
 
-    /// The other end has refused what this node dialled it for.
-    pub(super) fn on_dial_refused(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) {
+    /// The other end does not want this connection to be a link.
+    pub(super) fn on_turned_away(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) {
         let code = frame.body::<control::Error<'_>>().map(|error| error.code());
         let reason = match code {
             Ok(ErrorCode::WrongCluster) => LinkRefusal::WrongCluster,

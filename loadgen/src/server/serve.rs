@@ -15,7 +15,7 @@ use nexusd::{Config, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Limits, Metrics, Service};
+use nexusd_core::{Command, Limits, Report, Service};
 use serde::Serialize;
 
 use super::{Addresses, SendTotals, ServerOptions};
@@ -112,7 +112,7 @@ fn serve_forwarder(
         mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;
     let options = UringOptions { spin_us, ..UringOptions::default() };
     let mut driver =
-        UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|metrics| answer(&metrics)))
+        UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|report| answer(&report)))
             .map_err(|error| failed(error.to_string()))?;
     announce(&addresses)?;
     thread::spawn(move || {
@@ -124,7 +124,8 @@ fn serve_forwarder(
 }
 
 /// Says what was sent so far. Nobody listens any more if that fails.
-fn answer(metrics: &Metrics) {
+fn answer(report: &Report) {
+    let Report::Metrics(metrics) = report else { return };
     let totals = SendTotals { sends: metrics.sends, bytes: metrics.bytes_out };
     drop(write_line(&totals));
 }
