@@ -27,7 +27,7 @@ use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::{CommandReceiver, CommandSender, mailbox};
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Driver, Metrics, Service, ShardIndex, run};
+use nexusd_core::{Command, Driver, Metrics, Report, Service, ShardIndex, run};
 
 /// How long anything here may take before it counts as failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);

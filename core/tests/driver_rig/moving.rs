@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Event, Handover, Now, Output, PeerAddress, Service,
+    CloseReason, Command, ConnectionId, Door, Event, Handover, Now, Output, PeerAddress, Service,
     ShardIndex,
 };
 
