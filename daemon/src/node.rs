@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
-use crate::listeners::Listeners;
+use crate::listeners::{Listeners, MeshListeners};
 use crate::samples::Samples;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
@@ -39,6 +39,8 @@ pub struct Node {
     config: Config,
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
+    /// Where other nodes reach it, and what they reach; `None` for a node on its own.
+    mesh: Option<MeshListeners>,
     drainer: Drainer,
     /// How the shards talk to the kernel.
     engine: Engine,
@@ -87,6 +89,7 @@ impl Node {
             id,
             tcp: listeners.tcp,
             unix: listeners.unix,
+            mesh: listeners.mesh,
             config,
             drainer,
             engine: Engine::wanted(asked),
@@ -146,6 +149,11 @@ impl Node {
         self.unix.as_deref()
     }
 
+    /// Where other nodes connect, in the order of [`Config::bind`]; empty for a node on its own.
+    pub fn mesh_addresses(&self) -> &[SocketAddr] {
+        self.mesh.as_ref().map_or(&[], |mesh| &mesh.addresses)
+    }
+
     /// The id of this node, new at each start.
     pub fn node_id(&self) -> NodeId {
         self.id
@@ -155,15 +163,12 @@ impl Node {
     /// `name=value` separated by spaces.
     pub fn ready_line(&self) -> impl fmt::Display + '_ {
         fmt::from_fn(|f| {
-            f.write_str("NexusD is ready tcp=")?;
-            for (index, address) in self.tcp.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                write!(f, "{comma}{address}")?;
-            }
             write!(
                 f,
-                " unix={} node={} cluster={} version={} shards={} io={}",
+                "NexusD is ready tcp={} unix={} mesh={} node={} cluster={} version={} shards={} io={}",
+                list(&self.tcp),
                 self.unix_name().unwrap_or("none"),
+                list(self.mesh_addresses()),
                 self.id,
                 self.config.cluster,
                 env!("CARGO_PKG_VERSION"),
@@ -244,6 +249,12 @@ impl Drainer {
             send(shard, Command::Drain { deadline_us });
         }
     }
+}
+
+/// Addresses as the ready line shows them.
+fn list(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() { "none".to_owned() } else { addresses.join(",") }
 }
 
 fn send(shard: &CommandSender, mut command: Command) {
