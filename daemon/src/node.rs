@@ -1,7 +1,7 @@
 //! One node of the mesh: its listeners and threads, from start to end.
 //!
-//! Start binds, then starts the shards, then the control thread; whatever fails takes the rest with
-//! it. At the end the shards flush and finish, then the control thread is stopped.
+//! Start binds, then starts the shards, then the control thread and the mesh thread; whatever fails
+//! takes the rest with it. At the end the shards flush and finish, then the other threads are stopped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
 use nexusd_core::io::clock;
+use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
 use nexusd_core::{Command, Metrics, ShardConfig, wire};
 use nexusd_wire::NodeId;
@@ -19,7 +20,8 @@ use crate::config::Config;
 use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
-use crate::listeners::{Listeners, MeshListeners};
+use crate::listeners::Listeners;
+use crate::mesh::{MeshConfig, MeshThread, NoLinks, Reports, SharedStatus};
 use crate::samples::Samples;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
@@ -39,8 +41,10 @@ pub struct Node {
     config: Config,
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
-    /// Where other nodes reach it, and what they reach; `None` for a node on its own.
-    mesh: Option<MeshListeners>,
+    /// Where other nodes reach it.
+    mesh_addresses: Vec<SocketAddr>,
+    /// What they will reach once the shards keep links.
+    _link_listeners: Vec<Listener>,
     drainer: Drainer,
     /// How the shards talk to the kernel.
     engine: Engine,
@@ -49,6 +53,8 @@ pub struct Node {
     /// All are there until the end.
     shards: Vec<ShardThread>,
     control: Option<ControlThread>,
+    /// There is none in a node on its own.
+    mesh: Option<MeshThread>,
 }
 
 /// How a node ended.
@@ -72,6 +78,10 @@ impl Node {
         let id = NodeId(random()?);
         let seed = random()? as u64;
         let listeners = Listeners::bind(&config)?;
+        let mesh = listeners.mesh;
+        let reports = mesh.as_ref().map(|_| Reports::new().map(Arc::new));
+        let reports = reports.transpose().map_err(StartError::system("an eventfd"))?;
+        let mesh_status = mesh.as_ref().map(|_| SharedStatus::default());
         let (count, asked) = (config.shard_count(), config.io);
         let mailboxes = (0..count).map(|_| mailbox(MAILBOX_COMMANDS));
         let mailboxes: io::Result<Vec<_>> = mailboxes.collect();
@@ -81,21 +91,28 @@ impl Node {
             shards: senders.clone(),
             timeout: config.drain_timeout,
             draining: Arc::new(AtomicBool::new(false)),
+            mesh: reports.clone(),
         };
         let to_control = control::samples();
         let samples = Arc::new(Samples::new(count, to_control.0.clone()));
+        let (mesh_addresses, link_listeners, beacons) = match mesh {
+            Some(mesh) => (mesh.addresses, mesh.links, mesh.beacons),
+            None => Default::default(),
+        };
         // What fails from here on ends the shards that run.
         let mut node = Self {
             id,
             tcp: listeners.tcp,
             unix: listeners.unix,
-            mesh: listeners.mesh,
+            mesh_addresses,
+            _link_listeners: link_listeners,
             config,
             drainer,
             engine: Engine::wanted(asked),
             samples,
             shards: Vec::new(),
             control: None,
+            mesh: None,
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
         let mut listeners = listeners.all;
@@ -125,7 +142,7 @@ impl Node {
         for shard in &node.shards {
             shard.serve_on(node.engine)?;
         }
-        let statistics = Statistics::new(id, &node.config.cluster, started);
+        let statistics = Statistics::new(id, &node.config.cluster, started, mesh_status.clone());
         let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
         node.control = Some(ControlThread::start(ControlConfig {
             executor: Executor::beside(node.engine, asked),
@@ -135,6 +152,19 @@ impl Node {
             draining: Arc::clone(&node.drainer.draining),
             samples: to_control,
         })?);
+        if let Some((reports, status)) = reports.zip(mesh_status) {
+            let config = MeshConfig {
+                node: id,
+                addresses: node.mesh_addresses.clone(),
+                app_port: node.tcp.first().map_or(node.config.app_port, SocketAddr::port),
+                beacons,
+                seed: random()? as u64,
+                links: NoLinks(Arc::clone(&reports)),
+                reports,
+                status,
+            };
+            node.mesh = Some(MeshThread::start(&node.config, config)?);
+        }
         debug!(settings = ?node.config.settings().collect::<Vec<_>>(), "node {id} runs");
         Ok(node)
     }
@@ -151,7 +181,7 @@ impl Node {
 
     /// Where other nodes connect, in the order of [`Config::bind`]; empty for a node on its own.
     pub fn mesh_addresses(&self) -> &[SocketAddr] {
-        self.mesh.as_ref().map_or(&[], |mesh| &mesh.addresses)
+        &self.mesh_addresses
     }
 
     /// The id of this node, new at each start.
@@ -196,11 +226,13 @@ impl Node {
     fn join(&mut self) -> Result<Stopped, StopError> {
         let shards: Vec<_> = self.shards.drain(..).map(ShardThread::join).collect();
         let control = self.control.take().map(ControlThread::stop);
+        let mesh = self.mesh.take().map(MeshThread::stop);
         let mut metrics = Metrics::default();
         for shard in shards {
             metrics += shard?;
         }
         control.transpose()?;
+        mesh.transpose()?;
         let before = self.samples.sum();
         Ok(Stopped {
             unflushed_messages: metrics
@@ -227,6 +259,8 @@ pub struct Drainer {
     shards: Vec<CommandSender>,
     timeout: Duration,
     draining: Arc<AtomicBool>,
+    /// The way to the mesh thread, if there is one.
+    mesh: Option<Arc<Reports>>,
 }
 
 impl Drainer {
@@ -243,6 +277,9 @@ impl Drainer {
 
     fn drain_until(&self, deadline_us: u64) {
         self.draining.store(true, Ordering::Release);
+        if let Some(mesh) = &self.mesh {
+            mesh.on_drain();
+        }
         for shard in &self.shards {
             // The sample tells what was dropped before, so that the end can tell what was not flushed.
             send(shard, Command::Sample);

@@ -46,7 +46,7 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// On its own, on a free port of the loopback address.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_with(&[&ALONE, &args[..]].concat())
+        Self::start_with(&[&ALONE, args].concat())
     }
 
     /// With these flags alone.
