@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use nexusd_core::io::clock;
 use nexusd_discovery::{Discovery, Retry};
-use nexusd_wire::NodeId;
+use nexusd_wire::{ClusterKey, NodeId};
 
-use crate::config::{Config, DiscoveryMode, PeerRetry, Thousandths};
+use crate::config::{ClusterSecret, Config, DiscoveryMode, PeerRetry, Thousandths};
 use crate::error::{StartError, StopError};
 use crate::panic_hook;
 use beacon_sockets::BeaconSockets;
@@ -41,11 +41,8 @@ const NAME: &str = "mesh";
 /// What the thread is made from, beside the node's settings.
 pub(crate) struct MeshConfig<L> {
     pub(crate) node: NodeId,
-    /// Where other nodes reach this one, with the real port.
-    pub(crate) addresses: Vec<SocketAddr>,
-    /// With the real port.
-    pub(crate) app_port: u16,
-    /// For beacons to this node alone, one for each of the addresses.
+    pub(crate) introduction: Introduction,
+    /// For beacons to this node alone, one for each address of `--bind`.
     pub(crate) beacons: Vec<UdpSocket>,
     /// What chance is made of.
     pub(crate) seed: u64,
@@ -53,6 +50,39 @@ pub(crate) struct MeshConfig<L> {
     pub(crate) links: L,
     /// Where the statistics look.
     pub(crate) status: SharedStatus,
+}
+
+/// What a node says of itself to others: the same in its beacons and on its links.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    /// When it started, microseconds since 1970.
+    pub(crate) start_us: u64,
+    /// Where others reach it; `None`: where they see its beacons and connections come from.
+    pub(crate) address: Option<IpAddr>,
+    /// For links, and for beacons to it alone; the real port.
+    pub(crate) mesh_port: u16,
+    /// For applications; the real port.
+    pub(crate) app_port: u16,
+    /// What it proves to be of the cluster with.
+    pub(crate) key: Option<ClusterKey>,
+}
+
+impl Introduction {
+    /// Of a node that starts now, and takes links and applications at these addresses.
+    pub(crate) fn new(settings: &Config, links: &[SocketAddr], apps: &[SocketAddr]) -> Self {
+        // Where only one address is listened on, nobody has to guess.
+        let only = match settings.bind[..] {
+            [only] if !only.is_unspecified() => Some(only),
+            _ => None,
+        };
+        Self {
+            start_us: clock::now().wall_us,
+            address: settings.advertise.or(only),
+            mesh_port: links.first().map_or(settings.mesh_port, SocketAddr::port),
+            app_port: apps.first().map_or(settings.app_port, SocketAddr::port),
+            key: settings.cluster_key.as_ref().map(ClusterSecret::key),
+        }
+    }
 }
 
 /// A running mesh thread.
@@ -78,14 +108,15 @@ impl MeshThread {
             (wanted, settings.multicast_port)
         });
         let beacons = BeaconSockets::new(config.beacons, groups)?;
+        let Introduction { start_us, address, mesh_port, app_port, key } = config.introduction;
         let discovery = Discovery::new(nexusd_discovery::Config {
             node: config.node,
-            start_us: clock::now().wall_us,
+            start_us,
             cluster: settings.cluster.clone(),
-            key: settings.cluster_key.as_ref().map(|secret| secret.key()),
-            mesh_address: advertised(settings),
-            mesh_port: config.addresses.first().map_or(settings.mesh_port, SocketAddr::port),
-            app_port: config.app_port,
+            key,
+            mesh_address: address,
+            mesh_port,
+            app_port,
             is_multicast,
             seeds: settings.peers.clone(),
             retry: retry(&settings.peer_retry),
@@ -118,16 +149,6 @@ impl MeshThread {
     }
 }
 
-/// What beacons say instead of where they come from: what the operator says, or the one address that
-/// is listened on.
-fn advertised(settings: &Config) -> Option<IpAddr> {
-    let only = match settings.bind[..] {
-        [only] if !only.is_unspecified() => Some(only),
-        _ => None,
-    };
-    settings.advertise.or(only)
-}
-
 fn retry(retry: &PeerRetry) -> Retry {
     let us = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     let fraction = |Thousandths(thousandths)| f64::from(thousandths) / 1_000.0;
@@ -137,5 +158,38 @@ fn retry(retry: &PeerRetry) -> Retry {
         interval_max_us: us(retry.interval_max),
         factor: fraction(retry.backoff_factor),
         jitter: fraction(retry.jitter),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn introduced(bind: &[&str], advertise: Option<&str>) -> Option<IpAddr> {
+        let address = |text: &str| text.parse().expect("an address");
+        let bind = bind.iter().map(|text| address(text)).collect();
+        let settings = Config { bind, advertise: advertise.map(address), ..Config::default() };
+        Introduction::new(&settings, &[], &[]).address
+    }
+
+    #[test]
+    fn a_node_says_its_address_where_it_cannot_be_another() {
+        assert_eq!(introduced(&["0.0.0.0"], None), None);
+        assert_eq!(introduced(&["10.0.0.7", "127.0.0.1"], None), None);
+        assert_eq!(introduced(&["10.0.0.7"], None), "10.0.0.7".parse().ok());
+        assert_eq!(introduced(&["10.0.0.7"], Some("192.0.2.7")), "192.0.2.7".parse().ok());
+    }
+
+    #[test]
+    fn a_node_says_the_ports_it_really_has() {
+        let addresses = |port| [SocketAddr::from(([127, 0, 0, 1], port))];
+        let free = Config { app_port: 0, mesh_port: 0, ..Config::default() };
+        let introduction = Introduction::new(&free, &addresses(41), &addresses(42));
+        assert_eq!((introduction.mesh_port, introduction.app_port), (41, 42));
+    }
+
+    #[test]
+    fn settings_of_retries_are_told_in_the_units_of_discovery() {
+        assert_eq!(retry(&PeerRetry::default()), Retry::default());
     }
 }

@@ -16,12 +16,12 @@ use nexusd_core::{Command, Metrics, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, DiscoveryMode};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
-use crate::mesh::{MeshConfig, MeshThread, NoLinks, Reports, SharedStatus};
+use crate::mesh::{Introduction, MeshConfig, MeshThread, NoLinks, Reports, SharedStatus};
 use crate::samples::Samples;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
@@ -31,6 +31,8 @@ use crate::{SOFTWARE, process};
 const MAILBOX_COMMANDS: usize = 1_024;
 /// File descriptors a node needs beside those of connections.
 const FILES_RESERVED: u64 = 64;
+/// Further ones that it needs to find other nodes: for beacons on each interface, and for dials.
+const FILES_OF_MESH: u64 = 128;
 /// Attempts to put a command into a full mailbox, and the time between them.
 const SEND_ATTEMPTS: (u32, Duration) = (1_000, Duration::from_millis(1));
 
@@ -73,7 +75,9 @@ impl Node {
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let started = Instant::now();
-        check_file_limit(config.limits.connections)?;
+        let is_alone = config.discovery == DiscoveryMode::Off;
+        let reserved = FILES_RESERVED + if is_alone { 0 } else { FILES_OF_MESH };
+        check_file_limit(config.limits.connections, reserved)?;
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);
         let seed = random()? as u64;
@@ -99,6 +103,7 @@ impl Node {
             Some(mesh) => (mesh.addresses, mesh.links, mesh.beacons),
             None => Default::default(),
         };
+        let introduction = Introduction::new(&config, &mesh_addresses, &listeners.tcp);
         // What fails from here on ends the shards that run.
         let mut node = Self {
             id,
@@ -155,8 +160,7 @@ impl Node {
         if let Some((reports, status)) = reports.zip(mesh_status) {
             let config = MeshConfig {
                 node: id,
-                addresses: node.mesh_addresses.clone(),
-                app_port: node.tcp.first().map_or(node.config.app_port, SocketAddr::port),
+                introduction,
                 beacons,
                 seed: random()? as u64,
                 links: NoLinks(Arc::clone(&reports)),
@@ -307,13 +311,13 @@ fn send(shard: &CommandSender, mut command: Command) {
     warn!("a shard takes no commands");
 }
 
-fn check_file_limit(connections: usize) -> Result<(), StartError> {
+fn check_file_limit(connections: usize, reserved: u64) -> Result<(), StartError> {
     let Some(limit) = process::raise_file_limit() else {
         return Ok(());
     };
-    let left = limit.saturating_sub(FILES_RESERVED);
+    let left = limit.saturating_sub(reserved);
     if left == 0 {
-        return Err(StartError::Files { limit, needed: FILES_RESERVED + connections as u64 });
+        return Err(StartError::Files { limit, needed: reserved + connections as u64 });
     }
     if left < connections as u64 {
         warn!(

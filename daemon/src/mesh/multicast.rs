@@ -146,8 +146,8 @@ impl Multicast {
             let OpenPath { path, to, socket } = open;
             match socket.send_to(datagram, to) {
                 Ok(_) => sent += 1,
-                // Not every kernel has a route for multicast there, and nobody else is reached by it.
-                Err(error) if path.is_loopback => {
+                // IPv6 has no route for multicast there.
+                Err(error) if path.is_loopback && self.paths.len() > 1 => {
                     faults.note("send beacons on the loopback interface", &path.interface, &error);
                 }
                 Err(error) => faults.warn("send beacons on", &path.interface, &error),
