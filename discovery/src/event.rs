@@ -140,7 +140,7 @@ pub enum LinkEvent {
 }
 
 /// Why a connection did not become a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LinkRefusal {
     /// The other side is of another cluster.
     WrongCluster,

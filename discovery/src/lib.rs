@@ -9,14 +9,26 @@
 //! Discovery says who there is, which links there should be, and what this node wants of the others.
 //! It never touches a message.
 
+mod absent;
+mod address_source;
+mod backoff;
+mod beacon_schedule;
 mod config;
 mod counters;
+mod dials;
 mod discovery;
 mod event;
+mod frames;
+mod interest;
 pub mod limits;
 mod notice;
+mod outbox;
 mod output;
 mod peer;
+mod peers;
+mod seeds;
+mod senders;
+mod sync;
 
 pub use config::{Config, Retry};
 pub use counters::Counters;
