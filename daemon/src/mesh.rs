@@ -162,34 +162,4 @@ fn retry(retry: &PeerRetry) -> Retry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn introduced(bind: &[&str], advertise: Option<&str>) -> Option<IpAddr> {
-        let address = |text: &str| text.parse().expect("an address");
-        let bind = bind.iter().map(|text| address(text)).collect();
-        let settings = Config { bind, advertise: advertise.map(address), ..Config::default() };
-        Introduction::new(&settings, &[], &[]).address
-    }
-
-    #[test]
-    fn a_node_says_its_address_where_it_cannot_be_another() {
-        assert_eq!(introduced(&["0.0.0.0"], None), None);
-        assert_eq!(introduced(&["10.0.0.7", "127.0.0.1"], None), None);
-        assert_eq!(introduced(&["10.0.0.7"], None), "10.0.0.7".parse().ok());
-        assert_eq!(introduced(&["10.0.0.7"], Some("192.0.2.7")), "192.0.2.7".parse().ok());
-    }
-
-    #[test]
-    fn a_node_says_the_ports_it_really_has() {
-        let addresses = |port| [SocketAddr::from(([127, 0, 0, 1], port))];
-        let free = Config { app_port: 0, mesh_port: 0, ..Config::default() };
-        let introduction = Introduction::new(&free, &addresses(41), &addresses(42));
-        assert_eq!((introduction.mesh_port, introduction.app_port), (41, 42));
-    }
-
-    #[test]
-    fn settings_of_retries_are_told_in_the_units_of_discovery() {
-        assert_eq!(retry(&PeerRetry::default()), Retry::default());
-    }
-}
+mod tests;

@@ -161,21 +161,28 @@ mod tests {
         BeaconSockets::new(vec![own()], Some((wanted, port))).expect("the port")
     }
 
+    impl BeaconSockets {
+        /// Waits until something is there, but no longer than that; returns where.
+        pub(in crate::mesh) fn wait(&self, longest: Duration) -> Vec<usize> {
+            let readable = |socket| PollFd::from_borrowed_fd(socket, PollFlags::IN);
+            let mut watched: Vec<_> = self.descriptors().map(readable).collect();
+            let longest = rustix::time::Timespec {
+                tv_sec: longest.as_secs() as i64,
+                tv_nsec: longest.subsec_nanos().into(),
+            };
+            poll(&mut watched, Some(&longest)).expect("a poll");
+            let places = watched.iter().enumerate();
+            places.filter(|(_, watched)| !watched.revents().is_empty()).map(|(at, _)| at).collect()
+        }
+    }
+
     /// The next datagrams that come.
     fn hear(sockets: &mut BeaconSockets) -> Vec<(SocketAddr, Vec<u8>)> {
         let deadline = Instant::now() + SOON;
         let mut heard = Vec::new();
         while heard.is_empty() {
             assert!(Instant::now() < deadline, "nothing came");
-            let mut watched: Vec<_> = sockets
-                .descriptors()
-                .map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN))
-                .collect();
-            let second = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
-            poll(&mut watched, Some(&second)).expect("a poll");
-            let ready: Vec<_> =
-                watched.iter().map(|watched| !watched.revents().is_empty()).collect();
-            for (place, _) in ready.iter().enumerate().filter(|(_, is_ready)| **is_ready) {
+            for place in sockets.wait(Duration::from_secs(1)) {
                 sockets.receive(place, |from, bytes| heard.push((from, bytes.to_vec())));
             }
         }

@@ -142,7 +142,7 @@ impl<L: Links> EventLoop<L> {
         self.is_status_old = self.status_due_us > now_us;
         if !self.is_status_old {
             self.status_due_us = now_us.saturating_add(STATUS_INTERVAL_US);
-            let status = MeshStatus::of(&self.discovery, self.beacons.faults());
+            let status = MeshStatus::of(&self.discovery, now_us, self.beacons.faults());
             self.expected.look(now_us, status.linked);
             self.status.set(status);
         }

@@ -23,12 +23,12 @@ pub(crate) struct MeshStatus {
 }
 
 impl MeshStatus {
-    pub(super) fn of(discovery: &Discovery, socket_errors: u64) -> Self {
-        let mut status = Self { socket_errors, counters: *discovery.counters(), ..Self::default() };
+    pub(super) fn of(discovery: &Discovery, now_us: u64, socket_errors: u64) -> Self {
+        let mut status = Self { socket_errors, counters: discovery.counters(), ..Self::default() };
         for peer in discovery.peers() {
             status.peers += 1;
             status.linked += u64::from(peer.is_linked());
-            status.suspected += u64::from(peer.status() == PeerStatus::Suspected);
+            status.suspected += u64::from(peer.status(now_us) == PeerStatus::Suspected);
             status.synced += u64::from(peer.is_synced());
         }
         status
