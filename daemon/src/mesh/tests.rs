@@ -47,8 +47,8 @@ struct TestNode {
 }
 
 impl TestNode {
-    fn start(node: u128, settings: Config) -> Self {
-        let listeners = Listeners::bind(&settings).expect("free ports");
+    fn start(node: u128, settings: &Config) -> Self {
+        let listeners = Listeners::bind(settings).expect("free ports");
         let listening = listeners.mesh.expect("it is not off");
         let reports = Arc::new(Reports::new().expect("an eventfd"));
         let (dialled_sender, dialled) = mpsc::channel();
@@ -56,7 +56,7 @@ impl TestNode {
         let status = SharedStatus::default();
         let config = MeshConfig {
             node: NodeId(node),
-            introduction: Introduction::new(&settings, &listening.addresses, &listeners.tcp),
+            introduction: Introduction::new(settings, &listening.addresses, &listeners.tcp),
             beacons: listening.beacons,
             seed: 7,
             reports,
@@ -64,7 +64,7 @@ impl TestNode {
             status: status.clone(),
         };
         Self {
-            mesh: MeshThread::start(&settings, config).expect("a thread"),
+            mesh: MeshThread::start(settings, config).expect("a thread"),
             address: listening.addresses[0],
             status,
             dialled,
@@ -158,8 +158,8 @@ fn settings_of_retries_are_told_in_the_units_of_discovery() {
 #[test]
 fn nodes_that_hear_each_other_dial() {
     let (_group, port) = group();
-    let one = TestNode::start(1, on_group(port));
-    let other = TestNode::start(2, on_group(port));
+    let one = TestNode::start(1, &on_group(port));
+    let other = TestNode::start(2, &on_group(port));
     // Either may be the first to hear the other, and one dial is enough.
     eventually("one dials the other", || {
         let dials = [(&one, other.address), (&other, one.address)];
@@ -171,9 +171,9 @@ fn nodes_that_hear_each_other_dial() {
 
 #[test]
 fn a_peer_that_is_named_is_looked_up_and_dialled_without_multicast() {
-    let other = TestNode::start(2, loopback());
+    let other = TestNode::start(2, &loopback());
     let name = format!("localhost:{}", other.address.port());
-    let one = TestNode::start(1, Config { peers: vec![name], ..loopback() });
+    let one = TestNode::start(1, &Config { peers: vec![name], ..loopback() });
     let dialled = one.dialled.recv_timeout(SOON).expect("a dial");
     assert_eq!(dialled.port(), other.address.port());
     one.stop();
@@ -191,7 +191,7 @@ fn a_peer_that_is_absent_is_tried_until_it_is_there() {
         ..PeerRetry::default()
     };
     let settings = Config { peers: vec![address.to_string()], peer_retry, ..loopback() };
-    let node = TestNode::start(1, settings);
+    let node = TestNode::start(1, &settings);
     eventually("it is tried", || node.status.now().counters.dials_failed > 0);
     let _there = TcpListener::bind(address).expect("the same port");
     assert_eq!(node.dialled.recv_timeout(SOON), Ok(address));
@@ -201,7 +201,7 @@ fn a_peer_that_is_absent_is_tried_until_it_is_there() {
 #[test]
 fn what_subscribers_want_is_in_the_next_beacons() {
     let (mut group, port) = group();
-    let node = TestNode::start(1, on_group(port));
+    let node = TestNode::start(1, &on_group(port));
     hear(&mut group, |beacon| beacon.interest_hash == 0);
     node.mesh.reports.on_interest("prices/#".into(), true);
     hear(&mut group, |beacon| beacon.interest_hash != 0);
@@ -213,7 +213,7 @@ fn what_subscribers_want_is_in_the_next_beacons() {
 #[test]
 fn a_node_that_stops_says_goodbye() {
     let (mut group, port) = group();
-    let node = TestNode::start(1, on_group(port));
+    let node = TestNode::start(1, &on_group(port));
     hear(&mut group, |beacon| !beacon.is_goodbye && beacon.mesh_port == node.address.port());
     node.mesh.reports.on_drain();
     node.stop();
@@ -222,7 +222,7 @@ fn a_node_that_stops_says_goodbye() {
 
 #[test]
 fn a_linked_peer_is_told_what_this_node_wants() {
-    let node = TestNode::start(1, loopback());
+    let node = TestNode::start(1, &loopback());
     let peer = NodeId(2);
     let address = (Ipv4Addr::LOCALHOST, 9).into();
     let reports = &node.mesh.reports;
