@@ -157,7 +157,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "multicast|static|off",
         help: "How nodes of a cluster find each other: `multicast` by beacons and through --peers, \
                `static` through --peers alone, where one that can be reached is enough. `off` is a \
-               node on its own: it looks for nobody, and does not listen on --mesh-port.",
+               node on its own, whatever else is set here: it looks for nobody, and does not listen on \
+               --mesh-port.",
         read: |config, text| {
             config.discovery = mesh::read_discovery(text)?;
             Ok(())

@@ -26,7 +26,7 @@ pub(crate) struct Reports {
 #[derive(Default, Debug)]
 struct Waiting {
     news: News,
-    /// The doorbell was rung and nobody looked since.
+    /// The doorbell was rung, or is about to be, and nobody looked since.
     is_rung: bool,
 }
 
@@ -85,21 +85,24 @@ impl Reports {
     }
 
     fn tell(&self, change: impl FnOnce(&mut News)) {
-        let mut waiting = self.lock();
-        change(&mut waiting.news);
-        if !mem::replace(&mut waiting.is_rung, true) {
-            // It cannot fail: the counter was at 0, and the descriptor is ours.
+        let was_rung = {
+            let mut waiting = self.lock();
+            change(&mut waiting.news);
+            mem::replace(&mut waiting.is_rung, true)
+        };
+        // Outside of the lock, for which others may wait.
+        if !was_rung {
+            // It cannot fail: the counter is next to 0, and the descriptor is ours.
             let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
         }
     }
 
     /// All that was told since the last time; the doorbell rings anew for what comes from now on.
     pub(super) fn take(&self) -> News {
+        // Before the rest, so that whoever rings from now on is heard. It fails where nobody rang.
+        let _ = rustix::io::read(&self.doorbell, &mut [0; 8]);
         let mut waiting = self.lock();
-        if mem::take(&mut waiting.is_rung) {
-            // As above.
-            let _ = rustix::io::read(&self.doorbell, &mut [0; 8]);
-        }
+        waiting.is_rung = false;
         mem::take(&mut waiting.news)
     }
 
