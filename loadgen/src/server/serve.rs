@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use nexusd::config::{LogFormat, LogLevel, UnixSocket};
+use nexusd::config::{DiscoveryMode, LogFormat, LogLevel, UnixSocket};
 use nexusd::{Config, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
@@ -51,6 +51,7 @@ pub(crate) fn node_config(options: &ServerOptions) -> Config {
         shards: options.shards.or(defaults.shards),
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
+        discovery: DiscoveryMode::Off,
         unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
         // Several cores, or one that several shards share, are the whole process's.
         pin: match options.cores.as_slice() {
