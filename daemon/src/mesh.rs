@@ -17,14 +17,15 @@ mod reports;
 mod resolver;
 mod status;
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nexusd_core::MeshConfig as Introduction;
 use nexusd_core::io::clock;
 use nexusd_discovery::{Discovery, Retry};
-use nexusd_wire::{ClusterKey, NodeId};
+use nexusd_wire::NodeId;
 
 use crate::config::{ClusterSecret, Config, DiscoveryMode, PeerRetry, Thousandths};
 use crate::error::{StartError, StopError};
@@ -32,14 +33,14 @@ use crate::panic_hook;
 use beacon_sockets::BeaconSockets;
 use event_loop::EventLoop;
 use interfaces::Wanted;
-pub(crate) use links::{Links, NoLinks};
+pub(crate) use links::{Links, Shards, link_event};
 pub(crate) use reports::Reports;
 pub(crate) use status::SharedStatus;
 
 const NAME: &str = "mesh";
 
 /// What the thread is made from, beside the node's settings.
-pub(crate) struct MeshConfig<L> {
+pub(crate) struct MeshThreadConfig<L> {
     pub(crate) node: NodeId,
     pub(crate) introduction: Introduction,
     /// For beacons to this node alone, one for each address of `--bind`.
@@ -52,36 +53,24 @@ pub(crate) struct MeshConfig<L> {
     pub(crate) status: SharedStatus,
 }
 
-/// What a node says of itself to others: the same in its beacons and on its links.
-#[derive(Clone, Debug)]
-pub(crate) struct Introduction {
-    /// When it started, microseconds since 1970.
-    pub(crate) start_us: u64,
-    /// Where others reach it; `None`: where they see its beacons and connections come from.
-    pub(crate) address: Option<IpAddr>,
-    /// For links, and for beacons to it alone; the real port.
-    pub(crate) mesh_port: u16,
-    /// For applications; the real port.
-    pub(crate) app_port: u16,
-    /// What it proves to be of the cluster with.
-    pub(crate) key: Option<ClusterKey>,
-}
-
-impl Introduction {
-    /// Of a node that starts now, and takes links and applications at these addresses.
-    pub(crate) fn new(settings: &Config, links: &[SocketAddr], apps: &[SocketAddr]) -> Self {
-        // Where only one address is listened on, nobody has to guess.
-        let only = match settings.bind[..] {
-            [only] if !only.is_unspecified() => Some(only),
-            _ => None,
-        };
-        Self {
-            start_us: clock::now().wall_us,
-            address: settings.advertise.or(only),
-            mesh_port: links.first().map_or(settings.mesh_port, SocketAddr::port),
-            app_port: apps.first().map_or(settings.app_port, SocketAddr::port),
-            key: settings.cluster_key.as_ref().map(ClusterSecret::key),
-        }
+/// What a node that starts now, and takes links and applications at these addresses, says of itself to
+/// others: the same in its beacons and on its links.
+pub(crate) fn introduction(
+    settings: &Config,
+    links: &[SocketAddr],
+    apps: &[SocketAddr],
+) -> Introduction {
+    // Where only one address is listened on, nobody has to guess.
+    let only = match settings.bind[..] {
+        [only] if !only.is_unspecified() => Some(only),
+        _ => None,
+    };
+    Introduction {
+        start_us: clock::now().wall_us,
+        address: settings.advertise.or(only),
+        mesh_port: links.first().map_or(settings.mesh_port, SocketAddr::port),
+        app_port: apps.first().map_or(settings.app_port, SocketAddr::port),
+        key: settings.cluster_key.as_ref().map(ClusterSecret::key),
     }
 }
 
@@ -96,7 +85,7 @@ impl MeshThread {
     /// Joins the multicast groups and starts the thread.
     pub(crate) fn start<L: Links>(
         settings: &Config,
-        config: MeshConfig<L>,
+        config: MeshThreadConfig<L>,
     ) -> Result<Self, StartError> {
         let is_multicast = settings.discovery == DiscoveryMode::Multicast;
         let groups = is_multicast.then(|| {

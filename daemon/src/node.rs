@@ -12,7 +12,7 @@ use std::{fmt, io, thread};
 use nexusd_core::io::clock;
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::{Command, MeshConfig, Metrics, ShardConfig, wire};
+use nexusd_core::{Command, Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
@@ -21,7 +21,9 @@ use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
-use crate::mesh::{Introduction, MeshConfig, MeshThread, NoLinks, Reports, SharedStatus};
+use crate::mesh::{
+    MeshThread, MeshThreadConfig, Reports, Shards, SharedStatus, introduction, link_event,
+};
 use crate::samples::Samples;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
@@ -45,8 +47,6 @@ pub struct Node {
     unix: Option<String>,
     /// Where other nodes reach it.
     mesh_addresses: Vec<SocketAddr>,
-    /// What they will reach once the shards keep links.
-    _link_listeners: Vec<Listener>,
     drainer: Drainer,
     /// How the shards talk to the kernel.
     engine: Engine,
@@ -103,14 +103,13 @@ impl Node {
             Some(mesh) => (mesh.addresses, mesh.links, mesh.beacons),
             None => Default::default(),
         };
-        let introduction = Introduction::new(&config, &mesh_addresses, &listeners.tcp);
+        let introduction = introduction(&config, &mesh_addresses, &listeners.tcp);
         // What fails from here on ends the shards that run.
         let mut node = Self {
             id,
             tcp: listeners.tcp,
             unix: listeners.unix,
             mesh_addresses,
-            _link_listeners: link_listeners,
             config,
             drainer,
             engine: Engine::wanted(asked),
@@ -121,6 +120,7 @@ impl Node {
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
         let mut listeners = listeners.all;
+        listeners.extend(link_listeners.into_iter().map(Listener::for_links));
         for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
             let shard = ShardThread::start(ShardThreadConfig {
                 index,
@@ -129,7 +129,7 @@ impl Node {
                     cluster: node.config.cluster.clone(),
                     software: SOFTWARE.to_owned(),
                     seed,
-                    mesh: MeshConfig::default(),
+                    mesh: introduction.clone(),
                     limits: node.config.limits.clone(),
                 },
                 wiring,
@@ -140,7 +140,7 @@ impl Node {
                 listeners: std::mem::take(&mut listeners),
                 commands,
                 shards: senders.clone(),
-                on_report: Samples::of_shard(&node.samples, index),
+                on_report: hear(&node.samples, index, reports.clone()),
             })?;
             node.shards.push(shard);
         }
@@ -154,17 +154,17 @@ impl Node {
             executor: Executor::beside(node.engine, asked),
             publisher: senders[owner.index()].clone(),
             statistics,
-            shards: senders,
+            shards: senders.clone(),
             draining: Arc::clone(&node.drainer.draining),
             samples: to_control,
         })?);
         if let Some((reports, status)) = reports.zip(mesh_status) {
-            let config = MeshConfig {
+            let config = MeshThreadConfig {
                 node: id,
                 introduction,
                 beacons,
                 seed: random()? as u64,
-                links: NoLinks(Arc::clone(&reports)),
+                links: Shards(senders),
                 reports,
                 status,
             };
@@ -297,6 +297,22 @@ impl Drainer {
 fn list(addresses: &[SocketAddr]) -> String {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     if addresses.is_empty() { "none".to_owned() } else { addresses.join(",") }
+}
+
+/// What a shard's reports go to.
+fn hear(
+    samples: &Arc<Samples>,
+    shard: usize,
+    mesh: Option<Arc<Reports>>,
+) -> Box<dyn FnMut(Report) + Send> {
+    let samples = Arc::clone(samples);
+    Box::new(move |report| match (report, &mesh) {
+        (Report::Metrics(metrics), _) => samples.on_answer(shard, &metrics),
+        (Report::Interest { filter, is_wanted }, Some(mesh)) => mesh.on_interest(filter, is_wanted),
+        (Report::Link(report), Some(mesh)) => mesh.on_link(link_event(report)),
+        // A node on its own tells nobody.
+        (Report::Interest { .. } | Report::Link(_), None) => {}
+    })
 }
 
 fn send(shard: &CommandSender, mut command: Command) {

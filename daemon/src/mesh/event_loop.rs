@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use nexusd_core::LinkCommand;
 use nexusd_core::io::clock;
 use nexusd_discovery::{Discovery, Event, Level, Notice, Now, Output};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -18,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::beacon_sockets::BeaconSockets;
 use super::dialler::{Dial, DialResult, Dialler};
 use super::expected_peers::ExpectedPeers;
-use super::links::{LinkCommand, LinkCommands, Links};
+use super::links::{LinkCommands, Links};
 use super::reports::{News, Reports};
 use super::resolver::{Resolution, Resolver};
 use super::status::{MeshStatus, SharedStatus};

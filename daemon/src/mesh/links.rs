@@ -7,27 +7,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
 
-use nexusd_discovery::{LinkEvent, LinkRefusal};
+use nexusd_core::io::mailbox::CommandSender;
+use nexusd_core::{Command, LinkCommand, LinkReport, home_of_node};
+use nexusd_discovery::{LinkDown, LinkEvent, LinkRefusal};
 use nexusd_wire::NodeId;
-
-use super::Reports;
 
 /// Commands that wait for room. Beyond that, frames are thrown away: a link that lost some shows a
 /// wrong hash, and is asked anew.
 const WAITING_MAX: usize = 1_024;
-
-/// What a link is told.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum LinkCommand {
-    /// Send whole control frames, if the link stands.
-    Send { peer: NodeId, frames: Box<[u8]> },
-    /// The peer is dead: its link closes, its routes and its queue go.
-    Forget { peer: NodeId },
-    /// Neither side wants anything of the other: the link closes.
-    CloseIdle { peer: NodeId },
-}
 
 /// The shards, as far as links go.
 pub(crate) trait Links: Send + 'static {
@@ -39,23 +27,72 @@ pub(crate) trait Links: Send + 'static {
     fn tell(&mut self, command: LinkCommand) -> Result<(), LinkCommand>;
 }
 
-/// Shards that keep no links: whoever is dialled is hung up on.
+/// The ways to the shards of this node, in order.
 #[derive(Debug)]
-pub(crate) struct NoLinks(pub(crate) Arc<Reports>);
+pub(crate) struct Shards(pub(crate) Vec<CommandSender>);
 
-impl Links for NoLinks {
+impl Shards {
+    fn home_of(&self, peer: NodeId) -> &CommandSender {
+        &self.0[home_of_node(peer, self.0.len()).index()]
+    }
+}
+
+impl Links for Shards {
     fn dialled(&mut self, socket: TcpStream, dial: u64, peer: Option<NodeId>) -> io::Result<()> {
-        self.0.on_link(LinkEvent::Refused {
-            dial: Some(dial),
-            peer,
-            address: socket.peer_addr()?,
-            reason: LinkRefusal::Closed,
-        });
-        Ok(())
+        let home = peer.map_or(&self.0[0], |peer| self.home_of(peer));
+        home.dialled(socket, dial, peer)
     }
 
-    fn tell(&mut self, _command: LinkCommand) -> Result<(), LinkCommand> {
-        Ok(())
+    fn tell(&mut self, command: LinkCommand) -> Result<(), LinkCommand> {
+        let home = self.home_of(command.peer());
+        match home.send(Command::Link(command)) {
+            Err(Command::Link(back)) if !home.is_gone() => Err(back),
+            // A shard that has ended misses nothing.
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a shard reports of a link, in discovery's words.
+pub(crate) fn link_event(report: LinkReport) -> LinkEvent {
+    match report {
+        LinkReport::Up { peer, start_us, address, app_port, dial } => {
+            LinkEvent::Up { peer, start_us, address, app_port, dial }
+        }
+        LinkReport::Refused { dial, peer, address, reason } => {
+            LinkEvent::Refused { dial, peer, address, reason: refusal(reason) }
+        }
+        LinkReport::Suspected { peer } => LinkEvent::Suspected { peer },
+        LinkReport::Trusted { peer } => LinkEvent::Trusted { peer },
+        LinkReport::Down { peer, reason } => LinkEvent::Down { peer, reason: down(reason) },
+        LinkReport::Dead { peer } => LinkEvent::Dead { peer },
+        LinkReport::Stored { peer, hash } => LinkEvent::Stored { peer, hash },
+        LinkReport::StateWanted { peer } => LinkEvent::StateWanted { peer },
+        LinkReport::Members { peer, members } => LinkEvent::Members { peer, members },
+    }
+}
+
+fn refusal(reason: nexusd_core::LinkRefusal) -> LinkRefusal {
+    use nexusd_core::LinkRefusal as Told;
+    match reason {
+        Told::WrongCluster => LinkRefusal::WrongCluster,
+        Told::WrongKey => LinkRefusal::WrongKey,
+        Told::OwnNode => LinkRefusal::OwnNode,
+        Told::Version => LinkRefusal::Version,
+        Told::Unexpected => LinkRefusal::Unexpected,
+        Told::Superseded => LinkRefusal::Superseded,
+        Told::Closed => LinkRefusal::Closed,
+    }
+}
+
+fn down(reason: nexusd_core::LinkDown) -> LinkDown {
+    use nexusd_core::LinkDown as Told;
+    match reason {
+        Told::Broken => LinkDown::Broken,
+        Told::Idle => LinkDown::Idle,
+        Told::Ending => LinkDown::Ending,
+        Told::Silent => LinkDown::Silent,
+        Told::Forgotten => LinkDown::Forgotten,
     }
 }
 

@@ -52,7 +52,6 @@ impl Reports {
     }
 
     /// One subscription of a client began, or ended, to want a filter.
-    #[cfg_attr(not(test), expect(dead_code, reason = "shards do not report interest yet"))]
     pub(crate) fn on_interest(&self, filter: Box<str>, is_wanted: bool) {
         self.tell(|news| {
             let change = if is_wanted { 1 } else { -1 };

@@ -8,9 +8,9 @@ use std::time::Instant;
 use nexusd_discovery::LinkEvent;
 use nexusd_wire::{BEACON_BYTES_MAX, Beacon};
 
-use super::links::LinkCommand;
 use super::*;
 use crate::listeners::Listeners;
+use nexusd_core::LinkCommand;
 
 /// Longest wait for anything that should happen soon.
 const SOON: Duration = Duration::from_secs(20);
@@ -54,9 +54,9 @@ impl TestNode {
         let (dialled_sender, dialled) = mpsc::channel();
         let (told_sender, told) = mpsc::channel();
         let status = SharedStatus::default();
-        let config = MeshConfig {
+        let config = MeshThreadConfig {
             node: NodeId(node),
-            introduction: Introduction::new(settings, &listening.addresses, &listeners.tcp),
+            introduction: introduction(settings, &listening.addresses, &listeners.tcp),
             beacons: listening.beacons,
             seed: 7,
             reports,
@@ -134,7 +134,7 @@ fn a_node_says_its_address_where_it_cannot_be_another() {
         let address = |text: &str| text.parse().expect("an address");
         let bind = bind.iter().map(|text| address(text)).collect();
         let settings = Config { bind, advertise: advertise.map(address), ..Config::default() };
-        Introduction::new(&settings, &[], &[]).address
+        introduction(&settings, &[], &[]).address
     };
     assert_eq!(introduced(&["0.0.0.0"], None), None);
     assert_eq!(introduced(&["10.0.0.7", "127.0.0.1"], None), None);
@@ -146,8 +146,8 @@ fn a_node_says_its_address_where_it_cannot_be_another() {
 fn a_node_says_the_ports_it_really_has() {
     let addresses = |port| [SocketAddr::from(([127, 0, 0, 1], port))];
     let free = Config { app_port: 0, mesh_port: 0, ..Config::default() };
-    let introduction = Introduction::new(&free, &addresses(41), &addresses(42));
-    assert_eq!((introduction.mesh_port, introduction.app_port), (41, 42));
+    let said = introduction(&free, &addresses(41), &addresses(42));
+    assert_eq!((said.mesh_port, said.app_port), (41, 42));
 }
 
 #[test]
