@@ -153,8 +153,9 @@ impl Network {
         };
         at.daemon = Some(daemon);
         self.by_node.insert(node, host);
-        for filter in [format!("host/{host}/#"), "news/+".into(), format!("rack/{}", host / 10)] {
-            self.want(host, &[&filter], true);
+        self.want(host, &[&format!("host/{host}/#")], true);
+        if self.hosts.len() <= 100 {
+            self.want(host, &["news/+", &format!("rack/{}", host / 10)], true);
         }
         self.feed(host, Event::Started);
     }
