@@ -1,11 +1,13 @@
 //! Nodes that were lost and may come back: without multicast nobody else would tell of them.
 //!
-//! After a netsplit both sides have given up the other. A node that said goodbye, or where nobody
+//! After a netsplit both sides have given up the other. So an address is dialled now and then; and a
+//! beacon goes there more often, for it costs less and is answered by a dial. A node that said goodbye, or where nobody
 //! listens any more, is not looked for: when it starts again it looks for others itself.
 //! Invariant: an address is being dialled, or has a time at which it will be.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Bound;
 
 use crate::address_source::{AddressSource, Origin, Outcome, Wish};
 use crate::backoff::interval_us;
@@ -20,10 +22,19 @@ const RETRY: Retry = Retry {
     jitter: 0.2,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Absent {
     nodes: BTreeMap<SocketAddr, Absence>,
     due: BTreeSet<(u64, SocketAddr)>,
+    /// Whose turn it was last.
+    last: SocketAddr,
+}
+
+impl Default for Absent {
+    fn default() -> Self {
+        let last = SocketAddr::from(([0, 0, 0, 0], 0));
+        Self { nodes: BTreeMap::new(), due: BTreeSet::new(), last }
+    }
 }
 
 #[derive(Debug)]
@@ -49,6 +60,16 @@ impl Absent {
         if let Some(due_us) = self.nodes.remove(&address).and_then(|absence| absence.due_us) {
             self.due.remove(&(due_us, address));
         }
+    }
+
+    /// A few of them, in turn.
+    pub(crate) fn next_few(&mut self, count: usize) -> Vec<SocketAddr> {
+        let behind = (Bound::Excluded(self.last), Bound::Unbounded);
+        let in_turn = self.nodes.range(behind).chain(self.nodes.iter());
+        let few: Vec<SocketAddr> =
+            in_turn.take(count.min(self.nodes.len())).map(|(&address, _)| address).collect();
+        self.last = few.last().copied().unwrap_or(self.last);
+        few
     }
 
     pub(crate) fn clear(&mut self) {
@@ -164,6 +185,23 @@ mod tests {
         absent.forget(address(0));
         absent.assert_invariants();
         assert_eq!(dials(&mut absent, Outcome::OwnNode, u64::MAX).len(), 1);
+    }
+
+    #[test]
+    fn each_of_them_has_its_turn() {
+        let mut absent = with(10);
+        let mut turns = BTreeMap::new();
+        for _ in 0..10 {
+            let few = absent.next_few(3);
+            assert_eq!(few.len(), 3);
+            for address in few {
+                *turns.entry(address).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(turns.len(), 10);
+        assert!(turns.values().all(|&count| count == 3), "{turns:?}");
+        assert_eq!(with(2).next_few(3).len(), 2);
+        assert_eq!(with(0).next_few(3).len(), 0);
     }
 
     #[test]

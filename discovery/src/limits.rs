@@ -10,7 +10,9 @@ pub const BEACON_INTERVAL_US: u64 = 1_000_000;
 pub const GOODBYES: u32 = 3;
 /// Linked peers that a beacon goes to by unicast, where there is no multicast.
 pub const BEACON_PEERS: usize = 3;
-/// Unlinked peers that a beacon goes to by unicast at most; where there are more, they take turns.
+/// Lost nodes that a beacon goes to; where there are more, they take turns.
+pub const BEACON_ABSENT: usize = 8;
+/// Unlinked peers and seeds that a beacon goes to by unicast at most; where there are more, they take turns.
 pub const BEACON_UNLINKED_MAX: usize = 1_024;
 
 /// Datagrams of one sender that are looked at, per second. Many nodes may share a host.

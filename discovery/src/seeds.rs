@@ -163,6 +163,12 @@ impl Seeds {
         self.set_wake();
     }
 
+    /// Where seeds may be that no link stands to.
+    pub(crate) fn unlinked_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let unlinked = self.seeds.iter().filter(|seed| !matches!(seed.state, State::Linked(_)));
+        unlinked.flat_map(|seed| seed.addresses.iter().copied())
+    }
+
     /// Whether a seed led to this peer.
     pub(crate) fn has(&self, node: NodeId) -> bool {
         self.seeds.iter().any(|seed| seed.state == State::Linked(node))

@@ -7,10 +7,10 @@ use nexusd_wire::Beacon;
 use super::Discovery;
 use super::knowing::{Claim, Word, is_usable};
 use crate::beacon_schedule::Due;
-use crate::limits::{BEACON_PEERS, BEACON_UNLINKED_MAX, DIAL_YIELD_US};
+use crate::limits::{BEACON_ABSENT, BEACON_PEERS, BEACON_UNLINKED_MAX, DIAL_YIELD_US};
 use crate::notice::{Departure, Notice};
 use crate::output::Output;
-use crate::peer::Link;
+use crate::peer::{Link, Peer};
 
 impl Discovery {
     pub(super) fn announce(&mut self, due: Due) {
@@ -42,19 +42,23 @@ impl Discovery {
         }
     }
 
-    /// Who is sent a beacon by name. Without multicast that is everybody who hears nothing of this node
-    /// over a link, and a few others; with it, those of the former that it may not reach.
+    /// Who is sent a beacon by name: everybody who hears nothing of this node over a link or by
+    /// multicast, and the places where somebody may be; without multicast a few others as well.
     fn listeners(&mut self) -> Vec<SocketAddr> {
         let is_multicast = self.config.is_multicast;
-        let is_deaf =
-            |peer: &&crate::Peer| !(peer.is_linked() || is_multicast && peer.came_by_beacon);
+        let is_deaf = |peer: &&Peer| !(peer.is_linked() || is_multicast && peer.came_by_beacon);
         let mut listeners: Vec<SocketAddr> =
-            self.peers.iter().filter(is_deaf).map(crate::Peer::address).collect();
+            self.peers.iter().filter(is_deaf).map(Peer::address).collect();
+        let is_place = |address: &SocketAddr| {
+            self.peers.at(*address).is_none() && !self.own_addresses.contains(address)
+        };
+        listeners.extend(self.seeds.unlinked_addresses().filter(is_place));
         if listeners.len() > BEACON_UNLINKED_MAX {
             let first = self.dice.usize(..listeners.len());
             listeners.rotate_left(first);
             listeners.truncate(BEACON_UNLINKED_MAX);
         }
+        listeners.extend(self.absent.next_few(BEACON_ABSENT));
         if !is_multicast {
             listeners.extend(self.peers.sample(BEACON_PEERS, &mut self.dice, |peer| {
                 peer.is_linked().then(|| peer.address())
