@@ -13,8 +13,10 @@ use std::net::{IpAddr, SocketAddr};
 use nexusd_wire::control::Farewell;
 use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
+use crate::retained::{Buckets, Digest};
 use crate::session::Binding;
 use crate::shard::event::ConnectionId;
+use crate::shard::routing::ShardMask;
 use crate::subscriber_queue::QueueId;
 
 /// What a node says of itself to others.
@@ -30,6 +32,8 @@ pub struct MeshConfig {
     pub app_port: u16,
     /// The secret of the cluster, if it has one.
     pub key: Option<ClusterKey>,
+    /// Whether it is one of a mesh: a node on its own remembers nothing for others.
+    pub is_on: bool,
 }
 
 /// What is asked of a link.
@@ -179,10 +183,12 @@ pub(crate) struct Relay {
     pub(crate) origin: Origin,
     /// This node's wall clock less the peer's, microseconds.
     pub(crate) clock_offset_us: i64,
+    /// They are retained values that the peer was asked for.
+    pub(crate) is_state: bool,
 }
 
 /// What the connection of a link has to know at every message; the link has the rest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct LinkSession {
     pub(crate) peer: NodeId,
     pub(crate) relay: Relay,
@@ -191,6 +197,8 @@ pub(crate) struct LinkSession {
     /// Bytes of those that were not acknowledged.
     pub(crate) unacknowledged_bytes: usize,
     pub(crate) unacknowledged: u64,
+    /// Other nodes, by the peer's numbers.
+    pub(crate) origins: Vec<(u32, Origin)>,
 }
 
 /// A node that shows who it is, until it is known whether its connection is the link.
@@ -208,6 +216,20 @@ pub(crate) struct Parts {
     pub(crate) next: u32,
     pub(crate) filters: BTreeSet<Box<str>>,
     pub(crate) bytes: usize,
+}
+
+/// How far two nodes have come with comparing their retained values.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// Shards that still have to say what they have, and what the others said.
+    pub(crate) awaits: ShardMask,
+    pub(crate) sum: Option<Box<Digest>>,
+    /// What the peer was told, until it answers.
+    pub(crate) offered: Option<Box<Digest>>,
+    /// What the peer said, until this node knows what it has itself.
+    pub(crate) theirs: Option<Box<Digest>>,
+    /// What the peer asked for last.
+    pub(crate) fetched: Buckets,
 }
 
 #[derive(Debug)]
@@ -230,6 +252,7 @@ pub(crate) struct Link {
     pub(crate) filter_bytes: usize,
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
+    pub(crate) comparison: Comparison,
     /// Topics that the peer had bound on a connection that broke.
     pub(crate) bindings: Vec<Binding>,
     pub(crate) last_heard_us: u64,
@@ -256,6 +279,7 @@ impl Link {
             filter_bytes: 0,
             hash: None,
             parts: Parts::default(),
+            comparison: Comparison::default(),
             bindings: Vec::new(),
             last_heard_us: now_us,
             last_said_us: now_us,

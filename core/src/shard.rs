@@ -39,6 +39,7 @@ mod publishers;
 pub(crate) mod recovery;
 mod relay;
 pub(crate) mod replay;
+mod replication;
 pub(crate) mod retained;
 pub mod routing;
 mod timers;
@@ -280,7 +281,12 @@ impl Shard {
     pub fn wired(config: ShardConfig, wiring: Wiring) -> Self {
         Self {
             buffers: Buffers::new(&config.limits, wiring.shards),
-            plane: Plane::new(config.limits.clone(), config.seed, wiring),
+            plane: Plane::new(
+                config.limits.clone(),
+                (config.node, config.mesh.is_on),
+                config.seed,
+                wiring,
+            ),
             config,
             connections: Vec::new(),
             open: 0,

@@ -70,6 +70,7 @@ pub(crate) fn introduction(
         address: settings.advertise.or(only),
         mesh_port: links.first().map_or(settings.mesh_port, SocketAddr::port),
         app_port: apps.first().map_or(settings.app_port, SocketAddr::port),
+        is_on: settings.discovery != DiscoveryMode::Off,
         key: settings.cluster_key.as_ref().map(ClusterSecret::key),
     }
 }

@@ -1,6 +1,6 @@
 //! What a peer says over a link: the match beside the one of `shard.rs` for control frames of nodes.
 
-use nexusd_wire::control::{self, Farewell};
+use nexusd_wire::control::{self, DeliveryMode, Farewell};
 use nexusd_wire::{
     Frame, FrameKind, Header, Member, NodeId, SubscriptionId, check_filter, check_topic,
 };
@@ -24,10 +24,10 @@ impl Shard {
         now: Now,
     ) -> Result<(), Violation> {
         match frame.kind() {
-            FrameKind::Heartbeat
-            | FrameKind::Pong
-            | FrameKind::NodeBind
-            | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::Heartbeat | FrameKind::Pong | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::NodeBind => self.on_node_bind(id, frame),
+            FrameKind::RetainedDigest => self.on_retained_digest(id, frame),
+            FrameKind::RetainedFetch => self.on_retained_fetch(id, frame),
             FrameKind::Ping => {
                 self.acknowledge(id);
                 self.on_ping(id, frame)
@@ -261,6 +261,7 @@ impl Shard {
         if deliver.now_us() != 0 {
             session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
         }
+        session.relay.is_state = deliver.mode() == DeliveryMode::Retained;
         if let Some(link) = self.links.get_mut(&session.peer)
             && link.stream != Some(stream)
         {
@@ -295,6 +296,10 @@ impl Shard {
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);
+        }
+        // Retained values may have been among them.
+        if let Some(peer) = self.peer_of(id) {
+            self.compare_retained(peer);
         }
         Ok(())
     }

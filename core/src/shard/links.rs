@@ -22,7 +22,8 @@ use crate::limits::{
     LINK_TICK_US,
 };
 use crate::link::{
-    Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Relay, takes_over,
+    Comparison, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Parts,
+    Relay, takes_over,
 };
 use crate::session::SessionState;
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
@@ -70,7 +71,8 @@ impl Shard {
         let old = link.connection.replace(id);
         (link.guest, link.dial, link.is_up) = (guest, dial, false);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
-        (link.down_since_us, link.parts) = (None, Default::default());
+        (link.down_since_us, link.parts) = (None, Parts::default());
+        link.comparison = Comparison::default();
         if let Some(old) = old {
             self.take_from(old, peer);
             self.close_now(old);
@@ -81,10 +83,11 @@ impl Shard {
         (session.state, session.door, session.guest) = (SessionState::Open, Door::Mesh, None);
         session.link = Some(Box::new(LinkSession {
             peer,
-            relay: Relay { origin: link.origin, clock_offset_us: 0 },
+            relay: Relay { origin: link.origin, clock_offset_us: 0, is_state: false },
             received: link.received,
             unacknowledged: 0,
             unacknowledged_bytes: 0,
+            origins: Vec::new(),
         }));
         let control = &mut connection.outbound.control;
         self.encoder.link_ack(control, link.stream, link.received, proof);
@@ -161,6 +164,7 @@ impl Shard {
         if hash.is_some() {
             self.report_link(LinkReport::Stored { peer, hash });
         }
+        self.compare_retained(peer);
     }
 
     /// Makes the queue of what goes to the peer, behind a loss, if there is one.
@@ -194,6 +198,7 @@ impl Shard {
             self.plane.make_ready(slot);
         }
         self.plane.subscriptions.insert(subscription, slot);
+        self.plane.add_link_queue(slot);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.session.subscriptions.push((subscription, slot));
         }

@@ -11,29 +11,36 @@ use super::desk::{Desk, Heard};
 const PLAIN: MessageFlags = MessageFlags(0);
 
 /// Two nodes, and the connections between them.
-struct Pair {
-    desks: [Desk; 2],
+pub(crate) struct Pair {
+    pub(crate) desks: [Desk; 2],
     /// Both ends of each, by desk.
-    wires: Vec<[ConnectionId; 2]>,
+    pub(crate) wires: Vec<[ConnectionId; 2]>,
     /// They carry nothing.
-    is_cut: bool,
+    pub(crate) is_cut: bool,
 }
 
-fn id(desk: usize) -> NodeId {
+pub(crate) fn id(desk: usize) -> NodeId {
     NodeId(0x1000 + desk as u128)
 }
 
-fn limits() -> Limits {
+pub(crate) fn limits() -> Limits {
     Limits { memory_bytes: 16 << 20, ..Limits::default() }
 }
 
-fn mesh(key: Option<&str>) -> MeshConfig {
+pub(crate) fn mesh(key: Option<&str>) -> MeshConfig {
     let key = key.map(|secret| ClusterKey::new(secret.as_bytes()));
-    MeshConfig { start_us: 7, mesh_port: 5671, app_port: 5672, key, ..MeshConfig::default() }
+    MeshConfig {
+        start_us: 7,
+        mesh_port: 5671,
+        app_port: 5672,
+        key,
+        is_on: true,
+        ..MeshConfig::default()
+    }
 }
 
 impl Pair {
-    fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize) -> Self {
         Self::with_keys(shards, [None, None])
     }
 
@@ -43,7 +50,7 @@ impl Pair {
     }
 
     /// Two nodes with a link, each knowing that the other wants nothing.
-    fn linked(shards: usize) -> Self {
+    pub(crate) fn linked(shards: usize) -> Self {
         let mut pair = Self::new(shards);
         pair.dial(0, true);
         pair.carry();
@@ -59,11 +66,19 @@ impl Pair {
     }
 
     /// One node dials the other, knowing who that is or not. Returns the connection's number.
-    fn dial(&mut self, from: usize, is_known: bool) -> usize {
-        let peer = is_known.then(|| id(1 - from));
-        let shards = self.shards();
-        let home = |of: usize| nexusd_core::home_of_node(id(of), shards).index();
-        let dialled = self.desks[from].open_link(Door::Dialled { dial: 1, peer }, home(1 - from));
+    pub(crate) fn dial(&mut self, from: usize, is_known: bool) -> usize {
+        self.dial_node(from, id(1 - from), is_known)
+    }
+
+    /// The same, where the other one has an id of its own.
+    pub(crate) fn dial_as(&mut self, from: usize, peer: NodeId) -> usize {
+        self.dial_node(from, peer, true)
+    }
+
+    fn dial_node(&mut self, from: usize, peer: NodeId, is_known: bool) -> usize {
+        let home = nexusd_core::home_of_node(peer, self.shards()).index();
+        let door = Door::Dialled { dial: 1, peer: is_known.then_some(peer) };
+        let dialled = self.desks[from].open_link(door, home);
         let accepted = self.desks[1 - from].open_link(Door::Mesh, 0);
         let wire = if from == 0 { [dialled, accepted] } else { [accepted, dialled] };
         self.wires.push(wire);
@@ -75,7 +90,7 @@ impl Pair {
     }
 
     /// Carries what both ends of all connections send, until nothing is under way.
-    fn carry(&mut self) {
+    pub(crate) fn carry(&mut self) {
         while !self.is_cut && self.carry_once() {}
     }
 
@@ -107,7 +122,7 @@ impl Pair {
     }
 
     /// Breaks a connection; what is on its way is lost.
-    fn cut(&mut self, wire: usize) {
+    pub(crate) fn cut(&mut self, wire: usize) {
         for at in 0..2 {
             let end = self.wires[wire][at];
             self.desks[at].take(end);
@@ -118,7 +133,7 @@ impl Pair {
     }
 
     /// A node tells the other all that it wants.
-    fn tell_interest(&mut self, at: usize, filters: &[&str]) {
+    pub(crate) fn tell_interest(&mut self, at: usize, filters: &[&str]) {
         let mut frames = Vec::new();
         let hash = filters.len() as u64;
         let part = NodeStatePart { hash, part: 0, is_last: true, filters, members: &[] };
@@ -131,7 +146,7 @@ impl Pair {
         self.carry();
     }
 
-    fn pass(&mut self, us: u64) {
+    pub(crate) fn pass(&mut self, us: u64) {
         let step = 100_000;
         for _ in 0..us / step {
             self.desks.iter_mut().for_each(|desk| desk.pass(step));
@@ -139,12 +154,12 @@ impl Pair {
         }
     }
 
-    fn publish(&mut self, at: usize, publisher: ConnectionId, payload: &[u8]) {
+    pub(crate) fn publish(&mut self, at: usize, publisher: ConnectionId, payload: &[u8]) {
         self.desks[at].publish(publisher, 0, payload, PLAIN);
         self.carry();
     }
 
-    fn payloads(&mut self, at: usize, subscriber: ConnectionId) -> Vec<Vec<u8>> {
+    pub(crate) fn payloads(&mut self, at: usize, subscriber: ConnectionId) -> Vec<Vec<u8>> {
         let payload = |heard| match heard {
             Heard::Message { payload, .. } => Some(payload),
             _ => None,

@@ -7,6 +7,9 @@ use crate::control::{self, Farewell, Role};
 use crate::header::{FrameKind, Header, PROTOCOL_MAJOR, PROTOCOL_MINOR};
 use crate::ids::{NodeId, SubscriptionId};
 
+/// Buckets that nodes compare their retained values by.
+pub const RETAINED_BUCKETS: usize = 1_024;
+
 /// Who a node is, as it says so at the start of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Introduction<'a> {
@@ -194,6 +197,24 @@ impl FrameEncoder {
         let root = control::InterestDelta::create(&mut self.builder, &args);
         self.builder.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::InterestDelta, 0, 0));
+    }
+
+    /// Appends a RetainedDigest: a sum of each bucket.
+    pub fn retained_digest(&mut self, out: &mut Vec<u8>, buckets: &[u64; RETAINED_BUCKETS]) {
+        let b = &mut self.builder;
+        let buckets = Some(b.create_vector(buckets));
+        let root = control::RetainedDigest::create(b, &control::RetainedDigestArgs { buckets });
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::RetainedDigest, 0, 0));
+    }
+
+    /// Appends a RetainedFetch: a bit for each bucket that is asked for.
+    pub fn retained_fetch(&mut self, out: &mut Vec<u8>, buckets: &[u64; RETAINED_BUCKETS / 64]) {
+        let b = &mut self.builder;
+        let buckets = Some(b.create_vector(buckets));
+        let root = control::RetainedFetch::create(b, &control::RetainedFetchArgs { buckets });
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::RetainedFetch, 0, 0));
     }
 
     /// Appends a LinkAck: how many messages of the receiver's `stream` the sender has had.
