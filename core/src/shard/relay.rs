@@ -48,7 +48,7 @@ impl Relay {
 
 impl Plane {
     /// Accepts one message of a link.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn publish_from_link(
         &mut self,
         id: ConnectionId,
