@@ -5,13 +5,16 @@
 //! what they do not have in common without naming it.
 
 use std::collections::BTreeSet;
-use std::hash::{Hash, Hasher};
+use std::hash::Hasher;
 
 use nexusd_wire::{Header, NodeId, RETAINED_BUCKETS, TopicId};
 use siphasher::sip::SipHasher24;
 
 use crate::expiry::Expiry;
 use crate::limits::RETAINED_BYTES;
+
+/// Stands behind a topic in what is hashed; no topic holds it.
+const TOPIC_END: u8 = 0xff;
 
 /// A sum of the values of each bucket.
 pub(crate) type Digest = [u64; RETAINED_BUCKETS];
@@ -28,7 +31,10 @@ impl Stamp {
     /// What a value counts for in the sum of its bucket. The same on every node.
     fn sum(self, topic: &str) -> u64 {
         let mut hasher = SipHasher24::new();
-        (topic, self.timestamp_us, self.origin.0).hash(&mut hasher);
+        hasher.write(topic.as_bytes());
+        hasher.write(&[TOPIC_END]);
+        hasher.write(&self.timestamp_us.to_le_bytes());
+        hasher.write(&self.origin.0.to_le_bytes());
         hasher.finish()
     }
 }
@@ -36,7 +42,7 @@ impl Stamp {
 /// The bucket of a topic. The same on every node.
 pub(crate) fn bucket_of(topic: &str) -> usize {
     let mut hasher = SipHasher24::new();
-    topic.hash(&mut hasher);
+    hasher.write(topic.as_bytes());
     hasher.finish() as usize % RETAINED_BUCKETS
 }
 
@@ -178,4 +184,29 @@ impl RetainedValues {
 /// What a value is counted with.
 fn charge(frame_bytes: usize) -> usize {
     frame_bytes + RETAINED_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_and_sums_are_those_of_the_protocol() {
+        // SipHash-2-4 with a key of zeroes, as `docs/PROTOCOL.md` shows it.
+        let stamp = Stamp { timestamp_us: 1_767_323_045_678_901, origin: NodeId(7) };
+        assert_eq!(bucket_of("plant/boiler/temperature"), 164);
+        assert_eq!(stamp.sum("plant/boiler/temperature"), 0x505a_1555_738b_edc2);
+    }
+
+    #[test]
+    fn buckets_that_differ_are_found_and_hold_their_topics() {
+        let (mut one, other) = ([0; RETAINED_BUCKETS], [0; RETAINED_BUCKETS]);
+        assert_eq!(Buckets::differing(&one, &other), None);
+        one[bucket_of("a")] = 5;
+        let buckets = Buckets::differing(&one, &other).expect("a difference");
+        assert!(buckets.contain("a") && !buckets.contain("b"));
+        let mut both = Buckets::default();
+        both.add(&buckets);
+        assert_eq!(both, buckets);
+    }
 }

@@ -249,6 +249,14 @@ impl Sample {
                 }
             }
             FrameKind::NodeStateRequest => Self::NodeStateRequest,
+            FrameKind::RetainedDigest => {
+                let body = frame.body::<control::RetainedDigest<'_>>()?;
+                Self::RetainedDigest { buckets: body.buckets().iter().collect() }
+            }
+            FrameKind::RetainedFetch => {
+                let body = frame.body::<control::RetainedFetch<'_>>()?;
+                Self::RetainedFetch { buckets: body.buckets().iter().collect() }
+            }
             unknown => panic!("a checked frame is of a known kind, not {unknown:?}"),
         })
     }
