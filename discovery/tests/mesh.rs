@@ -2,6 +2,8 @@
 //!
 //! Each test prints its seeds; `MESH_SEED` takes another first one.
 
+#![allow(clippy::print_stdout, reason = "tests say their seed, and what they measure")]
+
 #[path = "mesh/connection.rs"]
 mod connection;
 #[path = "mesh/host.rs"]
