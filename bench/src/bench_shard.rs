@@ -5,8 +5,8 @@
 //! stalled. Nothing here allocates once traffic runs.
 
 use nexusd_core::{
-    ConnectionId, Event, Limits, Metrics, Now, Output, PeerAddress, Service, Shard, ShardConfig,
-    owner_of, wire,
+    ConnectionId, Door, Event, Limits, MeshConfig, Metrics, Now, Output, PeerAddress, Service,
+    Shard, ShardConfig, owner_of, wire,
 };
 use nexusd_wire::control::Role;
 use nexusd_wire::{FrameEncoder, NodeId, SubscribeRequest, TopicId};
@@ -38,6 +38,7 @@ impl BenchShards {
             cluster: String::from("bench"),
             software: String::from("bench"),
             seed: SEED,
+            mesh: MeshConfig::default(),
             limits,
         };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
@@ -57,7 +58,15 @@ impl BenchShards {
         self.stalled.push(false);
         let home = self.shards[0].place().index();
         self.homes.push(home);
-        self.event(home, Event::Opened { connection, peer: PeerAddress::Unix, is_moved: false });
+        self.event(
+            home,
+            Event::Opened {
+                connection,
+                peer: PeerAddress::Unix,
+                door: Door::Apps,
+                is_moved: false,
+            },
+        );
         let mut bytes = Vec::new();
         self.encoder.hello(&mut bytes, 0, Role::Client, "bench", "bench");
         self.receive(connection, &bytes);

@@ -17,6 +17,8 @@ pub(crate) struct Match {
     pub(crate) queue: QueueId,
     /// The queue's connection is told the topic's name ahead of the next message.
     pub(crate) bound: bool,
+    /// The queue is another node's.
+    pub(crate) is_link: bool,
 }
 
 /// How many queues the audiences of many topics list together, and how many they may. Beyond it topics
@@ -86,7 +88,11 @@ impl Audience {
         };
         self.matches = found
             .iter()
-            .map(|&slot| Match { queue: QueueId(slot), bound: was_bound(slot) })
+            .map(|&slot| Match {
+                queue: QueueId(slot),
+                bound: was_bound(slot),
+                is_link: queues[slot as usize].is_link,
+            })
             .collect();
         self.generation = index.generation();
         beside

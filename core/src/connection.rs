@@ -12,7 +12,7 @@ use nexusd_wire::control::DeliveryMode;
 use crate::limits::BUFFER_BYTES_KEPT;
 use crate::log::SegmentId;
 use crate::session::Session;
-use crate::shard::event::{ConnectionId, PeerAddress};
+use crate::shard::event::{ConnectionId, Door, PeerAddress};
 use crate::subscriber_queue::QueueId;
 
 /// A large frame that is being received.
@@ -142,13 +142,14 @@ impl Connection {
     pub(crate) fn new(
         id: ConnectionId,
         peer: PeerAddress,
+        door: Door,
         cutter: FrameCutter,
         now_us: u64,
     ) -> Self {
         Self {
             id,
             peer,
-            session: Session::new(now_us),
+            session: Session::new(door, now_us),
             inbound: Inbound {
                 cutter,
                 backlog: Vec::new(),

@@ -24,6 +24,14 @@ impl Expiry {
         }
     }
 
+    /// Of a message that came here `age_ms` after it was accepted elsewhere.
+    pub(crate) fn after(ttl_ms: u32, age_ms: u64, now: Now) -> Self {
+        match ttl_ms {
+            0 => Self::NEVER,
+            ttl_ms => Self(now.mono_us.div_ceil(1_000) + u64::from(ttl_ms).saturating_sub(age_ms)),
+        }
+    }
+
     #[inline]
     pub(crate) fn is_past(self, now_us: u64) -> bool {
         self.0 <= now_us / 1_000 && !is_planted(Plant::ExpiredDelivered)

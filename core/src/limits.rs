@@ -193,6 +193,25 @@ pub const OVERFLOW_LEAVE_EIGHTHS: u64 = 6;
 /// A blocked queue lets publishers go on at this many eighths of its limit.
 pub const BLOCK_RESUME_EIGHTHS: u64 = 4;
 
+/// Bytes queued for another node, unacknowledged ones included.
+pub const LINK_QUEUE_BYTES: u64 = 16 << 20;
+/// Messages of a link after which they are acknowledged, …
+pub const LINK_ACK_MESSAGES: u64 = 4_096;
+/// … or bytes, far below what its sender keeps.
+pub const LINK_ACK_BYTES: usize = 1 << 20;
+/// Messages that one loss on a link may name of a topic.
+pub const LOST_ON_LINK_MAX: u64 = 1 << 40;
+/// Time between two looks at all links, microseconds.
+pub const LINK_TICK_US: u64 = 250_000;
+/// Silence towards a peer after which it is told that this node lives, microseconds.
+pub const LINK_HEARTBEAT_US: u64 = 500_000;
+/// Silence of a peer after which it is suspected, microseconds.
+pub const LINK_SUSPECTED_US: u64 = 1_500_000;
+/// Silence of a peer, or time without a connection, after which it is dead, microseconds.
+pub const LINK_DEAD_US: u64 = 5_000_000;
+/// Connections of other nodes at a time, those that do not say who they are yet included.
+pub const LINKS_MAX: usize = 4_096;
+
 /// Time for Hello, microseconds.
 pub const HELLO_TIMEOUT_US: u64 = 5_000_000;
 /// Silence after which a client is pinged, microseconds.

@@ -101,7 +101,7 @@ impl Log {
 
     /// Copies `frame`, under `header` in place of its own, behind the tail's last frame; `false` if
     /// the tail has no room for it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append(&mut self, header: &Header, frame: &[u8]) -> bool {
         let Some(tail) = self.segments.get_mut(self.tail.0 as usize) else { return false };
         let start = tail.len as usize;

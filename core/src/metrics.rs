@@ -26,6 +26,14 @@ pub struct Metrics {
     pub dropped_slow_consumer: u64,
     /// Messages dropped to stay inside the memory limit, told by a Gap.
     pub dropped_memory: u64,
+    /// Messages that links lost, told by a Gap to the subscriptions that would have got them.
+    pub lost_on_links: u64,
+    /// Messages that were queued for another node when that was given up.
+    pub dropped_link: u64,
+    /// Messages that other nodes sent.
+    pub relayed: u64,
+    /// Links now.
+    pub links: u64,
     /// Messages that expired in a queue, once for each.
     pub ttl_expired: u64,
     /// Messages that were queued for a connection when it ended.
@@ -90,6 +98,10 @@ impl AddAssign for Metrics {
             rejected,
             dropped_slow_consumer,
             dropped_memory,
+            lost_on_links,
+            dropped_link,
+            relayed,
+            links,
             ttl_expired,
             dropped_disconnect,
             publisher_pauses,
@@ -124,6 +136,10 @@ impl AddAssign for Metrics {
         self.rejected += rejected;
         self.dropped_slow_consumer += dropped_slow_consumer;
         self.dropped_memory += dropped_memory;
+        self.lost_on_links += lost_on_links;
+        self.dropped_link += dropped_link;
+        self.relayed += relayed;
+        self.links += links;
         self.ttl_expired += ttl_expired;
         self.dropped_disconnect += dropped_disconnect;
         self.publisher_pauses += publisher_pauses;

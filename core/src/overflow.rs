@@ -13,7 +13,7 @@ use crate::gap::Gap;
 use crate::limits::{GAPS_TOGETHER_MAX, OVERFLOW_KEEP_EIGHTHS, OVERFLOW_LEAVE_EIGHTHS};
 use crate::log::{Extent, Log, SegmentId};
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::{Item, SubscriberQueue, share};
+use crate::subscriber_queue::{Item, Name, SubscriberQueue, share};
 
 /// Cuts a queue that is beyond its bounds to 7/8 of them; returns the messages dropped.
 pub(crate) fn cut_to_limit(queue: &mut SubscriberQueue, log: &mut Log) -> u64 {
@@ -112,7 +112,11 @@ fn drop_oldest(
         match queue.items.front_mut() {
             None => break,
             Some(Item::Bind(topic)) => {
-                queue.binds.push_back(*topic);
+                queue.binds.push_back(Name::Topic(*topic));
+                queue.items.pop_front();
+            }
+            Some(Item::NodeBind(origin)) => {
+                queue.binds.push_back(Name::Node(*origin));
                 queue.items.pop_front();
             }
             Some(Item::ReplayComplete(_)) => completed.extend(queue.items.pop_front()),

@@ -1,4 +1,4 @@
-//! One client connection's protocol state: what it has said and may say.
+//! One connection's protocol state: what its client, or another node, has said and may say.
 //!
 //! The session knows which topics its client has bound for publishing, which subscriptions it
 //! holds, which acks it is owed and what holds it back. It does not act: `shard.rs` decides what a
@@ -7,9 +7,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use nexusd_wire::{SubscriptionId, TopicId};
+use nexusd_wire::{CHALLENGE_BYTES, SubscriptionId, TopicId};
 
+use crate::link::{Guest, LinkSession};
 use crate::owed_acks::OwedAcks;
+use crate::shard::event::Door;
 use crate::shard::parcel::TopicHandle;
 use crate::shard::routing::ShardIndex;
 use crate::sources::Source;
@@ -22,6 +24,10 @@ pub(crate) enum SessionState {
     AwaitingHello,
     /// Hello came and named a subscription that this shard keeps: all that came is kept for it.
     Moving(ShardIndex),
+    /// This node dialled another one and said Hello: nothing but Welcome may come.
+    AwaitingWelcome,
+    /// Another node's Hello was answered: nothing but its first LinkAck may come.
+    AwaitingLinkAck,
     /// Everything may come.
     Open,
     /// The daemon is draining: nothing more is read, what is queued is still sent.
@@ -46,6 +52,14 @@ pub(crate) enum Binding {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) state: SessionState,
+    /// Which way the connection came in.
+    pub(crate) door: Door,
+    /// What the other node was given to sign, until it has.
+    pub(crate) challenge: Option<Box<[u8; CHALLENGE_BYTES]>>,
+    /// Another node that has said who it is, until its connection is the link.
+    pub(crate) guest: Option<Box<Guest>>,
+    /// It is the session of a link.
+    pub(crate) link: Option<Box<LinkSession>>,
     /// The client's topic ids, dense from 0.
     pub(crate) bindings: Vec<Binding>,
     pub(crate) subscriptions: Vec<(SubscriptionId, QueueId)>,
@@ -84,9 +98,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(now_us: u64) -> Self {
+    pub(crate) fn new(door: Door, now_us: u64) -> Self {
         Self {
             state: SessionState::AwaitingHello,
+            door,
+            challenge: None,
+            guest: None,
+            link: None,
             bindings: Vec::new(),
             subscriptions: Vec::new(),
             acks: OwedAcks::default(),

@@ -20,9 +20,13 @@ pub mod event;
 mod expiring;
 mod fan_out;
 mod flush;
+mod greeting;
 pub mod handover;
 pub(crate) mod inbox;
 mod landing;
+mod link_frames;
+mod links;
+pub(crate) mod losing;
 mod memory;
 mod neighbour;
 pub mod output;
@@ -33,6 +37,7 @@ mod plane;
 mod publish;
 mod publishers;
 pub(crate) mod recovery;
+mod relay;
 pub(crate) mod replay;
 pub(crate) mod retained;
 pub mod routing;
@@ -44,14 +49,14 @@ use std::collections::VecDeque;
 
 use buffers::Buffers;
 use drain::Drain;
-use event::{CloseReason, Command, ConnectionId, Event, Now, PeerAddress};
+use event::{CloseReason, Command, ConnectionId, Door, Event, Now, PeerAddress};
 use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
     Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId, aligned,
 };
-use output::Output;
+use output::{Output, Report};
 use plane::Plane;
 use publish::Refusal;
 use routing::{PublisherId, ShardIndex};
@@ -64,6 +69,7 @@ use crate::limits::{
     ACKS_OWED_MAX, BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US,
     LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
 };
+use crate::link::{LinkRefusal, Links, MeshConfig};
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
@@ -83,6 +89,8 @@ pub struct ShardConfig {
     pub seed: u64,
     /// Its bounds.
     pub limits: Limits,
+    /// What other nodes are told.
+    pub mesh: MeshConfig,
 }
 
 /// One thread's share of the node.
@@ -107,6 +115,11 @@ pub struct Shard {
     next_scan_us: Option<u64>,
     block_due_us: Option<u64>,
     drain: Option<Drain>,
+    /// The links that this shard keeps, and when to look at them.
+    links: Links,
+    links_due_us: Option<u64>,
+    /// Numbers the challenges that other nodes are given.
+    next_challenge: u64,
     /// Connections that have asked other shards for more than is on its way there, in turn.
     waiting_for_neighbours: Vec<ConnectionId>,
     /// Where to begin looking into the inboxes, so that none is always the last.
@@ -132,8 +145,8 @@ impl Service for Shard {
         self.now_us = now.mono_us;
         (self.plane.now_us, self.plane.wall_us) = (now.mono_us, now.wall_us);
         match event {
-            Event::Opened { connection, peer, is_moved } => {
-                self.on_opened(connection, peer, is_moved, now);
+            Event::Opened { connection, peer, door, is_moved } => {
+                self.on_opened(connection, peer, door, is_moved, now);
             }
             Event::Received { connection, bytes } => self.on_received(connection, bytes, now),
             Event::Landed { connection, bytes } => self.on_landed(connection, bytes, now),
@@ -145,11 +158,12 @@ impl Service for Shard {
             Event::Command(Command::Publish { topic, payload }) => {
                 self.on_own_message(&topic, &payload, now);
             }
+            Event::Command(Command::Link(command)) => self.on_link_command(command, now),
             Event::Command(Command::Sample) => {
                 let metrics = Box::new(self.metrics());
-                self.outputs.push_back(Output::Metrics(metrics));
+                self.outputs.push_back(Output::Report(Report::Metrics(metrics)));
             }
-            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us),
+            Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
             Event::Inbox => self.on_inbox(now),
             Event::Tick => self.on_tick(now),
         }
@@ -223,7 +237,8 @@ impl Service for Shard {
         let expiry_due_us = self.plane.expiring.due_us();
         let due = [self.next_scan_us, self.block_due_us, drain_due_us, flush_due_us, expiry_due_us];
         let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
-        let others = [self.parked_due_us(), scans_due_us, self.plane.retained.due_us()];
+        let retained_due_us = self.plane.retained.due_us();
+        let others = [self.parked_due_us(), scans_due_us, retained_due_us, self.links_due_us];
         due.into_iter().chain(others).flatten().min()
     }
 
@@ -278,6 +293,9 @@ impl Shard {
             next_scan_us: None,
             block_due_us: None,
             drain: None,
+            links: Links::new(),
+            links_due_us: None,
+            next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
             next_inbox: 0,
             scratch_acks: Vec::new(),
@@ -290,6 +308,7 @@ impl Shard {
     pub fn metrics(&self) -> Metrics {
         Metrics {
             connections: self.open as u64,
+            links: self.links.values().filter(|link| link.is_up).count() as u64,
             topics: self.plane.topics.len() as u64,
             log_bytes: self.plane.log.used_bytes() as u64,
             retained: self.plane.retained.count() as u64,
@@ -324,7 +343,14 @@ impl Shard {
         open_connection(&mut self.connections, id)
     }
 
-    fn on_opened(&mut self, id: ConnectionId, peer: PeerAddress, is_moved: bool, now: Now) {
+    fn on_opened(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerAddress,
+        door: Door,
+        is_moved: bool,
+        now: Now,
+    ) {
         let slot = id.index as usize;
         if self.connections.len() <= slot {
             self.connections.resize_with(slot + 1, || None);
@@ -336,11 +362,17 @@ impl Shard {
             + self.config.limits.payload_bytes as usize;
         let cutter =
             FrameCutter::new(message_bytes_max as u32, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES);
-        self.connections[slot] = Some(Box::new(Connection::new(id, peer, cutter, now.mono_us)));
+        self.connections[slot] =
+            Some(Box::new(Connection::new(id, peer, door, cutter, now.mono_us)));
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
         self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
-        self.admit_connection(id, peer, is_moved, now);
+        if let Door::Dialled { .. } = door {
+            // Nobody has accepted it, so nobody has counted it.
+            self.plane.node.add_connection(self.plane.routing.own);
+            self.say_hello(id);
+        }
+        self.admit_connection(id, peer, door, is_moved, now);
     }
 
     fn on_received(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
@@ -372,7 +404,10 @@ impl Shard {
         // Frames are lent by the cutter, so it stands beside the shard while they are dealt with.
         let mut cutter =
             std::mem::replace(&mut connection.inbound.cutter, FrameCutter::new(0, 0, 0));
-        let result = self.read_frames(id, &mut cutter, bytes, now);
+        let result = match connection.session.link {
+            None => self.read_frames::<false>(id, &mut cutter, bytes, now),
+            Some(_) => self.read_frames::<true>(id, &mut cutter, bytes, now),
+        };
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.inbound.cutter = cutter;
             connection.inbound.give_memory_back();
@@ -386,7 +421,7 @@ impl Shard {
         }
     }
 
-    fn read_frames(
+    fn read_frames<const IS_LINK: bool>(
         &mut self,
         id: ConnectionId,
         cutter: &mut FrameCutter,
@@ -428,14 +463,18 @@ impl Shard {
             let cut = loop {
                 match cutter.next(&mut input)? {
                     Cut::Frame(frame) if may_publish && frame.kind() == FrameKind::Message => {
-                        if let Err(refusal) = self.plane.publish(id, session, &frame, now) {
+                        let published = match IS_LINK {
+                            false => self.plane.publish(id, session, &frame, now),
+                            true => self.plane.publish_from_link(id, session, &frame, now),
+                        };
+                        if let Err(refusal) = published {
                             if matches!(refusal, Refusal::NotNow) {
                                 inbound.backlog.extend_from_slice(frame.bytes());
                             }
                             self.plane.flush_run(now);
                             break Err((*frame.header(), frame.at(), refusal));
                         }
-                        if self.plane.wants_attention(session, frame.bytes().len()) {
+                        if !IS_LINK && self.plane.wants_attention(session, frame.bytes().len()) {
                             break Ok(Cut::Incomplete);
                         }
                     }
@@ -485,10 +524,31 @@ impl Shard {
         let Some(connection) = self.connection(id) else {
             return Ok(());
         };
-        let is_greeted = connection.session.state == SessionState::Open;
+        let state = connection.session.state;
+        let is_greeted = state == SessionState::Open;
+        if connection.session.link.is_some() {
+            return self.on_link_frame(id, frame, now);
+        }
         match frame.kind() {
+            FrameKind::Welcome if state == SessionState::AwaitingWelcome => {
+                self.on_welcome(id, frame, now)
+            }
+            FrameKind::Error | FrameKind::Goodbye
+                if matches!(
+                    state,
+                    SessionState::AwaitingWelcome | SessionState::AwaitingLinkAck
+                ) =>
+            {
+                self.on_turned_away(id, frame, now);
+                Ok(())
+            }
+            FrameKind::LinkAck if state == SessionState::AwaitingLinkAck => {
+                self.on_opening_ack(id, frame, now)
+            }
             FrameKind::Hello if is_greeted => Err(Violation::by(frame, "Hello was said already")),
-            FrameKind::Hello => self.on_hello(id, frame),
+            FrameKind::Hello if state == SessionState::AwaitingHello => {
+                self.on_hello(id, frame, now)
+            }
             _ if !is_greeted => Err(Violation::by(frame, BEFORE_HELLO)),
             FrameKind::Ping => self.on_ping(id, frame),
             FrameKind::Pong | FrameKind::Heartbeat => Ok(()),
@@ -512,6 +572,7 @@ impl Shard {
         self.plane.flush_run(now);
         self.tell_publishers(now);
         self.send_acks(id);
+        self.acknowledge_if_due(id);
         self.schedule(id);
     }
 
@@ -616,6 +677,9 @@ impl Shard {
     }
 
     fn on_closed(&mut self, id: ConnectionId, reason: CloseReason) {
+        if reason != CloseReason::Moved {
+            self.report_refused(id, LinkRefusal::Closed);
+        }
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
@@ -630,10 +694,11 @@ impl Shard {
         // A subscription that is parked here does not go on here.
         let state = std::mem::replace(&mut connection.session.state, SessionState::Closing);
         let source = connection.session.source.take();
+        let link = connection.session.link.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {
-            let is_wanted = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
-            is_wanted && self.plane.queues[queue.0 as usize].awaits.is_empty()
+            let is_kept = link.is_some() || self.config.limits.parked_ttl_us > 0;
+            is_kept && self.drain.is_none() && self.plane.queues[queue.0 as usize].awaits.is_empty()
         };
         let (mut parked, ended): (Vec<_>, Vec<_>) = held.into_iter().partition(is_parked);
         parked.sort_unstable();
@@ -658,9 +723,14 @@ impl Shard {
         if let Some(Landing::Segment { segment, .. }) = landing {
             self.plane.log.release(segment);
         }
-        self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
-        for binding in bindings {
-            self.plane.release_binding(binding);
+        match link {
+            Some(link) => self.on_link_closed(id, &link, bindings, self.now_us),
+            None => {
+                self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
+                for binding in bindings {
+                    self.plane.release_binding(binding);
+                }
+            }
         }
         let own = self.plane.routing.own;
         // Queues of other shards find out when they release it.
@@ -698,6 +768,9 @@ impl Shard {
     /// their messages and that they may go on; those may publish at once, so it goes round until
     /// nothing is left.
     fn settle(&mut self, now: Now) {
+        for (filter, is_wanted) in self.plane.interest_changes.drain(..) {
+            self.outputs.push_back(Output::Report(Report::Interest { filter, is_wanted }));
+        }
         loop {
             self.tell_publishers(now);
             if let Some(queue) = self.plane.condemned.pop() {
@@ -745,6 +818,7 @@ impl Shard {
     pub fn assert_invariants(&self) {
         self.plane.assert_invariants();
         self.plane.node.sources.assert_invariants();
+        self.assert_links();
         self.assert_buffers();
         let open = self.connections.iter().flatten().count();
         assert_eq!(open, self.open, "open connections are counted");

@@ -19,6 +19,7 @@ use crate::counted_stream::CountedStream;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{FILTER_BYTES, ITEMS_KEPT, SUBSCRIPTION_BYTES};
+use crate::link::Origin;
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
@@ -36,10 +37,19 @@ pub(crate) enum Item {
     Extent(Extent),
     /// The name of a topic, before its first message.
     Bind(TopicId),
+    /// The name of another node, before the first message from there.
+    NodeBind(Origin),
     /// A loss.
     Gap(Box<Gap>),
     /// The end of a topic's replay.
     ReplayComplete(Box<ReplayComplete>),
+}
+
+/// What a connection is told the name of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Name {
+    Topic(TopicId),
+    Node(Origin),
 }
 
 /// What was replayed of a topic.
@@ -80,12 +90,16 @@ pub(crate) struct SubscriberQueue {
     /// The Deliver frame that opens a run of this subscription's live messages.
     pub(crate) deliver_frame: Box<[u8]>,
     pub(crate) filters: Box<[Box<str>]>,
+    /// It is what another node gets over a link, and the filters are the link's.
+    pub(crate) is_link: bool,
+    /// Other nodes that its connection was told the names of.
+    origins: Vec<Origin>,
     /// Generation of the subscription index when the queue was made.
     pub(crate) created_at: u64,
     pub(crate) items: VecDeque<Item>,
     /// Topics to be named before the items: overflow passed their binds over. They stand apart, so
     /// that the next overflow does not walk over them again.
-    pub(crate) binds: VecDeque<TopicId>,
+    pub(crate) binds: VecDeque<Name>,
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
     /// Of these, the ones that are not delivered live: they do not count against the limits.
@@ -156,6 +170,8 @@ impl SubscriberQueue {
             limits,
             deliver_frame,
             filters,
+            is_link: false,
+            origins: Vec::new(),
             created_at,
             items: VecDeque::new(),
             binds: VecDeque::new(),
@@ -220,7 +236,11 @@ impl SubscriberQueue {
 
     /// Queues a run of messages: lengthens the last extent if the run follows it directly.
     #[inline]
-    pub(crate) fn push(&mut self, id: QueueId, run: Extent, log: &mut Log) {
+    pub(crate) fn push(&mut self, id: QueueId, mut run: Extent, log: &mut Log) {
+        if self.is_link {
+            // Between a node's own messages there may be others.
+            run.expect_hole();
+        }
         self.messages += u64::from(run.messages);
         self.bytes += u64::from(run.len);
         if let Some(Item::Extent(last)) = self.items.back_mut()
@@ -246,6 +266,28 @@ impl SubscriberQueue {
             self.replay_messages -= messages;
             self.replay_bytes -= bytes;
         }
+    }
+
+    /// Queues the name of another node, unless it was already.
+    pub(crate) fn introduce(&mut self, origin: Origin) {
+        if !self.origins.contains(&origin) {
+            self.origins.push(origin);
+            self.items.push_back(Item::NodeBind(origin));
+        }
+    }
+
+    /// The same, ahead of everything.
+    pub(crate) fn introduce_first(&mut self, origin: Origin) {
+        if !self.origins.contains(&origin) {
+            self.origins.push(origin);
+            self.binds.push_back(Name::Node(origin));
+        }
+    }
+
+    /// Its connection is another one, which was told nothing yet.
+    pub(crate) fn forget_names(&mut self) {
+        self.binds.clear();
+        self.origins.clear();
     }
 
     /// Queues the name of a topic, ahead of its first message.
@@ -437,7 +479,7 @@ impl SubscriberQueue {
             match item {
                 Item::Extent(extent) => log.release(extent.segment),
                 Item::Gap(gap) => log.discharge_gap(&gap),
-                Item::Bind(_) | Item::ReplayComplete(_) => {}
+                Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) => {}
             }
         }
         self.items.extend(partial.map(Item::Extent));
@@ -503,7 +545,7 @@ impl SubscriberQueue {
             .iter()
             .filter_map(|item| match item {
                 Item::Extent(extent) => Some(extent),
-                Item::Bind(_) | Item::Gap(_) | Item::ReplayComplete(_) => None,
+                Item::Bind(_) | Item::NodeBind(_) | Item::Gap(_) | Item::ReplayComplete(_) => None,
             })
             .take_while(move |extent| {
                 log.kind(extent.segment) != SegmentKind::Log || log.serial(extent.segment) <= serial

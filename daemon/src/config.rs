@@ -12,6 +12,7 @@ mod command_line;
 mod environment;
 mod error;
 mod file;
+mod mesh;
 mod profile;
 mod quantity;
 mod setting;
@@ -29,18 +30,45 @@ use nexusd_core::limits::SHARDS_MAX;
 
 pub use error::ConfigError;
 use error::Origin;
+pub use mesh::{ClusterSecret, DiscoveryMode, InterfaceChoice, PeerRetry};
 pub use profile::Profile;
-use quantity::show_size;
+pub use quantity::Thousandths;
+use quantity::{show_duration, show_size};
+
+/// The default of `--mcast-addr`.
+const MULTICAST_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 42, 1);
 
 /// Everything a node is started with. [`Config::default`] holds the documented defaults.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// Name of the cluster (`--cluster`).
     pub cluster: String,
-    /// Addresses to listen on for applications (`--bind`); at least one, none of them twice.
+    /// Addresses to listen on for applications and other nodes (`--bind`); at least one, none of them
+    /// twice.
     pub bind: Vec<IpAddr>,
     /// TCP port for applications, the same on all addresses; 0 takes a free one (`--app-port`).
     pub app_port: u16,
+    /// TCP port for links to other nodes and UDP port for their beacons, the same on all addresses; 0
+    /// takes a free one (`--mesh-port`).
+    pub mesh_port: u16,
+    /// How other nodes are found, if at all (`--discovery`).
+    pub discovery: DiscoveryMode,
+    /// What only nodes of the cluster know (`--cluster-key`); `None` admits every node.
+    pub cluster_key: Option<ClusterSecret>,
+    /// Where other nodes reach this one (`--advertise`); `None` is where its beacons come from.
+    pub advertise: Option<IpAddr>,
+    /// Interfaces for beacons (`--interface`); none is all that are suitable.
+    pub interfaces: Vec<InterfaceChoice>,
+    /// Multicast groups for beacons, at most one of each family (`--mcast-addr`).
+    pub multicast_groups: Vec<IpAddr>,
+    /// UDP port of the multicast groups (`--mcast-port`).
+    pub multicast_port: u16,
+    /// Other nodes that should be found (`--expected-peers`).
+    pub expected_peers: usize,
+    /// Nodes to find the cluster through, as `host:port` (`--peers`).
+    pub peers: Vec<String>,
+    /// How those are tried until they are there (`--peer-retry-…`).
+    pub peer_retry: PeerRetry,
     /// The unix socket for applications (`--unix-socket`).
     pub unix_socket: UnixSocket,
     /// Whose defaults `limits` began with (`--profile`); nothing else depends on it.
@@ -127,6 +155,16 @@ impl Default for Config {
             cluster: "default".to_owned(),
             bind: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
             app_port: 5672,
+            mesh_port: 5671,
+            discovery: DiscoveryMode::Multicast,
+            cluster_key: None,
+            advertise: None,
+            interfaces: Vec::new(),
+            multicast_groups: vec![IpAddr::V4(MULTICAST_GROUP)],
+            multicast_port: 5670,
+            expected_peers: 0,
+            peers: Vec::new(),
+            peer_retry: PeerRetry::default(),
             unix_socket: UnixSocket::Auto,
             profile: Profile::Medium,
             limits: Limits::default(),
@@ -145,12 +183,12 @@ impl Config {
     /// The configuration that these sources together ask for.
     ///
     /// `args` begins with the program's name. Of `environment` only variables that begin with
-    /// `NEXUSD_` matter. `read_file` is called at most once, with the path that `--config` or
-    /// `NEXUSD_CONFIG` names.
+    /// `NEXUSD_` matter. `read_file` is called with the path that `--config` or `NEXUSD_CONFIG` names,
+    /// and with those of secrets.
     pub fn from_sources(
         args: impl IntoIterator<Item = OsString>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
-        read_file: impl FnOnce(&Path) -> io::Result<String>,
+        mut read_file: impl FnMut(&Path) -> io::Result<String>,
     ) -> Result<Invocation, ConfigError> {
         let mut flags = match command_line::parse(args)? {
             command_line::Parsed::Flags(flags) => flags,
@@ -159,17 +197,27 @@ impl Config {
         let mut variables = environment::parse(environment)?;
 
         let mut values = Vec::new();
+        let mut read_file = |origin: &Origin, path: &Path| {
+            read_file(path).map_err(|error| ConfigError::UnreadableFile {
+                origin: origin.clone(),
+                path: path.to_owned(),
+                reason: error.to_string(),
+            })
+        };
         if let Some((origin, path)) = flags.config_file.or(variables.config_file) {
             let path = PathBuf::from(path);
-            let text = read_file(&path).map_err(|error| ConfigError::UnreadableFile {
-                origin,
-                path: path.clone(),
-                reason: error.to_string(),
-            })?;
+            let text = read_file(&origin, &path)?;
             values.append(&mut file::parse(&path, &text)?);
         }
         values.append(&mut variables.values);
         values.append(&mut flags.values);
+        for given in values.iter_mut().filter(|given| given.setting.is_secret()) {
+            if let Some(path) = given.value.strip_prefix('@') {
+                let text = read_file(&given.origin, Path::new(path))?;
+                // Editors end a file with a line's end.
+                given.value = text.trim_end_matches(['\n', '\r']).to_owned();
+            }
+        }
         // The strongest source's profile. If it is none, that is found when its turn comes below.
         let profile = values.iter().rfind(|given| given.setting.name == "profile");
         let profile = profile.and_then(|given| Profile::named(&given.value));
@@ -183,7 +231,9 @@ impl Config {
     /// sources has passed; [`crate::Node::start`] checks those made in code.
     pub fn check(&self) -> Result<(), ConfigError> {
         let mut scratch = self.clone();
-        scratch.apply(setting::SETTINGS.iter().map(|setting| Given {
+        // A secret is not shown, and there is no bad one.
+        let shown = setting::SETTINGS.iter().filter(|setting| !setting.is_secret());
+        scratch.apply(shown.map(|setting| Given {
             setting,
             origin: Origin::flag(setting.name),
             value: (setting.show)(self),
@@ -199,6 +249,33 @@ impl Config {
                 show_size(u64::from(self.limits.payload_bytes)),
             );
             return Err(ConfigError::Conflict { sentence });
+        }
+        self.check_mesh().map_err(|sentence| ConfigError::Conflict { sentence })
+    }
+
+    fn check_mesh(&self) -> Result<(), String> {
+        let PeerRetry { interval, interval_max, .. } = self.peer_retry;
+        if interval > interval_max {
+            return Err(format!(
+                "--peer-retry-interval {} is longer than --peer-retry-max-interval {}",
+                show_duration(interval),
+                show_duration(interval_max),
+            ));
+        }
+        if self.discovery == DiscoveryMode::Off || self.mesh_port == 0 {
+            return Ok(());
+        }
+        if self.mesh_port == self.app_port {
+            return Err(format!(
+                "--mesh-port and --app-port are both {}; they must differ",
+                self.mesh_port
+            ));
+        }
+        if self.discovery == DiscoveryMode::Multicast && self.mesh_port == self.multicast_port {
+            return Err(format!(
+                "--mesh-port and --mcast-port are both {}; they must differ",
+                self.mesh_port
+            ));
         }
         Ok(())
     }
@@ -218,18 +295,17 @@ impl Config {
         self.limits.memory_bytes / (self.limits.payload_bytes as usize * 2).max(1)
     }
 
-    /// All settings by their flags' names, as they could be given in a source.
+    /// All settings by their flags' names, as they could be given in a source. Of a secret it says only
+    /// whether it is set.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
         setting::SETTINGS.iter().map(|setting| (setting.name, (setting.show)(self)))
     }
 
     fn apply(&mut self, values: impl IntoIterator<Item = Given>) -> Result<(), ConfigError> {
         for given in values {
-            (given.setting.read)(self, &given.value).map_err(|reason| ConfigError::BadValue {
-                origin: given.origin,
-                value: given.value,
-                reason,
-            })?;
+            let Given { setting, origin, value } = given;
+            (setting.read)(self, &value)
+                .map_err(|reason| ConfigError::bad_value(setting, origin, value, reason))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! Why a node does not start, or does not go on. Each text is one sentence for the operator.
 
 use std::io;
+use std::net::SocketAddr;
 
 use nexusd_core::io::listener::ListenError;
 use nexusd_core::io::setup_error::SetupError;
@@ -16,6 +17,16 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// Beacons of other nodes cannot be received.
+    #[error("cannot receive beacons on UDP {address}: {}", why_not_bound(.source, .setting))]
+    Beacons {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The flag that chooses another port.
+        setting: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The kernel refuses what the shards need.
     #[error(transparent)]
     Io(#[from] SetupError),
@@ -54,6 +65,18 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+fn why_not_bound(error: &io::Error, setting: &str) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "the address is already in use; stop the program that uses it or choose another {setting}"
+        ),
+        io::ErrorKind::PermissionDenied => {
+            "permission denied; choose a port from 1024 up".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 impl StartError {

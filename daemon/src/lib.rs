@@ -14,6 +14,7 @@
 //! let config = Config {
 //!     bind: vec!["127.0.0.1".parse()?],
 //!     app_port: 0,
+//!     mesh_port: 0,
 //!     ..Config::default()
 //! };
 //! let node = Node::start(config)?;
@@ -32,6 +33,7 @@ mod control;
 mod engine;
 mod error;
 mod listeners;
+mod mesh;
 mod process;
 mod samples;
 mod shard_thread;

@@ -1,11 +1,14 @@
 //! The listeners of a node, bound before any of its threads runs, so that a start that fails leaves
 //! nothing behind.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use nexusd_core::io::listener::{ListenAddress, ListenError, Listener, UnixAddress};
+use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Config, UnixSocket};
+use crate::config::{Config, DiscoveryMode, UnixSocket};
+use crate::error::StartError;
 
 /// How many free ports are tried until one is free on all addresses.
 const FREE_PORTS_TRIED: usize = 16;
@@ -18,12 +21,25 @@ pub(crate) struct Listeners {
     pub(crate) tcp: Vec<SocketAddr>,
     /// As clients write it.
     pub(crate) unix: Option<String>,
+    /// What other nodes reach; `None` for a node on its own.
+    pub(crate) mesh: Option<MeshListeners>,
+}
+
+/// What other nodes reach. Both lists are in the order of `--bind`, all on the same port.
+#[derive(Debug)]
+pub(crate) struct MeshListeners {
+    /// For links.
+    pub(crate) links: Vec<Listener>,
+    /// For beacons to this node alone. They do not block.
+    pub(crate) beacons: Vec<UdpSocket>,
+    /// Where they are, with the real port.
+    pub(crate) addresses: Vec<SocketAddr>,
 }
 
 impl Listeners {
     /// Binds everything `config` asks for.
-    pub(crate) fn bind(config: &Config) -> Result<Self, ListenError> {
-        let mut all = bind_tcp(&config.bind, config.app_port)?;
+    pub(crate) fn bind(config: &Config) -> Result<Self, StartError> {
+        let mut all = on_free_port(config.app_port, |port| bind_tcp(&config.bind, port))?;
         let tcp: Vec<SocketAddr> = all.iter().filter_map(tcp_address).collect();
         let port = tcp.first().map_or(config.app_port, SocketAddr::port);
         let unix = match &config.unix_socket {
@@ -34,17 +50,26 @@ impl Listeners {
         let unix = unix.map(Listener::unix).transpose()?;
         let unix_name = unix.as_ref().map(|unix| unix.local_address().to_string());
         all.extend(unix);
-        Ok(Self { all, tcp, unix: unix_name })
+        let mesh = match config.discovery {
+            DiscoveryMode::Multicast | DiscoveryMode::Static => {
+                Some(on_free_port(config.mesh_port, |port| bind_mesh(&config.bind, port))?)
+            }
+            DiscoveryMode::Off => None,
+        };
+        Ok(Self { all, tcp, unix: unix_name, mesh })
     }
 }
 
-/// One listener per address, all on the same port.
-fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenError> {
+/// Binds several sockets that share a port. With port 0 that is a free one, and one that is free for
+/// the first of them may be taken for another.
+fn on_free_port<T>(
+    port: u16,
+    bind: impl Fn(u16) -> Result<T, StartError>,
+) -> Result<T, StartError> {
     let mut attempts = 1;
     loop {
-        match bind_tcp_once(addresses, port) {
-            // A port that is free on the first address may be taken on another.
-            Err(ListenError::InUse { .. }) if port == 0 && attempts < FREE_PORTS_TRIED => {
+        match bind(port) {
+            Err(error) if port == 0 && attempts < FREE_PORTS_TRIED && is_in_use(&error) => {
                 attempts += 1;
             }
             bound => return bound,
@@ -52,7 +77,40 @@ fn bind_tcp(addresses: &[IpAddr], port: u16) -> Result<Vec<Listener>, ListenErro
     }
 }
 
-fn bind_tcp_once(addresses: &[IpAddr], mut port: u16) -> Result<Vec<Listener>, ListenError> {
+fn is_in_use(error: &StartError) -> bool {
+    match error {
+        StartError::Listen(error) => matches!(error, ListenError::InUse { .. }),
+        StartError::Beacons { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+        _ => false,
+    }
+}
+
+fn bind_mesh(bind: &[IpAddr], port: u16) -> Result<MeshListeners, StartError> {
+    let links = bind_tcp(bind, port)?;
+    let addresses: Vec<SocketAddr> = links.iter().filter_map(tcp_address).collect();
+    let beacons = addresses.iter().map(|address| {
+        bind_udp(*address).map_err(|source| StartError::Beacons {
+            address: *address,
+            setting: "--mesh-port",
+            source,
+        })
+    });
+    Ok(MeshListeners { beacons: beacons.collect::<Result<_, _>>()?, links, addresses })
+}
+
+/// A socket that does not block, on an address that nobody shares.
+pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// One listener per address, all on the same port.
+fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
         let listener = Listener::tcp(SocketAddr::new(*address, port))?;
@@ -78,6 +136,7 @@ mod tests {
         Config {
             bind: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             app_port: 0,
+            mesh_port: 0,
             ..Config::default()
         }
     }
@@ -101,7 +160,44 @@ mod tests {
         let unlucky =
             Config { unix_socket: UnixSocket::At(UnixAddress::Abstract(name)), ..config() };
         let error = Listeners::bind(&unlucky).expect_err("the name is taken");
-        assert!(matches!(error, ListenError::InUse { .. }), "{error}");
+        assert!(is_in_use(&error), "{error}");
+    }
+
+    #[test]
+    fn links_and_beacons_share_a_port_of_their_own() {
+        let listeners = Listeners::bind(&config()).expect("free addresses");
+        let mesh = listeners.mesh.expect("it is not off");
+        assert_eq!(mesh.links.iter().filter_map(tcp_address).collect::<Vec<_>>(), mesh.addresses);
+        let beacons: Vec<_> =
+            mesh.beacons.iter().map(|socket| socket.local_addr().expect("bound")).collect();
+        assert_eq!(beacons, mesh.addresses);
+        assert_eq!(mesh.addresses[0].port(), mesh.addresses[1].port());
+        assert_ne!(mesh.addresses[0].port(), listeners.tcp[0].port());
+    }
+
+    #[test]
+    fn a_node_on_its_own_has_no_port_for_others() {
+        let config = Config { discovery: DiscoveryMode::Off, ..config() };
+        assert!(Listeners::bind(&config).expect("free addresses").mesh.is_none());
+    }
+
+    #[test]
+    fn a_taken_port_for_links_or_beacons_is_one_clear_sentence() {
+        let udp = bind_udp("127.0.0.1:0".parse().expect("an address")).expect("a port");
+        let port = udp.local_addr().expect("bound").port();
+        let taken = || Listeners::bind(&Config { mesh_port: port, ..config() });
+        assert_eq!(
+            taken().expect_err("the UDP port is taken").to_string(),
+            format!(
+                "cannot receive beacons on UDP 127.0.0.1:{port}: the address is already in use; \
+                     stop the program that uses it or choose another --mesh-port"
+            )
+        );
+        drop(udp);
+        let first = taken().expect("free again");
+        let error = taken().expect_err("the TCP port is taken").to_string();
+        assert!(error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{error}");
+        drop(first);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One node of the mesh: its listeners and threads, from start to end.
 //!
-//! Start binds, then starts the shards, then the control thread; whatever fails takes the rest with
-//! it. At the end the shards flush and finish, then the control thread is stopped.
+//! Start binds, then starts the shards, then the control thread and the mesh thread; whatever fails
+//! takes the rest with it. At the end the shards flush and finish, then the other threads are stopped.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,16 +10,20 @@ use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
 use nexusd_core::io::clock;
+use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::{Command, Metrics, ShardConfig, wire};
+use nexusd_core::{Command, Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, DiscoveryMode};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
+use crate::mesh::{
+    MeshThread, MeshThreadConfig, Reports, Shards, SharedStatus, introduction, link_event,
+};
 use crate::samples::Samples;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
@@ -29,6 +33,8 @@ use crate::{SOFTWARE, process};
 const MAILBOX_COMMANDS: usize = 1_024;
 /// File descriptors a node needs beside those of connections.
 const FILES_RESERVED: u64 = 64;
+/// Further ones that it needs to find other nodes: for beacons on each interface, and for dials.
+const FILES_OF_MESH: u64 = 128;
 /// Attempts to put a command into a full mailbox, and the time between them.
 const SEND_ATTEMPTS: (u32, Duration) = (1_000, Duration::from_millis(1));
 
@@ -39,6 +45,8 @@ pub struct Node {
     config: Config,
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
+    /// Where other nodes reach it.
+    mesh_addresses: Vec<SocketAddr>,
     drainer: Drainer,
     /// How the shards talk to the kernel.
     engine: Engine,
@@ -47,6 +55,8 @@ pub struct Node {
     /// All are there until the end.
     shards: Vec<ShardThread>,
     control: Option<ControlThread>,
+    /// There is none in a node on its own.
+    mesh: Option<MeshThread>,
 }
 
 /// How a node ended.
@@ -65,11 +75,17 @@ impl Node {
     pub fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let started = Instant::now();
-        check_file_limit(config.limits.connections)?;
+        let is_alone = config.discovery == DiscoveryMode::Off;
+        let reserved = FILES_RESERVED + if is_alone { 0 } else { FILES_OF_MESH };
+        check_file_limit(config.limits.connections, reserved)?;
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);
         let seed = random()? as u64;
         let listeners = Listeners::bind(&config)?;
+        let mesh = listeners.mesh;
+        let reports = mesh.as_ref().map(|_| Reports::new().map(Arc::new));
+        let reports = reports.transpose().map_err(StartError::system("an eventfd"))?;
+        let mesh_status = mesh.as_ref().map(|_| SharedStatus::default());
         let (count, asked) = (config.shard_count(), config.io);
         let mailboxes = (0..count).map(|_| mailbox(MAILBOX_COMMANDS));
         let mailboxes: io::Result<Vec<_>> = mailboxes.collect();
@@ -79,23 +95,32 @@ impl Node {
             shards: senders.clone(),
             timeout: config.drain_timeout,
             draining: Arc::new(AtomicBool::new(false)),
+            mesh: reports.clone(),
         };
         let to_control = control::samples();
         let samples = Arc::new(Samples::new(count, to_control.0.clone()));
+        let (mesh_addresses, link_listeners, beacons) = match mesh {
+            Some(mesh) => (mesh.addresses, mesh.links, mesh.beacons),
+            None => Default::default(),
+        };
+        let introduction = introduction(&config, &mesh_addresses, &listeners.tcp);
         // What fails from here on ends the shards that run.
         let mut node = Self {
             id,
             tcp: listeners.tcp,
             unix: listeners.unix,
+            mesh_addresses,
             config,
             drainer,
             engine: Engine::wanted(asked),
             samples,
             shards: Vec::new(),
             control: None,
+            mesh: None,
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
         let mut listeners = listeners.all;
+        listeners.extend(link_listeners.into_iter().map(Listener::for_links));
         for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
             let shard = ShardThread::start(ShardThreadConfig {
                 index,
@@ -104,6 +129,7 @@ impl Node {
                     cluster: node.config.cluster.clone(),
                     software: SOFTWARE.to_owned(),
                     seed,
+                    mesh: introduction.clone(),
                     limits: node.config.limits.clone(),
                 },
                 wiring,
@@ -114,7 +140,7 @@ impl Node {
                 listeners: std::mem::take(&mut listeners),
                 commands,
                 shards: senders.clone(),
-                on_metrics: Samples::of_shard(&node.samples, index),
+                on_report: hear(&node.samples, index, reports.clone()),
             })?;
             node.shards.push(shard);
         }
@@ -122,16 +148,28 @@ impl Node {
         for shard in &node.shards {
             shard.serve_on(node.engine)?;
         }
-        let statistics = Statistics::new(id, &node.config.cluster, started);
+        let statistics = Statistics::new(id, &node.config.cluster, started, mesh_status.clone());
         let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
         node.control = Some(ControlThread::start(ControlConfig {
             executor: Executor::beside(node.engine, asked),
             publisher: senders[owner.index()].clone(),
             statistics,
-            shards: senders,
+            shards: senders.clone(),
             draining: Arc::clone(&node.drainer.draining),
             samples: to_control,
         })?);
+        if let Some((reports, status)) = reports.zip(mesh_status) {
+            let config = MeshThreadConfig {
+                node: id,
+                introduction,
+                beacons,
+                seed: random()? as u64,
+                links: Shards(senders),
+                reports,
+                status,
+            };
+            node.mesh = Some(MeshThread::start(&node.config, config)?);
+        }
         debug!(settings = ?node.config.settings().collect::<Vec<_>>(), "node {id} runs");
         Ok(node)
     }
@@ -146,6 +184,11 @@ impl Node {
         self.unix.as_deref()
     }
 
+    /// Where other nodes connect, in the order of [`Config::bind`]; empty for a node on its own.
+    pub fn mesh_addresses(&self) -> &[SocketAddr] {
+        &self.mesh_addresses
+    }
+
     /// The id of this node, new at each start.
     pub fn node_id(&self) -> NodeId {
         self.id
@@ -155,15 +198,12 @@ impl Node {
     /// `name=value` separated by spaces.
     pub fn ready_line(&self) -> impl fmt::Display + '_ {
         fmt::from_fn(|f| {
-            f.write_str("NexusD is ready tcp=")?;
-            for (index, address) in self.tcp.iter().enumerate() {
-                let comma = if index == 0 { "" } else { "," };
-                write!(f, "{comma}{address}")?;
-            }
             write!(
                 f,
-                " unix={} node={} cluster={} version={} shards={} io={}",
+                "NexusD is ready tcp={} unix={} mesh={} node={} cluster={} version={} shards={} io={}",
+                list(&self.tcp),
                 self.unix_name().unwrap_or("none"),
+                list(self.mesh_addresses()),
                 self.id,
                 self.config.cluster,
                 env!("CARGO_PKG_VERSION"),
@@ -191,11 +231,13 @@ impl Node {
     fn join(&mut self) -> Result<Stopped, StopError> {
         let shards: Vec<_> = self.shards.drain(..).map(ShardThread::join).collect();
         let control = self.control.take().map(ControlThread::stop);
+        let mesh = self.mesh.take().map(MeshThread::stop);
         let mut metrics = Metrics::default();
         for shard in shards {
             metrics += shard?;
         }
         control.transpose()?;
+        mesh.transpose()?;
         let before = self.samples.sum();
         Ok(Stopped {
             unflushed_messages: metrics
@@ -222,6 +264,8 @@ pub struct Drainer {
     shards: Vec<CommandSender>,
     timeout: Duration,
     draining: Arc<AtomicBool>,
+    /// The way to the mesh thread, if there is one.
+    mesh: Option<Arc<Reports>>,
 }
 
 impl Drainer {
@@ -238,12 +282,37 @@ impl Drainer {
 
     fn drain_until(&self, deadline_us: u64) {
         self.draining.store(true, Ordering::Release);
+        if let Some(mesh) = &self.mesh {
+            mesh.on_drain();
+        }
         for shard in &self.shards {
             // The sample tells what was dropped before, so that the end can tell what was not flushed.
             send(shard, Command::Sample);
             send(shard, Command::Drain { deadline_us });
         }
     }
+}
+
+/// Addresses as the ready line shows them.
+fn list(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    if addresses.is_empty() { "none".to_owned() } else { addresses.join(",") }
+}
+
+/// What a shard's reports go to.
+fn hear(
+    samples: &Arc<Samples>,
+    shard: usize,
+    mesh: Option<Arc<Reports>>,
+) -> Box<dyn FnMut(Report) + Send> {
+    let samples = Arc::clone(samples);
+    Box::new(move |report| match (report, &mesh) {
+        (Report::Metrics(metrics), _) => samples.on_answer(shard, &metrics),
+        (Report::Interest { filter, is_wanted }, Some(mesh)) => mesh.on_interest(filter, is_wanted),
+        (Report::Link(report), Some(mesh)) => mesh.on_link(link_event(report)),
+        // A node on its own tells nobody.
+        (Report::Interest { .. } | Report::Link(_), None) => {}
+    })
 }
 
 fn send(shard: &CommandSender, mut command: Command) {
@@ -259,13 +328,13 @@ fn send(shard: &CommandSender, mut command: Command) {
     warn!("a shard takes no commands");
 }
 
-fn check_file_limit(connections: usize) -> Result<(), StartError> {
+fn check_file_limit(connections: usize, reserved: u64) -> Result<(), StartError> {
     let Some(limit) = process::raise_file_limit() else {
         return Ok(());
     };
-    let left = limit.saturating_sub(FILES_RESERVED);
+    let left = limit.saturating_sub(reserved);
     if left == 0 {
-        return Err(StartError::Files { limit, needed: FILES_RESERVED + connections as u64 });
+        return Err(StartError::Files { limit, needed: reserved + connections as u64 });
     }
     if left < connections as u64 {
         warn!(

@@ -1,7 +1,7 @@
 //! What the shards count, brought together: each answers for itself, and once all have, the sum goes
 //! to the control thread.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use async_channel::Sender;
 use nexusd_core::Metrics;
@@ -25,13 +25,8 @@ impl Samples {
         Self { shards: Mutex::new(vec![Answer::default(); shards]), sums }
     }
 
-    /// What one shard's driver gives its counters to.
-    pub(crate) fn of_shard(samples: &Arc<Self>, shard: usize) -> Box<dyn FnMut(Metrics) + Send> {
-        let samples = Arc::clone(samples);
-        Box::new(move |metrics| samples.on_answer(shard, &metrics))
-    }
-
-    fn on_answer(&self, shard: usize, metrics: &Metrics) {
+    /// What a shard has counted.
+    pub(crate) fn on_answer(&self, shard: usize, metrics: &Metrics) {
         let mut answers = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         answers[shard] = Answer { metrics: *metrics, is_new: true };
         if answers.iter().all(|answer| answer.is_new) {

@@ -14,7 +14,8 @@ use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::{CommandReceiver, CommandSender};
 use nexusd_core::io::ring::{UringDriver, UringOptions, UringQueues};
 use nexusd_core::{
-    Command, Driver, Event, Metrics, Output, Service, Shard, ShardConfig, ShardIndex, Wiring,
+    Command, Driver, Event, Metrics, Output, Report, Service, Shard, ShardConfig, ShardIndex,
+    Wiring,
 };
 
 use crate::engine::Engine;
@@ -40,7 +41,7 @@ pub(crate) struct ShardThreadConfig {
     /// The ways to the loops of all shards, in order.
     pub(crate) shards: Vec<CommandSender>,
     /// Gets what the shard counts whenever it was asked for.
-    pub(crate) on_metrics: Box<dyn FnMut(Metrics) + Send>,
+    pub(crate) on_report: Box<dyn FnMut(Report) + Send>,
 }
 
 /// A shard that runs, or is about to.
@@ -110,7 +111,7 @@ fn run(
         answer(Err(StartError::Pin { cpu }));
         return Ok(Metrics::default());
     }
-    let ShardThreadConfig { spin_us, listeners, commands, on_metrics, .. } = config;
+    let ShardThreadConfig { spin_us, listeners, commands, on_report, .. } = config;
     let connections_max = config.shard.limits.connections;
     let options = UringOptions { spin_us, connections_max, ..UringOptions::default() };
     let mut queues = None;
@@ -128,13 +129,13 @@ fn run(
     let mut shard = Shard::wired(config.shard, config.wiring);
     match queues.filter(|_| engine == Engine::Uring) {
         Some(queues) => {
-            let driver = UringDriver::on(queues, &options, listeners, commands, on_metrics);
+            let driver = UringDriver::on(queues, &options, listeners, commands, on_report);
             answer(Ok(()));
             serve(driver.among(own, config.shards), &mut shard)
         }
         None => {
             let options = EpollOptions { spin_us, connections_max, ..EpollOptions::default() };
-            match EpollDriver::new(&options, listeners, commands, on_metrics) {
+            match EpollDriver::new(&options, listeners, commands, on_report) {
                 Ok(driver) => {
                     answer(Ok(()));
                     serve(driver.among(own, config.shards), &mut shard)
@@ -159,7 +160,7 @@ fn serve(mut driver: impl Driver<Error = io::Error>, shard: &mut Shard) -> io::R
 fn last_sample(shard: &mut impl Service) -> Metrics {
     shard.on_event(clock::now(), Event::Command(Command::Sample));
     while let Some(output) = shard.poll_output() {
-        if let Output::Metrics(metrics) = output {
+        if let Output::Report(Report::Metrics(metrics)) = output {
             return *metrics;
         }
     }
@@ -189,6 +190,7 @@ mod tests {
             cluster: "default".to_owned(),
             software: "test".to_owned(),
             seed: 1,
+            mesh: nexusd_core::MeshConfig::default(),
             limits: nexusd_core::Limits::default(),
         });
         let publish = Command::Publish { topic: "$SYS/x".into(), payload: Box::from(*b"1") };

@@ -1,7 +1,8 @@
 //! What a node says about itself once a second, as one JSON document.
 //!
 //! `metrics` holds what the shard counts, under the names of [`Metrics`]; `per_second` how fast the
-//! counters grew since the document before. Sizes are in bytes unless the name says `kb` (1,024).
+//! counters grew since the document before, `mesh` what is known of other nodes, nothing in a node on
+//! its own. Sizes are in bytes unless the name says `kb` (1,024).
 
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use nexusd_core::Metrics;
 use nexusd_wire::NodeId;
 use serde_json::{Map, Value, json};
 
+use crate::mesh::SharedStatus;
 use crate::process;
 
 /// Makes the documents of one node.
@@ -17,6 +19,7 @@ pub(crate) struct Statistics {
     node: String,
     cluster: String,
     started: Instant,
+    mesh: Option<SharedStatus>,
     last: Option<Sample>,
 }
 
@@ -39,8 +42,13 @@ impl Sample {
 
 impl Statistics {
     /// For a node that started at `started`.
-    pub(crate) fn new(node: NodeId, cluster: &str, started: Instant) -> Self {
-        Self { node: node.to_string(), cluster: cluster.to_owned(), started, last: None }
+    pub(crate) fn new(
+        node: NodeId,
+        cluster: &str,
+        started: Instant,
+        mesh: Option<SharedStatus>,
+    ) -> Self {
+        Self { node: node.to_string(), cluster: cluster.to_owned(), started, mesh, last: None }
     }
 
     /// The topic the documents are published to.
@@ -77,6 +85,7 @@ impl Statistics {
             "cpu_percent": cpu_percent,
             "metrics": metrics,
             "per_second": per_second,
+            "mesh": self.mesh.as_ref().map(|mesh| mesh.now().document()),
         })
     }
 }
@@ -110,13 +119,14 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
     list!(metrics,
         counters: [
             messages_in, bytes_in, messages_out, bytes_out, sends, no_subscribers, rejected,
-            dropped_slow_consumer, dropped_memory, ttl_expired, dropped_disconnect, publisher_pauses,
+            dropped_slow_consumer, dropped_memory, lost_on_links, dropped_link, relayed, ttl_expired,
+            dropped_disconnect, publisher_pauses,
             slow_disconnected, protocol_errors, connections_refused, connections_moved,
             accepts_failed, timeouts, segments_evacuated, resumed, source_connections_refused,
             source_accepts_refused, source_messages_refused, greedy_disconnected,
         ],
         gauges: [
-            connections, subscriptions, parked, topics, queued_messages, queued_bytes, retained,
+            connections, links, subscriptions, parked, topics, queued_messages, queued_bytes, retained,
             retained_bytes, log_bytes,
         ]
     )
@@ -138,7 +148,7 @@ mod tests {
     #[test]
     fn a_document_holds_all_metrics_and_how_fast_the_counters_grow() {
         let started = Instant::now();
-        let mut statistics = Statistics::new(NodeId(0xabc), "default", started);
+        let mut statistics = Statistics::new(NodeId(0xabc), "default", started, None);
         let first = statistics.document(&sample(started, 1_000, 100));
         assert_eq!(first["per_second"], json!({}));
         assert_eq!(first["cpu_percent"], Value::Null);
@@ -155,11 +165,22 @@ mod tests {
         assert_eq!(second["metrics"]["connections"], 3);
         assert_eq!(second["per_second"]["messages_in"], 300.0);
         assert_eq!(second["per_second"]["connections"], Value::Null);
+        assert_eq!(second["mesh"], Value::Null);
+    }
+
+    #[test]
+    fn a_node_that_others_can_find_says_how_many_it_knows() {
+        let started = Instant::now();
+        let mesh = Some(SharedStatus::default());
+        let mut statistics = Statistics::new(NodeId(1), "default", started, mesh);
+        let document = statistics.document(&sample(started, 1_000, 100));
+        assert_eq!(document["mesh"]["peers"], 0);
+        assert_eq!(document["mesh"]["beacons_sent"], 0);
     }
 
     #[test]
     fn the_topic_names_the_node() {
-        let statistics = Statistics::new(NodeId(1), "default", Instant::now());
+        let statistics = Statistics::new(NodeId(1), "default", Instant::now(), None);
         assert_eq!(statistics.topic(), "$SYS/00000000000000000000000000000001/stats");
     }
 }

@@ -6,7 +6,7 @@ mod running;
 use std::io::Write;
 use std::process::Output;
 
-use running::{nexusd, run};
+use running::{ALONE, nexusd, run};
 
 /// The one sentence on stderr, of a start that was refused with `code` before anything was said.
 fn refusal(output: &Output, code: i32) -> String {
@@ -85,7 +85,7 @@ fn an_address_of_another_host_is_one_sentence_and_exit_code_1() {
 
 #[test]
 fn a_cpu_that_is_not_there_is_one_sentence_and_exit_code_1() {
-    let args = ["--pin", "1023", "--app-port", "0", "--log-level", "warn"];
+    let args = [&ALONE[..], &["--pin", "1023", "--log-level", "warn"]].concat();
     assert_eq!(refusal(&run(&args), 1), "nexusd: --pin 1023: this process may not run on that CPU");
 }
 
@@ -106,8 +106,9 @@ fn help_and_version_go_to_stdout_with_success() {
 #[test]
 fn too_few_files_are_one_sentence_and_exit_code_1() {
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -n 40 && exec \"$0\" --bind 127.0.0.1 --app-port 0"])
+        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
         .arg(nexusd().get_program())
+        .args(ALONE)
         .output()
         .expect("a shell");
     assert_eq!(
@@ -120,8 +121,9 @@ fn too_few_files_are_one_sentence_and_exit_code_1() {
 #[test]
 fn a_profile_is_what_the_daemon_starts_with() {
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -n 40 && exec \"$0\" --bind 127.0.0.1 --app-port 0"])
+        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
         .arg(nexusd().get_program())
+        .args(ALONE)
         .env("NEXUSD_PROFILE", "small")
         .output()
         .expect("a shell");
@@ -132,8 +134,10 @@ fn a_profile_is_what_the_daemon_starts_with() {
 #[test]
 fn with_io_uring_asked_for_too_little_lockable_memory_is_one_sentence_and_exit_code_1() {
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -l 64 && exec \"$0\" --bind 127.0.0.1 --app-port 0 --io uring"])
+        .args(["-c", "ulimit -l 64 && exec \"$0\" \"$@\""])
         .arg(nexusd().get_program())
+        .args(ALONE)
+        .args(["--io", "uring"])
         .output()
         .expect("a shell");
     let sentence = refusal(&output, 1);

@@ -72,9 +72,8 @@ fn where_io_uring_is_refused_auto_takes_epoll_and_says_why_in_one_line() {
 #[test]
 fn where_io_uring_is_refused_uring_is_no_start() {
     for errno in REFUSALS {
-        let output = without_io_uring(errno, || {
-            run(&["--bind", "127.0.0.1", "--app-port", "0", "--io", "uring"])
-        });
+        let output =
+            without_io_uring(errno, || run(&[&running::ALONE[..], &["--io", "uring"]].concat()));
         assert_eq!(output.status.code(), Some(1));
         assert!(output.stdout.is_empty(), "it never was ready");
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -99,8 +98,8 @@ fn epoll_can_be_chosen_and_warns_of_nothing() {
 #[test]
 fn where_only_glommio_lacks_memory_auto_goes_on_without_it_and_says_so_in_one_line() {
     let mut shell = running::without_settings("sh");
-    shell.args(["-c", "ulimit -l 64 && exec \"$0\" --bind 127.0.0.1 --app-port 0"]);
-    shell.arg(nexusd().get_program());
+    shell.args(["-c", "ulimit -l 64 && exec \"$0\" \"$@\""]);
+    shell.arg(nexusd().get_program()).args(running::ALONE);
     let mut daemon = Daemon::start_command(shell);
     assert_eq!(daemon.told("io"), "uring");
     assert_serves(&daemon);

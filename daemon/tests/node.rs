@@ -7,13 +7,18 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use application::Application;
-use nexusd::config::UnixSocket;
+use nexusd::config::{DiscoveryMode, UnixSocket};
 use nexusd::{Config, Node, StartError};
 use nexusd_wire::FrameKind;
 
-/// A node on a free port of the loopback address.
+/// A node on its own, on a free port of the loopback address.
 fn loopback() -> Config {
-    Config { bind: vec![Ipv4Addr::LOCALHOST.into()], app_port: 0, ..Config::default() }
+    Config {
+        bind: vec![Ipv4Addr::LOCALHOST.into()],
+        app_port: 0,
+        discovery: DiscoveryMode::Off,
+        ..Config::default()
+    }
 }
 
 fn address(node: &Node) -> SocketAddr {

@@ -25,8 +25,8 @@ fn the_ready_line_says_where_everything_is() {
     assert_eq!(
         line,
         format!(
-            "NexusD is ready tcp={address} unix=@nexusd/{} node={} cluster=blue version={} \
-             shards=3 io={}",
+            "NexusD is ready tcp={address} unix=@nexusd/{} mesh=none node={} cluster=blue \
+             version={} shards=3 io={}",
             address.port(),
             daemon.told("node"),
             env!("CARGO_PKG_VERSION"),
@@ -45,8 +45,11 @@ fn the_ready_line_says_where_everything_is() {
 #[test]
 fn every_address_of_bind_is_listened_on() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
-    writeln!(file, "bind = ['127.0.0.2', '::1']\napp-port = 0\nunix-socket = 'none'")
-        .expect("space");
+    writeln!(
+        file,
+        "bind = ['127.0.0.2', '::1']\napp-port = 0\nmesh-port = 0\nunix-socket = 'none'"
+    )
+    .expect("space");
     let daemon = Daemon::start_with(&["--config", &file.path().to_string_lossy()]);
     assert_eq!(daemon.told("unix"), "none");
     let addresses: Vec<SocketAddr> =
@@ -77,7 +80,8 @@ fn a_second_daemon_on_the_same_port_is_refused_with_exit_code_1() {
     let mut first = Daemon::start(&["--unix-socket", "none"]);
     let address: SocketAddr = first.told("tcp").parse().expect("an address");
     let port = address.port().to_string();
-    let second = run(&["--bind", "127.0.0.1", "--app-port", &port, "--log-level", "warn"]);
+    let args = ["--bind", "127.0.0.1", "--app-port", &port, "--discovery", "off"];
+    let second = run(&[&args[..], &["--log-level", "warn"]].concat());
     assert_eq!(second.status.code(), Some(1));
     assert!(second.stdout.is_empty());
     let stderr = String::from_utf8_lossy(&second.stderr);
@@ -94,7 +98,8 @@ fn the_port_is_free_again_after_the_end() {
     let _client = TcpStream::connect(&*address).expect("a listener");
     assert_eq!(first.terminate().0.code(), Some(0));
     let port = address.rsplit(':').next().expect("a port");
-    let second = Daemon::start_with(&["--bind", "127.0.0.1", "--app-port", port]);
+    let second =
+        Daemon::start_with(&["--bind", "127.0.0.1", "--app-port", port, "--discovery", "off"]);
     assert_eq!(second.told("tcp"), address);
 }
 

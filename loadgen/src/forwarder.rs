@@ -15,7 +15,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
-use nexusd_core::{Command, ConnectionId, Event, Metrics, Now, Output, Service};
+use nexusd_core::{Command, ConnectionId, Event, Metrics, Now, Output, Report, Service};
 use nexusd_wire::DecodeError;
 
 use self::outbox::Outbox;
@@ -131,11 +131,11 @@ impl<C: Copying> Service for Forwarder<C> {
             Event::Closed { connection, .. } => self.on_closed(connection),
             Event::Command(Command::Drain { .. }) => self.is_finished = true,
             Event::Command(Command::Sample) => {
-                self.outputs.push_back(Output::Metrics(Box::new(self.metrics)));
+                self.outputs.push_back(Output::Report(Report::Metrics(Box::new(self.metrics))));
             }
             // Large frames are received like all others here, nothing is published, and no time
             // was asked for.
-            Event::Command(Command::Publish { .. })
+            Event::Command(Command::Publish { .. } | Command::Link(_))
             | Event::Landed { .. }
             | Event::Inbox
             | Event::Tick => {}

@@ -12,7 +12,8 @@ use nexusd_wire::SubscribeRequest;
 
 /// Runs a daemon that cannot start; returns its one sentence.
 fn refused(flags: &[&str]) -> String {
-    let output = nexusd().args(["--bind", "127.0.0.1"]).args(flags).output().expect("it runs");
+    let alone = ["--bind", "127.0.0.1", "--discovery", "off"];
+    let output = nexusd().args(alone).args(flags).output().expect("it runs");
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{complaint}");
     assert!(output.stdout.is_empty(), "it never was ready");

@@ -18,8 +18,9 @@ use crate::client::Client;
 use crate::process::{Usage, usage};
 use crate::{SOON, eventually};
 
-/// Free ports of the loopback addresses, and a quiet log.
-const FLAGS: [&str; 6] = ["--bind", "127.0.0.1,::1", "--app-port", "0", "--log-level", "warn"];
+/// Free ports of the loopback addresses, no other nodes, and a quiet log.
+const FLAGS: [&str; 8] =
+    ["--bind", "127.0.0.1,::1", "--app-port", "0", "--discovery", "off", "--log-level", "warn"];
 
 /// The driver that the tests are run on, if somebody chose one.
 fn chosen_io() -> Option<String> {

@@ -406,6 +406,18 @@ impl FrameEncoder {
         self.finish(out, Header::new(FrameKind::Deliver, 0, 0));
     }
 
+    /// Appends the Deliver that opens a run on a link. It tells the sender's wall clock, microseconds since
+    /// 1970.
+    pub fn deliver_at(&mut self, out: &mut Vec<u8>, stream: SubscriptionId, now_us: u64) {
+        let b = &mut self.builder;
+        let stream = control::SubscriptionId::from(stream);
+        let args =
+            control::DeliverArgs { subscription: Some(&stream), now_us, ..Default::default() };
+        let root = control::Deliver::create(b, &args);
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::Deliver, 0, 0));
+    }
+
     /// Appends a StreamAck: of each subscription, how many messages the client has had.
     pub fn stream_ack(&mut self, out: &mut Vec<u8>, entries: &[(SubscriptionId, u64)]) {
         let b = &mut self.builder;

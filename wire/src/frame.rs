@@ -128,7 +128,7 @@ impl FrameCutter {
 
     /// Takes the next frame from the front of `input`, advancing it. After an error the stream is
     /// out of step for good.
-    #[inline]
+    #[inline(always)]
     pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Cut<'s>, DecodeError> {
         if self.stash_is_lent {
             self.stash.clear();

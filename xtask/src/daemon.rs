@@ -34,7 +34,7 @@ impl Daemon {
             .args(["--cpu-list", &core.to_string()])
             .arg(program)
             .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "auto"])
-            .args(["--log-level", "warn"]);
+            .args(["--discovery", "off", "--log-level", "warn"]);
         let line = invocation.line();
         let mut child = invocation
             .into_command()

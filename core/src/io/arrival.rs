@@ -11,7 +11,8 @@ use socket2::SockRef;
 
 use super::driver::Service;
 use crate::limits::RECEIVE_BUFFER_BYTES;
-use crate::shard::event::{ConnectionId, Event, Now, PeerAddress};
+use crate::shard::event::{ConnectionId, Door, Event, Now, PeerAddress};
+use crate::shard::handover::Handover;
 
 /// One connection.
 #[derive(Debug)]
@@ -25,25 +26,27 @@ pub(super) struct Arrival {
 #[derive(Debug)]
 pub(super) struct Story {
     peer: PeerAddress,
+    door: Door,
     /// What another loop has read of it; `None` if it was just accepted.
     read: Option<Vec<u8>>,
 }
 
 impl Arrival {
     /// A connection of which nothing was read.
-    pub(super) fn accepted(socket: OwnedFd, peer: PeerAddress) -> Self {
+    pub(super) fn accepted(socket: OwnedFd, peer: PeerAddress, door: Door) -> Self {
         if matches!(peer, PeerAddress::Tcp(address) if address.ip().is_loopback()) {
             // Where the host's congestion control paces, as BBR does, every few packets cost a timer and
             // its interrupt, and inside a host nothing is congested. This one does not, every kernel
             // has it, and everybody may choose it; without it the connection works as well.
             let _ = SockRef::from(&socket).set_tcp_congestion(b"reno");
         }
-        Self { socket, story: Story { peer, read: None } }
+        Self { socket, story: Story { peer, door, read: None } }
     }
 
     /// A connection that moves, and what was read of it.
-    pub(super) fn moved(socket: OwnedFd, peer: PeerAddress, read: Vec<u8>) -> Self {
-        Self { socket, story: Story { peer, read: Some(read) } }
+    pub(super) fn moved(socket: OwnedFd, handover: Handover) -> Self {
+        let Handover { peer, door, bytes } = handover;
+        Self { socket, story: Story { peer, door, read: Some(bytes) } }
     }
 }
 
@@ -56,9 +59,9 @@ impl Story {
         connection: ConnectionId,
         now: Now,
     ) -> usize {
-        let Self { peer, read } = self;
+        let Self { peer, door, read } = self;
         let is_moved = read.is_some();
-        service.on_event(now, Event::Opened { connection, peer, is_moved });
+        service.on_event(now, Event::Opened { connection, peer, door, is_moved });
         let read = read.unwrap_or_default();
         for bytes in read.chunks(RECEIVE_BUFFER_BYTES as usize) {
             service.on_event(now, Event::Received { connection, bytes });
@@ -118,9 +121,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let _client = TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
         let (socket, peer) = listener.accept().expect("a connection");
-        let arrival = Arrival::accepted(socket.into(), PeerAddress::Tcp(peer));
+        let arrival = Arrival::accepted(socket.into(), PeerAddress::Tcp(peer), Door::Apps);
         let congestion = SockRef::from(&arrival.socket).tcp_congestion().expect("the option");
         assert_eq!(congestion.split(|byte| *byte == 0).next(), Some(&b"reno"[..]));
+    }
+
+    fn handover(bytes: Vec<u8>) -> Handover {
+        Handover { peer: PeerAddress::Unix, door: Door::Apps, bytes }
     }
 
     fn told(arrival: impl FnOnce(OwnedFd) -> Arrival) -> (usize, Listening) {
@@ -134,15 +141,15 @@ mod tests {
 
     #[test]
     fn of_an_accepted_connection_nothing_is_told_but_that_it_is_open() {
-        let (bytes, service) = told(|socket| Arrival::accepted(socket, PeerAddress::Unix));
+        let (bytes, service) =
+            told(|socket| Arrival::accepted(socket, PeerAddress::Unix, Door::Apps));
         assert_eq!((bytes, service.opened, service.received.len()), (0, vec![false], 0));
     }
 
     #[test]
     fn what_was_read_of_a_connection_that_moved_is_told_whole_and_in_the_usual_pieces() {
         let read: Vec<u8> = (0..200_000u32).map(|at| at as u8).collect();
-        let (bytes, service) =
-            told(|socket| Arrival::moved(socket, PeerAddress::Unix, read.clone()));
+        let (bytes, service) = told(|socket| Arrival::moved(socket, handover(read.clone())));
         assert_eq!((bytes, service.opened), (200_000, vec![true]));
         assert_eq!(service.received.concat(), read);
         let longest = service.received.iter().map(Vec::len).max();

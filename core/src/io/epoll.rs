@@ -35,9 +35,8 @@ use super::operation::{self, Operation, SLOTS_MAX};
 use crate::limits::{
     ADOPTIONS_PER_TURN, COMMANDS_PER_TURN, EPOLL_BYTES_PER_TURN, LINGER_US, SENDS_PER_TURN,
 };
-use crate::metrics::Metrics;
 use crate::shard::event::{CloseReason, ConnectionId, Event, Now};
-use crate::shard::output::Output;
+use crate::shard::output::{Output, Report};
 use crate::shard::routing::ShardIndex;
 
 /// How a driver is set up.
@@ -73,7 +72,7 @@ pub struct EpollDriver {
     listeners: Vec<ListenerSlot>,
     commands: CommandReceiver,
     neighbours: Neighbours,
-    on_metrics: Box<dyn FnMut(Metrics) + Send>,
+    on_report: Box<dyn FnMut(Report) + Send>,
     spin_us: u64,
     now: Now,
     /// Connections that have something to read, in the order of their turn; none of them twice.
@@ -87,13 +86,13 @@ pub struct EpollDriver {
 }
 
 impl EpollDriver {
-    /// Sets up a driver. `on_metrics` gets the answers to [`crate::Command::Sample`], on the thread
+    /// Sets up a driver. `on_report` gets the answers to [`crate::Command::Sample`], on the thread
     /// that runs it. Fails when file descriptors or memory run out.
     pub fn new(
         options: &EpollOptions,
         listeners: Vec<Listener>,
         commands: CommandReceiver,
-        on_metrics: Box<dyn FnMut(Metrics) + Send>,
+        on_report: Box<dyn FnMut(Report) + Send>,
     ) -> io::Result<Self> {
         let poll = KernelPoll::new()?;
         poll.watch_writes(commands.doorbell(), Operation::Doorbell.numbered(0))?;
@@ -106,7 +105,7 @@ impl EpollDriver {
             listeners: listeners.into_iter().map(ListenerSlot::new).collect::<io::Result<_>>()?,
             commands,
             neighbours: Neighbours::default(),
-            on_metrics,
+            on_report,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
             line: VecDeque::new(),
@@ -297,10 +296,12 @@ impl Driver for EpollDriver {
             Output::Move { connection, to } => self.begin_move(service, connection, to),
             Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
-            Output::Metrics(mut metrics) => {
-                metrics.connections_refused += self.counters.refused;
-                metrics.accepts_failed += self.counters.accepts_failed;
-                (self.on_metrics)(*metrics);
+            Output::Report(mut report) => {
+                if let Report::Metrics(metrics) = &mut report {
+                    metrics.connections_refused += self.counters.refused;
+                    metrics.accepts_failed += self.counters.accepts_failed;
+                }
+                (self.on_report)(report);
             }
         }
     }

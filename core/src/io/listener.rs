@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::shard::event::Door;
+
 /// Connections the kernel holds until they are accepted; it may allow fewer
 /// (`net.core.somaxconn`).
 const BACKLOG: i32 = 4_096;
@@ -24,6 +26,8 @@ const BACKLOG: i32 = 4_096;
 pub struct Listener {
     socket: OwnedFd,
     address: ListenAddress,
+    /// Other nodes connect here, not applications.
+    is_for_links: bool,
     /// The file to remove in the end.
     path: Option<PathBuf>,
 }
@@ -39,6 +43,7 @@ impl Listener {
         Ok(Self {
             socket: socket.into(),
             address: local.map_or(wanted, ListenAddress::Tcp),
+            is_for_links: false,
             path: None,
         })
     }
@@ -56,6 +61,7 @@ impl Listener {
         Ok(Self {
             socket: socket.into(),
             address: shown,
+            is_for_links: false,
             path: match address {
                 UnixAddress::Abstract(_) => None,
                 UnixAddress::Path(path) => Some(path),
@@ -66,6 +72,18 @@ impl Listener {
     /// Where it listens, with the port the kernel chose.
     pub fn local_address(&self) -> ListenAddress {
         self.address.clone()
+    }
+
+    /// The same for other nodes instead of applications.
+    #[must_use]
+    pub fn for_links(mut self) -> Self {
+        self.is_for_links = true;
+        self
+    }
+
+    /// Which way a connection comes in that it accepts.
+    pub(super) fn door(&self) -> Door {
+        if self.is_for_links { Door::Mesh } else { Door::Apps }
     }
 
     pub(super) fn is_unix(&self) -> bool {

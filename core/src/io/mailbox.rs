@@ -5,16 +5,18 @@
 //! command back. Commands of one thread arrive in order.
 
 use std::io;
+use std::net::TcpStream;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
+use nexusd_wire::NodeId;
 
 use super::arrival::Arrival;
 use super::doorbell::Doorbell;
 use super::driver::Service;
-use crate::shard::event::Command;
+use crate::shard::event::{Command, Door, PeerAddress};
 
 /// Makes a mailbox that holds up to `capacity` commands (at least one). Fails when the kernel gives
 /// no eventfd.
@@ -62,6 +64,18 @@ impl CommandSender {
         }
         self.shared.queue.push(command)?;
         self.shared.doorbell.ring();
+        Ok(())
+    }
+
+    /// Gives the loop a connection to another node that the caller has opened; `dial` is the number
+    /// of the attempt, `peer` the node that should be there. To be given to the shard that keeps the
+    /// peer's link ([`crate::shard::routing::home_of_node`]), or any while the peer is not known. If the
+    /// loop has ended, so does the connection.
+    pub fn dialled(&self, socket: TcpStream, dial: u64, peer: Option<NodeId>) -> io::Result<()> {
+        let address = socket.peer_addr()?;
+        socket.set_nodelay(true)?;
+        let door = Door::Dialled { dial, peer };
+        self.hand_over(Arrival::accepted(socket.into(), PeerAddress::Tcp(address), door));
         Ok(())
     }
 
@@ -149,7 +163,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::shard::event::PeerAddress;
+    use crate::shard::handover::Handover;
 
     #[test]
     fn commands_arrive_in_order_and_a_full_mailbox_hands_them_back() {
@@ -166,10 +180,11 @@ mod tests {
     fn a_connection_for_a_loop_that_ended_ends_too() {
         let (sender, receiver) = mailbox(2).expect("an eventfd");
         let (early, its_peer) = UnixStream::pair().expect("sockets");
-        sender.hand_over(Arrival::accepted(early.into(), PeerAddress::Unix));
+        sender.hand_over(Arrival::accepted(early.into(), PeerAddress::Unix, Door::Apps));
         drop(receiver);
         let (late, anothers_peer) = UnixStream::pair().expect("sockets");
-        sender.hand_over(Arrival::moved(late.into(), PeerAddress::Unix, vec![1]));
+        let handover = Handover { peer: PeerAddress::Unix, door: Door::Apps, bytes: vec![1] };
+        sender.hand_over(Arrival::moved(late.into(), handover));
         for mut peer in [its_peer, anothers_peer] {
             assert_eq!(peer.read(&mut [0]).expect("an end"), 0);
         }

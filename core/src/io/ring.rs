@@ -37,9 +37,8 @@ use crate::limits::{
     ACCEPT_COST_BYTES, ADOPTIONS_PER_TURN, COMMANDS_PER_TURN, LINGER_US, RECEIVE_BUFFER_BYTES,
     RECEIVE_BUFFERS, RECEIVE_BYTES_PER_TURN,
 };
-use crate::metrics::Metrics;
 use crate::shard::event::{ConnectionId, Event, Now};
-use crate::shard::output::Output;
+use crate::shard::output::{Output, Report};
 use crate::shard::routing::ShardIndex;
 
 /// Looks at the queues between two looks at the clock, while spinning.
@@ -109,7 +108,7 @@ pub struct UringDriver {
     listeners: Vec<ListenerSlot>,
     commands: CommandReceiver,
     neighbours: Neighbours,
-    on_metrics: Box<dyn FnMut(Metrics) + Send>,
+    on_report: Box<dyn FnMut(Report) + Send>,
     spin_us: u64,
     now: Now,
     /// Requests whose last completion is still to come.
@@ -122,15 +121,15 @@ pub struct UringDriver {
 }
 
 impl UringDriver {
-    /// Sets up a driver on the calling thread, which has to be the one that runs it. `on_metrics`
+    /// Sets up a driver on the calling thread, which has to be the one that runs it. `on_report`
     /// gets the answers to [`crate::Command::Sample`], on that thread.
     pub fn new(
         options: &UringOptions,
         listeners: Vec<Listener>,
         commands: CommandReceiver,
-        on_metrics: Box<dyn FnMut(Metrics) + Send>,
+        on_report: Box<dyn FnMut(Report) + Send>,
     ) -> Result<Self, SetupError> {
-        Ok(Self::on(UringQueues::set_up(options)?, options, listeners, commands, on_metrics))
+        Ok(Self::on(UringQueues::set_up(options)?, options, listeners, commands, on_report))
     }
 
     /// The same on queues that the kernel has granted already. They have to be the calling thread's.
@@ -139,7 +138,7 @@ impl UringDriver {
         options: &UringOptions,
         listeners: Vec<Listener>,
         commands: CommandReceiver,
-        on_metrics: Box<dyn FnMut(Metrics) + Send>,
+        on_report: Box<dyn FnMut(Report) + Send>,
     ) -> Self {
         let mut driver = Self {
             ring: queues.ring,
@@ -150,7 +149,7 @@ impl UringDriver {
             listeners: listeners.into_iter().map(ListenerSlot::new).collect(),
             commands,
             neighbours: Neighbours::default(),
-            on_metrics,
+            on_report,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
             in_flight: 0,
@@ -361,10 +360,12 @@ impl Driver for UringDriver {
             Output::Move { connection, to } => self.begin_move(service, connection, to),
             Output::Ring(shard) => self.neighbours.ring(shard),
             Output::StopAccepting => self.stop_accepting(),
-            Output::Metrics(mut metrics) => {
-                metrics.connections_refused += self.counters.refused;
-                metrics.accepts_failed += self.counters.accepts_failed;
-                (self.on_metrics)(*metrics);
+            Output::Report(mut report) => {
+                if let Report::Metrics(metrics) = &mut report {
+                    metrics.connections_refused += self.counters.refused;
+                    metrics.accepts_failed += self.counters.accepts_failed;
+                }
+                (self.on_report)(report);
             }
         }
     }

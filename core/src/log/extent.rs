@@ -3,11 +3,14 @@
 //! Extents grow by what directly follows them, and are split where a topic or a number of messages ends.
 //! An extent by itself keeps nothing alive: whoever holds it holds a reference to its segment.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{Sequence, TopicId};
 
 use super::{Log, SegmentId};
 use crate::expiry::Expiry;
+use crate::link::Origin;
 
 /// A run of whole frames in one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,6 +75,18 @@ impl Log {
         extent.len -= part.len;
         extent.messages -= part.messages;
         Some((topic, part))
+    }
+
+    /// Notes the other nodes that the messages of an extent come from.
+    pub(crate) fn note_origins(&self, extent: &Extent, origins: &mut BTreeSet<Origin>) {
+        let mut at = extent.start;
+        while at < extent.end() {
+            let header = self.header(extent.segment, at);
+            if header.origin() != 0 {
+                origins.insert(Origin(header.origin()));
+            }
+            at += header.stride() as u32;
+        }
     }
 
     /// Splits at most so many messages off the front of an extent.

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use nexusd_wire::control::{ErrorCode, PublishStatus};
 use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags};
 
-use super::event::{ConnectionId, Now, PeerAddress};
+use super::event::{ConnectionId, Door, Now, PeerAddress};
 use super::{Shard, fatal, open_connection};
 use crate::connection::Connection;
-use crate::limits::{Limits, RATE_ERROR_INTERVAL_US};
+use crate::limits::{LINKS_MAX, Limits, RATE_ERROR_INTERVAL_US};
 use crate::sources::{Excess, Source, SourceAddress};
 
 impl Shard {
@@ -22,12 +22,22 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         peer: PeerAddress,
+        door: Door,
         is_moved: bool,
         now: Now,
     ) {
         let limits = &self.config.limits;
         if self.drain.is_some() {
             self.fail(id, &fatal(ErrorCode::Draining, "the daemon is stopping"), now);
+        } else if door != Door::Apps {
+            let links = self.connections.iter().flatten().filter(|connection| {
+                connection.session.door != Door::Apps && !connection.close_asked
+            });
+            if links.count() > LINKS_MAX / self.plane.routing.shards() {
+                self.plane.metrics.connections_refused += 1;
+                let text = "the node has as many links as it may";
+                self.fail(id, &fatal(ErrorCode::LimitReached, text), now);
+            }
         } else if !is_moved && self.plane.node.connections() > limits.connections {
             self.plane.metrics.connections_refused += 1;
             let text = format!(

@@ -185,11 +185,14 @@ impl Plane {
         let queue = &mut self.queues[id.0 as usize];
         self.expiring.forget(queue, id);
         if let Presence::Parked { until_us } = queue.presence {
-            self.parked.remove(&(until_us, id));
-            self.metrics.parked -= 1;
-            queue.presence = Presence::Connected;
+            self.forget_parked(id, until_us);
+            self.queues[id.0 as usize].presence = Presence::Connected;
         }
-        if !queue.is_dying {
+        let queue = &mut self.queues[id.0 as usize];
+        if !queue.is_dying && queue.is_link {
+            queue.is_dying = true;
+            self.subscriptions.remove(&queue.subscription);
+        } else if !queue.is_dying {
             queue.is_dying = true;
             self.subscriptions.remove(&queue.subscription);
             self.metrics.subscriptions -= 1;
@@ -197,6 +200,7 @@ impl Plane {
             let removed =
                 if is_planted(Plant::UnsubscribeKeepsMatch) { 0 } else { queue.filters.len() };
             for filter in &queue.filters[..removed] {
+                self.interest_changes.push((filter.clone(), false));
                 if self.index.remove(filter, id.0) {
                     for neighbour in self.neighbours.all() {
                         let filter = filter.clone();
@@ -209,7 +213,12 @@ impl Plane {
             return false;
         }
         let before = (queue.messages, queue.bytes);
-        self.metrics.dropped_disconnect += queue.truncate(&mut self.log);
+        let is_link = queue.is_link;
+        let dropped = queue.truncate(&mut self.log);
+        match is_link {
+            true => self.metrics.dropped_link += dropped,
+            false => self.metrics.dropped_disconnect += dropped,
+        }
         self.metrics.queued_messages -= before.0 - queue.messages;
         self.metrics.queued_bytes -= before.1 - queue.bytes;
         if queue.items.is_empty() {

@@ -9,7 +9,7 @@ use nexusd_wire::{
 };
 use siphasher::sip::SipHasher24;
 
-use super::event::{ConnectionId, Now};
+use super::event::{ConnectionId, Door, Now};
 use super::neighbour::Asker;
 use super::output::Output;
 use super::parcel::Item;
@@ -24,6 +24,11 @@ use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{Presence, QueueId, QueueLimits, SubscriberQueue};
 
+const NODES_ELSEWHERE: &str =
+    "this is the port for applications; nodes connect to the one for links (--mesh-port)";
+const CLIENTS_ELSEWHERE: &str =
+    "this is the port for other nodes; applications connect to theirs (--app-port)";
+
 /// Characters of a malformed name that its error shows.
 const NAME_CHARACTERS_SHOWN: usize = 64;
 
@@ -32,6 +37,7 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         frame: &Frame<'_>,
+        now: Now,
     ) -> Result<(), Violation> {
         let hello = frame.body::<control::Hello<'_>>()?;
         if hello.major() != PROTOCOL_MAJOR {
@@ -44,11 +50,14 @@ impl Shard {
                 at: Some((frame.at(), frame.kind())),
             });
         }
-        if hello.role() != Role::Client {
-            return Err(Violation {
-                code: ErrorCode::Unsupported,
-                ..Violation::by(frame, "this version of the daemon accepts clients only")
-            });
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        match (connection.session.door, hello.role()) {
+            (Door::Apps, Role::Client) => {}
+            (Door::Mesh, Role::Node) => return self.on_node_hello(id, frame, &hello, now),
+            (Door::Apps, Role::Node) => return Err(stranger(frame, NODES_ELSEWHERE)),
+            _ => return Err(stranger(frame, CLIENTS_ELSEWHERE)),
         }
         let routing = &self.plane.routing;
         let home = hello.resume().and_then(|resumed| routing.home_of(resumed.into()));
@@ -222,6 +231,7 @@ impl Shard {
         let filters = filters.into_boxed_slice();
         let slot = self.plane.queues.vacant_key() as u32;
         for filter in &filters {
+            self.plane.interest_changes.push((filter.clone(), true));
             if self.plane.index.insert(filter, slot) {
                 for neighbour in self.plane.neighbours.all() {
                     neighbour.tell(Item::Interest { filter: filter.clone(), is_wanted: true });
@@ -267,7 +277,7 @@ impl Shard {
 
     /// A fresh subscription id: unpredictable without the seed, never the same twice on the node. Its
     /// low bits name this shard.
-    fn fresh_subscription_id(&mut self) -> SubscriptionId {
+    pub(super) fn fresh_subscription_id(&mut self) -> SubscriptionId {
         self.next_subscription += 1;
         let input = (self.next_subscription, self.plane.routing.own.index() as u64);
         let half = |salt: u64| {
@@ -512,7 +522,11 @@ impl Shard {
                 !connection.session.said_goodbye || connection.session.acks.len() == 0
             }
             SessionState::Draining => connection.session.was_told_goodbye,
-            SessionState::AwaitingHello | SessionState::Moving(_) | SessionState::Open => false,
+            SessionState::AwaitingHello
+            | SessionState::AwaitingWelcome
+            | SessionState::AwaitingLinkAck
+            | SessionState::Moving(_)
+            | SessionState::Open => false,
         };
         if is_over {
             self.close_now(id);
@@ -536,6 +550,11 @@ pub(super) fn request_number(frame: &Frame<'_>, request: u64) -> Result<u64, Vio
         0 => Err(Violation::by(frame, "the request number is 0, which no request has")),
         request => Ok(request),
     }
+}
+
+/// Whoever says Hello came in the wrong way.
+fn stranger(frame: &Frame<'_>, text: &str) -> Violation {
+    Violation { code: ErrorCode::Unsupported, ..Violation::by(frame, text) }
 }
 
 /// What is wrong with a name, of which the error shows the start: it may be longer than any frame.

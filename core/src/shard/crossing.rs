@@ -57,6 +57,7 @@ impl Shard {
             | Item::CloseTopic { .. }
             | Item::Publish(_)
             | Item::PublishLarge(_)
+            | Item::LoseOnLink { .. }
             | Item::DrainRound(_) => {
                 let stalled = &mut self.plane.neighbours.of(from).stalled;
                 stalled.push_back(item);
@@ -115,6 +116,7 @@ impl Shard {
                 self.unbind(topic, told);
             }
             Item::Run(run) => self.plane.deliver_lent(from, run, now),
+            Item::Lost { topic, first, lost } => self.plane.lose_foreign(topic, first, lost),
             Item::Return { segment, runs } => self.plane.log.take_back(segment, runs),
             Item::Recall { segment } => {
                 self.plane.give_back(from, segment);
@@ -180,9 +182,16 @@ impl Shard {
                 }
                 Item::Publish(batch) => self.plane.publish_batch(from, batch, now),
                 Item::PublishLarge(message) => self.plane.publish_large(from, message, now),
+                Item::LoseOnLink { handle, lost } => {
+                    let opened = &self.plane.neighbours.of(from).opened;
+                    if let Some(topic) = opened.get(handle.0 as usize).copied().flatten() {
+                        self.plane.lose(topic, lost, now);
+                    }
+                    None
+                }
                 Item::DrainRound(round) => {
                     self.plane.neighbours.of(from).drain_round = round;
-                    self.advance_drain();
+                    self.advance_drain(now);
                     None
                 }
                 _ => None,
@@ -333,7 +342,11 @@ impl Plane {
                 let refusal = match topic.flatten() {
                     None => Some(Refusal::RefusedTopic),
                     Some(topic) => {
-                        self.append(topic, |_| Some(publisher), header, frame, now).err()
+                        let appended = match run.relay {
+                            None => self.append(topic, |_| Some(publisher), header, frame, now),
+                            Some(relay) => self.append_relayed(topic, relay, header, frame, now),
+                        };
+                        appended.err()
                     }
                 };
                 let ack = wants_ack.then_some(run.first_ack + acks);
@@ -379,7 +392,9 @@ impl Plane {
             let publisher = PublisherId { shard: from, connection: run.connection };
             let (done, wants_ack) = match self.has_right_numbers(topic, &run, batch) {
                 true => (self.take_run(segment, topic, publisher, &run, now), false),
-                false => self.extend_run_in_place(segment, topic, publisher, run.bytes, now),
+                false => {
+                    self.extend_run_in_place(segment, topic, publisher, run.relay, run.bytes, now)
+                }
             };
             match wants_ack {
                 true => self.end_acknowledged_run(run.first_ack, now),
@@ -417,9 +432,9 @@ impl Plane {
             None => Refusal::RefusedTopic,
             Some(topic) if !self.may_retain(topic, &message) => Refusal::TooManyRetained,
             Some(topic) if self.make_room_for_large(bytes) => {
-                let LargeMessage { memory, ack, .. } = *message;
+                let LargeMessage { memory, ack, relay, .. } = *message;
                 let segment = self.log.take_landing(memory);
-                self.publish_landed(segment, topic, publisher, ack, now);
+                self.publish_landed(segment, topic, publisher, relay, ack, now);
                 self.log.release(segment);
                 self.neighbours.of(from).tell(Item::LargeTaken { bytes });
                 return None;

@@ -6,7 +6,7 @@
 //! in rounds: a shard begins the next one when all others have told it that they are in this one, and
 //! what they said before has then arrived.
 
-use super::event::ConnectionId;
+use super::event::{ConnectionId, Now};
 use super::output::Output;
 use super::parcel::Item;
 use super::{Shard, open_connection};
@@ -36,7 +36,7 @@ impl Drain {
 }
 
 impl Shard {
-    pub(super) fn on_drain(&mut self, deadline_us: u64) {
+    pub(super) fn on_drain(&mut self, deadline_us: u64, now: Now) {
         if let Some(drain) = &mut self.drain {
             // Asked again: the stricter deadline holds, unless closing is under way already.
             drain.deadline_us = drain.deadline_us.map(|earlier| earlier.min(deadline_us));
@@ -50,17 +50,22 @@ impl Shard {
             };
             let (id, state) = (connection.id, connection.session.state);
             match state {
-                SessionState::AwaitingHello | SessionState::Moving(_) => self.close_now(id),
+                SessionState::AwaitingHello
+                | SessionState::AwaitingWelcome
+                | SessionState::AwaitingLinkAck
+                | SessionState::Moving(_) => self.close_now(id),
+                // A peer still says how much of what is queued for it it has had.
+                SessionState::Open if connection.session.link.is_some() => self.hear_no_more(id),
                 SessionState::Open => self.read_no_more(id),
                 SessionState::Draining | SessionState::Closing => {}
             }
         }
-        self.advance_drain();
+        self.advance_drain(now);
     }
 
     /// Begins every round whose time has come; behind the last one publishers are told how far they
     /// came.
-    pub(super) fn advance_drain(&mut self) {
+    pub(super) fn advance_drain(&mut self, now: Now) {
         let Some(drain) = &mut self.drain else {
             return;
         };
@@ -81,6 +86,7 @@ impl Shard {
             }
             if drain.round == ROUNDS + 1 {
                 self.say_goodbyes();
+                self.leave_all_peers(now);
                 return;
             }
         }
@@ -95,6 +101,13 @@ impl Shard {
                 self.say_goodbye(id);
                 self.close_if_done(id);
             }
+        }
+    }
+
+    /// From now on messages of a peer are passed over, unacknowledged.
+    fn hear_no_more(&mut self, id: ConnectionId) {
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            connection.session.may_publish = Some(0);
         }
     }
 

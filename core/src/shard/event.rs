@@ -2,6 +2,10 @@
 
 use std::net::SocketAddr;
 
+use nexusd_wire::NodeId;
+
+use crate::link::LinkCommand;
+
 /// The time an event happened at, given by the driver and the same for all events of one loop turn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Now {
@@ -30,6 +34,23 @@ pub enum PeerAddress {
     Unix,
 }
 
+/// Which way a connection came in: it says who may be at its other end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Door {
+    /// The listeners for applications.
+    #[default]
+    Apps,
+    /// The listeners for other nodes.
+    Mesh,
+    /// This node dialled another one.
+    Dialled {
+        /// The number of the attempt, for whoever asked for it.
+        dial: u64,
+        /// The node that should be there, if that is known.
+        peer: Option<NodeId>,
+    },
+}
+
 /// Why a connection ended, for counters and logs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseReason {
@@ -54,8 +75,11 @@ pub enum Command {
         /// The payload.
         payload: Box<[u8]>,
     },
-    /// Answer with [`super::output::Output::Metrics`].
+    /// Answer with [`super::output::Report::Metrics`].
     Sample,
+    /// Something about a link. To be asked of the shard that keeps it
+    /// ([`crate::shard::routing::home_of_node`]).
+    Link(LinkCommand),
     /// Stop: accept nothing more, say Goodbye, flush subscribers until the deadline
     /// (`Now::mono_us`), close, and finish.
     Drain {
@@ -76,6 +100,8 @@ pub enum Event<'a> {
         connection: ConnectionId,
         /// Where it comes from.
         peer: PeerAddress,
+        /// Which way it came in.
+        door: Door,
         /// It comes from another shard of the node, which has admitted it. What that one was told of
         /// its stream follows as `Received`.
         is_moved: bool,

@@ -18,6 +18,7 @@ use super::routing::{PublisherId, ShardIndex, ShardMask};
 use crate::audience::Audience;
 use crate::expiry::Expiry;
 use crate::limits::ACKS_PER_FRAME;
+use crate::link::Origin;
 use crate::log::Extent;
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
@@ -66,6 +67,9 @@ impl Plane {
         let messages = u64::from(run.extent.messages);
         self.metrics.messages_in += messages;
         self.metrics.bytes_in += u64::from(run.extent.len);
+        if run.origin.is_some() {
+            self.metrics.relayed += messages;
+        }
         let wanted_by = topic.wanted_by;
         if topic.audience.matches.is_empty() && wanted_by.is_empty() {
             self.metrics.no_subscribers += messages;
@@ -74,7 +78,7 @@ impl Plane {
             &mut topic.audience,
             run.topic,
             &run.extent,
-            run.publisher,
+            (run.publisher, run.origin),
             &mut hall!(self, self.routing.own),
             now,
         );
@@ -105,21 +109,22 @@ impl Plane {
                 let name = topic.name.clone();
                 neighbour.tell(ParcelItem::Name { topic: run.topic, name });
             }
-            neighbour.lend(run.extent, run.publisher, run.ack, &mut self.log);
+            neighbour.lend(run.extent, (run.publisher, run.origin), run.ack, &mut self.log);
         }
     }
 
     /// Hands messages that lie in another shard's log to the queues that want them.
     pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
-        let LentRun { mut extent, memory, publisher, ack } = run;
+        let LentRun { mut extent, memory, publisher, origin, ack } = run;
+        let from = (publisher, origin);
         extent.segment = self.log.borrow(lender, extent.segment, memory);
         let segment = extent.segment;
         let mut outcome = Outcome::default();
         match extent.topic {
-            Some(topic) => outcome = self.deliver_foreign(topic, &extent, publisher, now),
+            Some(topic) => outcome = self.deliver_foreign(topic, &extent, from, now),
             None => {
                 while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
-                    self.deliver_foreign(topic, &part, publisher, now);
+                    self.deliver_foreign(topic, &part, from, now);
                 }
             }
         }
@@ -136,7 +141,7 @@ impl Plane {
         &mut self,
         topic: TopicId,
         extent: &Extent,
-        publisher: Option<PublisherId>,
+        from: (Option<PublisherId>, Option<Origin>),
         now: Now,
     ) -> Outcome {
         let Some(known) = self.foreign.refreshed(topic, &self.index, &self.queues) else {
@@ -147,7 +152,7 @@ impl Plane {
             &mut known.audience,
             topic,
             extent,
-            publisher,
+            from,
             &mut hall!(self, self.routing.owner(topic)),
             now,
         )
@@ -179,19 +184,22 @@ struct Hall<'a> {
     around: Around<'a>,
 }
 
-/// Adds a run to every queue of this shard that wants it.
+/// Adds a run to every queue of this shard that wants it. What comes from another node is not for links.
 #[inline]
 fn fan_out(
     audience: &mut Audience,
     topic: TopicId,
     extent: &Extent,
-    publisher: Option<PublisherId>,
+    (publisher, origin): (Option<PublisherId>, Option<Origin>),
     hall: &mut Hall<'_>,
     now: Now,
 ) -> Outcome {
     let messages = u64::from(extent.messages);
     let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
     for at in 0..audience.matches.len() {
+        if origin.is_some() && audience.matches[at].is_link {
+            continue;
+        }
         let id = audience.matches[at].queue;
         let queue = &mut hall.queues[id.0 as usize];
         if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
@@ -204,6 +212,9 @@ fn fan_out(
                 queue.push_bind(topic);
             }
             audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
+        }
+        if let Some(origin) = origin {
+            queue.introduce(origin);
         }
         queue.push(id, *extent, hall.around.log);
         hall.around.metrics.queued_messages += messages;

@@ -6,13 +6,14 @@
 //! short one loses nothing: what was not taken is simply planned again.
 
 use nexusd_wire::control::DeliveryMode;
-use nexusd_wire::{FrameEncoder, TopicId, WarningReport};
+use nexusd_wire::{FrameEncoder, WarningReport};
 
 use super::plane::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
+use crate::expiry::Expiry;
 use crate::limits::{BUFFER_BYTES_KEPT, BYTES_PER_SEND, IOVECS_PER_SEND};
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete};
+use crate::subscriber_queue::{Item, Name, Presence, QueueId, ReplayComplete};
 
 /// Plans the next send of a connection and pins what it reads.
 pub(crate) fn plan(outbound: &mut Outbound, plane: &mut Plane, encoder: &mut FrameEncoder) {
@@ -120,14 +121,14 @@ fn plan_queue(
     let Outbound { inline, plan, .. } = outbound;
     // Nothing is said of a subscription behind its end, or its connection's last word.
     let is_there = queue.presence == Presence::Connected && !queue.is_dying;
-    if queue.warning.is_due(plane.now_us) && is_there {
+    if queue.warning.is_due(plane.now_us) && is_there && !queue.is_link {
         plan_warning(id, bytes, inline, plan, plane, encoder);
     }
-    for (at, topic) in queue.binds.iter().enumerate() {
+    for (at, name) in queue.binds.iter().enumerate() {
         if *bytes >= BYTES_PER_SEND || plan.len() + 2 > IOVECS_PER_SEND {
             return Planned { binds: at, items: 0 };
         }
-        plan_bind(id, *topic, bytes, inline, plan, plane, encoder);
+        plan_bind(id, *name, bytes, inline, plan, plane, encoder);
     }
     let binds = queue.binds.len();
     for (at, item) in queue.items.iter().enumerate() {
@@ -136,7 +137,12 @@ fn plan_queue(
         }
         let start = inline.len() as u32;
         match item {
-            Item::Bind(topic) => plan_bind(id, *topic, bytes, inline, plan, plane, encoder),
+            Item::Bind(topic) => {
+                plan_bind(id, Name::Topic(*topic), bytes, inline, plan, plane, encoder);
+            }
+            Item::NodeBind(origin) => {
+                plan_bind(id, Name::Node(*origin), bytes, inline, plan, plane, encoder);
+            }
             Item::ReplayComplete(replay) => {
                 let ReplayComplete { topic, messages, latest } = **replay;
                 let subscription = queue.subscription;
@@ -169,9 +175,14 @@ fn plan_queue(
                 }
                 let is_open = run.is_some() && is_planted(Plant::DeliverNotRepeated);
                 let next = OpenRun { queue: id, mode: extent.mode };
-                if *run != Some(next) && !is_open {
+                // Another node has to know how old what may expire is.
+                let is_timed = queue.is_link && extent.expiry != Expiry::NEVER;
+                if (*run != Some(next) || is_timed) && !is_open {
                     *run = Some(next);
                     match extent.mode {
+                        _ if queue.is_link => {
+                            encoder.deliver_at(inline, queue.subscription, plane.wall_us);
+                        }
                         DeliveryMode::Live => inline.extend_from_slice(&queue.deliver_frame),
                         mode => encoder.deliver(inline, queue.subscription, mode),
                     }
@@ -226,10 +237,10 @@ fn plan_warning(
     *bytes += len as usize;
 }
 
-/// Adds the name of a topic.
+/// Adds the name of a topic, or of another node.
 fn plan_bind(
     id: QueueId,
-    topic: TopicId,
+    name: Name,
     bytes: &mut usize,
     inline: &mut Vec<u8>,
     plan: &mut Vec<Piece>,
@@ -237,7 +248,10 @@ fn plan_bind(
     encoder: &mut FrameEncoder,
 ) {
     let start = inline.len() as u32;
-    encoder.topic_bind(inline, topic, plane.topic_name(topic));
+    match name {
+        Name::Topic(topic) => encoder.topic_bind(inline, topic, plane.topic_name(topic)),
+        Name::Node(origin) => encoder.node_bind(inline, origin.0, plane.node.node_of(origin)),
+    }
     let marker = inline.len() as u32 - start;
     plan.push(Piece::Marker { queue: id, start, bytes: marker });
     *bytes += marker as usize;

@@ -8,7 +8,7 @@
 //! A connection moves at most once: at its new shard the same Hello names that one. It is counted where
 //! it is, from the moment the driver lets it go; until then a drain closes it like one without Hello.
 
-use super::event::{ConnectionId, PeerAddress};
+use super::event::{ConnectionId, Door, PeerAddress};
 use super::output::Output;
 use super::routing::ShardIndex;
 use super::{Shard, open_connection};
@@ -20,6 +20,8 @@ use crate::session::SessionState;
 pub struct Handover {
     /// Where the connection comes from.
     pub peer: PeerAddress,
+    /// Which way it came in.
+    pub door: Door,
     /// All bytes of its stream so far.
     pub bytes: Vec<u8>,
 }
@@ -49,6 +51,6 @@ impl Shard {
         {
             bytes.truncate(hello.stride());
         }
-        Some(Handover { peer: connection.peer, bytes })
+        Some(Handover { peer: connection.peer, door: connection.session.door, bytes })
     }
 }

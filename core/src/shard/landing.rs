@@ -168,17 +168,18 @@ impl Shard {
         }
         let sequence = header.sequence().0;
         session.last_accepted = sequence;
+        let relay = session.link.as_deref_mut().map(|link| link.count(&header));
         let ack = header.flags().contains(MessageFlags::ACK).then(|| session.acks.owe(sequence));
         match route {
             Route::Own(topic) => {
                 let publisher = PublisherId { shard: self.plane.routing.own, connection: id };
-                self.plane.publish_landed(segment, topic, publisher, ack, now);
+                self.plane.publish_landed(segment, topic, publisher, relay, ack, now);
                 self.plane.log.release(segment);
             }
             Route::Neighbour(owner, handle) => {
                 if let Some(memory) = self.plane.log.give_away(segment) {
                     let message =
-                        LargeMessage { handle, connection: id, header, memory, ack, offset };
+                        LargeMessage { handle, connection: id, header, memory, ack, relay, offset };
                     self.plane.neighbours.of(owner).publish_large(message);
                 }
             }

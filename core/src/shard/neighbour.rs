@@ -19,6 +19,7 @@ use super::parcel::{
 use super::routing::{PublisherId, ShardIndex};
 use super::wiring::Ends;
 use crate::limits::{ASKED_MAX, SPARE_PARCELS};
+use crate::link::Origin;
 use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::subscription_index::KeyedHash;
@@ -220,7 +221,8 @@ impl Neighbour {
             if let Some(Numbering { topic, zeroth }) = *numbering {
                 takes = if is_plain { Takes::Plain } else { Takes::Special };
                 let first = Sequence(zeroth.wrapping_add(*passed));
-                run.expected = is_plain.then_some(Expected { topic, first });
+                run.expected =
+                    (is_plain && run.relay.is_none()).then_some(Expected { topic, first });
             }
         }
         if let Some(batch) = &mut self.batch {
@@ -321,12 +323,13 @@ impl Neighbour {
     pub(crate) fn lend(
         &mut self,
         extent: Extent,
-        publisher: Option<PublisherId>,
+        (publisher, origin): (Option<PublisherId>, Option<Origin>),
         ack: Option<u64>,
         log: &mut Log,
     ) {
         if let Some(Item::Run(last)) = self.items.last_mut()
             && last.publisher == publisher
+            && last.origin == origin
             && last.ack.is_none()
             && ack.is_none()
             && last.extent.absorb(&extent)
@@ -334,7 +337,7 @@ impl Neighbour {
             return;
         }
         if let Some(memory) = log.lend(extent.segment, self.shard) {
-            self.items.push(Item::Run(LentRun { extent, memory, publisher, ack }));
+            self.items.push(Item::Run(LentRun { extent, memory, publisher, origin, ack }));
         }
     }
 

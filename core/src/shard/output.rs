@@ -2,6 +2,7 @@
 
 use super::event::ConnectionId;
 use super::routing::ShardIndex;
+use crate::link::LinkReport;
 use crate::metrics::Metrics;
 
 /// One request to the driver, taken with [`crate::Service::poll_output`] and carried out at once.
@@ -35,6 +36,22 @@ pub enum Output {
     Ring(ShardIndex),
     /// Close the listeners.
     StopAccepting,
+    /// Tell the rest of the daemon.
+    Report(Report),
+}
+
+/// What a shard tells the rest of the daemon, which is never on the path of a message.
+#[derive(Debug)]
+pub enum Report {
     /// The answer to [`super::event::Command::Sample`].
     Metrics(Box<Metrics>),
+    /// A subscription of a client began, or ended, to want what matches this filter.
+    Interest {
+        /// The filter.
+        filter: Box<str>,
+        /// Whether it began to.
+        is_wanted: bool,
+    },
+    /// What became of a link, or a connection that was to be one.
+    Link(LinkReport),
 }

@@ -7,11 +7,14 @@
 use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
 
 use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
+use crate::link::{Origin, Relay};
 use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
 use crate::owed_acks::AckPart;
 use crate::shard::event::ConnectionId;
+use crate::shard::losing::Lost;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
+use crate::shard::relay::relayed_header;
 use crate::shard::replay::WantedTopic;
 use crate::shard::retained::ScanId;
 use crate::shard::routing::PublisherId;
@@ -41,6 +44,8 @@ pub(crate) enum Item {
     Credit(Box<Batch>),
     /// A large message to publish.
     PublishLarge(Box<LargeMessage>),
+    /// Messages of another node for the topic of this handle are lost.
+    LoseOnLink { handle: TopicHandle, lost: Lost },
     /// The owner keeps a large message of so many bytes, or gave it up.
     LargeTaken { bytes: usize },
     /// A message was refused that asked for no acknowledgement.
@@ -80,6 +85,8 @@ pub(crate) enum Item {
     Forget { topic: TopicId },
     /// Messages for the subscribers of their topics.
     Run(LentRun),
+    /// Messages of the topic are lost, the first of which would have had this number.
+    Lost { topic: TopicId, first: Sequence, lost: Lost },
     /// Runs of the segment that are done with.
     Return { segment: SegmentId, runs: u32 },
     /// The segment is wanted back.
@@ -120,6 +127,8 @@ pub(crate) struct LentRun {
     pub(crate) extent: Extent,
     pub(crate) memory: Memory,
     pub(crate) publisher: Option<PublisherId>,
+    /// The other node that they come from.
+    pub(crate) origin: Option<Origin>,
     /// The last message of the run is acknowledged under this number.
     pub(crate) ack: Option<u64>,
 }
@@ -149,6 +158,8 @@ pub(crate) struct LargeMessage {
     pub(crate) header: Header,
     pub(crate) memory: Memory,
     pub(crate) ack: Option<u64>,
+    /// It comes from another node.
+    pub(crate) relay: Option<Relay>,
     /// Position of the frame in its publisher's stream.
     pub(crate) offset: u64,
 }
@@ -166,6 +177,8 @@ pub(crate) struct BatchRun {
     pub(crate) offset: u64,
     /// Messages that were passed on before it under its handle.
     pub(crate) before: u64,
+    /// They come from another node.
+    pub(crate) relay: Option<Relay>,
     /// How the messages are numbered already; `None`: they stand there as published.
     pub(crate) expected: Option<Expected>,
 }
@@ -247,6 +260,10 @@ impl Batch {
         {
             let sequence = Sequence(first.0.wrapping_add(u64::from(run.messages)));
             *header = accepted_header(header, topic, sequence, wall_us);
+        } else if let Some(relay) = run.relay
+            && let Some(header) = Header::peek_mut(place)
+        {
+            *header = relayed_header(header, relay);
         }
         self.len = end;
         run.bytes += frame.len() as u32;

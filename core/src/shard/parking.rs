@@ -6,7 +6,7 @@
 //! topic yet. A subscription whose old connection still stands is parked first; the connection is closed
 //! for that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, GapReason};
 use nexusd_wire::{Frame, Sequence, SubscriptionId, SubscriptionReport, TopicId};
@@ -20,10 +20,11 @@ use crate::counted_stream::Missing;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{PARKED_MAX, SUBSCRIPTIONS_PER_CONNECTION_MAX};
+use crate::link::Origin;
 use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
-use crate::subscriber_queue::{Item, Presence, QueueId, ReplayComplete, SubscriberQueue};
+use crate::subscriber_queue::{Item, Name, Presence, QueueId, ReplayComplete, SubscriberQueue};
 
 /// A client that wants to go on with a subscription.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +77,9 @@ impl Shard {
         };
         // How much of what an old connection sends has arrived is known when it has let go; more than
         // there is cannot have.
+        if queue.is_link {
+            return Err((ErrorCode::NotFound, "Subscription not found".to_owned()));
+        }
         let is_parked = matches!(queue.presence, Presence::Parked { .. });
         let under_way = if is_parked { 0 } else { queue.messages };
         if let Some(text) = too_many(comeback, queue, under_way) {
@@ -98,7 +102,7 @@ impl Shard {
     }
 
     /// Goes on with a subscription, now or as soon as its old connection has let go of it.
-    fn resume(&mut self, id: QueueId, comeback: Comeback) {
+    pub(super) fn resume(&mut self, id: QueueId, comeback: Comeback) {
         let queue = &mut self.plane.queues[id.0 as usize];
         let presence = queue.presence;
         if let Presence::Parked { .. } = presence {
@@ -224,10 +228,12 @@ impl Shard {
 
     /// A queue has no connection any more, and no send reads from it.
     pub(super) fn park(&mut self, id: QueueId) {
-        let until_us = self.now_us + self.config.limits.parked_ttl_us;
         self.plane.unblock(id);
         let plane = &mut self.plane;
         let queue = &mut plane.queues[id.0 as usize];
+        // A link knows itself how long it waits for its peer.
+        let ttl_us = if queue.is_link { u64::MAX } else { self.config.limits.parked_ttl_us };
+        let until_us = self.now_us.saturating_add(ttl_us);
         debug_assert!(!queue.in_flight);
         queue.front_sent = 0;
         queue.presence = Presence::Parked { until_us };
@@ -239,8 +245,7 @@ impl Shard {
         queue.returning = None;
         let comeback = queue.comeback.take();
         plane.cut_if_due(id);
-        plane.parked.insert((until_us, id));
-        plane.metrics.parked += 1;
+        plane.note_parked(id, until_us);
         if let Some(comeback) = comeback {
             self.go_on(id, *comeback);
         }
@@ -298,7 +303,9 @@ impl Shard {
             return;
         };
         let report = self.plane.welcome_back(id, &comeback);
-        self.encoder.subscription_info(&mut connection.outbound.control, &report);
+        if !self.plane.queues[id.0 as usize].is_link {
+            self.encoder.subscription_info(&mut connection.outbound.control, &report);
+        }
         if self.plane.queues[id.0 as usize].is_ready {
             connection.outbound.ready.push_back(id);
         }
@@ -311,6 +318,22 @@ impl Shard {
 }
 
 impl Plane {
+    /// A subscription is parked. Those of other nodes are their links'.
+    fn note_parked(&mut self, id: QueueId, until_us: u64) {
+        if !self.queues[id.0 as usize].is_link {
+            self.parked.insert((until_us, id));
+            self.metrics.parked += 1;
+        }
+    }
+
+    /// It is parked no longer.
+    pub(super) fn forget_parked(&mut self, id: QueueId, until_us: u64) {
+        if !self.queues[id.0 as usize].is_link {
+            self.parked.remove(&(until_us, id));
+            self.metrics.parked -= 1;
+        }
+    }
+
     /// Whether a subscription waits for its client.
     pub(super) fn is_parked(&self, subscription: SubscriptionId) -> bool {
         self.subscriptions.get(&subscription).is_some_and(|queue| {
@@ -323,16 +346,16 @@ impl Plane {
     fn attach(&mut self, id: QueueId, comeback: Comeback) {
         let queue = &mut self.queues[id.0 as usize];
         if let Presence::Parked { until_us } = queue.presence {
-            self.parked.remove(&(until_us, id));
-            self.metrics.parked -= 1;
+            self.forget_parked(id, until_us);
         }
-        self.metrics.resumed += 1;
+        let queue = &mut self.queues[id.0 as usize];
+        self.metrics.resumed += u64::from(!queue.is_link);
         queue.presence = Presence::Connected;
         queue.connection = comeback.connection;
         queue.returning = Some(Box::new(comeback));
         // From now on its binds are unknown to all topics, and made anew for what is here already.
         queue.created_at = self.index.renew();
-        queue.binds.clear();
+        queue.forget_names();
         let (unread, missing) = queue.stream.resume(comeback.received, &mut self.log);
         let queued = std::mem::take(&mut queue.items);
         if missing > 0 {
@@ -359,7 +382,7 @@ impl Plane {
         queue.items.extend(queued.into_iter().filter_map(|item| match item {
             Item::Extent(extent) => Some(Item::Extent(replayed(extent))),
             Item::Gap(gap) => Some(Item::Gap(gap)),
-            Item::Bind(_) | Item::ReplayComplete(_) => None,
+            Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) => None,
         }));
         (queue.replay_messages, queue.replay_bytes) = (queue.messages, queue.bytes);
         if earliest != Expiry::NEVER {
@@ -385,7 +408,7 @@ impl Plane {
                         replay.topic(topic);
                     }
                 }
-                Item::Bind(_) | Item::ReplayComplete(_) => {}
+                Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) => {}
             }
         }
         let live = queue.items.split_off(end);
@@ -396,7 +419,10 @@ impl Plane {
         }
         queue.items.extend(live);
         if !is_planted(Plant::BindNotRepeated) {
-            queue.binds.extend(replay.topics.iter().map(|topic| topic.topic));
+            queue.binds.extend(replay.topics.iter().map(|topic| Name::Topic(topic.topic)));
+            for origin in &replay.origins {
+                queue.introduce_first(*origin);
+            }
         }
         queue.is_ready = !queue.is_empty();
         let report = SubscriptionReport {
@@ -433,6 +459,8 @@ fn replayed(extent: Extent) -> Extent {
 #[derive(Default)]
 struct ReplayedTopics {
     topics: Vec<ReplayComplete>,
+    /// Other nodes that they come from.
+    origins: BTreeSet<Origin>,
     places: HashMap<TopicId, usize>,
 }
 
@@ -450,6 +478,7 @@ impl ReplayedTopics {
         let mut rest = *extent;
         while let Some((topic, part)) = log.split_off_topic(&mut rest) {
             let last = log.last_sequence(&part);
+            log.note_origins(&part, &mut self.origins);
             let replayed = self.topic(topic);
             if extent.mode == DeliveryMode::Replay {
                 replayed.messages += u64::from(part.messages);

@@ -32,6 +32,17 @@ pub(super) struct Passing {
     takes: Takes,
 }
 
+impl Passing {
+    pub(super) fn new(topic: TopicId, owner: ShardIndex, next_at: u64, takes: Takes) -> Self {
+        Self { topic, owner, next_at, takes }
+    }
+
+    /// Whether a message directly follows in its publisher's stream, on the same topic.
+    pub(super) fn is_followed_by(&self, frame: &Frame<'_>) -> bool {
+        self.topic == frame.header().topic() && self.next_at == frame.at()
+    }
+}
+
 impl Plane {
     /// Accepts a message whose topic is not this shard's: it goes into the batch for the owner.
     #[inline(never)]
@@ -82,11 +93,8 @@ impl Plane {
         let header = frame.header();
         let is_plain = u32::from(header.flags().0 & ASKS_FOR_MORE) | header.ttl_ms() == 0;
         // What does not directly follow in its publisher's stream begins a run of its own.
-        let follows = |passing: &Passing| {
-            passing.topic == header.topic()
-                && passing.next_at == frame.at()
-                && passing.takes.also(is_plain)
-        };
+        let follows =
+            |passing: &Passing| passing.is_followed_by(frame) && passing.takes.also(is_plain);
         match self.passing.filter(follows) {
             Some(passing) => {
                 self.check(header)?;
@@ -133,6 +141,7 @@ impl Plane {
             first_ack,
             offset: frame.at(),
             before: 0,
+            relay: None,
             expected: None,
         };
         let takes = self.neighbours.of(owner).begin_run(run, frame.bytes(), is_plain, self.wall_us);

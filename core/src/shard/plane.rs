@@ -62,6 +62,8 @@ pub(crate) struct Plane {
     pub(crate) released: Vec<(PublisherId, QueueId)>,
     /// What became of acknowledged messages.
     pub(crate) acks: Vec<(PublisherId, AckPart)>,
+    /// Filters that subscriptions of clients began, or ended, to want.
+    pub(crate) interest_changes: Vec<(Box<str>, bool)>,
     /// There is so much of `holds` and `acks` that reading has to pause for it.
     pub(crate) has_news: bool,
     /// Full `block` queues and since when, the one that is due first in front.
@@ -121,6 +123,7 @@ impl Plane {
             condemned: Vec::new(),
             released: Vec::new(),
             acks: Vec::new(),
+            interest_changes: Vec::new(),
             has_news: false,
             blocked: BTreeSet::new(),
             subscriptions: HashMap::new(),

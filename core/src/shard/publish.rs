@@ -16,9 +16,11 @@ use nexusd_wire::{
 use super::event::{ConnectionId, Now};
 use super::parcel::BatchRun;
 use super::plane::Plane;
+use super::relay::{relayed_header, renumbered_header};
 use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
 use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
+use crate::link::{Origin, Relay};
 use crate::log::{Extent, SegmentId, prefetch_header};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
@@ -62,10 +64,29 @@ pub(super) struct Run {
     ttl_ms: u32,
     /// Number of the run's newest message; the topic learns it when the run ends.
     pub(super) sequence: Sequence,
-    /// `None`: the daemon itself.
+    /// `None`: the daemon itself, or another node.
     pub(super) publisher: Option<PublisherId>,
+    /// The other node that they come from.
+    pub(super) origin: Option<Origin>,
     /// The run's last message is acknowledged under this number.
     pub(super) ack: Option<u64>,
+}
+
+impl Run {
+    /// Whether a message that another node accepted may be added.
+    pub(super) fn takes_relayed(&self, topic: TopicId, relay: Relay, expiry: Expiry) -> bool {
+        self.topic == topic
+            && self.origin == Some(relay.origin)
+            && self.extent.expiry == expiry
+            && self.ack.is_none()
+    }
+
+    /// Its messages come from another node.
+    pub(super) fn come_from(&mut self, relay: Relay, expiry: Expiry) {
+        self.origin = Some(relay.origin);
+        self.extent.expiry = expiry;
+        self.plain = NO_TOPIC;
+    }
 }
 
 impl Plane {
@@ -213,7 +234,7 @@ impl Plane {
     }
 
     #[inline(never)]
-    fn begin_run(
+    pub(super) fn begin_run(
         &mut self,
         topic: TopicId,
         publisher: Option<PublisherId>,
@@ -255,8 +276,17 @@ impl Plane {
         };
         let first = Sequence(sequence.0 + 1);
         let plain = if ttl_ms == 0 { topic } else { NO_TOPIC };
-        self.run =
-            Some(Run { topic, extent, first, plain, ttl_ms, sequence, publisher, ack: None });
+        self.run = Some(Run {
+            topic,
+            extent,
+            first,
+            plain,
+            ttl_ms,
+            sequence,
+            publisher,
+            origin: None,
+            ack: None,
+        });
     }
 
     /// The time to live of a message that asks for so many milliseconds; 0 is none.
@@ -280,8 +310,10 @@ impl Plane {
             Some(topic),
             "a handle stands for one topic at a time"
         );
-        self.open_run(topic, Some(publisher), (segment, start), 0, now);
+        let publisher = taken.relay.is_none().then_some(publisher);
+        self.open_run(topic, publisher, (segment, start), 0, now);
         if let Some(run) = &mut self.run {
+            run.origin = taken.relay.map(|relay| relay.origin);
             run.sequence = Sequence(run.sequence.0 + u64::from(taken.messages));
             (run.extent.len, run.extent.messages) = (taken.bytes, taken.messages);
         }
@@ -299,12 +331,15 @@ impl Plane {
         segment: SegmentId,
         topic: TopicId,
         publisher: PublisherId,
+        relay: Option<Relay>,
         bytes: u32,
         now: Now,
     ) -> (u32, bool) {
         let start = self.log.end(segment);
-        self.open_run(topic, Some(publisher), (segment, start), 0, now);
+        let publisher = relay.is_none().then_some(publisher);
+        self.open_run(topic, publisher, (segment, start), 0, now);
         let Some(run) = &mut self.run else { return (bytes, false) };
+        run.origin = relay.map(|relay| relay.origin);
         let frames = self.log.beyond(segment, bytes);
         let (mut len, mut wants_ack) = (0, false);
         while !wants_ack
@@ -313,7 +348,10 @@ impl Plane {
         {
             wants_ack = header.flags().contains(MessageFlags::ACK);
             run.sequence = Sequence(run.sequence.0 + 1);
-            *header = accepted_header(header, topic, run.sequence, now.wall_us);
+            *header = match relay {
+                None => accepted_header(header, topic, run.sequence, now.wall_us),
+                Some(_) => renumbered_header(header, topic, run.sequence),
+            };
             let stride = header.stride();
             len += stride;
             run.extent.messages += 1;
@@ -332,6 +370,7 @@ impl Plane {
         segment: SegmentId,
         topic: TopicId,
         publisher: PublisherId,
+        relay: Option<Relay>,
         ack: Option<u64>,
         now: Now,
     ) {
@@ -346,16 +385,30 @@ impl Plane {
             return;
         };
         let sequence = Sequence(self.topics.topic(topic).sequence + 1);
-        let ttl_ms = self.ttl_ms(header.ttl_ms());
+        let ttl_ms = match relay {
+            None => self.ttl_ms(header.ttl_ms()),
+            Some(_) => header.ttl_ms(),
+        };
         let header = header.with_ttl_ms(ttl_ms);
-        let is_retained = header.flags().contains(MessageFlags::RETAIN);
+        let mut is_retained = header.flags().contains(MessageFlags::RETAIN);
         let stamp = if is_retained { stamp } else { now };
-        let accepted = accepted_header(&header, topic, sequence, stamp.wall_us);
+        let accepted = match relay {
+            None => accepted_header(&header, topic, sequence, stamp.wall_us),
+            Some(relay) => {
+                let header = relayed_header(&header, relay);
+                is_retained = is_retained && self.may_become_retained(topic, &header);
+                renumbered_header(&header, topic, sequence)
+            }
+        };
         let memory = self.log.landing_memory(segment);
         memory[..nexusd_wire::HEADER_BYTES].copy_from_slice(accepted.bytes());
         self.log.landed(segment);
-        self.open_run(topic, Some(publisher), (segment, 0), ttl_ms, now);
+        let from = relay.is_none().then_some(publisher);
+        self.open_run(topic, from, (segment, 0), ttl_ms, now);
         if let Some(run) = &mut self.run {
+            if let Some(relay) = relay {
+                run.come_from(relay, relay.expiry(&accepted, now));
+            }
             run.sequence = sequence;
             (run.extent.len, run.extent.messages) = (stride as u32, 1);
             let expiry = run.extent.expiry;

@@ -106,6 +106,10 @@ impl Shard {
     ) -> Result<(), Violation> {
         self.plane.metrics.rejected += 1;
         let fault = Some((at, FrameKind::Message));
+        if !matches!(refusal, Refusal::NotBound(_)) && self.peer_of(id).is_some() {
+            self.lose_refused(id, header, &refusal);
+            return Ok(());
+        }
         let limit = self.config.limits.payload_bytes;
         let (status, code, message) = match refusal {
             Refusal::NotBound(topic) => {

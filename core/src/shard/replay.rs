@@ -5,6 +5,8 @@
 //! the confirmation that they know its filters. An owner answers topic by topic with what it holds
 //! (`history.rs`); what it sends behind its confirmation is live.
 
+use std::collections::BTreeSet;
+
 use std::collections::HashSet;
 
 use nexusd_wire::control::{self, DeliveryMode, GapReason};
@@ -128,7 +130,7 @@ impl Plane {
             self.name_to(topic, to);
             let lend = |extent: &Extent| {
                 let memory = self.log.lend(extent.segment, to)?;
-                Some(LentRun { extent: *extent, memory, publisher: None, ack: None })
+                Some(LentRun { extent: *extent, memory, publisher: None, origin: None, ack: None })
             };
             let runs = extents.iter().filter_map(lend).collect();
             let newest = Some(newest);
@@ -193,7 +195,12 @@ impl Plane {
     }
 
     pub(super) fn push_replay(&mut self, id: QueueId, extent: Extent) {
+        let mut origins = BTreeSet::new();
+        self.log.note_origins(&extent, &mut origins);
         let queue = &mut self.queues[id.0 as usize];
+        for origin in origins {
+            queue.introduce(origin);
+        }
         queue.replay_messages += u64::from(extent.messages);
         queue.replay_bytes += u64::from(extent.len);
         queue.push(id, extent, &mut self.log);

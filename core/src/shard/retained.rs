@@ -279,7 +279,8 @@ impl Plane {
             Some(extent) => {
                 self.name_to(topic, scan.to);
                 let memory = self.log.lend(extent.segment, scan.to);
-                let run = |memory| LentRun { extent, memory, publisher: None, ack: None };
+                let run =
+                    |memory| LentRun { extent, memory, publisher: None, origin: None, ack: None };
                 let replay = Replay {
                     queue: scan.id.queue,
                     subscription: scan.id.subscription,

@@ -7,7 +7,7 @@
 
 use std::hash::BuildHasher;
 
-use nexusd_wire::{SubscriptionId, TopicId};
+use nexusd_wire::{NodeId, SubscriptionId, TopicId};
 
 use crate::limits::SHARDS_MAX;
 use crate::shard::event::ConnectionId;
@@ -150,6 +150,11 @@ impl Routing {
     pub(crate) fn slot(&self, topic: TopicId) -> usize {
         (topic.0 >> self.bits) as usize
     }
+}
+
+/// The shard, of `shards`, that keeps the link to `peer`: ids of nodes are random.
+pub fn home_of_node(peer: NodeId, shards: usize) -> ShardIndex {
+    ShardIndex::new((peer.0 % shards as u128) as usize)
 }
 
 /// The shard, of `shards`, that owns `topic` on a node whose shards were made with `seed`.

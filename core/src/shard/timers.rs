@@ -48,6 +48,9 @@ impl Shard {
         if self.drain.as_ref().and_then(Drain::due_us).is_some_and(|due| due <= now.mono_us) {
             self.end_drain();
         }
+        if self.links_due_us.is_some_and(|due| due <= now.mono_us) {
+            self.look_at_links(now);
+        }
         if self.next_scan_us.is_some_and(|due| due <= now.mono_us) {
             self.scan(now);
         }
@@ -104,6 +107,13 @@ impl Shard {
             SessionState::AwaitingHello if passed(session.opened_at_us, HELLO_TIMEOUT_US) => {
                 Due::Fail("no Hello came within 5 s")
             }
+            SessionState::AwaitingWelcome | SessionState::AwaitingLinkAck
+                if passed(session.opened_at_us, HELLO_TIMEOUT_US) =>
+            {
+                Due::Fail("the other node did not show who it is within 5 s")
+            }
+            // Links have their own heartbeats.
+            SessionState::Open if session.link.is_some() => Due::Nothing,
             SessionState::Closing
                 if session.close_deadline_us.is_some_and(|due| due <= now.mono_us) =>
             {
@@ -132,10 +142,13 @@ impl Shard {
         let connection = self.connections[id.index as usize].as_ref()?;
         let session = &connection.session;
         let by_state = match session.state {
-            SessionState::AwaitingHello => Some(session.opened_at_us + HELLO_TIMEOUT_US),
+            SessionState::AwaitingHello
+            | SessionState::AwaitingWelcome
+            | SessionState::AwaitingLinkAck => Some(session.opened_at_us + HELLO_TIMEOUT_US),
             SessionState::Closing => session.close_deadline_us,
             // The driver goes on with one that moves at once.
             SessionState::Moving(_) | SessionState::Draining => None,
+            SessionState::Open if session.link.is_some() => None,
             SessionState::Open => {
                 let ping = match session.pinged_at_us {
                     Some(pinged) => pinged + PONG_TIMEOUT_US,

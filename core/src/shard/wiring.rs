@@ -1,13 +1,16 @@
 //! How the shards of a node are joined: a ring from each to each, and the few numbers that all of
 //! them count together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nexusd_wire::NodeId;
 
 use super::inbox::{self, Receiver, Sender};
 use super::parcel::Parcel;
 use super::routing::ShardIndex;
 use crate::limits::{PARCELS_PER_INBOX, SHARDS_MAX};
+use crate::link::Origin;
 use crate::sources::Sources;
 
 /// What one shard needs to be one of several. Made for all of them at once by [`wire`].
@@ -62,6 +65,9 @@ pub(crate) struct NodeWide {
     connections_in_all: AtomicUsize,
     topics: AtomicUsize,
     pub(crate) sources: Sources,
+    /// Other nodes whose messages came here, by their number less one. Asked when a link begins, and when
+    /// a connection is told of a node.
+    origins: Mutex<Vec<NodeId>>,
 }
 
 impl NodeWide {
@@ -71,6 +77,7 @@ impl NodeWide {
             connections_in_all: AtomicUsize::new(0),
             topics: AtomicUsize::new(0),
             sources: Sources::default(),
+            origins: Mutex::default(),
         }
     }
 
@@ -82,6 +89,23 @@ impl NodeWide {
 
     pub(crate) fn remove_topic(&self) {
         self.topics.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The number of another node, which it keeps.
+    pub(crate) fn origin_of(&self, node: NodeId) -> Origin {
+        let mut origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = origins.iter().rposition(|known| *known == node);
+        let at = known.unwrap_or_else(|| {
+            origins.push(node);
+            origins.len() - 1
+        });
+        Origin(at as u32 + 1)
+    }
+
+    /// The node of this number.
+    pub(crate) fn node_of(&self, origin: Origin) -> NodeId {
+        let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
+        origins.get(origin.0 as usize - 1).copied().unwrap_or_default()
     }
 
     /// Connections of all shards.

@@ -3,8 +3,8 @@
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Event, Handover, Limits, Metrics, Now, Output, PeerAddress,
-    Service, Shard, ShardConfig, wire,
+    CloseReason, Command, ConnectionId, Door, Event, Handover, Limits, LinkCommand, LinkReport,
+    MeshConfig, Metrics, Now, Output, PeerAddress, Report, Service, Shard, ShardConfig, wire,
 };
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, OverflowPolicy, Role};
 use nexusd_wire::{
@@ -20,6 +20,10 @@ pub enum Heard {
     },
     Unbind {
         topic: u32,
+    },
+    NodeBind {
+        origin: u32,
+        node: NodeId,
     },
     Deliver {
         subscription: SubscriptionId,
@@ -114,6 +118,7 @@ pub struct Desk {
     holds_moves: bool,
     /// A shard that does not look into its inbox.
     absent: Option<usize>,
+    reports: Vec<LinkReport>,
     now: Now,
 }
 
@@ -128,11 +133,17 @@ impl Desk {
 
     /// A desk in front of several shards; connections are spread over them in turn.
     pub fn with_shards(limits: Limits, shards: usize) -> Self {
+        Self::of_node(NodeId(1), MeshConfig::default(), limits, shards)
+    }
+
+    /// The same of a node of the mesh.
+    pub fn of_node(node: NodeId, mesh: MeshConfig, limits: Limits, shards: usize) -> Self {
         let config = ShardConfig {
-            node: NodeId(1),
+            node,
             cluster: "test".into(),
             software: "test".into(),
             seed: 7,
+            mesh,
             limits,
         };
         let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
@@ -145,6 +156,7 @@ impl Desk {
             moves: Vec::new(),
             holds_moves: false,
             absent: None,
+            reports: Vec::new(),
             now,
         }
     }
@@ -162,11 +174,38 @@ impl Desk {
         self.open_seat(Seat { stalled: true, ..Seat::default() }, PeerAddress::Unix)
     }
 
+    /// Opens a connection of, or to, another node, on the shard that keeps its link or any other one.
+    pub fn open_link(&mut self, door: Door, shard: usize) -> ConnectionId {
+        let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
+        let peer = PeerAddress::Tcp(([127, 0, 0, 1], 40_000).into());
+        if door == Door::Mesh {
+            self.shards[0].place();
+        }
+        self.seats.push(Seat { shard, ..Seat::default() });
+        self.event(shard, Event::Opened { connection, peer, door, is_moved: false });
+        connection
+    }
+
+    /// The bytes that a connection was sent since they were last asked for.
+    pub fn take(&mut self, id: ConnectionId) -> Vec<u8> {
+        std::mem::take(&mut self.seats[id.index as usize].received)
+    }
+
+    /// What was reported of links since this was last asked.
+    pub fn reports(&mut self) -> Vec<LinkReport> {
+        std::mem::take(&mut self.reports)
+    }
+
+    pub fn command(&mut self, command: LinkCommand) {
+        let home = nexusd_core::home_of_node(command.peer(), self.shards.len()).index();
+        self.event(home, Event::Command(Command::Link(command)));
+    }
+
     fn open_seat(&mut self, seat: Seat, peer: PeerAddress) -> ConnectionId {
         let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
         let shard = self.shards[0].place().index();
         self.seats.push(Seat { shard, ..seat });
-        self.event(shard, Event::Opened { connection, peer, is_moved: false });
+        self.event(shard, Event::Opened { connection, peer, door: Door::Apps, is_moved: false });
         connection
     }
 
@@ -454,6 +493,16 @@ impl Desk {
         self.tell(Event::Writable { connection: id }, id);
     }
 
+    /// How many shards the node has.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The wall clock goes so far ahead, in microseconds.
+    pub fn set_clock(&mut self, ahead_us: u64) {
+        self.now.wall_us += ahead_us;
+    }
+
     /// Lets time pass, ticking whenever the shard asked for it.
     pub fn pass(&mut self, us: u64) {
         let end = self.now.mono_us + us;
@@ -473,6 +522,7 @@ impl Desk {
 
     /// The client's end of the connection closes.
     pub fn end(&mut self, connection: ConnectionId) {
+        self.seats[connection.index as usize].closed = true;
         self.tell(Event::Closed { connection, reason: CloseReason::EndOfStream }, connection);
     }
 
@@ -562,12 +612,12 @@ impl Desk {
     fn finish_move(&mut self, connection: ConnectionId, to: usize) {
         let seat = &mut self.seats[connection.index as usize];
         let old = &mut self.shards[seat.shard];
-        let Some(Handover { peer, bytes }) = old.hand_over(connection) else { return };
+        let Some(Handover { peer, door, bytes }) = old.hand_over(connection) else { return };
         old.on_event(self.now, Event::Closed { connection, reason: CloseReason::Moved });
         old.assert_invariants();
         seat.shard = to;
         let new = &mut self.shards[to];
-        new.on_event(self.now, Event::Opened { connection, peer, is_moved: true });
+        new.on_event(self.now, Event::Opened { connection, peer, door, is_moved: true });
         new.on_event(self.now, Event::Received { connection, bytes: &bytes });
         self.carry_out(to);
     }
@@ -606,6 +656,7 @@ impl Desk {
                 Output::ResumeReceive(connection) => {
                     self.seats[connection.index as usize].resumes += 1;
                 }
+                Output::Report(Report::Link(report)) => self.reports.push(report),
                 _ => {}
             }
             shard.assert_invariants();
@@ -622,6 +673,10 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
             Heard::Bind { topic, name: body.name().into() }
         }
         FrameKind::TopicUnbind => Heard::Unbind { topic },
+        FrameKind::NodeBind => {
+            let body = frame.body::<control::NodeBind<'_>>().expect("a body");
+            Heard::NodeBind { origin: header.origin(), node: body.node().into() }
+        }
         FrameKind::Deliver => {
             let body = frame.body::<control::Deliver<'_>>().expect("a body");
             let subscription = body.subscription().into();

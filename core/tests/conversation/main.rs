@@ -6,6 +6,7 @@ mod cut_sends;
 mod desk;
 mod hostile;
 mod letting_go;
+mod links;
 mod memory;
 mod moves;
 mod replay;

@@ -3,7 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use nexusd_core::{CloseReason, Command, ConnectionId, Event, Now, Output, PeerAddress, Service};
+use nexusd_core::{
+    CloseReason, Command, ConnectionId, Event, Now, Output, PeerAddress, Report, Service,
+};
 
 use super::Gauge;
 
@@ -160,7 +162,7 @@ impl Service for Echo {
                 self.gauges.closed.add(1);
             }
             Event::Command(Command::Sample) => {
-                self.outputs.push_back(Output::Metrics(Box::default()));
+                self.outputs.push_back(Output::Report(Report::Metrics(Box::default())));
                 if self.stop_on_sample {
                     self.outputs.push_back(Output::StopAccepting);
                 }
@@ -171,7 +173,7 @@ impl Service for Echo {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) | Event::Inbox => {}
+            Event::Command(Command::Publish { .. } | Command::Link(_)) | Event::Inbox => {}
             Event::Tick => {
                 self.gauges.ticks.add(1);
                 self.next_tick = self.tick_us.map(|us| now.mono_us + us);

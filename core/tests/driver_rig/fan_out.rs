@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use nexusd_core::limits::{BYTES_PER_SEND, IOVECS_PER_SEND};
-use nexusd_core::{Command, ConnectionId, Event, Metrics, Now, Output, Service};
+use nexusd_core::{Command, ConnectionId, Event, Metrics, Now, Output, Report, Service};
 
 #[derive(Default)]
 struct Cursor {
@@ -84,10 +84,12 @@ impl Service for FanOut {
                         + u64::from(self.publisher.is_some()),
                     ..Metrics::default()
                 };
-                self.outputs.push_back(Output::Metrics(Box::new(metrics)));
+                self.outputs.push_back(Output::Report(Report::Metrics(Box::new(metrics))));
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) | Event::Inbox | Event::Tick => {}
+            Event::Command(Command::Publish { .. } | Command::Link(_))
+            | Event::Inbox
+            | Event::Tick => {}
             Event::Landed { .. } => panic!("no landing zone was lent"),
         }
     }

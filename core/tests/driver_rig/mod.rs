@@ -27,7 +27,7 @@ use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::{CommandReceiver, CommandSender, mailbox};
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Driver, Metrics, Service, ShardIndex, run};
+use nexusd_core::{Command, Driver, Metrics, Report, Service, ShardIndex, run};
 
 /// How long anything here may take before it counts as failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,18 +111,20 @@ impl<S: Service + Send + 'static> Rig<S> {
         let own = ShardIndex::new(own);
         let (metrics_in, metrics) = mpsc::channel();
         let thread = thread::spawn(move || {
-            let on_metrics = Box::new(move |sample| {
-                let _ = metrics_in.send(sample);
+            let on_report = Box::new(move |report| {
+                if let Report::Metrics(sample) = report {
+                    let _ = metrics_in.send(*sample);
+                }
             });
             let counters = match io {
                 Io::Uring => {
-                    let driver = UringDriver::new(&options, listeners, receiver, on_metrics);
+                    let driver = UringDriver::new(&options, listeners, receiver, on_report);
                     let driver = driver.expect("a driver").among(own, shards);
                     run_counted(driver, &mut service, UringDriver::counters)
                 }
                 Io::Epoll => {
                     let options = epoll_options(&options);
-                    let driver = EpollDriver::new(&options, listeners, receiver, on_metrics);
+                    let driver = EpollDriver::new(&options, listeners, receiver, on_report);
                     let driver = driver.expect("a driver").among(own, shards);
                     run_counted(driver, &mut service, EpollDriver::counters)
                 }

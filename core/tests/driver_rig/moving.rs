@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Event, Handover, Now, Output, PeerAddress, Service,
+    CloseReason, Command, ConnectionId, Door, Event, Handover, Now, Output, PeerAddress, Service,
     ShardIndex,
 };
 
@@ -117,7 +117,7 @@ impl Moving {
 impl Service for Moving {
     fn on_event(&mut self, _now: Now, event: Event<'_>) {
         match event {
-            Event::Opened { connection, peer, is_moved } => {
+            Event::Opened { connection, peer, is_moved, .. } => {
                 let stay = Stay { peer, is_moved, moves: false, stream: Vec::new(), answer: None };
                 let before = self.connections.insert(connection, stay);
                 assert!(before.is_none(), "opened twice");
@@ -155,7 +155,11 @@ impl Service for Moving {
     fn hand_over(&mut self, connection: ConnectionId) -> Option<Handover> {
         let stay = self.connections.get_mut(&connection).expect("an open connection");
         assert!(std::mem::take(&mut stay.moves), "asked once, for one that moves");
-        Some(Handover { peer: stay.peer, bytes: std::mem::take(&mut stay.stream) })
+        Some(Handover {
+            peer: stay.peer,
+            door: Door::Apps,
+            bytes: std::mem::take(&mut stay.stream),
+        })
     }
 
     fn wake_at(&self) -> Option<u64> {

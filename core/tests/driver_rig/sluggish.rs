@@ -83,7 +83,9 @@ impl Service for Sluggish {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) | Event::Inbox | Event::Tick => {}
+            Event::Command(Command::Publish { .. } | Command::Link(_))
+            | Event::Inbox
+            | Event::Tick => {}
             Event::Sent { .. } | Event::Writable { .. } => {}
             Event::Landed { .. } => panic!("no landing zone was lent"),
         }

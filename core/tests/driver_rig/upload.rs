@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use nexusd_core::limits::LARGE_FRAME_BYTES;
-use nexusd_core::{Command, ConnectionId, Event, Now, Output, Service};
+use nexusd_core::{Command, ConnectionId, Event, Now, Output, Report, Service};
 
 use super::Gauge;
 
@@ -133,13 +133,15 @@ impl Service for Upload {
                 self.gauges.closed.add(1);
             }
             Event::Command(Command::Sample) => {
-                self.outputs.push_back(Output::Metrics(Box::default()));
+                self.outputs.push_back(Output::Report(Report::Metrics(Box::default())));
                 if self.close_on_sample {
                     self.outputs.extend(self.sessions.keys().copied().map(Output::Close));
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. }) | Event::Inbox | Event::Tick => {}
+            Event::Command(Command::Publish { .. } | Command::Link(_))
+            | Event::Inbox
+            | Event::Tick => {}
         }
     }
 

@@ -14,7 +14,7 @@ TOML file with the same settings: a flag's name without its dashes is a key, as 
 
 const ABOUT: &str = "\
 NexusD: a publish/subscribe daemon. Applications on this host connect to it, publish messages to \
-topics and subscribe to filters.";
+topics and subscribe to filters; daemons of a cluster find each other and form a mesh.";
 
 const PROFILES: &str = "\
 Profiles, the defaults that --profile chooses:
@@ -31,8 +31,11 @@ Values:
   DURATION  milliseconds, or with ms, s, m or h: 500, 500ms, 10s, 5m
 
 Examples:
-  nexusd                                  listen on port 5672 of every IPv4 address
+  nexusd                                  listen on port 5672 of every IPv4 address, and find the
+                                          other nodes of the network by multicast
   nexusd --bind 127.0.0.1 --app-port 0    this host alone, on a free port
+  nexusd --peers node-1:5671,node-2:5671  where there is no multicast; one of them is enough
+  nexusd --discovery off                  a node on its own
   nexusd --config /etc/nexusd.toml --log-format json
 
 SIGTERM or SIGINT ends the daemon once subscribers have what is queued; a second one ends it at
@@ -71,10 +74,9 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Parsed, 
             continue;
         };
         let origin = Origin::flag(setting.name);
-        let value = value.into_string().map_err(|value| ConfigError::BadValue {
-            origin: origin.clone(),
-            value: value.to_string_lossy().into_owned(),
-            reason: "is not UTF-8".to_owned(),
+        let value = value.into_string().map_err(|value| {
+            let value = value.to_string_lossy().into_owned();
+            ConfigError::bad_value(setting, origin.clone(), value, "is not UTF-8".to_owned())
         })?;
         values.push(Given { setting, origin, value });
     }

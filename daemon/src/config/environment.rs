@@ -52,10 +52,9 @@ pub(super) fn parse(
                 origin,
             });
         };
-        let value = value.into_string().map_err(|value| ConfigError::BadValue {
-            origin: origin.clone(),
-            value: value.to_string_lossy().into_owned(),
-            reason: "is not UTF-8".to_owned(),
+        let value = value.into_string().map_err(|value| {
+            let value = value.to_string_lossy().into_owned();
+            ConfigError::bad_value(setting, origin.clone(), value, "is not UTF-8".to_owned())
         })?;
         variables.values.push(Given { setting, origin, value });
     }

@@ -1,7 +1,10 @@
-//! Why a configuration is refused: always one sentence that names the source and the value.
+//! Why a configuration is refused: always one sentence that names the source and the value, unless
+//! that is a secret.
 
 use std::fmt;
 use std::path::PathBuf;
+
+use super::setting::Setting;
 
 /// Longest value repeated in a sentence, in characters.
 const VALUE_SHOWN_MAX: usize = 80;
@@ -16,6 +19,14 @@ pub enum ConfigError {
         origin: Origin,
         /// The value.
         value: String,
+        /// What is wrong with it, as the rest of a sentence.
+        reason: String,
+    },
+    /// The value of a secret does not suit; it is not repeated.
+    #[error("{origin}: the secret {reason}")]
+    BadSecret {
+        /// Where the value stands.
+        origin: Origin,
         /// What is wrong with it, as the rest of a sentence.
         reason: String,
     },
@@ -59,6 +70,22 @@ pub enum ConfigError {
         /// Names them and says why.
         sentence: String,
     },
+}
+
+impl ConfigError {
+    /// The value of that setting does not suit it.
+    pub(super) fn bad_value(
+        setting: &Setting,
+        origin: Origin,
+        value: String,
+        reason: String,
+    ) -> Self {
+        if setting.is_secret() {
+            Self::BadSecret { origin, reason }
+        } else {
+            Self::BadValue { origin, value, reason }
+        }
+    }
 }
 
 /// Where a value comes from.

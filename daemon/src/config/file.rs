@@ -1,6 +1,6 @@
 //! The TOML file: flags' names without their dashes are its keys, all at the top level.
 //!
-//! Values are strings as on the command line, whole numbers, or for lists arrays of those.
+//! Values are strings as on the command line, numbers, or for lists arrays of those.
 
 use std::path::Path;
 
@@ -46,10 +46,10 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<Vec<Given>, ConfigError> 
                 suggestion: most_like(key.get_ref(), names).map(str::to_owned),
             });
         };
-        let value = plain_value(value.get_ref()).map_err(|kind| ConfigError::BadValue {
-            origin: origin.clone(),
-            value: text.get(value.span()).unwrap_or_default().to_owned(),
-            reason: format!("is {kind}; write a string or a whole number"),
+        let value = plain_value(value.get_ref()).map_err(|kind| {
+            let value = text.get(value.span()).unwrap_or_default().to_owned();
+            let reason = format!("is {kind}; write a string or a number");
+            ConfigError::bad_value(setting, origin.clone(), value, reason)
         })?;
         values.push(Given { setting, origin, value });
     }
@@ -73,7 +73,7 @@ fn plain_value(value: &DeValue<'_>) -> Result<String, &'static str> {
                 .collect();
             Ok(items?.join(","))
         }
-        DeValue::Float(_) => Err("a number with a fraction"),
+        DeValue::Float(number) => Ok(number.as_str().to_owned()),
         DeValue::Boolean(_) => Err("a truth value"),
         DeValue::Datetime(_) => Err("a date"),
         DeValue::Table(_) => Err("a table"),

@@ -1,9 +1,10 @@
-//! Counts, sizes and durations as operators write them, and back.
+//! Counts, sizes, durations and fractions as operators write them, and back.
 //!
-//! A count is a whole number. A size is a number of bytes with an optional K, M or G (powers of
+//! A count is a whole number, a fraction has up to three decimal places. A size is a number of bytes with an optional K, M or G (powers of
 //! 1,024). A duration is a number with an optional unit; a bare number counts milliseconds. The errors
 //! are the second half of a sentence that began with the value.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -102,6 +103,34 @@ pub(super) fn show_duration(duration: Duration) -> String {
     }
 }
 
+/// A fraction, such as a factor or a share: this many thousandths.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Thousandths(pub u32);
+
+impl fmt::Display for Thousandths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, places) = (self.0 / 1_000, format!("{:03}", self.0 % 1_000));
+        // One place always, as in 2.0.
+        let (first, rest) = places.split_at(1);
+        write!(f, "{whole}.{first}{}", rest.trim_end_matches('0'))
+    }
+}
+
+/// Reads a fraction within that range of thousandths; `2`, `2.0`, `0.125`.
+pub(super) fn read_thousandths(text: &str, min: u32, max: u32) -> Result<Thousandths, String> {
+    let (whole, places) = text.split_once('.').unwrap_or((text, "0"));
+    let fraction = if places.len() <= 3 { digits(&format!("{places:0<3}")) } else { None };
+    let thousandths = digits(whole)
+        .zip(fraction.filter(|_| !places.is_empty()))
+        .and_then(|(whole, fraction)| whole.checked_mul(1_000)?.checked_add(fraction))
+        .and_then(|thousandths| u32::try_from(thousandths).ok())
+        .filter(|thousandths| (min..=max).contains(thousandths));
+    thousandths.map(Thousandths).ok_or_else(|| {
+        let (min, max) = (Thousandths(min), Thousandths(max));
+        format!("is not a number from {min} to {max} with up to three decimal places")
+    })
+}
+
 fn split_unit(text: &str) -> (&str, &str) {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     text.split_at(digits)
@@ -180,7 +209,30 @@ mod tests {
         assert_eq!(refusal, "is too large; the most is 1m");
     }
 
+    #[test]
+    fn fractions_have_up_to_three_places() {
+        let read = |text| read_thousandths(text, 0, 10_000).map(|read| read.0);
+        assert_eq!(read("2"), Ok(2_000));
+        assert_eq!(read("2.0"), Ok(2_000));
+        assert_eq!(read("0.2"), Ok(200));
+        assert_eq!(read("0.005"), Ok(5));
+        let refusal = "is not a number from 0.0 to 10.0 with up to three decimal places";
+        for text in
+            ["", ".", ".5", "2.", "-1", "+1", "1e1", "0.0005", "10.001", "1,5", "inf", "1.2.3"]
+        {
+            assert_eq!(read(text), Err(refusal.to_owned()), "{text:?}");
+        }
+        assert_eq!(Thousandths(1_250).to_string(), "1.25");
+        assert_eq!(Thousandths(1_005).to_string(), "1.005");
+    }
+
     proptest! {
+        #[test]
+        fn a_fraction_reads_back_as_it_was_shown(thousandths: u32) {
+            let fraction = Thousandths(thousandths);
+            prop_assert_eq!(read_thousandths(&fraction.to_string(), 0, u32::MAX), Ok(fraction));
+        }
+
         #[test]
         fn a_size_reads_back_as_it_was_shown(bytes: u64) {
             prop_assert_eq!(read_size(&show_size(bytes)), Ok(bytes));
@@ -196,6 +248,7 @@ mod tests {
         fn no_text_makes_a_reader_panic(text: String) {
             let _ = read_size(&text);
             let _ = read_duration(&text);
+            let _ = read_thousandths(&text, 0, u32::MAX);
         }
     }
 }

@@ -2,7 +2,7 @@
 //! and shown. Flags, variables, keys, help text and defaults are all made from it.
 //!
 //! `read` is given text of any origin and answers with the second half of a sentence that begins
-//! with the value. What `show` writes, `read` takes.
+//! with the value. What `show` writes, `read` takes, unless it is a secret.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,8 +11,10 @@ use nexusd_core::io::listener::UnixAddress;
 use nexusd_core::limits::SHARDS_MAX;
 use nexusd_wire::control::OverflowPolicy;
 
+use super::mesh::{self, ClusterSecret, KEY_IS_SET};
 use super::quantity::{
-    digits, read_count, read_duration_within, read_size_within, show_duration, show_size,
+    digits, read_count, read_duration_within, read_size_within, read_thousandths, show_duration,
+    show_size,
 };
 use super::{Config, IoEngine, LogFormat, LogLevel, Profile, UnixSocket};
 
@@ -35,6 +37,8 @@ pub(super) struct Setting {
 
 const NODE: &str = "Node";
 const ADDRESSES: &str = "Addresses";
+const MESH: &str = "Mesh";
+const PEERS: &str = "Peers by name";
 const LIMITS: &str = "Limits";
 const SOURCES: &str = "Limits per source address";
 const SLOW_SUBSCRIBERS: &str = "Slow subscribers";
@@ -96,8 +100,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "bind",
         heading: ADDRESSES,
         value: "ADDRESS,…",
-        help: "Addresses to listen on, IPv4 or IPv6, separated by commas. `0.0.0.0,::` is every \
-               address of the host, 127.0.0.1 this host alone.",
+        help: "Addresses to listen on, for applications and for other nodes, IPv4 or IPv6, separated \
+               by commas. `0.0.0.0,::` is every address of the host, 127.0.0.1 this host alone.",
         read: |config, text| {
             config.bind = read_addresses(text)?;
             Ok(())
@@ -113,12 +117,22 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "PORT",
         help: "TCP port for applications. 0 takes a free port and names it in the ready line.",
         read: |config, text| {
-            config.app_port = digits(text)
-                .and_then(|number| u16::try_from(number).ok())
-                .ok_or("is not a port; it is a number from 0 to 65535")?;
+            config.app_port = read_port(text)?;
             Ok(())
         },
         show: |config| config.app_port.to_string(),
+    },
+    Setting {
+        name: "mesh-port",
+        heading: ADDRESSES,
+        value: "PORT",
+        help: "TCP port for links to other nodes, and UDP port for their beacons. 0 takes a free port \
+               and names it in the ready line.",
+        read: |config, text| {
+            config.mesh_port = read_port(text)?;
+            Ok(())
+        },
+        show: |config| config.mesh_port.to_string(),
     },
     Setting {
         name: "unix-socket",
@@ -136,6 +150,167 @@ pub(super) const SETTINGS: &[Setting] = &[
             UnixSocket::None => "none".to_owned(),
             UnixSocket::At(address) => address.to_string(),
         },
+    },
+    Setting {
+        name: "discovery",
+        heading: MESH,
+        value: "multicast|static|off",
+        help: "How nodes of a cluster find each other: `multicast` by beacons and through --peers, \
+               `static` through --peers alone, where one that can be reached is enough. `off` is a \
+               node on its own, whatever else is set here: it looks for nobody, and does not listen on \
+               --mesh-port.",
+        read: |config, text| {
+            config.discovery = mesh::read_discovery(text)?;
+            Ok(())
+        },
+        show: |config| mesh::show_discovery(config.discovery),
+    },
+    Setting {
+        name: CLUSTER_KEY,
+        heading: MESH,
+        value: "TEXT|@FILE",
+        help: "Secret of the cluster, at least 16 bytes: nodes that do not have it get no link, and \
+               their beacons are ignored. @FILE reads it from a file, NEXUSD_CLUSTER_KEY from the \
+               environment; a flag is seen by every user of the host. Links are not encrypted.",
+        read: |config, text| {
+            config.cluster_key = match text {
+                "none" => None,
+                _ => Some(ClusterSecret::new(text)?),
+            };
+            Ok(())
+        },
+        show: |config| config.cluster_key.as_ref().map_or("none", |_| KEY_IS_SET).to_owned(),
+    },
+    Setting {
+        name: "advertise",
+        heading: MESH,
+        value: "auto|ADDRESS",
+        help: "Address under which other nodes reach this one, where that is not the one its beacons \
+               come from, as behind NAT.",
+        read: |config, text| {
+            config.advertise = mesh::read_advertise(text)?;
+            Ok(())
+        },
+        show: |config| config.advertise.map_or_else(|| "auto".to_owned(), |it| it.to_string()),
+    },
+    Setting {
+        name: "interface",
+        heading: MESH,
+        value: "all|NAME,…",
+        help: "Interfaces for beacons to the multicast group, by name or address. `all` are those \
+               that are up, can multicast and have an address of --bind; the loopback interface \
+               speaks only where there is no other.",
+        read: |config, text| {
+            config.interfaces = mesh::read_interfaces(text)?;
+            Ok(())
+        },
+        show: |config| mesh::show_interfaces(&config.interfaces),
+    },
+    Setting {
+        name: "mcast-addr",
+        heading: MESH,
+        value: "GROUP,…",
+        help: "Multicast group for beacons, the same on all nodes: one of IPv4, one of IPv6, or both.",
+        read: |config, text| {
+            config.multicast_groups = mesh::read_groups(text)?;
+            Ok(())
+        },
+        show: |config| mesh::show_list(&config.multicast_groups, ""),
+    },
+    Setting {
+        name: "mcast-port",
+        heading: MESH,
+        value: "PORT",
+        help: "UDP port for beacons to the multicast group, the same on all nodes.",
+        read: |config, text| {
+            config.multicast_port = mesh::read_multicast_port(text)?;
+            Ok(())
+        },
+        show: |config| config.multicast_port.to_string(),
+    },
+    Setting {
+        name: "expected-peers",
+        heading: MESH,
+        value: "COUNT",
+        help: "Other nodes that should be found. A node that has found fewer after 30 s says so in the \
+               log, and once more when they are there.",
+        read: |config, text| {
+            config.expected_peers = read_count(text, 0, 1_000_000)?;
+            Ok(())
+        },
+        show: |config| config.expected_peers.to_string(),
+    },
+    Setting {
+        name: "peers",
+        heading: PEERS,
+        value: "none|HOST:PORT,…",
+        help: "Nodes to find the cluster through, by name or address and mesh port, separated by \
+               commas. They need not be there yet: names are looked up and nodes dialled for as long \
+               as the daemon runs.",
+        read: |config, text| {
+            config.peers = mesh::read_peers(text)?;
+            Ok(())
+        },
+        show: |config| mesh::show_peers(&config.peers),
+    },
+    Setting {
+        name: "peer-retry-count",
+        heading: PEERS,
+        value: "COUNT",
+        help: "Attempts to reach one of them before it is logged. From then on it is tried at the \
+               longest interval.",
+        read: |config, text| {
+            let count = read_count(text, 0, 1_000_000)?;
+            config.peer_retry.count = u32::try_from(count).unwrap_or(u32::MAX);
+            Ok(())
+        },
+        show: |config| config.peer_retry.count.to_string(),
+    },
+    Setting {
+        name: "peer-retry-interval",
+        heading: PEERS,
+        value: "DURATION",
+        help: "Time between the first two attempts.",
+        read: |config, text| {
+            config.peer_retry.interval = mesh::read_retry_interval(text)?;
+            Ok(())
+        },
+        show: |config| show_duration(config.peer_retry.interval),
+    },
+    Setting {
+        name: "peer-retry-max-interval",
+        heading: PEERS,
+        value: "DURATION",
+        help: "Longest time between two attempts.",
+        read: |config, text| {
+            config.peer_retry.interval_max = mesh::read_retry_interval(text)?;
+            Ok(())
+        },
+        show: |config| show_duration(config.peer_retry.interval_max),
+    },
+    Setting {
+        name: "peer-retry-backoff-factor",
+        heading: PEERS,
+        value: "FACTOR",
+        help: "How much longer than the time before each time between two attempts is, from 1.0 to \
+               10.0.",
+        read: |config, text| {
+            config.peer_retry.backoff_factor = read_thousandths(text, 1_000, 10_000)?;
+            Ok(())
+        },
+        show: |config| config.peer_retry.backoff_factor.to_string(),
+    },
+    Setting {
+        name: "peer-retry-jitter",
+        heading: PEERS,
+        value: "SHARE",
+        help: "Share of that time that is added or taken away at random, from 0.0 to 1.0, so that \
+               nodes that start together do not all try together.",
+        read: |config, text| {
+            config.peer_retry.jitter = read_thousandths(text, 0, 1_000)?;
+            Ok(())
+        },
+        show: |config| config.peer_retry.jitter.to_string(),
     },
     Setting {
         name: "profile",
@@ -496,6 +671,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// The setting whose value is never shown.
+const CLUSTER_KEY: &str = "cluster-key";
+
+impl Setting {
+    /// Whether its value must not be shown. What `show` writes is then no value.
+    pub(super) fn is_secret(&self) -> bool {
+        self.name == CLUSTER_KEY
+    }
+}
+
 /// The setting of that name.
 pub(super) fn named(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
@@ -507,6 +692,12 @@ fn addressable(bytes: u64) -> Result<usize, String> {
 
 fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn read_port(text: &str) -> Result<u16, String> {
+    digits(text)
+        .and_then(|number| u16::try_from(number).ok())
+        .ok_or_else(|| "is not a port; it is a number from 0 to 65535".to_owned())
 }
 
 /// Reads a number per second.

@@ -9,6 +9,9 @@ use super::profile::PRESETS;
 use super::setting::SETTINGS;
 use super::*;
 
+/// A key of a cluster.
+const SECRET: &str = "nobody knows it, nobody at all";
+
 fn os(texts: &[&str]) -> Vec<OsString> {
     std::iter::once("nexusd").chain(texts.iter().copied()).map(OsString::from).collect()
 }
@@ -60,6 +63,20 @@ fn without_sources_the_documented_defaults_hold() {
         ("cluster", "default"),
         ("bind", "0.0.0.0"),
         ("app-port", "5672"),
+        ("mesh-port", "5671"),
+        ("discovery", "multicast"),
+        ("cluster-key", "none"),
+        ("advertise", "auto"),
+        ("interface", "all"),
+        ("mcast-addr", "239.255.42.1"),
+        ("mcast-port", "5670"),
+        ("expected-peers", "0"),
+        ("peers", "none"),
+        ("peer-retry-count", "10"),
+        ("peer-retry-interval", "2s"),
+        ("peer-retry-max-interval", "1m"),
+        ("peer-retry-backoff-factor", "2.0"),
+        ("peer-retry-jitter", "0.2"),
         ("unix-socket", "auto"),
         ("memory-limit", "384M"),
         ("max-payload", "4M"),
@@ -107,6 +124,22 @@ fn every_setting_can_come_from_each_source() {
         cluster: "other".to_owned(),
         bind: vec!["::1".parse().expect("an address"), "127.0.0.1".parse().expect("an address")],
         app_port: 7000,
+        mesh_port: 7001,
+        discovery: DiscoveryMode::Static,
+        cluster_key: Some(ClusterSecret::new(SECRET).expect("long enough")),
+        advertise: Some("192.0.2.7".parse().expect("an address")),
+        interfaces: vec![InterfaceChoice::Name("eth0".to_owned())],
+        multicast_groups: vec!["ff02::7".parse().expect("an address")],
+        multicast_port: 7002,
+        expected_peers: 3,
+        peers: vec!["node-2:5671".to_owned(), "[::1]:5671".to_owned()],
+        peer_retry: PeerRetry {
+            count: 4,
+            interval: Duration::from_millis(300),
+            interval_max: Duration::from_secs(7),
+            backoff_factor: Thousandths(1_500),
+            jitter: Thousandths(0),
+        },
         unix_socket: UnixSocket::At(UnixAddress::Path("/run/nexusd.sock".into())),
         profile: Profile::Small,
         limits: Limits {
@@ -135,7 +168,12 @@ fn every_setting_can_come_from_each_source() {
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,
     };
-    let settings: Vec<_> = other.settings().collect();
+    assert!(!format!("{other:?}").contains(SECRET));
+    assert!(other.settings().all(|(_, value)| !value.contains(SECRET)));
+    let settings: Vec<_> = other
+        .settings()
+        .map(|(name, value)| if value == "set" { (name, SECRET.to_owned()) } else { (name, value) })
+        .collect();
 
     let args: Vec<_> = settings.iter().map(|(name, value)| format!("--{name}={value}")).collect();
     let args: Vec<_> = args.iter().map(String::as_str).collect();
@@ -271,6 +309,19 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("cluster", &["", "two words", "a\u{7}b"][..]),
         ("bind", &["", "localhost", "127.0.0.1:80", "127.0.0.1,", "::,::", "[::1]"]),
         ("app-port", &["", "-1", "65536", "http", "5672.0", "+1"]),
+        ("mesh-port", &["", "-1", "65536", "off"]),
+        ("discovery", &["", "dns", "Multicast", "none"]),
+        ("advertise", &["", "node-1", "0.0.0.0", "::", "239.255.42.1", "10.0.0.7:5671"]),
+        ("interface", &["", "eth0,", "a name", "an-interface-name", "eth0,eth0"]),
+        ("mcast-addr", &["", "10.0.0.1", "239.1.1.1,239.1.1.2", "239.255.42.1:5670"]),
+        ("mcast-port", &["", "0", "65536"]),
+        ("expected-peers", &["", "-1", "all"]),
+        ("peers", &["", "node-2", "node-2:0", "a:1,a:1", "http://a:1"]),
+        ("peer-retry-count", &["", "-1", "1000001"]),
+        ("peer-retry-interval", &["", "0", "99", "61m"]),
+        ("peer-retry-max-interval", &["", "99", "2h"]),
+        ("peer-retry-backoff-factor", &["", "0.9", "10.001", "2,0", "1.0001"]),
+        ("peer-retry-jitter", &["", "-0.1", "1.1", "20%"]),
         ("unix-socket", &["", "@"]),
         ("memory-limit", &["", "0", "512K", "-1", "384MB", "1.5G", "99999999999999999999"]),
         ("max-payload", &["", "0", "65M", "4 M"]),
@@ -314,7 +365,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(listed.len(), 28, "new settings need bad values here: {listed:?}");
+    assert_eq!(listed.len(), 42, "new settings need bad values here: {listed:?}");
 }
 
 #[test]
@@ -354,11 +405,55 @@ fn a_table_in_the_file_is_refused() {
 
 #[test]
 fn values_of_other_kinds_in_the_file_are_refused() {
-    for value in ["true", "1.5", "1979-05-27", "[['a']]", "{ a = 1 }"] {
+    for value in ["true", "1979-05-27", "[['a']]", "{ a = 1 }"] {
         let sentence = fault(&["--config=n.toml"], &[], &format!("app-port = {value}"));
         assert!(sentence.starts_with("n.toml line 1: key \"app-port\": "), "{sentence}");
-        assert!(sentence.ends_with("write a string or a whole number"), "{sentence}");
+        assert!(sentence.ends_with("write a string or a number"), "{sentence}");
     }
+}
+
+#[test]
+fn a_fraction_in_the_file_needs_no_quotes() {
+    let config = configure(&["--config=n.toml"], &[], "peer-retry-jitter = 0.25").expect("a file");
+    assert_eq!(config.peer_retry.jitter, Thousandths(250));
+    let sentence = fault(&["--config=n.toml"], &[], "app-port = 1.5");
+    assert!(sentence.contains("\"1.5\" is not a port"), "{sentence}");
+}
+
+#[test]
+fn a_bad_secret_is_refused_without_being_repeated() {
+    for (args, variables, file) in [
+        (&["--cluster-key=hush"][..], &[][..], ""),
+        (&[], &[("NEXUSD_CLUSTER_KEY", "hush")], ""),
+        (&["--config=n.toml"], &[], "cluster-key = 'hush'"),
+        (&["--config=n.toml"], &[], "cluster-key = { hush = 1 }"),
+    ] {
+        let sentence = fault(args, variables, file);
+        assert!(sentence.contains(": the secret is "), "{sentence}");
+        assert!(!sentence.contains("hush"), "{sentence}");
+    }
+}
+
+#[test]
+fn a_secret_can_come_from_a_file() {
+    let read = |args: &[&str]| {
+        let with_newline = |path: &Path| {
+            assert_eq!(path, Path::new("/run/key"));
+            Ok(format!("{SECRET}\r\n"))
+        };
+        Config::from_sources(os(args), [], with_newline)
+    };
+    let Ok(Invocation::Run(config)) = read(&["--cluster-key=@/run/key"]) else {
+        panic!("a configuration");
+    };
+    assert_eq!(config.cluster_key, Some(ClusterSecret::new(SECRET).expect("long enough")));
+    assert!(config.settings().any(|shown| shown == ("cluster-key", "set".to_owned())));
+
+    let gone = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    let sentence = Config::from_sources(os(&["--cluster-key=@gone"]), [], gone)
+        .expect_err("no file")
+        .to_string();
+    assert!(sentence.starts_with("flag --cluster-key: cannot read \"gone\": "), "{sentence}");
 }
 
 #[test]
@@ -392,6 +487,27 @@ fn settings_that_do_not_suit_each_other_are_refused() {
         "--memory-limit 31M is too small for --max-payload 4M: it must be at least twice as large \
          for each of 4 shards"
     );
+}
+
+#[test]
+fn ports_and_times_of_the_mesh_that_do_not_suit_each_other_are_refused() {
+    for (args, sentence) in [
+        (&["--app-port=5671"][..], "--mesh-port and --app-port are both 5671; they must differ"),
+        (&["--mcast-port=5671"], "--mesh-port and --mcast-port are both 5671; they must differ"),
+        (
+            &["--peer-retry-interval=2m"],
+            "--peer-retry-interval 2m is longer than --peer-retry-max-interval 1m",
+        ),
+    ] {
+        assert_eq!(fault(args, &[], ""), sentence);
+    }
+    for args in [
+        &["--app-port=5671", "--discovery=off"][..],
+        &["--mcast-port=5671", "--discovery=static"],
+        &["--app-port=0", "--mesh-port=0"],
+    ] {
+        assert!(configure(args, &[], "").is_ok(), "{args:?}");
+    }
 }
 
 #[test]

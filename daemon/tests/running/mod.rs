@@ -11,6 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Longest wait for anything the daemon should do soon.
 const SOON: Duration = Duration::from_secs(20);
 
+/// Flags of a daemon that is alone with whoever knows its port.
+pub(crate) const ALONE: [&str; 6] =
+    ["--bind", "127.0.0.1", "--app-port", "0", "--discovery", "off"];
+
 /// The binary, without the settings of whoever runs the tests.
 pub(crate) fn nexusd() -> Command {
     without_settings(env!("CARGO_BIN_EXE_nexusd"))
@@ -40,10 +44,9 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// On a free port of the loopback address.
+    /// On its own, on a free port of the loopback address.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let free_port = ["--bind", "127.0.0.1", "--app-port", "0"];
-        Self::start_with(&[&free_port, args].concat())
+        Self::start_with(&[&ALONE, args].concat())
     }
 
     /// With these flags alone.

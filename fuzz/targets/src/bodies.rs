@@ -77,6 +77,9 @@ pub(crate) fn read_body(frame: &Frame<'_>) -> Result<(), DecodeError> {
         FrameKind::StreamAck => read(&frame.body::<control::StreamAck<'_>>()?),
         FrameKind::Ack => read(&frame.body::<control::Ack<'_>>()?),
         FrameKind::Nack => read(&frame.body::<control::Nack<'_>>()?),
+        FrameKind::NodeState => read(&frame.body::<control::NodeState<'_>>()?),
+        FrameKind::InterestDelta => read(&frame.body::<control::InterestDelta<'_>>()?),
+        FrameKind::LinkAck => read(&frame.body::<control::LinkAck<'_>>()?),
         FrameKind::Message | FrameKind::Request | FrameKind::Reply => {
             if let Some(metadata) = frame.metadata()? {
                 read_metadata(&metadata);

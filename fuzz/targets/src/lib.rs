@@ -4,6 +4,7 @@
 //! so libFuzzer and ordinary tests run the same code. Targets are deterministic: no clock, no
 //! threads, no randomness but the bytes.
 
+mod beacons;
 mod bodies;
 mod config;
 mod cutter;
@@ -11,6 +12,7 @@ mod filters;
 mod input;
 mod session;
 
+pub use beacons::beacons;
 pub use bodies::{bodies, metadata};
 pub use config::config;
 pub use cutter::cutter;
@@ -21,10 +23,11 @@ pub use session::session;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("cutter", cutter),
     ("bodies", bodies),
     ("metadata", metadata),
+    ("beacons", beacons),
     ("filters", filters),
     ("session", session),
     ("config", config),

@@ -30,6 +30,7 @@ const PAYLOAD_BYTES: [usize; 6] = [0, 1, 40, 700, 66_000, 140_000];
 /// nothing may be left behind.
 pub fn session(data: &[u8]) {
     let config = ShardConfig {
+        mesh: nexusd_core::MeshConfig::default(),
         node: NodeId(1),
         cluster: "fuzz".to_owned(),
         software: "fuzz".to_owned(),

@@ -1,6 +1,6 @@
 //! Pump and relay as pure state machines, driven by hand.
 
-use nexusd_core::{CloseReason, PeerAddress};
+use nexusd_core::{CloseReason, Door, PeerAddress};
 
 use super::*;
 use crate::pump::Pump;
@@ -49,7 +49,12 @@ impl<C: Copying> Bench<C> {
     fn open(&mut self, index: u32) -> ConnectionId {
         let connection = ConnectionId { index, generation: 1 };
         self.taken.resize_with(index as usize + 1, Vec::new);
-        self.event(Event::Opened { connection, peer: PeerAddress::Unix, is_moved: false });
+        self.event(Event::Opened {
+            connection,
+            peer: PeerAddress::Unix,
+            door: Door::Apps,
+            is_moved: false,
+        });
         connection
     }
 

@@ -10,12 +10,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use nexusd::config::{LogFormat, LogLevel, UnixSocket};
+use nexusd::config::{DiscoveryMode, LogFormat, LogLevel, UnixSocket};
 use nexusd::{Config, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
-use nexusd_core::{Command, Limits, Metrics, Service};
+use nexusd_core::{Command, Limits, Report, Service};
 use serde::Serialize;
 
 use super::{Addresses, SendTotals, ServerOptions};
@@ -51,6 +51,7 @@ pub(crate) fn node_config(options: &ServerOptions) -> Config {
         shards: options.shards.or(defaults.shards),
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
+        discovery: DiscoveryMode::Off,
         unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
         // Several cores, or one that several shards share, are the whole process's.
         pin: match options.cores.as_slice() {
@@ -112,7 +113,7 @@ fn serve_forwarder(
         mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;
     let options = UringOptions { spin_us, ..UringOptions::default() };
     let mut driver =
-        UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|metrics| answer(&metrics)))
+        UringDriver::new(&options, vec![tcp, unix], receiver, Box::new(|report| answer(&report)))
             .map_err(|error| failed(error.to_string()))?;
     announce(&addresses)?;
     thread::spawn(move || {
@@ -124,7 +125,8 @@ fn serve_forwarder(
 }
 
 /// Says what was sent so far. Nobody listens any more if that fails.
-fn answer(metrics: &Metrics) {
+fn answer(report: &Report) {
+    let Report::Metrics(metrics) = report else { return };
     let totals = SendTotals { sends: metrics.sends, bytes: metrics.bytes_out };
     drop(write_line(&totals));
 }

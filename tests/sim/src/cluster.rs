@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Event, Handover, Metrics, Now, Output, Service, Shard,
-    ShardConfig, ShardIndex, owner_of, wire,
+    CloseReason, Command, ConnectionId, Door, Event, Handover, Metrics, Now, Output, Report,
+    Service, Shard, ShardConfig, ShardIndex, owner_of, wire,
 };
 
 use crate::dice::Dice;
@@ -143,13 +143,13 @@ impl Cluster {
         };
         let (_, to) = self.moving.swap_remove(at);
         // It may have ended before it was known here that it moves.
-        let Some(Handover { peer, bytes }) = self.home(connection).hand_over(connection) else {
+        let Some(Handover { peer, bytes, .. }) = self.home(connection).hand_over(connection) else {
             return;
         };
         let closed = Event::Closed { connection, reason: CloseReason::Moved };
         self.home(connection).on_event(now, closed);
         self.homes[connection.index as usize] = to.index();
-        let opened = Event::Opened { connection, peer, is_moved: true };
+        let opened = Event::Opened { connection, peer, door: Door::Apps, is_moved: true };
         self.home(connection).on_event(now, opened);
         let piece = if self.dice.one_in(2) { bytes.len() } else { 1 + self.dice.below(500) };
         for bytes in bytes.chunks(piece) {
@@ -176,7 +176,7 @@ impl Cluster {
             sum += member.sample?;
         }
         self.members.iter_mut().for_each(|member| member.sample = None);
-        Some(Output::Metrics(Box::new(sum)))
+        Some(Output::Report(Report::Metrics(Box::new(sum))))
     }
 }
 
@@ -240,7 +240,7 @@ impl Service for Cluster {
             {
                 match output {
                     Output::Ring(shard) => self.members[shard.index()].looks = true,
-                    Output::Metrics(metrics) => {
+                    Output::Report(Report::Metrics(metrics)) => {
                         if let Some(sum) = self.sampled(at, &metrics) {
                             return Some(sum);
                         }

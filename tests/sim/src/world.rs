@@ -16,7 +16,9 @@ use std::rc::Rc;
 use nexusd_core::limits::{
     CLOSE_LINGER_US, HELLO_TIMEOUT_US, PING_AFTER_US, PONG_TIMEOUT_US, WRITE_TIMEOUT_US,
 };
-use nexusd_core::{CloseReason, Command, ConnectionId, Event, Metrics, Service, ShardConfig};
+use nexusd_core::{
+    CloseReason, Command, ConnectionId, Event, MeshConfig, Metrics, Service, ShardConfig,
+};
 use nexusd_wire::control::ErrorCode;
 use nexusd_wire::{FrameEncoder, NodeId};
 
@@ -155,6 +157,7 @@ impl<'c> World<'c> {
             cluster: "simulated".to_owned(),
             software: "nexusd-sim".to_owned(),
             seed: dice.bits(),
+            mesh: MeshConfig::default(),
             limits: scenario.limits.clone(),
         };
         let identity = Identity {

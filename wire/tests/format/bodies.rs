@@ -2,13 +2,13 @@
 
 use nexusd_wire::control;
 use nexusd_wire::{
-    DecodeError, Frame, FrameEncoder, FrameKind, Header, Metadata, SubscriptionId, aligned,
+    DecodeError, Frame, FrameEncoder, FrameKind, Header, Metadata, NodeId, SubscriptionId, aligned,
 };
 use proptest::prelude::*;
 
 use crate::cutter::decode_leniently;
 use crate::round_trip::with_frame;
-use crate::sample::{MetadataSample, Sample, any_sample, small_sample};
+use crate::sample::{MemberSample, MetadataSample, Sample, any_sample, small_sample};
 
 /// Reads everything in a Hello or Welcome.
 pub(crate) fn read_body(frame: &Frame<'_>) -> Result<(), DecodeError> {
@@ -142,6 +142,22 @@ fn a_body_without_a_required_field_is_refused() {
 }
 
 #[test]
+fn a_node_that_does_not_say_who_it_is_is_refused() {
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let start = builder.start_table();
+    let nobody =
+        flatbuffers::WIPOffset::<control::Introduction<'_>>::new(builder.end_table(start).value());
+    let introduction = Some(nobody);
+    let args = control::HelloArgs { major: 1, introduction, ..Default::default() };
+    let root = control::Hello::create(&mut builder, &args);
+    builder.finish_minimal(root);
+    with_frame(&frame_around(FrameKind::Hello, builder.finished_data()), |frame| {
+        let refused = decode_leniently(frame).expect_err("nobody").to_string();
+        assert!(refused.contains("introduction") && refused.contains("node"), "{refused}");
+    });
+}
+
+#[test]
 fn a_small_body_cannot_make_its_reader_work_for_gigabytes() {
     let text = "x".repeat(100_000);
     let mut builder = flatbuffers::FlatBufferBuilder::new();
@@ -176,9 +192,26 @@ fn the_smallest_parts_in_large_numbers_are_accepted() {
         counted: false,
         positions: Vec::new(),
     };
-    with_frame(&subscribe.bytes(), |frame| {
-        decode_leniently(frame).expect("many short filters");
-    });
+    let state = Sample::NodeState {
+        hash: 0,
+        part: 0,
+        is_last: true,
+        filters: vec!["a".to_owned(); 4_096],
+        members: vec![
+            MemberSample {
+                node: NodeId(1),
+                start_us: 0,
+                mesh_address: "[::]:0".to_owned(),
+                app_port: 0,
+            };
+            1_024
+        ],
+    };
+    for sample in [subscribe, state] {
+        with_frame(&sample.bytes(), |frame| {
+            decode_leniently(frame).expect("many short parts");
+        });
+    }
 }
 
 /// What the writer in Appendix A of `docs/PROTOCOL.md` makes: another layout than the generated
@@ -200,6 +233,7 @@ fn bodies_written_by_hand_as_the_protocol_document_shows_are_read() {
                 name: "meter".into(),
                 software: "example/1.0".into(),
                 resume: None,
+                introduction: None,
             },
         ),
         (

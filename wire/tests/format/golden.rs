@@ -1,17 +1,24 @@
-//! Golden byte vectors: `tests/golden/` holds one or more frames of every kind, for the SDKs of
-//! every language. The encoder must write exactly these bytes and the decoder must read them.
+//! Golden byte vectors: `tests/golden/` holds one or more frames of every kind, and beacons, for the
+//! implementations of every language. The encoder must write exactly these bytes and the decoder must read them.
 //!
 //! `NEXUSD_BLESS=1 cargo test -p nexusd-wire --test format golden` writes the files anew, and the
 //! vectors shown in `docs/PROTOCOL.md` with them. A difference that shows up in review is a change
 //! of the protocol.
 
+mod beacons;
+mod interest_hash;
+mod links;
 mod vectors;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nexusd_wire::{Cut, FrameCutter, FrameKind, HEADER_BYTES, Metadata, aligned};
+use beacons::beacon_vectors;
+use nexusd_wire::{
+    Beacon, ClusterKey, Cut, FrameCutter, FrameKind, HEADER_BYTES, Metadata, PROTOCOL_MINOR,
+    aligned,
+};
 use serde_json::{Value, json};
 use vectors::{Vector, metadata_vector, vectors};
 
@@ -131,6 +138,13 @@ fn every_field_of_every_table_stands_in_a_vector() {
     for vector in vectors() {
         seen.extend(read_plainly(&schema, &vector, &vector.sample.bytes()).2);
     }
+    for vector in beacon_vectors() {
+        seen.extend(vector.read_plainly(&schema, &vector.bytes()).2);
+    }
+    if PROTOCOL_MINOR == 0 {
+        // What is 0 is not written, and beacons are written with our own version alone.
+        seen.insert("Beacon.minor".to_owned());
+    }
     let missing: Vec<_> = schema.table_fields().difference(&seen).cloned().collect();
     assert_eq!(missing, Vec::<String>::new());
 }
@@ -142,6 +156,9 @@ fn the_encoder_writes_the_golden_bytes() {
     }
     for vector in vectors() {
         assert_eq!(hex(&vector.sample.bytes()), hex(&bytes_of(vector.file)), "{}", vector.file);
+    }
+    for vector in beacon_vectors() {
+        assert_eq!(hex(&vector.bytes()), hex(&bytes_of(vector.file)), "{}", vector.file);
     }
     assert_eq!(hex(&metadata_vector().bytes()), hex(&bytes_of(METADATA_FILE)));
 }
@@ -164,6 +181,11 @@ fn the_decoder_reads_the_golden_values() {
         assert_eq!(decoded, vector.sample, "{}", vector.file);
         assert!(input.is_empty(), "{} holds one frame", vector.file);
     }
+    for vector in beacon_vectors() {
+        let bytes = bytes_of(vector.file);
+        let decoded = Beacon::decode(&bytes, vector.key().as_ref());
+        assert_eq!(decoded.expect("a beacon"), vector.beacon, "{}", vector.file);
+    }
     let bytes = bytes_of(METADATA_FILE);
     let view = Metadata::decode(&bytes).expect("the metadata verifies");
     assert_eq!(
@@ -183,10 +205,17 @@ fn files_say_what_a_reader_with_nothing_but_the_schemas_finds() {
         frames.push(entry);
         assert!(files.insert(vector.file.to_owned()), "{} twice", vector.file);
     }
+    let mut beacons = Vec::new();
+    for vector in beacon_vectors() {
+        let (annotation, entry, _) = vector.read_plainly(&schema, &vector.bytes());
+        assert_file(&golden(vector.file), &annotation);
+        beacons.push(entry);
+        assert!(files.insert(vector.file.to_owned()), "{} twice", vector.file);
+    }
     let (annotation, entry, _) = read_metadata_plainly(&schema, &metadata_vector().bytes());
     assert_file(&golden(METADATA_FILE), &annotation);
     files.insert(METADATA_FILE.to_owned());
-    let index = json!({ "frames": frames, "tables": [entry] });
+    let index = json!({ "frames": frames, "tables": [entry], "beacons": beacons });
     let index = serde_json::to_string_pretty(&index).expect("an index");
     assert_file(&golden("index.json"), &format!("{index}\n"));
 
@@ -195,6 +224,46 @@ fn files_say_what_a_reader_with_nothing_but_the_schemas_finds() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     assert_eq!(found, files);
+}
+
+/// The proofs are made of nothing but what the vectors before them say.
+#[test]
+fn links_in_a_cluster_with_a_key_prove_that_they_have_it() {
+    let introduction = |file: &str| {
+        let vector = vectors().into_iter().find(|vector| vector.file == file);
+        match vector.expect(file).sample {
+            Sample::Hello { introduction, .. } | Sample::Welcome { introduction, .. } => {
+                introduction.expect("a node's")
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let dialler = introduction("hello_node_challenge.hex");
+    let dialled = introduction("welcome_node_proof.hex");
+    let ack = vectors().into_iter().find(|vector| vector.file == "link_ack_proof.hex");
+    let Some(Sample::LinkAck { proof: Some(last_proof), .. }) = ack.map(|vector| vector.sample)
+    else {
+        panic!("a proof");
+    };
+    let key = ClusterKey::new(links::KEY.as_bytes());
+    let challenge = dialler.challenge.expect("a challenge");
+    let proof = dialled.proof.expect("a proof");
+    assert!(key.is_answer(&challenge, dialled.node, dialler.node, &proof));
+    let challenge = dialled.challenge.expect("a challenge");
+    assert!(key.is_answer(&challenge, dialler.node, dialled.node, &last_proof));
+    // As the protocol document says it.
+    let ids = [dialler.node.0.to_le_bytes(), dialled.node.0.to_le_bytes()].concat();
+    assert_eq!(key.sign(&[b"nexusd link", &challenge[..], &ids].concat()), last_proof[..]);
+}
+
+fn annotation_of(schema: &Schema, file: &str) -> String {
+    let beacon = beacon_vectors().into_iter().find(|vector| vector.file == file);
+    if let Some(vector) = beacon {
+        return vector.read_plainly(schema, &vector.bytes()).0;
+    }
+    let frame = vectors().into_iter().find(|vector| vector.file == file);
+    let vector = frame.unwrap_or_else(|| panic!("{file} is not a vector"));
+    read_plainly(schema, &vector, &vector.sample.bytes()).0
 }
 
 /// `docs/PROTOCOL.md` shows vectors in code blocks behind lines `<!-- golden: FILE -->`.
@@ -214,10 +283,7 @@ fn the_protocol_document_shows_the_golden_files() {
         let Some(file) = line.strip_prefix(MARK).and_then(|rest| rest.strip_suffix(" -->")) else {
             continue;
         };
-        let vectors = vectors();
-        let vector = vectors.iter().find(|vector| vector.file == file);
-        let vector = vector.unwrap_or_else(|| panic!("{file} is not a vector"));
-        let (annotation, ..) = read_plainly(&schema, vector, &vector.sample.bytes());
+        let annotation = annotation_of(&schema, file);
         assert_eq!(lines.next(), Some("```text"), "behind {line}");
         lines.by_ref().find(|line| *line == FENCE).expect("the end of the block");
         current.push_str(&format!("```text\n{annotation}{FENCE}\n"));
@@ -240,6 +306,7 @@ fn the_protocol_document_names_every_kind_field_and_number() {
         "GapReason",
         "GapMode",
         "Role",
+        "Farewell",
     ] {
         for (number, value) in schema.names(name) {
             let row = format!("| {number} | `{value}` |");

@@ -1,6 +1,7 @@
 //! The wire format, proven from outside: golden byte vectors, round trips of every frame kind,
-//! cutting under every chunking, damaged bytes, and the rules for names.
+//! cutting under every chunking, damaged bytes, beacons, and the rules for names.
 
+mod beacons;
 mod bodies;
 mod cutter;
 mod golden;

@@ -9,7 +9,7 @@ mod encode;
 
 pub(crate) use arbitrary::{any_sample, small_sample};
 use nexusd_wire::control::{
-    DeliveryMode, ErrorCode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
+    DeliveryMode, ErrorCode, Farewell, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
 };
 use nexusd_wire::{FrameKind, NodeId, SubscriptionId};
 
@@ -51,6 +51,28 @@ pub(crate) struct AckSample {
     pub status: PublishStatus,
 }
 
+/// Who a node is, in a Hello or Welcome.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct IntroductionSample {
+    pub node: NodeId,
+    pub start_us: u64,
+    pub cluster: String,
+    pub mesh_address: Option<String>,
+    pub mesh_port: u16,
+    pub app_port: u16,
+    pub challenge: Option<Vec<u8>>,
+    pub proof: Option<Vec<u8>>,
+}
+
+/// One member of a NodeState.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct MemberSample {
+    pub node: NodeId,
+    pub start_us: u64,
+    pub mesh_address: String,
+    pub app_port: u16,
+}
+
 /// One frame.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Sample {
@@ -60,6 +82,7 @@ pub(crate) enum Sample {
         name: String,
         software: String,
         resume: Option<SubscriptionId>,
+        introduction: Option<IntroductionSample>,
     },
     Welcome {
         minor: u8,
@@ -68,6 +91,7 @@ pub(crate) enum Sample {
         cluster: String,
         max_payload: u32,
         max_metadata: u32,
+        introduction: Option<IntroductionSample>,
     },
     Ping {
         token: u64,
@@ -78,6 +102,7 @@ pub(crate) enum Sample {
     Goodbye {
         reason: String,
         last_accepted: u64,
+        farewell: Farewell,
     },
     Error {
         code: ErrorCode,
@@ -149,6 +174,7 @@ pub(crate) enum Sample {
         subscription: SubscriptionId,
         mode: DeliveryMode,
         delivery_count: u32,
+        now_us: u64,
     },
     Gap {
         subscription: SubscriptionId,
@@ -187,6 +213,25 @@ pub(crate) enum Sample {
     },
     Request(MessageSample),
     Reply(MessageSample),
+    NodeState {
+        hash: u64,
+        part: u32,
+        is_last: bool,
+        filters: Vec<String>,
+        members: Vec<MemberSample>,
+    },
+    InterestDelta {
+        before: u64,
+        hash: u64,
+        added: Vec<String>,
+        removed: Vec<String>,
+    },
+    LinkAck {
+        stream: Option<SubscriptionId>,
+        received: u64,
+        proof: Option<Vec<u8>>,
+    },
+    NodeStateRequest,
 }
 
 impl Sample {
@@ -220,6 +265,10 @@ impl Sample {
             Self::Nack { .. } => FrameKind::Nack,
             Self::Request(_) => FrameKind::Request,
             Self::Reply(_) => FrameKind::Reply,
+            Self::NodeState { .. } => FrameKind::NodeState,
+            Self::InterestDelta { .. } => FrameKind::InterestDelta,
+            Self::LinkAck { .. } => FrameKind::LinkAck,
+            Self::NodeStateRequest => FrameKind::NodeStateRequest,
         }
     }
 

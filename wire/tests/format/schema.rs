@@ -9,11 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-const SCHEMAS: [&str; 3] = [
+const SCHEMAS: [&str; 4] = [
     include_str!("../../schema/frame.fbs"),
     include_str!("../../schema/metadata.fbs"),
     include_str!("../../schema/control.fbs"),
+    include_str!("../../schema/beacon.fbs"),
 ];
+
+/// Fields that hold hashes: all 64 bits of them matter, which a number in JSON may not keep.
+const HASHES: [&str; 4] = ["hash", "before", "interest_hash", "retained_digest"];
 
 struct Field {
     name: String,
@@ -27,6 +31,7 @@ struct Field {
 #[derive(Clone)]
 enum Kind {
     Unsigned(usize),
+    Hash,
     Signed(usize),
     Bool,
     Text,
@@ -119,6 +124,7 @@ impl Schema {
     fn layout(&self, kind: &Kind) -> (usize, usize) {
         match kind {
             Kind::Unsigned(bytes) | Kind::Signed(bytes) => (*bytes, *bytes),
+            Kind::Hash => (8, 8),
             Kind::Bool => (1, 1),
             Kind::Text | Kind::Vector(_) => (4, 4),
             Kind::Named(name) => {
@@ -161,15 +167,17 @@ fn fields(inside: &str) -> Vec<Field> {
     inside
         .split(';')
         .filter_map(|field| field.split_once(':'))
-        .map(|(name, rest)| Field {
-            name: name.trim().to_owned(),
-            declared: {
-                let kind = rest.split_whitespace().next().unwrap_or_default();
-                let required = if rest.contains("(required)") { ", required" } else { "" };
-                format!("{kind}{required}")
-            },
-            kind: kind_of(rest.split_whitespace().next().unwrap_or_default()),
-            optional: rest.contains("= null"),
+        .map(|(name, rest)| {
+            let name = name.trim().to_owned();
+            let kind = rest.split_whitespace().next().unwrap_or_default();
+            let required = if rest.contains("(required)") { ", required" } else { "" };
+            let is_hash = HASHES.contains(&name.as_str());
+            Field {
+                declared: format!("{kind}{required}"),
+                kind: if is_hash { Kind::Hash } else { kind_of(kind) },
+                optional: rest.contains("= null"),
+                name,
+            }
         })
         .collect()
 }
@@ -292,6 +300,11 @@ impl<'a> Reading<'a> {
                 self.note(at, *bytes, format!("{label} = {value}"));
                 json!(value)
             }
+            Kind::Hash => {
+                let value = self.integer(at, 8);
+                self.note(at, 8, format!("{label} = {value:#018x}"));
+                json!(format!("{value:016x}"))
+            }
             Kind::Signed(bytes) => {
                 let value = self.integer(at, *bytes).cast_signed();
                 self.note(at, *bytes, format!("{label} = {value}"));
@@ -375,6 +388,7 @@ impl<'a> Reading<'a> {
 fn absent(field: &Field, schema: &Schema) -> Value {
     match &field.kind {
         Kind::Unsigned(_) | Kind::Signed(_) if !field.optional => json!(0),
+        Kind::Hash => json!(format!("{:016x}", 0)),
         Kind::Bool => json!(false),
         Kind::Named(name) if schema.enums.contains_key(name) && !field.optional => json!(0),
         _ => Value::Null,

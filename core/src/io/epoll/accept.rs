@@ -17,7 +17,7 @@ use crate::io::kernel_poll::Interest;
 use crate::io::listener::Listener;
 use crate::io::operation::Operation;
 use crate::limits::{ACCEPT_COST_BYTES, ACCEPT_RETRY_US, REFUSALS_AT_A_TIME};
-use crate::shard::event::PeerAddress;
+use crate::shard::event::{Door, PeerAddress};
 
 /// A listener, and what it is doing.
 pub(super) struct ListenerSlot {
@@ -68,7 +68,10 @@ impl EpollDriver {
                 break;
             };
             match SockRef::from(&listener.socket()).accept() {
-                Ok((socket, address)) => self.open(service, socket.into(), &address),
+                Ok((socket, address)) => {
+                    let door = listener.door();
+                    self.open(service, socket.into(), &address, door);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error().is_some_and(errno::is_passing_for_accept) => {}
                 Err(_) => {
@@ -81,14 +84,20 @@ impl EpollDriver {
         cost
     }
 
-    fn open(&mut self, service: &mut impl Service, socket: OwnedFd, address: &SockAddr) {
+    fn open(
+        &mut self,
+        service: &mut impl Service,
+        socket: OwnedFd,
+        address: &SockAddr,
+        door: Door,
+    ) {
         if self.connections.len() >= self.connections_max.saturating_add(REFUSALS_AT_A_TIME) {
             self.counters.refused += 1;
             return;
         }
         self.counters.accepted += 1;
         let peer = address.as_socket().map_or(PeerAddress::Unix, PeerAddress::Tcp);
-        let arrival = Arrival::accepted(socket, peer);
+        let arrival = Arrival::accepted(socket, peer, door);
         if let Some(arrival) = self.neighbours.hand_over(service.place(), arrival) {
             self.adopt(service, arrival);
         }

@@ -40,7 +40,7 @@ impl EpollDriver {
         if let Some(socket) = self.connections.release(id) {
             let closed = Event::Closed { connection: id, reason: CloseReason::Moved };
             service.on_event(self.now, closed);
-            self.neighbours.hand_over(to, Arrival::moved(socket, handover.peer, handover.bytes));
+            self.neighbours.hand_over(to, Arrival::moved(socket, handover));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::io::kernel_ring::Completion;
 use crate::io::listener::Listener;
 use crate::io::operation::Operation;
 use crate::limits::{ACCEPT_RETRY_US, REFUSALS_AT_A_TIME};
-use crate::shard::event::PeerAddress;
+use crate::shard::event::{Door, PeerAddress};
 
 /// A listener, and what it is doing.
 pub(super) struct ListenerSlot {
@@ -89,10 +89,11 @@ impl UringDriver {
         };
         let stopping = slot.state == State::Stopping;
         let is_unix = slot.listener.as_ref().is_some_and(Listener::is_unix);
+        let door = slot.listener.as_ref().map(Listener::door).unwrap_or_default();
         let failure = match accepted(completion.result) {
             Ok(socket) => {
                 if !stopping {
-                    self.open(service, socket, is_unix);
+                    self.open(service, socket, is_unix, door);
                 }
                 None
             }
@@ -116,7 +117,7 @@ impl UringDriver {
         }
     }
 
-    fn open(&mut self, service: &mut impl Service, socket: OwnedFd, is_unix: bool) {
+    fn open(&mut self, service: &mut impl Service, socket: OwnedFd, is_unix: bool, door: Door) {
         if self.connections.len() >= self.connections_max.saturating_add(REFUSALS_AT_A_TIME) {
             self.counters.refused += 1;
             return;
@@ -132,7 +133,7 @@ impl UringDriver {
             }
         };
         self.counters.accepted += 1;
-        let arrival = Arrival::accepted(socket, peer);
+        let arrival = Arrival::accepted(socket, peer, door);
         if let Some(arrival) = self.neighbours.hand_over(service.place(), arrival) {
             self.adopt(service, arrival);
         }

@@ -4,7 +4,9 @@
 //! time per connection, `Closed` once and last, nothing received while paused but what was already
 //! on its way. After every event it checks what the service says about itself.
 
-use nexusd_core::{CloseReason, Command, ConnectionId, Event, Now, Output, PeerAddress, Service};
+use nexusd_core::{
+    CloseReason, Command, ConnectionId, Door, Event, Now, Output, PeerAddress, Service,
+};
 use nexusd_wire::SubscriptionId;
 
 use super::audience::Audience;
@@ -72,7 +74,12 @@ impl<S: Service> Surroundings<S> {
         };
         let connection = self.id(seat);
         self.service.place();
-        self.event(Event::Opened { connection, peer: PeerAddress::Unix, is_moved: false });
+        self.event(Event::Opened {
+            connection,
+            peer: PeerAddress::Unix,
+            door: Door::Apps,
+            is_moved: false,
+        });
     }
 
     /// The client says something; it arrives when it is delivered.
@@ -255,7 +262,7 @@ impl<S: Service> Surroundings<S> {
                 }
             }
             Output::StopAccepting => self.accepts = false,
-            Output::Ring(_) | Output::Metrics(_) => {}
+            Output::Ring(_) | Output::Report(_) => {}
             Output::Move { .. } => panic!("there is no other shard"),
         }
     }

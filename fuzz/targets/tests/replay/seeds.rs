@@ -21,7 +21,7 @@ pub(crate) fn made() -> Vec<Seed> {
     }
     let everything: Vec<u8> = golden
         .iter()
-        .filter(|(name, _)| name != "metadata")
+        .filter(|(name, _)| name != "metadata" && !name.starts_with("beacon"))
         .flat_map(|(_, bytes)| bytes.clone())
         .collect();
     let mut add = |target, name: &str, bytes: Vec<u8>| {
@@ -35,6 +35,13 @@ pub(crate) fn made() -> Vec<Seed> {
     add("cutter", "metadata-overrun", [&[0, 0, 6], &header(50, 19, 0, 9)[..]].concat());
     add("cutter", "unknown-kind", [&[0, 0, 6], &header(48, 255, 0, 0)[..]].concat());
     add("cutter", "unknown-flags", [&[0, 0, 6], &header(48, 19, 0xC0, 0)[..]].concat());
+    let (_, beacon) = golden.iter().find(|(name, _)| name == "beacon").expect("a beacon");
+    add("beacons", "signed-by-a-stranger", [&[1], &beacon[..], &[0x55; 32]].concat());
+    add("beacons", "signed-by-the-cluster", [&[3], &beacon[..]].concat());
+    add("beacons", "signature-alone", [1; 33].to_vec());
+    add("beacons", "version-2", b"\0NXDB\x02\0\0\0".to_vec());
+    add("beacons", "magic-alone", b"\0NXDB\x01\0\0\0".to_vec());
+    add("beacons", "too-long", vec![0; 1_026]);
     for (name, text) in FILTERS {
         add("filters", name, text.as_bytes().to_vec());
     }
@@ -76,6 +83,10 @@ fn from_golden(name: &str, bytes: &[u8], seeds: &mut Vec<Seed>) {
     };
     if name == "metadata" {
         add("metadata", [&[0], bytes].concat());
+        return;
+    }
+    if name.starts_with("beacon") {
+        add("beacons", [&[0], bytes].concat());
         return;
     }
     // Open, greet, say the vector, deliver.

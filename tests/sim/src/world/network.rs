@@ -7,7 +7,7 @@ use nexusd_core::limits::{
     BYTES_PER_SEND, CLOSE_LINGER_US, CONTROL_BACKLOG_BYTES, IOVECS_PER_SEND, SEGMENT_BYTES,
 };
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Driver, Event, Output, PeerAddress, Service,
+    CloseReason, Command, ConnectionId, Door, Driver, Event, Output, PeerAddress, Report, Service,
 };
 
 use super::{Connection, Phase, World};
@@ -111,7 +111,8 @@ impl World<'_> {
                 self.has_stopped_accepting = true;
                 Ok(())
             }
-            Output::Metrics(metrics) => {
+            Output::Report(Report::Interest { .. } | Report::Link(_)) => Ok(()),
+            Output::Report(Report::Metrics(metrics)) => {
                 self.coverage.mark(Mark::OutputMetrics);
                 self.oracle.on_sample(&metrics)?;
                 self.check_connections()
@@ -286,7 +287,7 @@ impl World<'_> {
         } else {
             PeerAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000)))
         };
-        self.tell(service, Event::Opened { connection, peer, is_moved: false })
+        self.tell(service, Event::Opened { connection, peer, door: Door::Apps, is_moved: false })
     }
 
     /// A shard takes what another one sent, if there is anything.

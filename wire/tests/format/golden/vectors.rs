@@ -2,10 +2,11 @@
 //! temperatures and publishes one.
 
 use nexusd_wire::control::{
-    DeliveryMode, ErrorCode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
+    DeliveryMode, ErrorCode, Farewell, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
 };
 use nexusd_wire::{FrameKind, MessageFlags, NodeId, SubscriptionId};
 
+use super::links::link_vectors;
 use crate::sample::{AckSample, MessageSample, MetadataSample, Sample};
 
 /// One file.
@@ -20,8 +21,9 @@ const CLIENT: &str = "client";
 const DAEMON: &str = "daemon";
 const EITHER: &str = "client or the daemon";
 
-const NODE: NodeId = NodeId(0x0f1e_2d3c_4b5a_6978_8796_a5b4_c3d2_e1f0);
-const OTHER_NODE: NodeId = NodeId(0x1111_2222_3333_4444_5555_6666_7777_8888);
+/// Of two nodes the one with the smaller id.
+pub(crate) const NODE: NodeId = NodeId(0x0f1e_2d3c_4b5a_6978_8796_a5b4_c3d2_e1f0);
+pub(crate) const OTHER_NODE: NodeId = NodeId(0x1111_2222_3333_4444_5555_6666_7777_8888);
 /// Both halves small: the index shows them as JSON numbers, which not every language reads exactly.
 const REPLY_NODE: NodeId = NodeId((1 << 64) | 2);
 const SUBSCRIPTION: SubscriptionId = SubscriptionId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff);
@@ -29,7 +31,9 @@ const TOPIC: &str = "plant/boiler/temperature";
 /// The daemon's id of the topic.
 const DELIVERED_TOPIC: u32 = 7;
 /// 2026-01-02 03:04:05.678901 UTC.
-const TIMESTAMP_US: u64 = 1_767_323_045_678_901;
+pub(crate) const TIMESTAMP_US: u64 = 1_767_323_045_678_901;
+/// When the node started: 2026-01-02 00:00:00 UTC.
+pub(crate) const START_US: u64 = 1_767_312_000_000_000;
 
 /// Every field of a metadata table.
 pub(crate) fn metadata_vector() -> MetadataSample {
@@ -111,6 +115,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             name: "meter".into(),
             software: "example/1.0".into(),
             resume: None,
+            introduction: None,
         },
     );
     add(
@@ -123,18 +128,20 @@ pub(crate) fn vectors() -> Vec<Vector> {
             name: "meter".into(),
             software: "example/1.0".into(),
             resume: Some(SUBSCRIPTION),
+            introduction: None,
         },
     );
     add(
-        "hello_node.hex",
-        "daemon that dials another one",
-        "opens a mesh link",
+        "hello_minor.hex",
+        CLIENT,
+        "opens the connection of a client that speaks a later minor version, too",
         Sample::Hello {
             minor: 3,
-            role: Role::Node,
+            role: Role::Client,
             name: String::new(),
             software: String::new(),
             resume: None,
+            introduction: None,
         },
     );
     add(
@@ -148,6 +155,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             cluster: "default".into(),
             max_payload: 4 << 20,
             max_metadata: 16 << 10,
+            introduction: None,
         },
     );
     add(
@@ -161,6 +169,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             cluster: "default".into(),
             max_payload: 1024,
             max_metadata: 0,
+            introduction: None,
         },
     );
     add(
@@ -174,7 +183,11 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "goodbye.hex",
         DAEMON,
         "ends the connection in order and says what was accepted",
-        Sample::Goodbye { reason: "the daemon is stopping".into(), last_accepted: 2 },
+        Sample::Goodbye {
+            reason: "the daemon is stopping".into(),
+            last_accepted: 2,
+            farewell: Farewell::Ending,
+        },
     );
     add(
         "error.hex",
@@ -418,7 +431,12 @@ pub(crate) fn vectors() -> Vec<Vector> {
         "deliver.hex",
         DAEMON,
         "opens a run of live messages of one subscription",
-        Sample::Deliver { subscription: SUBSCRIPTION, mode: DeliveryMode::Live, delivery_count: 0 },
+        Sample::Deliver {
+            subscription: SUBSCRIPTION,
+            mode: DeliveryMode::Live,
+            delivery_count: 0,
+            now_us: 0,
+        },
     );
     add(
         "deliver_replay.hex",
@@ -428,6 +446,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             subscription: SUBSCRIPTION,
             mode: DeliveryMode::Replay,
             delivery_count: 0,
+            now_us: 0,
         },
     );
     add(
@@ -438,6 +457,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             subscription: SUBSCRIPTION,
             mode: DeliveryMode::Retained,
             delivery_count: 0,
+            now_us: 0,
         },
     );
     add(
@@ -448,6 +468,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             subscription: SUBSCRIPTION,
             mode: DeliveryMode::Redelivery,
             delivery_count: 2,
+            now_us: 0,
         },
     );
     add(
@@ -537,5 +558,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             ..MessageSample::default()
         }),
     );
+    all.extend(link_vectors());
+    all.sort_by_key(|vector| vector.sample.kind().0);
     all
 }

@@ -1,15 +1,17 @@
 //! Samples with arbitrary values.
 
+use std::net::SocketAddr;
+
 use nexusd_wire::control::{
-    DeliveryMode, ErrorCode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
+    DeliveryMode, ErrorCode, Farewell, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
 };
-use nexusd_wire::{NodeId, SubscriptionId};
+use nexusd_wire::{NodeId, PROTOCOL_MINOR, SubscriptionId};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::strategy::Union;
 
-use super::{AckSample, MessageSample, MetadataSample, Sample};
+use super::{AckSample, IntroductionSample, MemberSample, MessageSample, MetadataSample, Sample};
 
 /// Any kind of frame, each as likely as any other, with payloads and texts of up to `bytes_max`.
 fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
@@ -19,29 +21,75 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             .prop_map(|chars| chars.into_iter().collect::<String>())
     };
     let message = move || message(bytes_max, text().boxed());
+    let introduction = move || introduction(text().boxed());
+    let texts = move || vec(text(), 0..8);
     Union::new(vec![
-        (any::<(u8, Option<u128>)>(), one_of(Role::ENUM_VALUES), text(), text())
-            .prop_map(|((minor, resume), role, name, software)| {
+        (
+            any::<(u8, Option<u128>)>(),
+            one_of(Role::ENUM_VALUES),
+            text(),
+            text(),
+            option::of(introduction()),
+        )
+            .prop_map(|((minor, resume), role, name, software, introduction)| {
                 let resume = resume.map(SubscriptionId);
-                Sample::Hello { minor, role, name, software, resume }
+                Sample::Hello { minor, role, name, software, resume, introduction }
             })
             .boxed(),
-        (any::<u8>(), any::<u128>(), text(), text(), any::<u32>(), any::<u32>())
-            .prop_map(|(minor, node, software, cluster, max_payload, max_metadata)| {
-                Sample::Welcome {
-                    minor,
-                    node: NodeId(node),
-                    software,
-                    cluster,
-                    max_payload,
-                    max_metadata,
-                }
+        (text(), introduction())
+            .prop_map(|(software, introduction)| Sample::Hello {
+                minor: PROTOCOL_MINOR,
+                role: Role::Node,
+                name: String::new(),
+                software,
+                resume: None,
+                introduction: Some(introduction),
+            })
+            .boxed(),
+        (any::<(u8, u128, u32, u32)>(), text(), text(), option::of(introduction()))
+            .prop_map(
+                |((minor, node, max_payload, max_metadata), software, cluster, introduction)| {
+                    Sample::Welcome {
+                        minor,
+                        node: NodeId(node),
+                        software,
+                        cluster,
+                        max_payload,
+                        max_metadata,
+                        introduction,
+                    }
+                },
+            )
+            .boxed(),
+        (any::<u8>(), text(), introduction())
+            .prop_map(|(minor, software, introduction)| Sample::Welcome {
+                minor,
+                node: introduction.node,
+                software,
+                cluster: String::new(),
+                max_payload: 0,
+                max_metadata: 0,
+                introduction: Some(introduction),
             })
             .boxed(),
         any::<u64>().prop_map(|token| Sample::Ping { token }).boxed(),
         any::<u64>().prop_map(|token| Sample::Pong { token }).boxed(),
+        (text(), any::<u64>(), one_of(Farewell::ENUM_VALUES))
+            .prop_map(|(reason, last_accepted, farewell)| Sample::Goodbye {
+                reason,
+                last_accepted,
+                farewell,
+            })
+            .boxed(),
         (text(), any::<u64>())
-            .prop_map(|(reason, last_accepted)| Sample::Goodbye { reason, last_accepted })
+            .prop_map(|(reason, last_accepted)| Sample::Goodbye {
+                reason,
+                last_accepted,
+                farewell: Farewell::Ending,
+            })
+            .boxed(),
+        (text(), one_of(Farewell::ENUM_VALUES))
+            .prop_map(|(reason, farewell)| Sample::Goodbye { reason, last_accepted: 0, farewell })
             .boxed(),
         (one_of(ErrorCode::ENUM_VALUES), text(), any::<(bool, u64, u64, u8)>())
             .prop_map(|(code, message, (fatal, request, offset, kind))| Sample::Error {
@@ -67,7 +115,7 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
         Just(Sample::PublishPause).boxed(),
         Just(Sample::PublishResume).boxed(),
         (
-            vec(text(), 0..8),
+            texts(),
             option::of(one_of(OverflowPolicy::ENUM_VALUES)),
             any::<(u64, Option<u32>, Option<u64>, bool, bool)>(),
             vec((text(), any::<(u64, Option<u128>)>()), 0..4),
@@ -149,11 +197,12 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                 latest_sequence,
             })
             .boxed(),
-        (any::<(u128, u32)>(), one_of(DeliveryMode::ENUM_VALUES))
-            .prop_map(|((id, delivery_count), mode)| Sample::Deliver {
+        (any::<(u128, u32, u64)>(), one_of(DeliveryMode::ENUM_VALUES))
+            .prop_map(|((id, delivery_count, now_us), mode)| Sample::Deliver {
                 subscription: SubscriptionId(id),
                 mode,
                 delivery_count,
+                now_us,
             })
             .boxed(),
         any::<u128>()
@@ -161,6 +210,7 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                 subscription: SubscriptionId(id),
                 mode: DeliveryMode::Live,
                 delivery_count: 0,
+                now_us: 0,
             })
             .boxed(),
         (
@@ -212,6 +262,31 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                 delay_ms,
             })
             .boxed(),
+        (any::<(u64, u32, bool)>(), texts(), vec(member(), 0..4))
+            .prop_map(|((hash, part, is_last), filters, members)| Sample::NodeState {
+                hash,
+                part,
+                is_last,
+                filters,
+                members,
+            })
+            .boxed(),
+        (any::<(u64, u64)>(), texts(), texts())
+            .prop_map(|((before, hash), added, removed)| Sample::InterestDelta {
+                before,
+                hash,
+                added,
+                removed,
+            })
+            .boxed(),
+        (any::<(Option<u128>, u64)>(), option::of(vec(any::<u8>(), 0..40)))
+            .prop_map(|((stream, received), proof)| Sample::LinkAck {
+                stream: stream.map(SubscriptionId),
+                received,
+                proof,
+            })
+            .boxed(),
+        Just(Sample::NodeStateRequest).boxed(),
     ])
 }
 
@@ -240,6 +315,35 @@ fn ack_entry() -> impl Strategy<Value = AckSample> {
             status,
         },
     )
+}
+
+fn introduction(text: BoxedStrategy<String>) -> impl Strategy<Value = IntroductionSample> {
+    let signed = || option::of(vec(any::<u8>(), 0..40));
+    (any::<(u128, u64, u16, u16)>(), text.clone(), option::of(text), signed(), signed()).prop_map(
+        |((node, start_us, mesh_port, app_port), cluster, mesh_address, challenge, proof)| {
+            IntroductionSample {
+                node: NodeId(node),
+                start_us,
+                cluster,
+                mesh_address,
+                mesh_port,
+                app_port,
+                challenge,
+                proof,
+            }
+        },
+    )
+}
+
+fn member() -> impl Strategy<Value = MemberSample> {
+    any::<(u128, u64, SocketAddr, u16)>().prop_map(|(node, start_us, mesh_address, app_port)| {
+        MemberSample {
+            node: NodeId(node),
+            start_us,
+            mesh_address: mesh_address.to_string(),
+            app_port,
+        }
+    })
 }
 
 fn message(bytes_max: usize, text: BoxedStrategy<String>) -> impl Strategy<Value = MessageSample> {

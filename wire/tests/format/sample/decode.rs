@@ -3,7 +3,7 @@
 use nexusd_wire::control;
 use nexusd_wire::{DecodeError, Frame, FrameKind, Metadata, NodeId, metadata_table};
 
-use super::{AckSample, MessageSample, MetadataSample, Sample};
+use super::{AckSample, IntroductionSample, MemberSample, MessageSample, MetadataSample, Sample};
 
 impl Sample {
     /// Reads every field of a frame.
@@ -19,6 +19,7 @@ impl Sample {
                     name: text(body.name()),
                     software: text(body.software()),
                     resume: body.resume().map(Into::into),
+                    introduction: body.introduction().map(IntroductionSample::decode),
                 }
             }
             FrameKind::Welcome => {
@@ -31,13 +32,18 @@ impl Sample {
                     cluster: text(body.cluster()),
                     max_payload: body.max_payload(),
                     max_metadata: body.max_metadata(),
+                    introduction: body.introduction().map(IntroductionSample::decode),
                 }
             }
             FrameKind::Ping => Self::Ping { token: header.sequence().0 },
             FrameKind::Pong => Self::Pong { token: header.sequence().0 },
             FrameKind::Goodbye => {
                 let body = frame.body::<control::Goodbye<'_>>()?;
-                Self::Goodbye { reason: text(body.reason()), last_accepted: body.last_accepted() }
+                Self::Goodbye {
+                    reason: text(body.reason()),
+                    last_accepted: body.last_accepted(),
+                    farewell: body.farewell(),
+                }
             }
             FrameKind::Error => {
                 let body = frame.body::<control::Error<'_>>()?;
@@ -150,6 +156,7 @@ impl Sample {
                     subscription: body.subscription().into(),
                     mode: body.mode(),
                     delivery_count: body.delivery_count(),
+                    now_us: body.now_us(),
                 }
             }
             FrameKind::Gap => {
@@ -204,6 +211,44 @@ impl Sample {
                     delay_ms: body.delay_ms(),
                 }
             }
+            FrameKind::NodeState => {
+                let body = frame.body::<control::NodeState<'_>>()?;
+                Self::NodeState {
+                    hash: body.hash(),
+                    part: body.part(),
+                    is_last: body.is_last(),
+                    filters: texts(body.filters()),
+                    members: body
+                        .members()
+                        .into_iter()
+                        .flatten()
+                        .map(|member| MemberSample {
+                            node: member.node().into(),
+                            start_us: member.start_us(),
+                            mesh_address: member.mesh_address().to_owned(),
+                            app_port: member.app_port(),
+                        })
+                        .collect(),
+                }
+            }
+            FrameKind::InterestDelta => {
+                let body = frame.body::<control::InterestDelta<'_>>()?;
+                Self::InterestDelta {
+                    before: body.before(),
+                    hash: body.hash(),
+                    added: texts(body.added()),
+                    removed: texts(body.removed()),
+                }
+            }
+            FrameKind::LinkAck => {
+                let body = frame.body::<control::LinkAck<'_>>()?;
+                Self::LinkAck {
+                    stream: body.stream().map(Into::into),
+                    received: body.received(),
+                    proof: bytes(body.proof()),
+                }
+            }
+            FrameKind::NodeStateRequest => Self::NodeStateRequest,
             unknown => panic!("a checked frame is of a known kind, not {unknown:?}"),
         })
     }
@@ -214,8 +259,33 @@ fn text(value: Option<&str>) -> String {
     value.unwrap_or_default().to_owned()
 }
 
+type Texts<'a> = flatbuffers::Vector<'a, flatbuffers::ForwardsUOffset<&'a str>>;
+
+fn texts(value: Option<Texts<'_>>) -> Vec<String> {
+    value.into_iter().flatten().map(str::to_owned).collect()
+}
+
+fn bytes(value: Option<flatbuffers::Vector<'_, u8>>) -> Option<Vec<u8>> {
+    value.map(|bytes| bytes.bytes().to_vec())
+}
+
 fn message_refs(refs: flatbuffers::Vector<'_, control::MessageRef>) -> Vec<(u32, u64)> {
     refs.iter().map(|message| (message.topic(), message.sequence())).collect()
+}
+
+impl IntroductionSample {
+    fn decode(table: control::Introduction<'_>) -> Self {
+        Self {
+            node: table.node().into(),
+            start_us: table.start_us(),
+            cluster: table.cluster().to_owned(),
+            mesh_address: table.mesh_address().map(str::to_owned),
+            mesh_port: table.mesh_port(),
+            app_port: table.app_port(),
+            challenge: bytes(table.challenge()),
+            proof: bytes(table.proof()),
+        }
+    }
 }
 
 impl MessageSample {

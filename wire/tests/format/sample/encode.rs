@@ -1,29 +1,63 @@
 //! Samples to bytes.
 
 use flatbuffers::{FlatBufferBuilder, WIPOffset};
-use nexusd_wire::control::{self, PublishAckEntry};
+use nexusd_wire::control::{self, Farewell, PublishAckEntry, Role};
 use nexusd_wire::{
-    ErrorReport, FrameEncoder, FrameKind, GapReport, Header, MessageFlags, MetadataBuilder,
-    Position, Sequence, SubscribeRequest, SubscriptionReport, TopicId, WarningReport,
-    metadata_table,
+    ErrorReport, FrameEncoder, FrameKind, GapReport, Header, InterestChange, Introduction, Member,
+    MessageFlags, MetadataBuilder, NodeStatePart, PROTOCOL_MAJOR, PROTOCOL_MINOR, Position,
+    Sequence, SubscribeRequest, SubscriptionReport, TopicId, WarningReport, metadata_table,
 };
 
-use super::{MessageSample, MetadataSample, Sample};
+use super::{IntroductionSample, MemberSample, MessageSample, MetadataSample, Sample};
 
 impl Sample {
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let mut encoder = FrameEncoder::new();
         match self {
-            Self::Hello { minor, role, name, software, resume } => {
+            Self::Hello { minor, role, name, software, resume, introduction: None } => {
                 encoder.hello_again(out, *minor, *role, name, software, *resume);
             }
-            Self::Welcome { minor, node, software, cluster, max_payload, max_metadata } => {
+            Self::Hello {
+                minor: PROTOCOL_MINOR,
+                role: Role::Node,
+                name,
+                software,
+                resume: None,
+                introduction: Some(introduction),
+            } if name.is_empty() => {
+                encoder.node_hello(out, software, &introduction.lent());
+            }
+            Self::Welcome {
+                minor,
+                node,
+                software,
+                cluster,
+                max_payload,
+                max_metadata,
+                introduction: None,
+            } => {
                 encoder.welcome(out, *minor, *node, software, cluster, *max_payload, *max_metadata);
+            }
+            Self::Welcome {
+                minor,
+                node,
+                software,
+                cluster,
+                max_payload: 0,
+                max_metadata: 0,
+                introduction: Some(introduction),
+            } if cluster.is_empty() && *node == introduction.node => {
+                encoder.node_welcome(out, *minor, software, &introduction.lent());
             }
             Self::Ping { token } | Self::Pong { token } => {
                 FrameEncoder::ping_or_pong(out, self.kind(), *token);
             }
-            Self::Goodbye { reason, last_accepted } => encoder.goodbye(out, reason, *last_accepted),
+            Self::Goodbye { reason, last_accepted: 0, farewell } => {
+                encoder.farewell(out, reason, *farewell);
+            }
+            Self::Goodbye { reason, last_accepted, farewell: Farewell::Ending } => {
+                encoder.goodbye(out, reason, *last_accepted);
+            }
             Self::Error { code, message, fatal, request, offset, kind } => encoder.error(
                 out,
                 &ErrorReport {
@@ -57,6 +91,32 @@ impl Sample {
                     .collect();
                 encoder.publish_ack(out, &entries);
             }
+            Self::NodeState { hash, part, is_last, filters, members } => {
+                let members: Vec<_> = members.iter().map(MemberSample::lent).collect();
+                encoder.node_state(
+                    out,
+                    &NodeStatePart {
+                        hash: *hash,
+                        part: *part,
+                        is_last: *is_last,
+                        filters: &lent(filters),
+                        members: &members,
+                    },
+                );
+            }
+            Self::InterestDelta { before, hash, added, removed } => encoder.interest_delta(
+                out,
+                &InterestChange {
+                    before: *before,
+                    hash: *hash,
+                    added: &lent(added),
+                    removed: &lent(removed),
+                },
+            ),
+            Self::LinkAck { stream, received, proof } => {
+                encoder.link_ack(out, *stream, *received, proof.as_deref());
+            }
+            Self::NodeStateRequest => FrameEncoder::node_state_request(out),
             Self::PublishPause | Self::PublishResume => {
                 FrameEncoder::bare(out, &Header::new(self.kind(), 0, 0));
             }
@@ -82,12 +142,11 @@ impl Sample {
                         origin: *origin,
                     })
                     .collect();
-                let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
                 encoder.subscribe(
                     out,
                     &SubscribeRequest {
                         request: *request,
-                        filters: &filters,
+                        filters: &lent(filters),
                         policy: *policy,
                         queue_messages: *queue_messages,
                         queue_bytes: *queue_bytes,
@@ -129,7 +188,7 @@ impl Sample {
                 let topic = TopicId(*topic);
                 encoder.replay_complete(out, topic, *subscription, *replayed_count, latest);
             }
-            Self::Deliver { subscription, mode, delivery_count: 0 } => {
+            Self::Deliver { subscription, mode, delivery_count: 0, now_us: 0 } => {
                 encoder.deliver(out, *subscription, *mode);
             }
             Self::StreamAck { entries } => encoder.stream_ack(out, entries),
@@ -173,9 +232,51 @@ impl Sample {
         }
     }
 
-    /// The kinds, and the fields, that the daemon does not write yet.
+    /// The kinds, the fields and the combinations of fields that [`FrameEncoder`] does not write.
     fn encode_from_tables(&self, out: &mut Vec<u8>) {
         let body = finished(|b| match self {
+            Self::Hello { minor, role, name, software, resume, introduction } => {
+                let resume = resume.map(control::SubscriptionId::from);
+                let args = control::HelloArgs {
+                    major: PROTOCOL_MAJOR,
+                    minor: *minor,
+                    role: *role,
+                    name: Some(b.create_string(name)),
+                    software: Some(b.create_string(software)),
+                    resume: resume.as_ref(),
+                    introduction: introduction.as_ref().map(|it| it.table(b)),
+                };
+                control::Hello::create(b, &args).as_union_value()
+            }
+            Self::Welcome {
+                minor,
+                node,
+                software,
+                cluster,
+                max_payload,
+                max_metadata,
+                introduction,
+            } => {
+                let args = control::WelcomeArgs {
+                    major: PROTOCOL_MAJOR,
+                    minor: *minor,
+                    node: Some(&(*node).into()),
+                    software: Some(b.create_string(software)),
+                    max_payload: *max_payload,
+                    max_metadata: *max_metadata,
+                    cluster: Some(b.create_string(cluster)),
+                    introduction: introduction.as_ref().map(|it| it.table(b)),
+                };
+                control::Welcome::create(b, &args).as_union_value()
+            }
+            Self::Goodbye { reason, last_accepted, farewell } => {
+                let args = control::GoodbyeArgs {
+                    reason: Some(b.create_string(reason)),
+                    last_accepted: *last_accepted,
+                    farewell: *farewell,
+                };
+                control::Goodbye::create(b, &args).as_union_value()
+            }
             Self::UnsubscribeResult { request, success, message, pause_ttl_ms } => {
                 let message = message.as_deref().map(|text| b.create_string(text));
                 control::UnsubscribeResult::create(
@@ -189,15 +290,15 @@ impl Sample {
                 )
                 .as_union_value()
             }
-            Self::Deliver { subscription, mode, delivery_count } => control::Deliver::create(
-                b,
-                &control::DeliverArgs {
+            Self::Deliver { subscription, mode, delivery_count, now_us } => {
+                let args = control::DeliverArgs {
                     subscription: Some(&(*subscription).into()),
                     mode: *mode,
                     delivery_count: *delivery_count,
-                },
-            )
-            .as_union_value(),
+                    now_us: *now_us,
+                };
+                control::Deliver::create(b, &args).as_union_value()
+            }
             Self::Ack { subscription, cumulative, messages } => {
                 let messages = Some(b.create_vector(&message_refs(messages)));
                 control::Ack::create(
@@ -229,6 +330,53 @@ impl Sample {
         FrameEncoder::bare(out, &header);
         out.extend_from_slice(&body);
         out.resize(end, 0);
+    }
+}
+
+fn lent(texts: &[String]) -> Vec<&str> {
+    texts.iter().map(String::as_str).collect()
+}
+
+impl IntroductionSample {
+    fn lent(&self) -> Introduction<'_> {
+        Introduction {
+            node: self.node,
+            start_us: self.start_us,
+            cluster: &self.cluster,
+            mesh_address: self.mesh_address.as_deref(),
+            mesh_port: self.mesh_port,
+            app_port: self.app_port,
+            challenge: self.challenge.as_deref(),
+            proof: self.proof.as_deref(),
+        }
+    }
+
+    fn table(
+        &self,
+        b: &mut FlatBufferBuilder<'static>,
+    ) -> WIPOffset<control::Introduction<'static>> {
+        let args = control::IntroductionArgs {
+            node: Some(&self.node.into()),
+            start_us: self.start_us,
+            cluster: Some(b.create_string(&self.cluster)),
+            mesh_address: self.mesh_address.as_ref().map(|address| b.create_string(address)),
+            mesh_port: self.mesh_port,
+            app_port: self.app_port,
+            challenge: self.challenge.as_ref().map(|bytes| b.create_vector(bytes)),
+            proof: self.proof.as_ref().map(|bytes| b.create_vector(bytes)),
+        };
+        control::Introduction::create(b, &args)
+    }
+}
+
+impl MemberSample {
+    fn lent(&self) -> Member {
+        Member {
+            node: self.node,
+            start_us: self.start_us,
+            mesh_address: self.mesh_address.parse().expect("an address and a port"),
+            app_port: self.app_port,
+        }
     }
 }
 

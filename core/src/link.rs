@@ -1,0 +1,297 @@
+//! A link: the one connection between this node and another, and what outlives it when it breaks.
+//!
+//! Each direction is a counted stream. What this node sends is a queue like a subscription's, whose filters
+//! are what the peer wants; it is parked while there is no connection. What the peer sends is counted here,
+//! so that the next connection goes on exactly there.
+//!
+//! A link belongs to one shard, found from the peer's id. `shard/links.rs` decides what happens to it,
+//! `shard/greeting.rs` who may be one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use nexusd_wire::control::Farewell;
+use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
+
+use crate::session::Binding;
+use crate::shard::event::ConnectionId;
+use crate::subscriber_queue::QueueId;
+
+/// What a node says of itself to others.
+#[derive(Clone, Debug, Default)]
+pub struct MeshConfig {
+    /// When it started, microseconds since 1970.
+    pub start_us: u64,
+    /// Where other nodes reach it; `None`: where they see its connections come from.
+    pub address: Option<IpAddr>,
+    /// TCP port for links.
+    pub mesh_port: u16,
+    /// TCP port for applications.
+    pub app_port: u16,
+    /// The secret of the cluster, if it has one.
+    pub key: Option<ClusterKey>,
+}
+
+/// What is asked of a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkCommand {
+    /// Send whole control frames. Thrown away if the link does not stand.
+    Send {
+        /// To this node.
+        peer: NodeId,
+        /// One or more of them.
+        frames: Box<[u8]>,
+    },
+    /// The node is dead: what it wanted is forgotten, and its link closes.
+    Forget {
+        /// This node.
+        peer: NodeId,
+    },
+    /// Neither node wants anything of the other: the link closes, until one does.
+    CloseIdle {
+        /// To this node.
+        peer: NodeId,
+    },
+}
+
+impl LinkCommand {
+    /// The node that it is about.
+    pub fn peer(&self) -> NodeId {
+        match self {
+            Self::Send { peer, .. } | Self::Forget { peer } | Self::CloseIdle { peer } => *peer,
+        }
+    }
+}
+
+/// What became of a link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkReport {
+    /// It stands. A second one without `Down` between means that another connection took its place.
+    Up {
+        /// To this node.
+        peer: NodeId,
+        /// When that started, microseconds since 1970 by its clock.
+        start_us: u64,
+        /// Where it takes links.
+        address: SocketAddr,
+        /// Its TCP port for applications.
+        app_port: u16,
+        /// The attempt that it comes from; `None`: the peer dialled.
+        dial: Option<u64>,
+    },
+    /// A connection did not become a link.
+    Refused {
+        /// The attempt; `None`: somebody dialled this node.
+        dial: Option<u64>,
+        /// The node at its other end, if that was said.
+        peer: Option<NodeId>,
+        /// Where that is.
+        address: SocketAddr,
+        /// Why.
+        reason: LinkRefusal,
+    },
+    /// Nothing was heard for a while.
+    Suspected {
+        /// Of this node.
+        peer: NodeId,
+    },
+    /// It was heard again.
+    Trusted {
+        /// This node.
+        peer: NodeId,
+    },
+    /// The connection is gone.
+    Down {
+        /// To this node.
+        peer: NodeId,
+        /// Why.
+        reason: LinkDown,
+    },
+    /// A link that broke did not come back in time: the node is dead.
+    Dead {
+        /// This node.
+        peer: NodeId,
+    },
+    /// What the peer wants is known here now.
+    Stored {
+        /// This node.
+        peer: NodeId,
+        /// The hash that the peer gave it; `None`: it does not fit, the whole is needed.
+        hash: Option<u64>,
+    },
+    /// The peer asks what this node wants.
+    StateWanted {
+        /// This node.
+        peer: NodeId,
+    },
+    /// Nodes that the peer knows.
+    Members {
+        /// This node.
+        peer: NodeId,
+        /// Some or all of them.
+        members: Vec<Member>,
+    },
+}
+
+/// Why a connection did not become a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkRefusal {
+    /// The other node is of another cluster.
+    WrongCluster,
+    /// It does not have the cluster's key, or this one does not.
+    WrongKey,
+    /// It is this node.
+    OwnNode,
+    /// It speaks another version of the protocol.
+    Version,
+    /// It is not the node that was dialled, or not known to be, and another shard keeps its link: dial it
+    /// again by its id.
+    Unexpected,
+    /// Another connection between the two is the link.
+    Superseded,
+    /// It closed before it was one, or broke the protocol.
+    Closed,
+}
+
+/// Why a link is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkDown {
+    /// It broke: what is queued waits for a while.
+    Broken,
+    /// Neither node wanted anything of the other.
+    Idle,
+    /// The peer stops: it is dead.
+    Ending,
+    /// Nothing was heard for too long: it is dead.
+    Silent,
+    /// By command: it is dead.
+    Forgotten,
+}
+
+/// A node as this one counts those whose messages it passes on to its clients: `origin` in their headers.
+/// 0 is this node; a number is never used for another node while the daemon runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct Origin(pub(crate) u32);
+
+/// Whose messages come over a link, and what is known of their time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Relay {
+    pub(crate) origin: Origin,
+    /// This node's wall clock less the peer's, microseconds.
+    pub(crate) clock_offset_us: i64,
+}
+
+/// What the connection of a link has to know at every message; the link has the rest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LinkSession {
+    pub(crate) peer: NodeId,
+    pub(crate) relay: Relay,
+    /// Messages of the peer's stream that this node has had.
+    pub(crate) received: u64,
+    /// Bytes of those that were not acknowledged.
+    pub(crate) unacknowledged_bytes: usize,
+    pub(crate) unacknowledged: u64,
+}
+
+/// A node that shows who it is, until it is known whether its connection is the link.
+#[derive(Clone, Debug)]
+pub(crate) struct Guest {
+    pub(crate) peer: NodeId,
+    pub(crate) start_us: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) app_port: u16,
+}
+
+/// The peer's interest, as far as it has come in parts.
+#[derive(Debug, Default)]
+pub(crate) struct Parts {
+    pub(crate) next: u32,
+    pub(crate) filters: BTreeSet<Box<str>>,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) guest: Guest,
+    pub(crate) origin: Origin,
+    /// Its connection, from when it is the link; both sides may still have to say where they go on.
+    pub(crate) connection: Option<ConnectionId>,
+    /// The attempt that the connection comes from; `None`: the peer dialled.
+    pub(crate) dial: Option<u64>,
+    /// Both have said so.
+    pub(crate) is_up: bool,
+    /// What this node sends.
+    pub(crate) queue: Option<(SubscriptionId, QueueId)>,
+    /// The stream that the peer sends, and how many of its messages came before this connection.
+    pub(crate) stream: Option<SubscriptionId>,
+    pub(crate) received: u64,
+    /// What the peer wants, and the hash that it gave that.
+    pub(crate) filters: BTreeSet<Box<str>>,
+    pub(crate) filter_bytes: usize,
+    pub(crate) hash: Option<u64>,
+    pub(crate) parts: Parts,
+    /// Topics that the peer had bound on a connection that broke.
+    pub(crate) bindings: Vec<Binding>,
+    pub(crate) last_heard_us: u64,
+    pub(crate) last_said_us: u64,
+    pub(crate) is_suspected: bool,
+    /// Since when it has no connection.
+    pub(crate) down_since_us: Option<u64>,
+    /// It ends as soon as everything is sent and acknowledged.
+    pub(crate) leaving: Option<Farewell>,
+}
+
+impl Link {
+    pub(crate) fn new(guest: Guest, origin: Origin, now_us: u64) -> Self {
+        Self {
+            guest,
+            origin,
+            connection: None,
+            dial: None,
+            is_up: false,
+            queue: None,
+            stream: None,
+            received: 0,
+            filters: BTreeSet::new(),
+            filter_bytes: 0,
+            hash: None,
+            parts: Parts::default(),
+            bindings: Vec::new(),
+            last_heard_us: now_us,
+            last_said_us: now_us,
+            is_suspected: false,
+            down_since_us: None,
+            leaving: None,
+        }
+    }
+}
+
+/// The links of a shard, by peer.
+pub(crate) type Links = BTreeMap<NodeId, Link>;
+
+/// Whether, of two connections between `own` and `peer`, the one dialled as `new` says takes the place of
+/// the one dialled as `old` says: that of the node with the smaller id stays, of one node's the newer one.
+pub(crate) fn takes_over(own: NodeId, peer: NodeId, old_is_ours: bool, new_is_ours: bool) -> bool {
+    let ours_stays = own < peer;
+    new_is_ours == ours_stays || old_is_ours != ours_stays
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ends_keep_the_same_one_of_two_connections() {
+        let (small, large) = (NodeId(1), NodeId(2));
+        // Each end sees the one dialled by the small node first, or second.
+        assert!(!takes_over(small, large, true, false) && takes_over(small, large, false, true));
+        assert!(!takes_over(large, small, false, true) && takes_over(large, small, true, false));
+    }
+
+    #[test]
+    fn of_one_nodes_dials_the_newer_one_stays() {
+        for (own, peer) in [(NodeId(1), NodeId(2)), (NodeId(2), NodeId(1))] {
+            assert!(takes_over(own, peer, true, true) && takes_over(own, peer, false, false));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What a peer says over a link: the match beside the one of `shard.rs` for control frames of nodes.
+
+use nexusd_wire::control::{self, Farewell};
+use nexusd_wire::{
+    Frame, FrameKind, Header, Member, NodeId, SubscriptionId, check_filter, check_topic,
+};
+
+use super::event::{ConnectionId, Now};
+use super::losing::Lost;
+use super::neighbour::Asker;
+use super::publish::Refusal;
+use super::violation::Violation;
+use super::{Shard, open_connection};
+use crate::limits::{BINDING_BYTES, LINK_ACK_BYTES, LINK_ACK_MESSAGES, LOST_ON_LINK_MAX};
+use crate::link::{LinkDown, LinkReport, Parts};
+use crate::session::Binding;
+
+impl Shard {
+    /// What each control frame of a peer does.
+    pub(super) fn on_link_frame(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        match frame.kind() {
+            FrameKind::Heartbeat
+            | FrameKind::Pong
+            | FrameKind::NodeBind
+            | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::Ping => {
+                self.acknowledge(id);
+                self.on_ping(id, frame)
+            }
+            FrameKind::LinkAck => self.on_link_ack(id, frame, now),
+            FrameKind::NodeState => self.on_node_state(id, frame),
+            FrameKind::InterestDelta => self.on_interest_delta(id, frame),
+            FrameKind::NodeStateRequest => {
+                if let Some(peer) = self.peer_of(id) {
+                    self.report_link(LinkReport::StateWanted { peer });
+                }
+                Ok(())
+            }
+            FrameKind::TopicBind => self.on_peers_topic_bind(id, frame, now),
+            FrameKind::TopicUnbind => self.on_topic_unbind(id, frame),
+            FrameKind::Deliver => self.on_deliver(id, frame, now),
+            FrameKind::Gap => self.on_gap(id, frame, now),
+            FrameKind::Goodbye => self.on_farewell(id, frame, now),
+            FrameKind::Error => {
+                if frame.body::<control::Error<'_>>()?.fatal() {
+                    self.close_now(id);
+                }
+                Ok(())
+            }
+            _ => Err(Violation::by(frame, "nodes do not send this kind of frame over a link")),
+        }
+    }
+
+    fn on_link_ack(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let ack = frame.body::<control::LinkAck<'_>>()?;
+        let stream = ack.stream().map(SubscriptionId::from);
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
+        let Some(link) = self.links.get(&peer) else { return Ok(()) };
+        if !link.is_up {
+            self.attach(id, stream, ack.received());
+            return Ok(());
+        }
+        if let Some((known, queue)) = link.queue
+            && Some(known) == stream
+        {
+            let plane = &mut self.plane;
+            plane.queues[queue.0 as usize].stream.acknowledge(ack.received(), &mut plane.log);
+        }
+        self.leave_if_done(peer, now);
+        Ok(())
+    }
+
+    /// A part of what the peer wants; with the last one it takes the place of what was known.
+    fn on_node_state(&mut self, id: ConnectionId, frame: &Frame<'_>) -> Result<(), Violation> {
+        let state = frame.body::<control::NodeState<'_>>()?;
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
+        let members: Vec<_> = state.members().into_iter().flatten().filter_map(member).collect();
+        if !members.is_empty() {
+            self.report_link(LinkReport::Members { peer, members });
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        if state.part() == 0 {
+            link.parts = Parts::default();
+        }
+        if state.part() != link.parts.next {
+            return Err(Violation::by(frame, "parts of a NodeState come in order"));
+        }
+        link.parts.next += 1;
+        for filter in state.filters().into_iter().flatten() {
+            if let Err(cause) = check_filter(filter) {
+                return Err(Violation::by(frame, &format!("a filter of the peer's: {cause}")));
+            }
+            if link.parts.filters.insert(filter.into()) {
+                link.parts.bytes += Self::filter_memory(filter);
+            }
+        }
+        let (parts_bytes, kept_bytes) = (link.parts.bytes, link.filter_bytes);
+        if !self.plane.may_keep_for_clients(parts_bytes.saturating_sub(kept_bytes)) {
+            return self.refuse_interest(peer);
+        }
+        if state.is_last() {
+            let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+            let wanted = std::mem::take(&mut link.parts).filters;
+            let gone: Vec<_> = link.filters.difference(&wanted).cloned().collect();
+            let new: Vec<_> = wanted.difference(&link.filters).cloned().collect();
+            self.change_interest(peer, new, gone, Some(state.hash()));
+        }
+        Ok(())
+    }
+
+    fn on_interest_delta(&mut self, id: ConnectionId, frame: &Frame<'_>) -> Result<(), Violation> {
+        let delta = frame.body::<control::InterestDelta<'_>>()?;
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        if link.hash != Some(delta.before()) {
+            return self.forget_hash(peer);
+        }
+        let (mut new, mut bytes) = (Vec::new(), 0);
+        for filter in delta.added().into_iter().flatten() {
+            if let Err(cause) = check_filter(filter) {
+                return Err(Violation::by(frame, &format!("a filter of the peer's: {cause}")));
+            }
+            bytes += Self::filter_memory(filter);
+            new.push(Box::from(filter));
+        }
+        let gone = delta.removed().into_iter().flatten().map(Box::from).collect();
+        if !self.plane.may_keep_for_clients(bytes) {
+            return self.refuse_interest(peer);
+        }
+        self.change_interest(peer, new, gone, Some(delta.hash()));
+        Ok(())
+    }
+
+    /// The peer wants more than there is memory for: what is known of it stays as it is.
+    fn refuse_interest(&mut self, peer: NodeId) -> Result<(), Violation> {
+        self.plane.metrics.rejected += 1;
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.parts = Parts::default();
+        }
+        self.forget_hash(peer)
+    }
+
+    fn forget_hash(&mut self, peer: NodeId) -> Result<(), Violation> {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.hash = None;
+        }
+        self.report_link(LinkReport::Stored { peer, hash: None });
+        Ok(())
+    }
+
+    fn change_interest(
+        &mut self,
+        peer: NodeId,
+        new: Vec<Box<str>>,
+        gone: Vec<Box<str>>,
+        hash: Option<u64>,
+    ) {
+        for (filters, is_wanted) in [(gone, false), (new, true)] {
+            for filter in filters {
+                let Some(link) = self.links.get_mut(&peer) else { return };
+                let memory = Self::filter_memory(&filter);
+                let is_news = match is_wanted {
+                    true => link.filters.insert(filter.clone()),
+                    false => link.filters.remove(&filter),
+                };
+                if !is_news {
+                    continue;
+                }
+                if is_wanted {
+                    link.filter_bytes += memory;
+                    self.plane.client_bytes += memory;
+                } else {
+                    link.filter_bytes -= memory;
+                    self.plane.client_bytes -= memory;
+                }
+                if let Some((_, queue)) = link.queue {
+                    self.index_filter(queue, filter, is_wanted);
+                }
+            }
+        }
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.hash = hash;
+            self.report_link(LinkReport::Stored { peer, hash });
+        }
+    }
+
+    /// The peer's id for a topic, which is any number.
+    fn on_peers_topic_bind(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let name = frame.body::<control::TopicBind<'_>>()?.name();
+        if let Err(cause) = check_topic(name) {
+            return Err(Violation::by(frame, &format!("a topic of the peer's: {cause}")));
+        }
+        let topic = frame.header().topic();
+        let slot = topic.0 as usize;
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let growth = (slot + 1).saturating_sub(connection.session.bindings.len());
+        if growth > 0 && !self.plane.make_room_for_clients(growth * BINDING_BYTES) {
+            let text = "the peer has bound as many topic ids as memory allows (--memory-limit)";
+            return Err(Violation::by(frame, text));
+        }
+        let owner = self.plane.routing.owner_of(name);
+        let binding = if owner != self.plane.routing.own {
+            let asker = Asker { connection: id, id: topic, offset: frame.at() };
+            Binding::Elsewhere(owner, self.plane.neighbours.of(owner).open_topic(name, asker))
+        } else {
+            let limit = self.config.limits.topics;
+            match self.plane.topics.find_or_insert(name, limit, now.mono_us) {
+                Some(topic) => {
+                    self.plane.topics.topic(topic).publishers += 1;
+                    Binding::Topic(topic)
+                }
+                None => {
+                    self.plane.metrics.rejected += 1;
+                    Binding::Refused
+                }
+            }
+        };
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let bindings = &mut connection.session.bindings;
+        if growth > 0 {
+            bindings.resize(slot + 1, Binding::Free);
+            self.plane.client_bytes += growth * BINDING_BYTES;
+        }
+        let before = std::mem::replace(&mut bindings[slot], binding);
+        self.plane.release_binding(before);
+        Ok(())
+    }
+
+    /// Names the peer's stream, and tells its time.
+    fn on_deliver(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let deliver = frame.body::<control::Deliver<'_>>()?;
+        let stream = SubscriptionId::from(deliver.subscription());
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let Some(session) = connection.session.link.as_deref_mut() else { return Ok(()) };
+        if deliver.now_us() != 0 {
+            session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
+        }
+        if let Some(link) = self.links.get_mut(&session.peer)
+            && link.stream != Some(stream)
+        {
+            link.stream = Some(stream);
+            session.received = 0;
+        }
+        Ok(())
+    }
+
+    /// The peer, or what is between, has lost messages.
+    fn on_gap(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) -> Result<(), Violation> {
+        let gap = frame.body::<control::Gap<'_>>()?;
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return Ok(());
+        };
+        let bindings = &connection.session.bindings;
+        let mut lost = Vec::new();
+        let mut named = 0;
+        for entry in gap.entries().into_iter().flatten() {
+            let messages = entry.last().wrapping_sub(entry.first()).wrapping_add(1);
+            if messages == 0 || messages > LOST_ON_LINK_MAX {
+                return Err(Violation::by(frame, "a gap loses more than there can have been"));
+            }
+            named += messages;
+            if let Some(&binding) = bindings.get(entry.topic() as usize) {
+                lost.push((binding, Lost::Messages(messages)));
+            }
+        }
+        if gap.missed() != named {
+            // Of which topics, nobody knows any more.
+            lost.extend(bindings.iter().map(|&binding| (binding, Lost::Unknown)));
+        }
+        for (binding, lost) in lost {
+            self.plane.lose_bound(binding, lost, now);
+        }
+        Ok(())
+    }
+
+    /// The peer ends the link.
+    fn on_farewell(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        let farewell = frame.body::<control::Goodbye<'_>>()?.farewell();
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
+        match farewell {
+            Farewell::Idle => self.end_link(peer, LinkDown::Idle, true, now),
+            // What is queued waits for the other connection.
+            Farewell::Superseded => self.close_now(id),
+            _ => self.end_link(peer, LinkDown::Ending, true, now),
+        }
+        Ok(())
+    }
+
+    /// A message of a link cannot be kept: it is lost. Of one that comes while the node stops nobody is
+    /// told, for nobody is there.
+    pub(super) fn lose_refused(&mut self, id: ConnectionId, header: &Header, refusal: &Refusal) {
+        if matches!(refusal, Refusal::TooFast) {
+            return;
+        }
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let binding = connection.session.binding(header.topic());
+        if let Some(link) = connection.session.link.as_deref_mut() {
+            link.count(header);
+        }
+        let now = Now { mono_us: self.now_us, wall_us: self.plane.wall_us };
+        if let Some(binding) = binding {
+            self.plane.lose_bound(binding, Lost::Messages(1), now);
+        }
+    }
+
+    /// Behind a link's bytes: acknowledges what has come, now and then.
+    pub(super) fn acknowledge_if_due(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(link) = connection.session.link.as_deref() else { return };
+        if link.unacknowledged >= LINK_ACK_MESSAGES || link.unacknowledged_bytes >= LINK_ACK_BYTES {
+            self.acknowledge(id);
+        }
+    }
+}
+
+/// A node that the peer knows; none if its address is not one.
+fn member(member: control::Member<'_>) -> Option<Member> {
+    Some(Member {
+        node: member.node().into(),
+        start_us: member.start_us(),
+        mesh_address: member.mesh_address().parse().ok()?,
+        app_port: member.app_port(),
+    })
+}

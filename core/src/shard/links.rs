@@ -1,0 +1,487 @@
+//! What happens to the links of a shard: connections become them, break and take each other's place, and
+//! nodes fall silent or leave.
+//!
+//! The peer's interest makes the filters of a queue like a subscription's; `link_frames.rs` does what the
+//! peer says. A link that breaks keeps that queue, parked, and how far the peer's stream had come; if the
+//! peer does not come back in time, it is dead and all of it goes.
+//! Invariant: a queue that is a link's is of a link in the table, or ends with its connection.
+
+use nexusd_wire::control::{Farewell, GapMode, GapReason, OverflowPolicy};
+use nexusd_wire::{FrameEncoder, FrameKind, Header, NodeId, SubscriptionId};
+
+use super::event::{ConnectionId, Door, Now};
+use super::losing::Lost;
+use super::output::{Output, Report};
+use super::parcel::Item as ParcelItem;
+use super::parking::Comeback;
+use super::{Shard, open_connection};
+use crate::counted_stream::CountedStream;
+use crate::gap::Gap;
+use crate::limits::{
+    FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES, LINK_SUSPECTED_US,
+    LINK_TICK_US,
+};
+use crate::link::{
+    Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Relay, takes_over,
+};
+use crate::session::SessionState;
+use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
+
+impl Shard {
+    pub(super) fn on_link_command(&mut self, command: LinkCommand, now: Now) {
+        match command {
+            LinkCommand::Send { peer, frames } => {
+                let link = self.links.get(&peer).filter(|link| link.is_up);
+                if let Some(id) = link.and_then(|link| link.connection)
+                    && let Some(connection) = open_connection(&mut self.connections, id)
+                {
+                    connection.outbound.control.extend_from_slice(&frames);
+                    self.schedule(id);
+                }
+            }
+            LinkCommand::Forget { peer } => self.end_link(peer, LinkDown::Forgotten, false, now),
+            LinkCommand::CloseIdle { peer } => self.leave_peer(peer, Farewell::Idle, now),
+        }
+    }
+
+    /// A connection has proven whose it is: it becomes the link to that node, unless another one stays it.
+    /// Says how far the peer's stream has come.
+    pub(super) fn establish(
+        &mut self,
+        id: ConnectionId,
+        guest: Guest,
+        dial: Option<u64>,
+        proof: Option<&[u8]>,
+        now: Now,
+    ) -> bool {
+        let peer = guest.peer;
+        let origin = self.plane.node.origin_of(peer);
+        let link =
+            self.links.entry(peer).or_insert_with(|| Link::new(guest.clone(), origin, now.mono_us));
+        let (own, is_ours) = (self.config.node, dial.is_some());
+        if let Some(old) = link.connection
+            && !takes_over(own, peer, link.dial.is_some(), is_ours)
+        {
+            debug_assert_ne!(old, id, "a connection becomes a link once");
+            self.report_refused(id, LinkRefusal::Superseded);
+            self.say_farewell(id, Farewell::Superseded, now);
+            return false;
+        }
+        let old = link.connection.replace(id);
+        (link.guest, link.dial, link.is_up) = (guest, dial, false);
+        (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
+        (link.down_since_us, link.parts) = (None, Default::default());
+        if let Some(old) = old {
+            self.take_from(old, peer);
+            self.close_now(old);
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let Some(connection) = open_connection(&mut self.connections, id) else { return false };
+        let session = &mut connection.session;
+        (session.state, session.door, session.guest) = (SessionState::Open, Door::Mesh, None);
+        session.link = Some(Box::new(LinkSession {
+            peer,
+            relay: Relay { origin: link.origin, clock_offset_us: 0 },
+            received: link.received,
+            unacknowledged: 0,
+            unacknowledged_bytes: 0,
+        }));
+        let control = &mut connection.outbound.control;
+        self.encoder.link_ack(control, link.stream, link.received, proof);
+        self.schedule(id);
+        self.look_at_links_by(now.mono_us + LINK_TICK_US);
+        true
+    }
+
+    /// A connection is the link no longer: what it knows of the peer's stream is the link's again, and
+    /// nothing more of it counts.
+    fn take_from(&mut self, old: ConnectionId, peer: NodeId) {
+        let Some(connection) = open_connection(&mut self.connections, old) else { return };
+        let session = &mut connection.session;
+        let bindings = std::mem::take(&mut session.bindings);
+        session.state = SessionState::Closing;
+        if let (Some(ended), Some(link)) = (session.link.take(), self.links.get_mut(&peer)) {
+            link.received = ended.received;
+            link.bindings.extend(bindings);
+        }
+    }
+
+    /// The peer has said how far this node's stream has come there: it goes on, or a new one begins.
+    pub(super) fn attach(
+        &mut self,
+        id: ConnectionId,
+        stream: Option<SubscriptionId>,
+        received: u64,
+    ) {
+        let Some(peer) = self.peer_of(id) else { return };
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.is_up = true;
+        link.is_suspected = false;
+        let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
+        // It binds its topics anew.
+        let bindings = std::mem::take(&mut link.bindings);
+        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
+        for binding in bindings {
+            self.plane.release_binding(binding);
+        }
+        let is_known = queue.is_some_and(|(known, queue)| {
+            let queue = &self.plane.queues[queue.0 as usize];
+            let under_way = queue.messages;
+            Some(known) == stream && received <= queue.stream.sent() + under_way
+        });
+        match queue {
+            Some((_, queue)) if is_known => {
+                let mode = GapMode::None;
+                self.resume(queue, Comeback { connection: id, request: 0, received, mode });
+            }
+            old => {
+                let mut gap = Gap::new(GapReason::LinkLost);
+                if let Some((_, old)) = old {
+                    let queue = &self.plane.queues[old.0 as usize];
+                    let lost = queue.messages + queue.stream.messages();
+                    if lost > 0 {
+                        gap.note_unnamed(lost);
+                    }
+                    self.drop_link_queue(peer, old);
+                }
+                if stream.is_some() {
+                    gap.note_unknown();
+                }
+                self.begin_stream(id, peer, gap);
+            }
+        }
+        let up = LinkReport::Up {
+            peer,
+            start_us: guest.start_us,
+            address: guest.address,
+            app_port: guest.app_port,
+            dial,
+        };
+        self.report_link(up);
+        if hash.is_some() {
+            self.report_link(LinkReport::Stored { peer, hash });
+        }
+    }
+
+    /// Makes the queue of what goes to the peer, behind a loss, if there is one.
+    fn begin_stream(&mut self, id: ConnectionId, peer: NodeId, gap: Gap) {
+        let subscription = self.fresh_subscription_id();
+        let created_at = self.plane.index.renew();
+        let limits = QueueLimits {
+            messages: u64::MAX,
+            bytes: LINK_QUEUE_BYTES,
+            policy: OverflowPolicy::DropOldest,
+        };
+        let stream = CountedStream::new(true);
+        let (deliver_frame, filters) = (Box::default(), Box::default());
+        let mut queue = SubscriberQueue::new(
+            subscription,
+            id,
+            limits,
+            deliver_frame,
+            filters,
+            stream,
+            created_at,
+        );
+        queue.is_link = true;
+        let has_gap = !gap.is_empty();
+        if has_gap {
+            self.plane.log.charge_gap(&gap);
+            queue.items.push_back(Item::Gap(Box::new(gap)));
+        }
+        let slot = QueueId(self.plane.queues.insert(queue) as u32);
+        if has_gap {
+            self.plane.make_ready(slot);
+        }
+        self.plane.subscriptions.insert(subscription, slot);
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            connection.session.subscriptions.push((subscription, slot));
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.queue = Some((subscription, slot));
+        let filters: Vec<_> = link.filters.iter().cloned().collect();
+        for filter in filters {
+            self.index_filter(slot, filter, true);
+        }
+    }
+
+    /// A filter of the peer's becomes one of its queue's, or ends to be.
+    pub(super) fn index_filter(&mut self, queue: QueueId, filter: Box<str>, is_wanted: bool) {
+        let plane = &mut self.plane;
+        let is_news = match is_wanted {
+            true => plane.index.insert(&filter, queue.0),
+            false => plane.index.remove(&filter, queue.0),
+        };
+        if is_news {
+            for neighbour in plane.neighbours.all() {
+                neighbour.tell(ParcelItem::Interest { filter: filter.clone(), is_wanted });
+            }
+        }
+    }
+
+    /// Gives up what is queued for a peer.
+    fn drop_link_queue(&mut self, peer: NodeId, queue: QueueId) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.queue = None;
+        let filters: Vec<_> = link.filters.iter().cloned().collect();
+        for filter in filters {
+            self.index_filter(queue, filter, false);
+        }
+        let held = &self.plane.queues[queue.0 as usize];
+        self.plane.metrics.dropped_link += held.stream.messages();
+        match held.presence {
+            Presence::Parked { .. } => {
+                self.plane.remove_queue(queue);
+            }
+            Presence::Connected | Presence::Leaving => {
+                let connection = held.connection;
+                if let Some(connection) = open_connection(&mut self.connections, connection) {
+                    connection.session.subscriptions.retain(|(_, held)| *held != queue);
+                }
+                self.remove_queue(connection, queue);
+            }
+        }
+    }
+
+    /// The connection of a link, or of a node that was to be one, has closed.
+    pub(super) fn on_link_closed(
+        &mut self,
+        id: ConnectionId,
+        ended: &LinkSession,
+        bindings: Vec<crate::session::Binding>,
+        now_us: u64,
+    ) {
+        let Some(link) = self.links.get_mut(&ended.peer) else {
+            bindings.into_iter().for_each(|binding| self.plane.release_binding(binding));
+            return;
+        };
+        link.bindings.extend(bindings);
+        if link.connection != Some(id) {
+            return;
+        }
+        link.received = ended.received;
+        link.connection = None;
+        link.down_since_us = Some(now_us);
+        let was_up = std::mem::take(&mut link.is_up);
+        if was_up {
+            let down = LinkReport::Down { peer: ended.peer, reason: LinkDown::Broken };
+            self.report_link(down);
+        } else {
+            let (peer, dial, address) = (ended.peer, link.dial, link.guest.address);
+            let reason = LinkRefusal::Closed;
+            self.report_link(LinkReport::Refused { dial, peer: Some(peer), address, reason });
+        }
+        self.look_at_links_by(now_us + LINK_TICK_US);
+    }
+
+    /// A peer is gone, or neither node wants anything of the other. `is_clean`: nothing of it was lost.
+    pub(super) fn end_link(&mut self, peer: NodeId, reason: LinkDown, is_clean: bool, now: Now) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let (queue, connection) = (link.queue, link.connection);
+        let mut bindings = std::mem::take(&mut link.bindings);
+        if let Some((_, queue)) = queue {
+            self.drop_link_queue(peer, queue);
+        }
+        if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id)) {
+            open.session.link = None;
+            bindings.append(&mut open.session.bindings);
+        }
+        if !is_clean {
+            for &binding in &bindings {
+                self.plane.lose_bound(binding, Lost::Unknown, now);
+            }
+        }
+        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
+        for binding in bindings {
+            self.plane.release_binding(binding);
+        }
+        if let Some(link) = self.links.remove(&peer) {
+            self.plane.client_bytes -= link.filter_bytes;
+        }
+        let report = match connection {
+            None => LinkReport::Dead { peer },
+            Some(_) => LinkReport::Down { peer, reason },
+        };
+        self.report_link(report);
+        if let Some(id) = connection {
+            self.begin_close(id, now);
+        }
+    }
+
+    /// A link ends as soon as everything is sent and the peer has had it.
+    pub(super) fn leave_peer(&mut self, peer: NodeId, farewell: Farewell, now: Now) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.leaving = Some(farewell);
+        match link.connection.filter(|_| link.is_up) {
+            None => self.end_link(peer, LinkDown::Forgotten, true, now),
+            Some(id) => {
+                // The answer acknowledges all.
+                if let Some(connection) = open_connection(&mut self.connections, id) {
+                    let control = &mut connection.outbound.control;
+                    FrameEncoder::ping_or_pong(control, FrameKind::Ping, now.mono_us);
+                    self.schedule(id);
+                }
+                self.leave_if_done(peer, now);
+            }
+        }
+    }
+
+    /// Ends a link that was to end, if nothing is under way any more.
+    pub(super) fn leave_if_done(&mut self, peer: NodeId, now: Now) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let (Some(farewell), Some(id)) = (link.leaving, link.connection) else { return };
+        let is_done = link.queue.is_none_or(|(_, queue)| {
+            let queue = &self.plane.queues[queue.0 as usize];
+            queue.is_empty() && queue.stream.messages() == 0
+        });
+        if !is_done {
+            return;
+        }
+        self.acknowledge(id);
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            let reason = match farewell {
+                Farewell::Idle => "neither node wants anything of the other",
+                _ => "the daemon is stopping",
+            };
+            self.encoder.farewell(&mut connection.outbound.control, reason, farewell);
+        }
+        let reason = match farewell {
+            Farewell::Idle => LinkDown::Idle,
+            _ => LinkDown::Forgotten,
+        };
+        self.end_link(peer, reason, true, now);
+    }
+
+    /// Says goodbye to all peers: the node stops.
+    pub(super) fn leave_all_peers(&mut self, now: Now) {
+        let peers: Vec<_> = self.links.keys().copied().collect();
+        for peer in peers {
+            self.leave_peer(peer, Farewell::Ending, now);
+        }
+    }
+
+    /// Ends a connection that is not, or no longer, the link.
+    fn say_farewell(&mut self, id: ConnectionId, farewell: Farewell, now: Now) {
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            let text = "another connection between the two nodes is the link";
+            self.encoder.farewell(&mut connection.outbound.control, text, farewell);
+            self.begin_close(id, now);
+        }
+    }
+
+    /// Tells the peer how many of its messages have come.
+    pub(super) fn acknowledge(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let Some(session) = connection.session.link.as_deref_mut() else { return };
+        let Some(link) = self.links.get(&session.peer) else { return };
+        (session.unacknowledged, session.unacknowledged_bytes) = (0, 0);
+        let (control, received) = (&mut connection.outbound.control, session.received);
+        self.encoder.link_ack(control, link.stream, received, None);
+        self.schedule(id);
+    }
+
+    /// The node at the other end of a link.
+    pub(super) fn peer_of(&mut self, id: ConnectionId) -> Option<NodeId> {
+        let connection = open_connection(&mut self.connections, id)?;
+        connection.session.link.as_deref().map(|link| link.peer)
+    }
+
+    pub(super) fn report_link(&mut self, report: LinkReport) {
+        self.outputs.push_back(Output::Report(Report::Link(report)));
+    }
+
+    pub(super) fn look_at_links_by(&mut self, due_us: u64) {
+        self.links_due_us = Some(self.links_due_us.map_or(due_us, |due| due.min(due_us)));
+    }
+
+    /// Looks at all links: who has to be told that this node lives, and who has fallen silent.
+    pub(super) fn look_at_links(&mut self, now: Now) {
+        let Some(due_us) = self.links_due_us.take() else { return };
+        // While this thread had no CPU it could not have heard anybody.
+        let late_us = now.mono_us.saturating_sub(due_us);
+        let excused_us = if late_us > LINK_TICK_US { late_us } else { 0 };
+        let peers: Vec<_> = self.links.keys().copied().collect();
+        for peer in peers {
+            self.look_at_link(peer, excused_us, now);
+        }
+        if !self.links.is_empty() {
+            self.look_at_links_by(now.mono_us + LINK_TICK_US);
+        }
+    }
+
+    fn look_at_link(&mut self, peer: NodeId, excused_us: u64, now: Now) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(id) = link.connection else {
+            let since = link.down_since_us.get_or_insert(now.mono_us);
+            *since = (*since + excused_us).min(now.mono_us);
+            if now.mono_us - *since >= LINK_DEAD_US {
+                self.end_link(peer, LinkDown::Broken, false, now);
+            }
+            return;
+        };
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        let session = &connection.session;
+        let heard_us = session.last_received_us.max(link.last_heard_us + excused_us);
+        link.last_heard_us = heard_us.min(now.mono_us);
+        // Whoever is not read cannot be heard.
+        if connection.inbound.is_paused {
+            link.last_heard_us = now.mono_us;
+        }
+        let silent_us = now.mono_us - link.last_heard_us;
+        let owes_ack = session.link.as_deref().is_some_and(|link| link.unacknowledged > 0);
+        let is_due = now.mono_us - link.last_said_us >= LINK_HEARTBEAT_US;
+        if is_due {
+            link.last_said_us = now.mono_us;
+        }
+        if silent_us >= LINK_DEAD_US {
+            self.plane.metrics.timeouts += 1;
+            self.end_link(peer, LinkDown::Silent, false, now);
+            self.close_now(id);
+            return;
+        }
+        let is_suspected = silent_us >= LINK_SUSPECTED_US;
+        if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected {
+            self.report_link(match is_suspected {
+                true => LinkReport::Suspected { peer },
+                false => LinkReport::Trusted { peer },
+            });
+        }
+        if is_due && owes_ack {
+            self.acknowledge(id);
+        } else if is_due && let Some(connection) = open_connection(&mut self.connections, id) {
+            let heartbeat = Header::new(FrameKind::Heartbeat, 0, 0).with_timestamp_us(now.wall_us);
+            FrameEncoder::bare(&mut connection.outbound.control, &heartbeat);
+            self.schedule(id);
+        }
+    }
+
+    /// Memory that a peer's filter is counted with.
+    pub(super) fn filter_memory(filter: &str) -> usize {
+        FILTER_BYTES + filter.len()
+    }
+
+    /// Checks what must hold between events. For tests and the simulator.
+    pub(super) fn assert_links(&self) {
+        for (peer, link) in &self.links {
+            assert_eq!(*peer, link.guest.peer, "links stand under their peers");
+            if let Some((subscription, queue)) = link.queue {
+                let queue = &self.plane.queues[queue.0 as usize];
+                assert!(queue.is_link && queue.subscription == subscription, "a link's queue");
+                assert!(
+                    link.is_up
+                        || queue.presence != Presence::Connected
+                        || link.connection.is_some(),
+                    "a queue without a connection is parked"
+                );
+            }
+            assert!(link.is_up <= link.connection.is_some(), "what is up has a connection");
+            assert!(
+                link.connection.is_some() || link.down_since_us.is_some(),
+                "what is down knows since when"
+            );
+        }
+        let queues = self.plane.queues.iter().filter(|(_, queue)| queue.is_link && !queue.is_dying);
+        let owned = self.links.values().filter(|link| link.queue.is_some()).count();
+        assert_eq!(queues.count(), owned, "queues of links are in the table");
+    }
+}

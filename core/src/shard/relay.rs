@@ -1,0 +1,185 @@
+//! Messages that come over a link: published here like a client's, under this node's numbers, but with the
+//! identity that their origin gave them, and never for another link.
+//!
+//! What they are as old as is told by the sender's clock, which Deliver frames bring; from here on the
+//! monotonic clock counts, so that no two clocks are ever compared.
+
+use nexusd_wire::{Frame, Header, MessageFlags, Sequence, TopicId};
+
+use super::event::{ConnectionId, Now};
+use super::neighbour::Takes;
+use super::parcel::BatchRun;
+use super::passing_on::Passing;
+use super::plane::Plane;
+use super::publish::Refusal;
+use super::routing::Route;
+use crate::expiry::Expiry;
+use crate::link::{LinkSession, Relay};
+use crate::session::{Binding, Session};
+
+impl LinkSession {
+    /// A message of the peer's stream has come, whatever becomes of it.
+    #[inline]
+    pub(crate) fn count(&mut self, header: &Header) -> Relay {
+        self.received += 1;
+        self.unacknowledged += 1;
+        self.unacknowledged_bytes += header.stride();
+        self.relay
+    }
+}
+
+impl Relay {
+    /// When a message ends that its origin gave a time to live.
+    pub(super) fn expiry(self, header: &Header, now: Now) -> Expiry {
+        let Self { clock_offset_us, .. } = self;
+        let accepted_us = header.timestamp_us().saturating_add_signed(clock_offset_us);
+        let age_ms = now.wall_us.saturating_sub(accepted_us) / 1_000;
+        Expiry::after(header.ttl_ms(), age_ms, now)
+    }
+}
+
+impl Plane {
+    /// Accepts one message of a link.
+    #[inline(always)]
+    pub(super) fn publish_from_link(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let header = frame.header();
+        let Some(link) = session.link.as_deref_mut() else { return Ok(()) };
+        let relay = link.relay;
+        if let Some(&Binding::Topic(topic)) = session.bindings.get(header.topic().0 as usize) {
+            self.check(header)?;
+            let header = relayed_header(header, relay);
+            self.append_relayed(topic, relay, &header, frame.bytes(), now)?;
+        } else {
+            self.relay_elsewhere(id, session, relay, frame)?;
+        }
+        if let Some(link) = session.link.as_deref_mut() {
+            link.count(header);
+        }
+        Ok(())
+    }
+
+    /// Numbers a message that another node accepted, and copies it to the log.
+    pub(super) fn append_relayed(
+        &mut self,
+        topic: TopicId,
+        relay: Relay,
+        header: &Header,
+        frame: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let expiry = relay.expiry(header, now);
+        if !self.run.as_ref().is_some_and(|run| run.takes_relayed(topic, relay, expiry)) {
+            self.begin_relayed_run(topic, relay, expiry, header, now)?;
+        }
+        if !self.extend_relayed_run(header, frame) {
+            // The tail is full.
+            self.begin_relayed_run(topic, relay, expiry, header, now)?;
+            if !self.extend_relayed_run(header, frame) {
+                return Err(Refusal::NoMemory);
+            }
+        }
+        if header.flags().contains(MessageFlags::RETAIN)
+            && self.may_become_retained(topic, header)
+            && let Some(run) = &self.run
+        {
+            let (extent, len) = (run.extent, frame.len() as u32);
+            self.set_retained(topic, (extent.segment, extent.end() - len, len), extent.expiry);
+        }
+        Ok(())
+    }
+
+    fn begin_relayed_run(
+        &mut self,
+        topic: TopicId,
+        relay: Relay,
+        expiry: Expiry,
+        header: &Header,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        self.begin_run(topic, None, header.stride(), 0, now)?;
+        if let Some(run) = &mut self.run {
+            run.come_from(relay, expiry);
+        }
+        Ok(())
+    }
+
+    fn extend_relayed_run(&mut self, header: &Header, frame: &[u8]) -> bool {
+        let Some(run) = &mut self.run else { return false };
+        let sequence = Sequence(run.sequence.0 + 1);
+        if !self.log.append(&renumbered_header(header, run.topic, sequence), frame) {
+            return false;
+        }
+        run.sequence = sequence;
+        run.extent.len += frame.len() as u32;
+        run.extent.messages += 1;
+        true
+    }
+
+    /// Whether a message of another node may become its topic's retained value: it is newer than the one
+    /// there is, and there is room for it.
+    pub(super) fn may_become_retained(&mut self, topic: TopicId, header: &Header) -> bool {
+        let earlier = self.topics.topic(topic).retained.as_deref();
+        let stamp = earlier.and_then(|value| Header::peek(&value.frame)).map(Header::timestamp_us);
+        stamp.is_none_or(|stamp| stamp < header.timestamp_us())
+            && self.check_retained(topic, header).is_ok()
+    }
+
+    /// Puts a message whose topic is another shard's into that one's batch.
+    fn relay_elsewhere(
+        &mut self,
+        id: ConnectionId,
+        session: &Session,
+        relay: Relay,
+        frame: &Frame<'_>,
+    ) -> Result<(), Refusal> {
+        let header = frame.header();
+        let Route::Neighbour(owner, handle) = self.admit(session, header)? else {
+            debug_assert!(false, "topics of this shard do not come here");
+            return Err(Refusal::RefusedTopic);
+        };
+        let is_special = header.ttl_ms() != 0 || header.flags().contains(MessageFlags::RETAIN);
+        let next_at = frame.at() + frame.bytes().len() as u64;
+        let follows = self.passing.as_ref().is_some_and(|passing| passing.is_followed_by(frame));
+        if !follows || !self.neighbours.of(owner).extend_batch(frame.bytes(), self.wall_us) {
+            let run = BatchRun {
+                connection: id,
+                handle,
+                bytes: 0,
+                messages: 0,
+                first_ack: 0,
+                offset: frame.at(),
+                before: 0,
+                relay: Some(relay),
+                expected: None,
+            };
+            let batch = self.neighbours.of(owner);
+            batch.begin_run(run, frame.bytes(), true, self.wall_us).ok_or(Refusal::NotNow)?;
+        }
+        if is_special {
+            self.neighbours.of(owner).note_special();
+        }
+        self.passing = Some(Passing::new(header.topic(), owner, next_at, Takes::Any));
+        Ok(())
+    }
+}
+
+/// The header of a message that another node accepted, with the identity it has from there.
+#[inline(always)]
+pub(crate) fn relayed_header(header: &Header, relay: Relay) -> Header {
+    header.with_origin(relay.origin.0).with_origin_sequence(header.sequence())
+}
+
+/// The same as it is delivered here.
+#[inline(always)]
+pub(super) fn renumbered_header(header: &Header, topic: TopicId, sequence: Sequence) -> Header {
+    header
+        .with_topic(topic)
+        .with_sequence(sequence)
+        .with_flags(header.flags().without(MessageFlags::ACK))
+}

@@ -1,0 +1,562 @@
+//! Conversations of nodes: links between desks, byte by byte, and what clients at their ends hear.
+
+use nexusd_core::{
+    ConnectionId, Door, Limits, LinkCommand, LinkDown, LinkRefusal, LinkReport, MeshConfig,
+};
+use nexusd_wire::control::OverflowPolicy;
+use nexusd_wire::{ClusterKey, FrameEncoder, InterestChange, MessageFlags, NodeId, NodeStatePart};
+
+use super::desk::{Desk, Heard};
+
+const PLAIN: MessageFlags = MessageFlags(0);
+
+/// Two nodes, and the connections between them.
+struct Pair {
+    desks: [Desk; 2],
+    /// Both ends of each, by desk.
+    wires: Vec<[ConnectionId; 2]>,
+    /// They carry nothing.
+    is_cut: bool,
+}
+
+fn id(desk: usize) -> NodeId {
+    NodeId(0x1000 + desk as u128)
+}
+
+fn limits() -> Limits {
+    Limits { memory_bytes: 16 << 20, ..Limits::default() }
+}
+
+fn mesh(key: Option<&str>) -> MeshConfig {
+    let key = key.map(|secret| ClusterKey::new(secret.as_bytes()));
+    MeshConfig { start_us: 7, mesh_port: 5671, app_port: 5672, key, ..MeshConfig::default() }
+}
+
+impl Pair {
+    fn new(shards: usize) -> Self {
+        Self::with_keys(shards, [None, None])
+    }
+
+    fn with_keys(shards: usize, keys: [Option<&str>; 2]) -> Self {
+        let desk = |at: usize| Desk::of_node(id(at), mesh(keys[at]), limits(), shards);
+        Self { desks: [desk(0), desk(1)], wires: Vec::new(), is_cut: false }
+    }
+
+    /// Two nodes with a link, each knowing that the other wants nothing.
+    fn linked(shards: usize) -> Self {
+        let mut pair = Self::new(shards);
+        pair.dial(0, true);
+        pair.carry();
+        for at in 0..2 {
+            let reports = pair.desks[at].reports();
+            assert!(matches!(reports[..], [LinkReport::Up { .. }]), "{reports:?}");
+        }
+        for at in 0..2 {
+            pair.tell_interest(at, &[]);
+            pair.desks[1 - at].reports();
+        }
+        pair
+    }
+
+    /// One node dials the other, knowing who that is or not. Returns the connection's number.
+    fn dial(&mut self, from: usize, is_known: bool) -> usize {
+        let peer = is_known.then(|| id(1 - from));
+        let shards = self.shards();
+        let home = |of: usize| nexusd_core::home_of_node(id(of), shards).index();
+        let dialled = self.desks[from].open_link(Door::Dialled { dial: 1, peer }, home(1 - from));
+        let accepted = self.desks[1 - from].open_link(Door::Mesh, 0);
+        let wire = if from == 0 { [dialled, accepted] } else { [accepted, dialled] };
+        self.wires.push(wire);
+        self.wires.len() - 1
+    }
+
+    fn shards(&self) -> usize {
+        self.desks[0].shards()
+    }
+
+    /// Carries what both ends of all connections send, until nothing is under way.
+    fn carry(&mut self) {
+        while !self.is_cut && self.carry_once() {}
+    }
+
+    fn carry_once(&mut self) -> bool {
+        let mut is_busy = false;
+        for at in 0..self.wires.len() {
+            let wire = self.wires[at];
+            for from in 0..2 {
+                let bytes = self.desks[from].take(wire[from]);
+                let to = &mut self.desks[1 - from];
+                if !bytes.is_empty() && !to.is_closed(wire[1 - from]) {
+                    is_busy = true;
+                    to.say(wire[1 - from], &bytes);
+                }
+            }
+            for from in 0..2 {
+                let is_over = self.desks[from].is_closed(wire[from]);
+                let other = &self.desks[1 - from];
+                if is_over && !other.is_closed(wire[1 - from]) {
+                    is_busy = true;
+                    let last = self.desks[from].take(wire[from]);
+                    self.desks[1 - from].say(wire[1 - from], &last);
+                    let other = &mut self.desks[1 - from];
+                    other.end(wire[1 - from]);
+                }
+            }
+        }
+        is_busy
+    }
+
+    /// Breaks a connection; what is on its way is lost.
+    fn cut(&mut self, wire: usize) {
+        for at in 0..2 {
+            let end = self.wires[wire][at];
+            self.desks[at].take(end);
+            if !self.desks[at].is_closed(end) {
+                self.desks[at].end(end);
+            }
+        }
+    }
+
+    /// A node tells the other all that it wants.
+    fn tell_interest(&mut self, at: usize, filters: &[&str]) {
+        let mut frames = Vec::new();
+        let hash = filters.len() as u64;
+        let part = NodeStatePart { hash, part: 0, is_last: true, filters, members: &[] };
+        FrameEncoder::new().node_state(&mut frames, &part);
+        self.send(at, frames);
+    }
+
+    fn send(&mut self, at: usize, frames: Vec<u8>) {
+        self.desks[at].command(LinkCommand::Send { peer: id(1 - at), frames: frames.into() });
+        self.carry();
+    }
+
+    fn pass(&mut self, us: u64) {
+        let step = 100_000;
+        for _ in 0..us / step {
+            self.desks.iter_mut().for_each(|desk| desk.pass(step));
+            self.carry();
+        }
+    }
+
+    fn publish(&mut self, at: usize, publisher: ConnectionId, payload: &[u8]) {
+        self.desks[at].publish(publisher, 0, payload, PLAIN);
+        self.carry();
+    }
+
+    fn payloads(&mut self, at: usize, subscriber: ConnectionId) -> Vec<Vec<u8>> {
+        let payload = |heard| match heard {
+            Heard::Message { payload, .. } => Some(payload),
+            _ => None,
+        };
+        self.desks[at].heard(subscriber).into_iter().filter_map(payload).collect()
+    }
+}
+
+fn payloads(numbers: std::ops::Range<u32>) -> Vec<Vec<u8>> {
+    numbers.map(|number| number.to_le_bytes().to_vec()).collect()
+}
+
+fn is_gap(heard: &Heard) -> bool {
+    matches!(heard, Heard::Gap { .. })
+}
+
+#[test]
+fn a_message_goes_to_the_node_that_wants_it_and_says_where_it_is_from() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        let subscription = pair.desks[1].subscribe(subscriber, &["news/#"]);
+        pair.tell_interest(1, &["news/#"]);
+        pair.desks[0].bind(publisher, 0, "news/today");
+        pair.desks[0].publish(publisher, 0, b"hello", MessageFlags::ACK);
+        pair.carry();
+        let acked = Heard::Ack { publisher_sequence: 1, sequence: 1, delivered: 1 };
+        assert_eq!(pair.desks[0].heard(publisher), [acked], "a node counts as one");
+        let heard = pair.desks[1].heard(subscriber);
+        let [Heard::Bind { topic, name }, node, Heard::Deliver { subscription: whose }, message] =
+            &heard[..]
+        else {
+            panic!("{heard:?}");
+        };
+        assert_eq!((name.as_str(), *whose), ("news/today", subscription));
+        assert_eq!(*node, Heard::NodeBind { origin: 1, node: id(0) });
+        let expected = Heard::Message { topic: *topic, sequence: 1, payload: b"hello".to_vec() };
+        assert_eq!(*message, expected);
+        assert_eq!(pair.desks[1].metrics().relayed, 1);
+    }
+}
+
+#[test]
+fn what_came_over_a_link_goes_over_none() {
+    let mut pair = Pair::linked(1);
+    let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+    pair.desks[1].subscribe(subscriber, &["a"]);
+    // Both want it, so that the second could send it back.
+    pair.tell_interest(1, &["a"]);
+    pair.tell_interest(0, &["a"]);
+    let own = pair.desks[0].greet();
+    pair.desks[0].subscribe(own, &["a"]);
+    pair.desks[0].bind(publisher, 0, "a");
+    pair.publish(0, publisher, b"once");
+    assert_eq!(pair.payloads(1, subscriber), [b"once"]);
+    assert_eq!(pair.payloads(0, own), [b"once"]);
+    assert_eq!(pair.desks[0].metrics().relayed, 0);
+}
+
+#[test]
+fn a_delta_changes_what_a_node_gets_and_one_that_does_not_fit_asks_for_all() {
+    let mut pair = Pair::linked(2);
+    let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+    pair.desks[1].subscribe(subscriber, &["a"]);
+    pair.desks[0].bind(publisher, 0, "a");
+    pair.publish(0, publisher, b"early");
+    let mut frames = Vec::new();
+    let change = InterestChange { before: 0, hash: 5, added: &["a"], removed: &[] };
+    FrameEncoder::new().interest_delta(&mut frames, &change);
+    pair.desks[0].reports();
+    pair.send(1, frames.clone());
+    let stored = LinkReport::Stored { peer: id(1), hash: Some(5) };
+    assert_eq!(pair.desks[0].reports(), [stored]);
+    pair.publish(0, publisher, b"wanted");
+    assert_eq!(pair.payloads(1, subscriber), [b"wanted"]);
+    // The same once more starts from what is no longer so.
+    pair.send(1, frames);
+    let misfit = LinkReport::Stored { peer: id(1), hash: None };
+    assert_eq!(pair.desks[0].reports(), [misfit]);
+    pair.tell_interest(1, &[]);
+    pair.publish(0, publisher, b"late");
+    assert!(pair.payloads(1, subscriber).is_empty());
+}
+
+#[test]
+fn a_link_that_breaks_goes_on_exactly_where_it_was() {
+    for (shards, dialler) in [(1, 0), (1, 1), (3, 0), (3, 1)] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        let mut sent = 0;
+        let mut publish = |pair: &mut Pair, count: u32| {
+            for _ in 0..count {
+                pair.publish(0, publisher, &u32::to_le_bytes(sent));
+                sent += 1;
+            }
+        };
+        publish(&mut pair, 5);
+        // Some are on their way when it breaks, some come while there is none.
+        pair.is_cut = true;
+        publish(&mut pair, 5);
+        pair.cut(0);
+        publish(&mut pair, 5);
+        pair.is_cut = false;
+        let broken = LinkReport::Down { peer: id(1), reason: LinkDown::Broken };
+        assert!(pair.desks[0].reports().contains(&broken));
+        pair.dial(dialler, true);
+        pair.carry();
+        publish(&mut pair, 5);
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{heard:?}");
+        let got: Vec<_> = heard
+            .into_iter()
+            .filter_map(|heard| match heard {
+                Heard::Message { payload, .. } => Some(payload),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(got, payloads(0..20), "{shards} shards, node {dialler} dials");
+    }
+}
+
+#[test]
+fn of_two_nodes_that_dial_each_other_one_connection_stays_and_nothing_is_lost_or_comes_twice() {
+    for shards in [1, 2] {
+        for order in 0..4 {
+            let mut pair = Pair::new(shards);
+            let first = order % 2;
+            pair.dial(first, true);
+            if order < 2 {
+                // One was the link already, and carried something.
+                pair.carry();
+                pair.tell_interest(1, &["a"]);
+            }
+            let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+            pair.desks[1].subscribe(subscriber, &["a"]);
+            pair.desks[0].bind(publisher, 0, "a");
+            pair.publish(0, publisher, &0u32.to_le_bytes());
+            pair.is_cut = true;
+            pair.publish(0, publisher, &1u32.to_le_bytes());
+            pair.dial(1 - first, true);
+            pair.is_cut = false;
+            pair.carry();
+            pair.tell_interest(1, &["a"]);
+            pair.publish(0, publisher, &2u32.to_le_bytes());
+            let open = pair.wires.iter().filter(|wire| !pair.desks[0].is_closed(wire[0])).count();
+            assert_eq!(open, 1, "order {order}");
+            let first_is_kept = !pair.desks[0].is_closed(pair.wires[0][0]);
+            assert_eq!(first_is_kept, first == 0, "the smaller node's dial stays");
+            let got = pair.payloads(1, subscriber);
+            let expected = if order < 2 { 0..3 } else { 2..3 };
+            if order < 2 {
+                assert_eq!(got, payloads(expected), "order {order}");
+            } else {
+                assert!(got.ends_with(&payloads(expected)), "order {order}: {got:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_is_silent_is_suspected_then_dead_and_its_routes_go() {
+    let mut pair = Pair::linked(2);
+    let publisher = pair.desks[0].greet();
+    pair.tell_interest(1, &["a"]);
+    pair.desks[0].bind(publisher, 0, "a");
+    pair.pass(3_000_000);
+    pair.desks[0].reports();
+    pair.is_cut = true;
+    pair.pass(1_400_000);
+    assert!(pair.desks[0].reports().is_empty(), "it may just be slow");
+    pair.pass(500_000);
+    assert_eq!(pair.desks[0].reports(), [LinkReport::Suspected { peer: id(1) }]);
+    pair.is_cut = false;
+    pair.pass(600_000);
+    assert_eq!(pair.desks[0].reports(), [LinkReport::Trusted { peer: id(1) }]);
+    pair.is_cut = true;
+    pair.pass(5_700_000);
+    let silent = LinkReport::Down { peer: id(1), reason: LinkDown::Silent };
+    assert_eq!(pair.desks[0].reports(), [LinkReport::Suspected { peer: id(1) }, silent]);
+    pair.desks[0].publish(publisher, 0, b"x", MessageFlags::ACK);
+    let acked = Heard::Ack { publisher_sequence: 1, sequence: 1, delivered: 0 };
+    assert_eq!(pair.desks[0].heard(publisher), [acked], "nobody is routed to");
+}
+
+#[test]
+fn a_node_without_cpu_for_a_while_takes_nobody_for_dead() {
+    let mut pair = Pair::linked(1);
+    pair.pass(2_000_000);
+    pair.desks[0].reports();
+    for _ in 0..5 {
+        // Both stand still; then one looks at its clock before anything arrives.
+        pair.desks.iter_mut().for_each(|desk| desk.pass_unnoticed(4_000_000));
+        pair.desks[0].rest();
+        pair.pass(500_000);
+    }
+    assert!(pair.desks[0].reports().is_empty());
+}
+
+#[test]
+fn a_link_that_does_not_come_back_makes_its_peer_dead_and_its_subscribers_are_told() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        let other = pair.desks[1].greet();
+        pair.desks[1].subscribe(other, &["b"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.publish(0, publisher, b"x");
+        pair.desks[1].heard(subscriber);
+        pair.desks[1].heard(other);
+        pair.cut(0);
+        pair.desks[1].reports();
+        pair.pass(5_500_000);
+        assert_eq!(pair.desks[1].reports(), [LinkReport::Dead { peer: id(0) }]);
+        let heard = pair.desks[1].heard(subscriber);
+        let unknown = Heard::Gap { entries: Vec::new(), missed: u64::MAX };
+        assert_eq!(heard, [unknown], "nobody knows how much was on its way");
+        assert!(pair.desks[1].heard(other).is_empty(), "it had nothing from there");
+    }
+}
+
+#[test]
+fn what_a_link_loses_takes_numbers_and_is_told_at_its_place() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe_with(subscriber, &["a"], OverflowPolicy::DropOldest, 0);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.publish(0, publisher, b"first");
+        let first = pair.payloads(1, subscriber);
+        assert_eq!(first, [b"first"]);
+        // More than the memory for it comes while nobody takes it.
+        let link = pair.wires[0][0];
+        pair.desks[0].stall(link);
+        let large = vec![7; 20 << 10];
+        for _ in 0..2_000 {
+            pair.desks[0].publish(publisher, 0, &large, PLAIN);
+        }
+        pair.desks[0].go_on(link);
+        pair.carry();
+        let mut next = 2;
+        let (mut lost, mut got) = (0, 0);
+        for heard in pair.desks[1].heard(subscriber) {
+            match heard {
+                Heard::Gap { entries, missed } => {
+                    let [(_, first, last)] = entries[..] else { panic!("{entries:?}") };
+                    assert_eq!((first, last - first + 1), (next, missed));
+                    next = last + 1;
+                    lost += missed;
+                }
+                Heard::Message { sequence, .. } => {
+                    assert_eq!(sequence, next);
+                    next += 1;
+                    got += 1;
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(lost + got, 2_000);
+        assert!(lost > 0 && got > 0, "{lost} {got}");
+        assert!(pair.desks[1].metrics().lost_on_links >= lost);
+    }
+}
+
+#[test]
+fn strangers_are_turned_away_and_both_ends_say_why() {
+    let mut pair = Pair::with_keys(1, [Some("one secret"), Some("another")]);
+    pair.dial(0, true);
+    pair.carry();
+    for at in 0..2 {
+        let reports = pair.desks[at].reports();
+        let is_refused = |report: &LinkReport| {
+            matches!(report, LinkReport::Refused { reason: LinkRefusal::WrongKey, .. })
+                || matches!(report, LinkReport::Refused { reason: LinkRefusal::WrongCluster, .. })
+        };
+        assert!(reports.len() == 1 && is_refused(&reports[0]), "{reports:?}");
+    }
+    let mut pair = Pair::with_keys(2, [Some("secret"), Some("secret")]);
+    pair.dial(0, true);
+    pair.carry();
+    assert!(matches!(pair.desks[1].reports()[..], [LinkReport::Up { .. }]));
+}
+
+#[test]
+fn a_node_that_dials_itself_learns_it() {
+    let mut desk = Desk::of_node(id(0), mesh(None), limits(), 1);
+    let ends =
+        [Door::Dialled { dial: 4, peer: None }, Door::Mesh].map(|door| desk.open_link(door, 0));
+    for _ in 0..4 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let bytes = desk.take(ends[from]);
+            if !desk.is_closed(ends[to]) {
+                desk.say(ends[to], &bytes);
+            }
+        }
+    }
+    let own = |dial| {
+        move |report: &LinkReport| {
+            matches!(report, LinkReport::Refused { dial: told, reason: LinkRefusal::OwnNode, .. }
+            if *told == dial)
+        }
+    };
+    let reports = desk.reports();
+    assert!(reports.iter().any(own(Some(4))), "{reports:?}");
+}
+
+#[test]
+fn a_seed_whose_link_another_shard_keeps_is_to_be_dialled_again_by_its_id() {
+    let mut pair = Pair::new(3);
+    let home = nexusd_core::home_of_node(id(1), 3).index();
+    let elsewhere = (home + 1) % 3;
+    let dialled = pair.desks[0].open_link(Door::Dialled { dial: 9, peer: None }, elsewhere);
+    let accepted = pair.desks[1].open_link(Door::Mesh, 0);
+    pair.wires.push([dialled, accepted]);
+    pair.carry();
+    let reports = pair.desks[0].reports();
+    assert!(
+        matches!(reports[..], [LinkReport::Refused { dial: Some(9), peer: Some(peer), reason: LinkRefusal::Unexpected, .. }] if peer == id(1)),
+        "{reports:?}"
+    );
+    pair.dial(0, true);
+    pair.carry();
+    assert!(matches!(pair.desks[0].reports()[..], [LinkReport::Up { .. }]));
+}
+
+#[test]
+fn a_node_that_stops_hands_over_what_is_queued_and_is_gone_at_once() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.is_cut = true;
+        for number in 0..50u32 {
+            pair.desks[0].publish(publisher, 0, &number.to_le_bytes(), PLAIN);
+        }
+        pair.desks[0].drain();
+        assert!(!pair.desks[0].is_finished(), "the peer has not had it yet");
+        pair.is_cut = false;
+        pair.carry();
+        assert!(pair.desks[0].is_finished());
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "nothing was lost");
+        let messages = heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
+        assert_eq!(messages, 50);
+        let ending = LinkReport::Down { peer: id(0), reason: LinkDown::Ending };
+        let reports = pair.desks[1].reports();
+        assert!(reports.contains(&ending), "{reports:?}");
+    }
+}
+
+#[test]
+fn an_idle_link_closes_by_agreement_and_another_one_takes_its_place() {
+    let mut pair = Pair::linked(1);
+    pair.desks[0].command(LinkCommand::CloseIdle { peer: id(1) });
+    pair.carry();
+    for (at, desk) in pair.desks.iter_mut().enumerate() {
+        let idle = LinkReport::Down { peer: id(1 - at), reason: LinkDown::Idle };
+        assert!(desk.reports().contains(&idle), "at node {at}");
+    }
+    pair.dial(1, true);
+    pair.carry();
+    assert!(matches!(pair.desks[0].reports()[..], [LinkReport::Up { .. }]));
+}
+
+#[test]
+fn clients_and_nodes_have_a_port_each() {
+    let mut desk = Desk::of_node(id(0), mesh(None), limits(), 1);
+    let client = desk.open_link(Door::Mesh, 0);
+    let hello = desk.bytes_of_hello();
+    desk.say(client, &hello);
+    desk.heard(client);
+    assert!(desk.complaint(client).contains("--app-port"), "{}", desk.complaint(client));
+    let mut pair = Pair::new(1);
+    let dialled = pair.desks[0].open_link(Door::Dialled { dial: 1, peer: None }, 0);
+    let hello = pair.desks[0].take(dialled);
+    let node = desk.open();
+    desk.say(node, &hello);
+    desk.heard(node);
+    assert!(desk.complaint(node).contains("--mesh-port"), "{}", desk.complaint(node));
+}
+
+#[test]
+fn a_message_that_is_old_already_ends_when_its_time_has_come_whatever_the_clocks_say() {
+    let mut pair = Pair::linked(1);
+    let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+    pair.desks[1].subscribe(subscriber, &["a"]);
+    pair.tell_interest(1, &["a"]);
+    pair.desks[0].bind(publisher, 0, "a");
+    // An hour between the clocks.
+    pair.desks[1].set_clock(3_600_000_000);
+    pair.desks[0].publish_for(publisher, 0, b"fresh", 1_000);
+    pair.carry();
+    assert_eq!(pair.payloads(1, subscriber), [b"fresh"]);
+    // Half of its time is over when it is sent.
+    let link = pair.wires[0][0];
+    pair.desks[0].stall(link);
+    pair.desks[0].publish_for(publisher, 0, b"old", 1_000);
+    for desk in &mut pair.desks {
+        desk.pass(500_000);
+        desk.set_clock(500_000);
+    }
+    pair.desks[1].stall(subscriber);
+    pair.desks[0].go_on(link);
+    pair.carry();
+    pair.desks[1].pass(600_000);
+    pair.desks[1].go_on(subscriber);
+    assert!(pair.payloads(1, subscriber).is_empty());
+}
