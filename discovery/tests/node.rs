@@ -188,6 +188,30 @@ fn a_later_start_at_the_same_address_supersedes_at_once() {
 }
 
 #[test]
+fn who_has_a_link_from_an_address_is_there() {
+    let mut rig = Rig::new();
+    rig.hear_from(address(5), &beacon(6).encode(None));
+    rig.up(5);
+    assert!(rig.knows(5) && !rig.knows(6), "it only said so");
+    rig.up(6);
+    assert!(rig.knows(5) && rig.knows(6), "they are apart");
+}
+
+#[test]
+fn of_two_that_are_linked_from_one_address_the_later_start_stays() {
+    let mut rig = Rig::new();
+    let (address, app_port, dial) = (address(5), 1, None);
+    for (node, start_us) in [(5, 50), (6, 40)] {
+        rig.link(LinkEvent::Up { peer: NodeId(node), start_us, address, app_port, dial });
+    }
+    assert!(rig.knows(5) && !rig.knows(6));
+    assert_eq!(rig.forgotten(), [NodeId(6)]);
+    rig.link(LinkEvent::Up { peer: NodeId(7), start_us: 60, address, app_port, dial });
+    assert!(rig.knows(7) && !rig.knows(5));
+    assert_eq!(rig.forgotten(), [NodeId(5)]);
+}
+
+#[test]
 fn what_others_say_does_not_end_a_link() {
     let mut rig = Rig::new();
     rig.up(5);
@@ -304,6 +328,16 @@ fn a_connection_that_another_one_took_the_place_of_is_no_failure() {
 }
 
 #[test]
+fn a_peer_is_dialled_again_if_the_other_connection_does_not_come_up() {
+    let mut rig = Rig::new();
+    rig.hear(&beacon(5));
+    let dial = rig.dial();
+    rig.refuse(dial, 5, LinkRefusal::Superseded);
+    rig.run_for(SECOND_US);
+    assert_eq!(rig.dials().len(), 1);
+}
+
+#[test]
 fn a_goodbye_forgets_a_peer_without_a_link_and_waits_for_the_link_of_another() {
     let mut rig = Rig::new();
     rig.hear(&beacon(5));
@@ -395,6 +429,40 @@ fn a_large_state_is_given_to_links_at_a_pace() {
     assert!((30 * 2_500_000..30 * 4_500_000).contains(&all), "{all}");
     rig.run_for(SECOND_US);
     assert_eq!(rig.discovery.counters().states_sent, 30);
+}
+
+#[test]
+fn who_is_sent_the_whole_is_told_no_change_before_it() {
+    let mut rig = Rig::new();
+    rig.feed(Event::Interest { filter: "a", is_wanted: true });
+    let now = nexusd_discovery::Now { mono_us: rig.now_us, wall_us: 0 };
+    rig.discovery.on_event(now, Event::Interest { filter: "b", is_wanted: true });
+    rig.up(5);
+    assert_eq!(rig.sent(5), [FrameKind::NodeState]);
+    rig.run_for(9 * SECOND_US / 10);
+    assert!(rig.sent(5).iter().all(|&kind| kind == FrameKind::InterestDelta));
+}
+
+#[test]
+fn a_new_connection_gets_nothing_of_what_was_for_the_one_before() {
+    let mut rig = Rig::new();
+    let now = nexusd_discovery::Now { mono_us: rig.now_us, wall_us: 0 };
+    for number in 0..100_000 {
+        let filter = format!("plant/{number}/sensor/+");
+        rig.discovery.on_event(now, Event::Interest { filter: &filter, is_wanted: true });
+    }
+    rig.up(5);
+    let first = rig.sent(5).len();
+    rig.run_for(SECOND_US);
+    let all = first + rig.sent(5).len();
+    rig.link(LinkEvent::StateWanted { peer: NodeId(5) });
+    assert!(rig.sent(5).len() < all, "the rest is to come");
+    rig.down(5, LinkDown::Broken);
+    rig.run_for(SECOND_US);
+    assert!(rig.sent(5).is_empty());
+    rig.up(5);
+    rig.run_for(SECOND_US);
+    assert!((all..=all + 2).contains(&rig.sent(5).len()), "from the first part on");
 }
 
 #[test]
@@ -512,6 +580,18 @@ fn a_seed_that_is_not_linked_is_sent_beacons() {
     rig.up(5);
     rig.run_for(SECOND_US);
     assert!(rig.unicasts().is_empty());
+}
+
+#[test]
+fn with_multicast_beacons_go_by_name_to_who_may_not_hear_it() {
+    let mut rig = Rig::new();
+    rig.up(5);
+    rig.hear(&beacon(6));
+    rig.run_for(SECOND_US);
+    assert!(rig.unicasts().is_empty(), "one has a link, the other was heard");
+    rig.down(5, LinkDown::Idle);
+    rig.run_for(SECOND_US);
+    assert_eq!(rig.unicasts(), [address(5)]);
 }
 
 #[test]
