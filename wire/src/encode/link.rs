@@ -47,7 +47,7 @@ pub struct Member {
 /// One part of what a node wants of others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NodeStatePart<'a> {
-    /// CRC-64/WE of the whole.
+    /// Name of the whole: its CRC-64/WE, or a number that no other set has; 0: it is empty.
     pub hash: u64,
     /// Its number, from 0.
     pub part: u32,
@@ -62,9 +62,9 @@ pub struct NodeStatePart<'a> {
 /// What a node wants from now on, and no longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InterestChange<'a> {
-    /// Hash of the set that is changed.
+    /// Name of the set that is changed.
     pub before: u64,
-    /// Hash of the set that comes of it.
+    /// Name of the set that comes of it.
     pub hash: u64,
     /// Filters that are new.
     pub added: &'a [&'a str],
