@@ -261,11 +261,14 @@ impl Shard {
         if deliver.now_us() != 0 {
             session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
         }
-        if let Some(link) = self.links.get_mut(&session.peer)
-            && link.stream != Some(stream)
-        {
+        let Some(link) = self.links.get_mut(&session.peer) else { return Ok(()) };
+        if link.stream != Some(stream) {
             link.stream = Some(stream);
             session.received = 0;
+        }
+        if !link.bindings.is_empty() {
+            let peer = session.peer;
+            self.release_old_bindings(peer);
         }
         Ok(())
     }
@@ -289,12 +292,19 @@ impl Shard {
                 lost.push((binding, Lost::Messages(messages)));
             }
         }
+        let peer = connection.session.link.as_deref().map(|link| link.peer);
         if gap.missed() != named {
-            // Of which topics, nobody knows any more.
-            lost.extend(bindings.iter().map(|&binding| (binding, Lost::Unknown)));
+            // Of which topics, nobody knows any more: of those that it binds now, or of those that it had
+            // bound before the connection broke, for a stream begins with the loss of the one before.
+            let old = peer.and_then(|peer| self.links.get(&peer)).map(|link| &link.bindings);
+            let bindings = bindings.iter().chain(old.into_iter().flatten());
+            lost.extend(bindings.map(|&binding| (binding, Lost::Unknown)));
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);
+        }
+        if let Some(peer) = peer {
+            self.release_old_bindings(peer);
         }
         Ok(())
     }
