@@ -253,7 +253,7 @@ pub(crate) struct Link {
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
-    /// Topics that the peer had bound on a connection that broke.
+    /// Topics that the peer had bound on a connection that broke, until it says how its stream goes on.
     pub(crate) bindings: Vec<Binding>,
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,

@@ -262,11 +262,14 @@ impl Shard {
             session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
         }
         session.relay.is_state = deliver.mode() == DeliveryMode::Retained;
-        if let Some(link) = self.links.get_mut(&session.peer)
-            && link.stream != Some(stream)
-        {
+        let Some(link) = self.links.get_mut(&session.peer) else { return Ok(()) };
+        if link.stream != Some(stream) {
             link.stream = Some(stream);
             session.received = 0;
+        }
+        if !link.bindings.is_empty() {
+            let peer = session.peer;
+            self.release_old_bindings(peer);
         }
         Ok(())
     }
@@ -290,15 +293,20 @@ impl Shard {
                 lost.push((binding, Lost::Messages(messages)));
             }
         }
+        let peer = connection.session.link.as_deref().map(|link| link.peer);
         if gap.missed() != named {
-            // Of which topics, nobody knows any more.
-            lost.extend(bindings.iter().map(|&binding| (binding, Lost::Unknown)));
+            // Of which topics, nobody knows any more: of those that it binds now, or of those that it had
+            // bound before the connection broke, for a stream begins with the loss of the one before.
+            let old = peer.and_then(|peer| self.links.get(&peer)).map(|link| &link.bindings);
+            let bindings = bindings.iter().chain(old.into_iter().flatten());
+            lost.extend(bindings.map(|&binding| (binding, Lost::Unknown)));
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);
         }
-        // Retained values may have been among them.
-        if let Some(peer) = self.peer_of(id) {
+        if let Some(peer) = peer {
+            self.release_old_bindings(peer);
+            // Retained values may have been among them.
             self.compare_retained(peer);
         }
         Ok(())

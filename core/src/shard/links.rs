@@ -121,12 +121,6 @@ impl Shard {
         link.is_up = true;
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
-        // It binds its topics anew.
-        let bindings = std::mem::take(&mut link.bindings);
-        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
-        for binding in bindings {
-            self.plane.release_binding(binding);
-        }
         let is_known = queue.is_some_and(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
             let under_way = queue.messages;
@@ -165,6 +159,17 @@ impl Shard {
             self.report_link(LinkReport::Stored { peer, hash });
         }
         self.compare_retained(peer);
+    }
+
+    /// The peer's stream goes on over a new connection, or a loss was told: the topics that it had bound
+    /// on the one that broke have served.
+    pub(super) fn release_old_bindings(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let bindings = std::mem::take(&mut link.bindings);
+        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
+        for binding in bindings {
+            self.plane.release_binding(binding);
+        }
     }
 
     /// Makes the queue of what goes to the peer, behind a loss, if there is one.
