@@ -93,7 +93,9 @@ impl Shard {
             link.parts = Parts::default();
         }
         if state.part() != link.parts.next {
-            return Err(Violation::by(frame, "parts of a NodeState come in order"));
+            // The parts before it went to a connection that was the link until now.
+            link.parts = Parts::default();
+            return self.forget_hash(peer);
         }
         link.parts.next += 1;
         for filter in state.filters().into_iter().flatten() {

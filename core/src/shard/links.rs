@@ -35,6 +35,7 @@ impl Shard {
                 let link = self.links.get(&peer).filter(|link| link.is_up);
                 if let Some(id) = link.and_then(|link| link.connection)
                     && let Some(connection) = open_connection(&mut self.connections, id)
+                    && connection.session.state == SessionState::Open
                 {
                     connection.outbound.control.extend_from_slice(&frames);
                     self.schedule(id);
