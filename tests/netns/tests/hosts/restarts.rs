@@ -26,7 +26,7 @@ struct Accepted {
     number: u64,
     /// Before it was published, and behind its acknowledgement.
     times: [Instant; 2],
-    /// Which connection it was published on.
+    /// Which connection it was published on; the first one ends with the first restart of its node.
     life: u32,
     /// To how many subscriptions and nodes it went; of those that Goodbye alone told of, nobody knows.
     delivered: Option<u32>,
@@ -188,6 +188,9 @@ fn a_rolling_restart_under_load_loses_nothing_that_was_acknowledged_and_repeats_
                     scope.spawn(move || publish(address, at as u64, is_going_on))
                 })
                 .collect();
+            eventually("everybody has had something of everybody", || {
+                received.iter().all(|it| it.lock().expect("no panic").newest.len() == NODES)
+            });
             for (at, host) in network.hosts().iter().enumerate() {
                 let begun = Instant::now();
                 nodes[at].terminate();
