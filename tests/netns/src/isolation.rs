@@ -67,6 +67,9 @@ fn world() -> Command {
     if !is_root() {
         command.args(["--user", "--map-root-user"]);
     }
+    // Where Debian keeps what administrators use.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     command
 }
 
