@@ -36,8 +36,8 @@ fn a_host_that_freezes_is_dead_in_five_seconds_and_back_when_it_goes_on() {
              flow {flows:?} after it went on"
         ));
         assert!(suspected < Duration::from_secs(2), "{suspected:?}");
-        assert!(dead > Duration::from_millis(4_500), "{dead:?}");
-        assert!(dead < Duration::from_millis(6_000), "{dead:?}");
+        assert!(dead > Duration::from_millis(4_200), "{dead:?}");
+        assert!(dead < Duration::from_millis(6_500), "{dead:?}");
         assert!(flows < Duration::from_secs(2), "{flows:?}");
         frozen.wait_for_unknown_gaps(1);
         let published = load.finish();
@@ -92,7 +92,7 @@ fn a_host_whose_cable_is_pulled_comes_back_with_it() {
         let rejoined = back.elapsed();
         measured(&format!("dead after {dead:?}, rejoined {rejoined:?} after it was put back"));
         reaches(&nodes[0], "t", 1);
-        assert!(dead < Duration::from_millis(6_000), "{dead:?}");
+        assert!(dead < Duration::from_millis(6_500), "{dead:?}");
         // The interfaces are looked at every three seconds, and beacons come every second.
         assert!(rejoined < Duration::from_secs(6), "{rejoined:?}");
         drop(listener);
