@@ -51,6 +51,11 @@ pub enum LinkCommand {
         /// This node.
         peer: NodeId,
     },
+    /// Compare all retained values with the peer's.
+    CompareRetained {
+        /// With this node.
+        peer: NodeId,
+    },
     /// Neither node wants anything of the other: the link closes, until one does.
     CloseIdle {
         /// To this node.
@@ -62,7 +67,10 @@ impl LinkCommand {
     /// The node that it is about.
     pub fn peer(&self) -> NodeId {
         match self {
-            Self::Send { peer, .. } | Self::Forget { peer } | Self::CloseIdle { peer } => *peer,
+            Self::Send { peer, .. }
+            | Self::Forget { peer }
+            | Self::CompareRetained { peer }
+            | Self::CloseIdle { peer } => *peer,
         }
     }
 }

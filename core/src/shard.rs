@@ -777,6 +777,10 @@ impl Shard {
         for (filter, is_wanted) in self.plane.interest_changes.drain(..) {
             self.outputs.push_back(Output::Report(Report::Interest { filter, is_wanted }));
         }
+        let change = self.plane.retained.take_change();
+        if change != 0 {
+            self.outputs.push_back(Output::Report(Report::Retained { change }));
+        }
         loop {
             self.tell_publishers(now);
             if let Some(queue) = self.plane.condemned.pop() {

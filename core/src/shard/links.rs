@@ -42,6 +42,7 @@ impl Shard {
                 }
             }
             LinkCommand::Forget { peer } => self.end_link(peer, LinkDown::Forgotten, false, now),
+            LinkCommand::CompareRetained { peer } => self.compare_retained(peer),
             LinkCommand::CloseIdle { peer } => self.leave_peer(peer, Farewell::Idle, now),
         }
     }
