@@ -298,6 +298,15 @@ impl Link {
     }
 }
 
+/// How far the stream of a peer had come that was given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndedStream {
+    pub(crate) stream: SubscriptionId,
+    pub(crate) received: u64,
+    /// It is forgotten then.
+    pub(crate) until_us: u64,
+}
+
 /// The links of a shard, by peer.
 pub(crate) type Links = BTreeMap<NodeId, Link>;
 

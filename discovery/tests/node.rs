@@ -314,6 +314,18 @@ fn who_takes_a_peers_place_is_found_by_dialling() {
 }
 
 #[test]
+fn a_seed_that_is_to_be_dialled_by_its_id_is_although_nothing_else_is_heard_of_it() {
+    let mut rig = Rig::with(|config| config.seeds = vec!["nexusd-0:5671".into()]);
+    let resolved = [address(5)];
+    rig.feed(Event::Resolved { seed: SeedId(0), addresses: &resolved });
+    let [(dial, to, None)] = rig.dials()[..] else { panic!("nobody knows who is there") };
+    assert_eq!(to, address(5));
+    rig.refuse(dial, 5, LinkRefusal::Unexpected);
+    rig.run_for(SECOND_US / 10);
+    assert!(matches!(rig.dials()[..], [(_, to, Some(NodeId(5)))] if to == address(5)));
+}
+
+#[test]
 fn a_connection_that_another_one_took_the_place_of_is_no_failure() {
     let mut rig = Rig::new();
     rig.hear(&beacon(5));

@@ -18,12 +18,12 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
-    FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES, LINK_SUSPECTED_US,
-    LINK_TICK_US,
+    ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES,
+    LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX,
 };
 use crate::link::{
-    Comparison, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Parts,
-    Relay, takes_over,
+    Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
+    LinkSession, Parts, Relay, takes_over,
 };
 use crate::session::SessionState;
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
@@ -59,8 +59,13 @@ impl Shard {
     ) -> bool {
         let peer = guest.peer;
         let origin = self.plane.node.origin_of(peer);
-        let link =
-            self.links.entry(peer).or_insert_with(|| Link::new(guest.clone(), origin, now.mono_us));
+        let link = self.links.entry(peer).or_insert_with(|| {
+            let mut link = Link::new(guest.clone(), origin, now.mono_us);
+            if let Some(ended) = self.ended_streams.remove(&peer) {
+                (link.stream, link.received) = (Some(ended.stream), ended.received);
+            }
+            link
+        });
         let (own, is_ours) = (self.config.node, dial.is_some());
         if let Some(old) = link.connection
             && !takes_over(own, peer, link.dial.is_some(), is_ours)
@@ -123,17 +128,21 @@ impl Shard {
         link.is_up = true;
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
-        let is_known = queue.is_some_and(|(known, queue)| {
+        let received = queue.and_then(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
-            let under_way = queue.messages;
-            Some(known) == stream && received <= queue.stream.sent() + under_way
+            let sent = &queue.stream;
+            // Who never heard of a stream has had nothing of it; but who has said how far it came, and
+            // does not know any more, may have had more than it said.
+            let is_unheard = sent.sent() == sent.messages();
+            let had = if Some(known) == stream { Some(received) } else { is_unheard.then_some(0) };
+            had.filter(|had| *had <= sent.sent() + queue.messages)
         });
-        match queue {
-            Some((_, queue)) if is_known => {
+        match (queue, received) {
+            (Some((_, queue)), Some(received)) => {
                 let mode = GapMode::None;
                 self.resume(queue, Comeback { connection: id, request: 0, received, mode });
             }
-            old => {
+            (old, _) => {
                 let mut gap = Gap::new(GapReason::LinkLost);
                 if let Some((_, old)) = old {
                     let queue = &self.plane.queues[old.0 as usize];
@@ -295,7 +304,11 @@ impl Shard {
             self.drop_link_queue(peer, queue);
         }
         if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id)) {
-            open.session.link = None;
+            if let Some(ended) = open.session.link.take()
+                && let Some(link) = self.links.get_mut(&peer)
+            {
+                link.received = ended.received;
+            }
             bindings.append(&mut open.session.bindings);
         }
         if !is_clean {
@@ -309,6 +322,7 @@ impl Shard {
         }
         if let Some(link) = self.links.remove(&peer) {
             self.plane.client_bytes -= link.filter_bytes;
+            self.remember_stream(&link, now.mono_us);
         }
         let report = match connection {
             None => LinkReport::Dead { peer },
@@ -317,6 +331,18 @@ impl Shard {
         self.report_link(report);
         if let Some(id) = connection {
             self.begin_close(id, now);
+        }
+    }
+
+    /// A peer that is given up may only have stood still: should it come back, it goes on where it was.
+    fn remember_stream(&mut self, link: &Link, now_us: u64) {
+        self.ended_streams.retain(|_, ended| now_us < ended.until_us);
+        if let Some(stream) = link.stream
+            && self.ended_streams.len() < LINKS_MAX
+        {
+            let until_us = now_us + ENDED_STREAM_KEPT_US;
+            let ended = EndedStream { stream, received: link.received, until_us };
+            self.ended_streams.insert(link.guest.peer, ended);
         }
     }
 
