@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -366,12 +366,14 @@ fn nodes_end_with_the_generator_even_if_it_is_killed() {
     let mut generator = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
         .args(["--workload", "M1", "--nodes", "3", "--rate", "10", "--duration", "60s"])
         .args(["--server-core", &server_core, "--load-core", &load_core])
+        .stderr(Stdio::null())
         .spawn()
         .expect("the program starts");
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut nodes = Vec::new();
     while nodes.len() < 3 {
         nodes = children_of(generator.id());
+        nodes.retain(|node| has_thread(node, "mesh"));
         assert!(Instant::now() < deadline, "{nodes:?}");
     }
     generator.kill().expect("it can be killed");
@@ -379,6 +381,14 @@ fn nodes_end_with_the_generator_even_if_it_is_killed() {
     while nodes.iter().any(|node| is_generator(node)) {
         assert!(Instant::now() < deadline, "{nodes:?}");
     }
+}
+
+/// Whether that process has a thread of that name.
+fn has_thread(process: &str, name: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+    })
 }
 
 /// Whether that process still runs. Another one may have got its id.
