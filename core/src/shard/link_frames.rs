@@ -186,7 +186,7 @@ impl Shard {
                     self.plane.client_bytes -= memory;
                 }
                 if let Some((_, queue)) = link.queue {
-                    self.index_filter(queue, filter, is_wanted);
+                    self.index_filter(queue, &filter, is_wanted);
                 }
             }
         }

@@ -222,20 +222,20 @@ impl Shard {
         link.queue = Some((subscription, slot));
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
-            self.index_filter(slot, filter, true);
+            self.index_filter(slot, &filter, true);
         }
     }
 
     /// A filter of the peer's becomes one of its queue's, or ends to be.
-    pub(super) fn index_filter(&mut self, queue: QueueId, filter: Box<str>, is_wanted: bool) {
+    pub(super) fn index_filter(&mut self, queue: QueueId, filter: &str, is_wanted: bool) {
         let plane = &mut self.plane;
         let is_news = match is_wanted {
-            true => plane.index.insert(&filter, queue.0),
-            false => plane.index.remove(&filter, queue.0),
+            true => plane.index.insert(filter, queue.0),
+            false => plane.index.remove(filter, queue.0),
         };
         if is_news {
             for neighbour in plane.neighbours.all() {
-                neighbour.tell(ParcelItem::Interest { filter: filter.clone(), is_wanted });
+                neighbour.tell(ParcelItem::Interest { filter: filter.into(), is_wanted });
             }
         }
     }
@@ -246,7 +246,7 @@ impl Shard {
         link.queue = None;
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
-            self.index_filter(queue, filter, false);
+            self.index_filter(queue, &filter, false);
         }
         let held = &self.plane.queues[queue.0 as usize];
         self.plane.metrics.dropped_link += held.stream.messages();
