@@ -30,13 +30,13 @@ impl Statistics {
 
     fn wait_for_in(&mut self, part: &str, expected: &[(&str, u64)]) {
         eventually(&format!("{part}: {expected:?}"), || {
-            let document = self.next();
+            let document = self.next_document();
             expected.iter().all(|(name, number)| document[part][name] == *number)
         });
     }
 
     /// The next document.
-    pub fn next(&mut self) -> serde_json::Value {
+    pub fn next_document(&mut self) -> serde_json::Value {
         serde_json::from_slice(&self.client.next_message().payload).expect("JSON")
     }
 }
