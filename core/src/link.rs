@@ -261,8 +261,10 @@ pub(crate) struct Link {
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
-    /// Topics that the peer had bound on a connection that broke, until it says how its stream goes on.
+    /// Topics that the peer had bound on connections before this one: of them something may be lost that
+    /// is bound nowhere any more. Released once the peer would have forgotten them as well.
     pub(crate) bindings: Vec<Binding>,
+    pub(crate) bindings_until_us: u64,
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,
     pub(crate) is_suspected: bool,
@@ -289,6 +291,7 @@ impl Link {
             parts: Parts::default(),
             comparison: Comparison::default(),
             bindings: Vec::new(),
+            bindings_until_us: 0,
             last_heard_us: now_us,
             last_said_us: now_us,
             is_suspected: false,
