@@ -51,6 +51,11 @@ pub enum LinkCommand {
         /// This node.
         peer: NodeId,
     },
+    /// Compare all retained values with the peer's.
+    CompareRetained {
+        /// With this node.
+        peer: NodeId,
+    },
     /// Neither node wants anything of the other: the link closes, until one does.
     CloseIdle {
         /// To this node.
@@ -62,7 +67,10 @@ impl LinkCommand {
     /// The node that it is about.
     pub fn peer(&self) -> NodeId {
         match self {
-            Self::Send { peer, .. } | Self::Forget { peer } | Self::CloseIdle { peer } => *peer,
+            Self::Send { peer, .. }
+            | Self::Forget { peer }
+            | Self::CompareRetained { peer }
+            | Self::CloseIdle { peer } => *peer,
         }
     }
 }
@@ -253,8 +261,10 @@ pub(crate) struct Link {
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
-    /// Topics that the peer had bound on a connection that broke, until it says how its stream goes on.
+    /// Topics that the peer had bound on connections before this one: of them something may be lost that
+    /// is bound nowhere any more. Released once the peer would have forgotten them as well.
     pub(crate) bindings: Vec<Binding>,
+    pub(crate) bindings_until_us: u64,
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,
     pub(crate) is_suspected: bool,
@@ -281,6 +291,7 @@ impl Link {
             parts: Parts::default(),
             comparison: Comparison::default(),
             bindings: Vec::new(),
+            bindings_until_us: 0,
             last_heard_us: now_us,
             last_said_us: now_us,
             is_suspected: false,
@@ -288,6 +299,15 @@ impl Link {
             leaving: None,
         }
     }
+}
+
+/// How far the stream of a peer had come that was given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndedStream {
+    pub(crate) stream: SubscriptionId,
+    pub(crate) received: u64,
+    /// It is forgotten then.
+    pub(crate) until_us: u64,
 }
 
 /// The links of a shard, by peer.

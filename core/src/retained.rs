@@ -91,8 +91,9 @@ pub(crate) struct RetainedValues {
     /// Those that were cleared.
     cleared: usize,
     bytes: usize,
-    /// In a mesh, the sums.
+    /// In a mesh, the sums, and what all of them together have changed by since that was last asked.
     digest: Option<Box<Digest>>,
+    change: u64,
     bytes_max: usize,
     expiring: BTreeSet<(Expiry, TopicId)>,
 }
@@ -100,7 +101,15 @@ pub(crate) struct RetainedValues {
 impl RetainedValues {
     pub(crate) fn new(bytes_max: usize, is_meshed: bool) -> Self {
         let digest = is_meshed.then(|| Box::new([0; RETAINED_BUCKETS]));
-        Self { count: 0, cleared: 0, digest, bytes: 0, bytes_max, expiring: BTreeSet::new() }
+        Self {
+            count: 0,
+            cleared: 0,
+            digest,
+            change: 0,
+            bytes: 0,
+            bytes_max,
+            expiring: BTreeSet::new(),
+        }
     }
 
     /// How many there are.
@@ -127,7 +136,9 @@ impl RetainedValues {
     pub(crate) fn sum_up(&mut self, topic: &str, old: Option<Stamp>, new: Option<Stamp>) {
         if let Some(digest) = &mut self.digest {
             for stamp in old.into_iter().chain(new) {
-                digest[bucket_of(topic)] ^= stamp.sum(topic);
+                let sum = stamp.sum(topic);
+                digest[bucket_of(topic)] ^= sum;
+                self.change ^= sum;
             }
         }
     }
@@ -163,6 +174,11 @@ impl RetainedValues {
             }
             *place = Some(Box::new(new));
         }
+    }
+
+    /// What all sums together have changed by since this was last asked.
+    pub(crate) fn take_change(&mut self) -> u64 {
+        std::mem::take(&mut self.change)
     }
 
     fn counter(&mut self, value: &Retained) -> &mut usize {

@@ -46,7 +46,7 @@ mod timers;
 mod violation;
 pub mod wiring;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use buffers::Buffers;
 use drain::Drain;
@@ -70,7 +70,7 @@ use crate::limits::{
     ACKS_OWED_MAX, BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US,
     LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
 };
-use crate::link::{LinkRefusal, Links, MeshConfig};
+use crate::link::{EndedStream, LinkRefusal, Links, MeshConfig};
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
@@ -118,6 +118,8 @@ pub struct Shard {
     drain: Option<Drain>,
     /// The links that this shard keeps, and when to look at them.
     links: Links,
+    /// What is remembered of those that were given up.
+    ended_streams: BTreeMap<NodeId, EndedStream>,
     links_due_us: Option<u64>,
     /// Numbers the challenges that other nodes are given.
     next_challenge: u64,
@@ -300,6 +302,7 @@ impl Shard {
             block_due_us: None,
             drain: None,
             links: Links::new(),
+            ended_streams: BTreeMap::new(),
             links_due_us: None,
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
@@ -776,6 +779,10 @@ impl Shard {
     fn settle(&mut self, now: Now) {
         for (filter, is_wanted) in self.plane.interest_changes.drain(..) {
             self.outputs.push_back(Output::Report(Report::Interest { filter, is_wanted }));
+        }
+        let change = self.plane.retained.take_change();
+        if change != 0 {
+            self.outputs.push_back(Output::Report(Report::Retained { change }));
         }
         loop {
             self.tell_publishers(now);

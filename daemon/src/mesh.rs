@@ -98,7 +98,8 @@ impl MeshThread {
             (wanted, settings.multicast_port)
         });
         let beacons = BeaconSockets::new(config.beacons, groups)?;
-        let Introduction { start_us, address, mesh_port, app_port, key, is_on: _ } = config.introduction;
+        let Introduction { start_us, address, mesh_port, app_port, key, is_on: _ } =
+            config.introduction;
         let discovery = Discovery::new(nexusd_discovery::Config {
             node: config.node,
             start_us,

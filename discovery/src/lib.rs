@@ -26,6 +26,7 @@ mod outbox;
 mod output;
 mod peer;
 mod peers;
+mod retained;
 mod seeds;
 mod senders;
 mod sync;

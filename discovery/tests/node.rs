@@ -647,6 +647,31 @@ fn a_link_that_nobody_needs_is_closed_by_who_dialled_it() {
 }
 
 #[test]
+fn retained_values_that_differ_for_a_while_are_compared_over_a_link_that_is_opened_for_it() {
+    let mut rig = Rig::new();
+    rig.up(5);
+    rig.feed(Event::Retained { change: 3 });
+    let compared = |rig: &Rig| {
+        let outputs = rig.outputs.iter();
+        outputs.filter(|output| matches!(output, Output::CompareRetained { .. })).count()
+    };
+    for _ in 0..4 {
+        rig.hear(&beacon(5));
+        rig.run_for(SECOND_US);
+    }
+    assert_eq!(compared(&rig), 1);
+    rig.hear(&Beacon { retained_digest: 3, ..beacon(5) });
+    let told = rig.beacons();
+    assert!(told.iter().all(|beacon| beacon.contains(&3)), "its own beacons tell it");
+    rig.down(5, LinkDown::Idle);
+    for _ in 0..5 {
+        rig.hear(&Beacon { interest_hash: 0, ..beacon(5) });
+        rig.run_for(SECOND_US);
+    }
+    rig.dial();
+}
+
+#[test]
 fn a_broken_word_of_the_data_plane_about_an_unknown_peer_is_nothing() {
     let mut rig = Rig::new();
     for reason in

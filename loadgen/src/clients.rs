@@ -120,9 +120,13 @@ impl Clients {
         let mut readers = Vec::new();
         let mut reader_nodes = Vec::new();
         let mut stalled = Vec::new();
-        for lane in 0..if spread == Spread::Everywhere { 1 } else { publishers } {
+        let audiences = match spread {
+            Spread::Together | Spread::Apart => publishers,
+            Spread::Everywhere => 1,
+        };
+        for (lane, base) in bases.iter().enumerate().take(audiences) {
             for subscriber in 0..fan_out {
-                let of_lane = || tree.filters_of(&bases[lane], subscriber);
+                let of_lane = || tree.filters_of(base, subscriber);
                 let (node, filters) = match spread {
                     Spread::Together => (0, of_lane()),
                     Spread::Apart => (subscriber + 1, of_lane()),
@@ -133,7 +137,7 @@ impl Clients {
             }
             for _ in 0..stalling {
                 // The limits of the server itself: it has to overflow by them.
-                let filters = tree.filters_of(&bases[lane], 0);
+                let filters = tree.filters_of(base, 0);
                 stalled.push(StalledSubscriber::new(subscribe(lane, 0, &filters, None, false)?));
             }
         }

@@ -85,7 +85,7 @@ mod tests {
 
     fn plan() -> BreakPlan {
         let endpoint = Endpoint::Unix("@nobody".to_owned());
-        BreakPlan { endpoint, every: Duration::from_nanos(1_000), start_ns: 5_000 }
+        BreakPlan { endpoints: vec![endpoint], every: Duration::from_nanos(1_000), start_ns: 5_000 }
     }
 
     #[test]

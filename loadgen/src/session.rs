@@ -94,7 +94,7 @@ impl Session<'_> {
         let cases = workload.cases(overrides);
         for (at, case) in cases.iter().enumerate() {
             let (mut record, latencies) = if workload.is_meshed() {
-                self.runs.run_mesh(workload, case, self.mesh_plan(workload, case, at)?)?
+                self.runs.run_mesh(workload, case, &self.mesh_plan(workload, case, at)?)?
             } else {
                 let mut nodes = Nodes::one(self.server(workload, case)?);
                 self.runs.run(workload, case, &mut nodes)?
@@ -186,7 +186,7 @@ impl Runs {
         &mut self,
         workload: Workload,
         case: &Case,
-        plan: MeshPlan,
+        plan: &MeshPlan,
     ) -> Result<(RunRecord, Latencies), LoadError> {
         let bar = progress_bar(&format!("{}: nodes find each other", self.text(workload, case)));
         let (mut nodes, convergence) =

@@ -1,5 +1,7 @@
 //! What a peer says over a link: the match beside the one of `shard.rs` for control frames of nodes.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::{self, DeliveryMode, Farewell};
 use nexusd_wire::{
     Frame, FrameKind, Header, Member, NodeId, SubscriptionId, check_filter, check_topic,
@@ -186,7 +188,7 @@ impl Shard {
                     self.plane.client_bytes -= memory;
                 }
                 if let Some((_, queue)) = link.queue {
-                    self.index_filter(queue, filter, is_wanted);
+                    self.index_filter(queue, &filter, is_wanted);
                 }
             }
         }
@@ -269,10 +271,6 @@ impl Shard {
             link.stream = Some(stream);
             session.received = 0;
         }
-        if !link.bindings.is_empty() {
-            let peer = session.peer;
-            self.release_old_bindings(peer);
-        }
         Ok(())
     }
 
@@ -297,17 +295,16 @@ impl Shard {
         }
         let peer = connection.session.link.as_deref().map(|link| link.peer);
         if gap.missed() != named {
-            // Of which topics, nobody knows any more: of those that it binds now, or of those that it had
-            // bound before the connection broke, for a stream begins with the loss of the one before.
-            let old = peer.and_then(|peer| self.links.get(&peer)).map(|link| &link.bindings);
-            let bindings = bindings.iter().chain(old.into_iter().flatten());
-            lost.extend(bindings.map(|&binding| (binding, Lost::Unknown)));
+            // Of which topics, nobody knows any more: of those that it binds now, or had bound before.
+            let earlier = peer.and_then(|peer| self.links.get(&peer)).map(|link| &link.bindings);
+            let all = bindings.iter().chain(earlier.into_iter().flatten()).copied();
+            let all: BTreeSet<_> = all.collect();
+            lost.extend(all.into_iter().map(|binding| (binding, Lost::Unknown)));
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);
         }
         if let Some(peer) = peer {
-            self.release_old_bindings(peer);
             // Retained values may have been among them.
             self.compare_retained(peer);
         }

@@ -6,6 +6,8 @@
 //! peer does not come back in time, it is dead and all of it goes.
 //! Invariant: a queue that is a link's is of a link in the table, or ends with its connection.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::{Farewell, GapMode, GapReason, OverflowPolicy};
 use nexusd_wire::{FrameEncoder, FrameKind, Header, NodeId, SubscriptionId};
 
@@ -18,14 +20,14 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
-    FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES, LINK_SUSPECTED_US,
-    LINK_TICK_US,
+    BINDING_BYTES, ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US,
+    LINK_QUEUE_BYTES, LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX, TOPIC_IDLE_US,
 };
 use crate::link::{
-    Comparison, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Parts,
-    Relay, takes_over,
+    Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
+    LinkSession, Parts, Relay, takes_over,
 };
-use crate::session::SessionState;
+use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
 
 impl Shard {
@@ -42,6 +44,7 @@ impl Shard {
                 }
             }
             LinkCommand::Forget { peer } => self.end_link(peer, LinkDown::Forgotten, false, now),
+            LinkCommand::CompareRetained { peer } => self.compare_retained(peer),
             LinkCommand::CloseIdle { peer } => self.leave_peer(peer, Farewell::Idle, now),
         }
     }
@@ -58,8 +61,13 @@ impl Shard {
     ) -> bool {
         let peer = guest.peer;
         let origin = self.plane.node.origin_of(peer);
-        let link =
-            self.links.entry(peer).or_insert_with(|| Link::new(guest.clone(), origin, now.mono_us));
+        let link = self.links.entry(peer).or_insert_with(|| {
+            let mut link = Link::new(guest.clone(), origin, now.mono_us);
+            if let Some(ended) = self.ended_streams.remove(&peer) {
+                (link.stream, link.received) = (Some(ended.stream), ended.received);
+            }
+            link
+        });
         let (own, is_ours) = (self.config.node, dial.is_some());
         if let Some(old) = link.connection
             && !takes_over(own, peer, link.dial.is_some(), is_ours)
@@ -122,17 +130,22 @@ impl Shard {
         link.is_up = true;
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
-        let is_known = queue.is_some_and(|(known, queue)| {
+        self.keep_earlier_bindings(peer);
+        let received = queue.and_then(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
-            let under_way = queue.messages;
-            Some(known) == stream && received <= queue.stream.sent() + under_way
+            let sent = &queue.stream;
+            // Who never heard of a stream has had nothing of it; but who has said how far it came, and
+            // does not know any more, may have had more than it said.
+            let is_unheard = sent.sent() == sent.messages();
+            let had = if Some(known) == stream { Some(received) } else { is_unheard.then_some(0) };
+            had.filter(|had| *had <= sent.sent() + queue.messages)
         });
-        match queue {
-            Some((_, queue)) if is_known => {
+        match (queue, received) {
+            (Some((_, queue)), Some(received)) => {
                 let mode = GapMode::None;
                 self.resume(queue, Comeback { connection: id, request: 0, received, mode });
             }
-            old => {
+            (old, _) => {
                 let mut gap = Gap::new(GapReason::LinkLost);
                 if let Some((_, old)) = old {
                     let queue = &self.plane.queues[old.0 as usize];
@@ -162,12 +175,27 @@ impl Shard {
         self.compare_retained(peer);
     }
 
-    /// The peer's stream goes on over a new connection, or a loss was told: the topics that it had bound
-    /// on the one that broke have served.
-    pub(super) fn release_old_bindings(&mut self, peer: NodeId) {
+    /// The peer binds its topics anew. Those of before stay known for as long as it would have kept them
+    /// bound, each once: what it loses of one that it never binds again has to be told all the same.
+    fn keep_earlier_bindings(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        let bindings = std::mem::take(&mut link.bindings);
-        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
+        link.bindings_until_us = self.now_us + TOPIC_IDLE_US;
+        let mut all = std::mem::take(&mut link.bindings);
+        all.sort_unstable();
+        let mut kept = Vec::new();
+        let is_spare = |binding: &Binding| {
+            let is_topic = matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
+            let is_new = is_topic && kept.last() != Some(binding);
+            kept.extend(is_new.then_some(*binding));
+            !is_new
+        };
+        let spare: Vec<_> = all.into_iter().filter(is_spare).collect();
+        link.bindings = kept;
+        self.release_bindings(spare);
+    }
+
+    fn release_bindings(&mut self, bindings: Vec<Binding>) {
+        self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
         for binding in bindings {
             self.plane.release_binding(binding);
         }
@@ -212,20 +240,20 @@ impl Shard {
         link.queue = Some((subscription, slot));
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
-            self.index_filter(slot, filter, true);
+            self.index_filter(slot, &filter, true);
         }
     }
 
     /// A filter of the peer's becomes one of its queue's, or ends to be.
-    pub(super) fn index_filter(&mut self, queue: QueueId, filter: Box<str>, is_wanted: bool) {
+    pub(super) fn index_filter(&mut self, queue: QueueId, filter: &str, is_wanted: bool) {
         let plane = &mut self.plane;
         let is_news = match is_wanted {
-            true => plane.index.insert(&filter, queue.0),
-            false => plane.index.remove(&filter, queue.0),
+            true => plane.index.insert(filter, queue.0),
+            false => plane.index.remove(filter, queue.0),
         };
         if is_news {
             for neighbour in plane.neighbours.all() {
-                neighbour.tell(ParcelItem::Interest { filter: filter.clone(), is_wanted });
+                neighbour.tell(ParcelItem::Interest { filter: filter.into(), is_wanted });
             }
         }
     }
@@ -236,7 +264,7 @@ impl Shard {
         link.queue = None;
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
-            self.index_filter(queue, filter, false);
+            self.index_filter(queue, &filter, false);
         }
         let held = &self.plane.queues[queue.0 as usize];
         self.plane.metrics.dropped_link += held.stream.messages();
@@ -259,7 +287,7 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         ended: &LinkSession,
-        bindings: Vec<crate::session::Binding>,
+        bindings: Vec<Binding>,
         now_us: u64,
     ) {
         let Some(link) = self.links.get_mut(&ended.peer) else {
@@ -294,20 +322,22 @@ impl Shard {
             self.drop_link_queue(peer, queue);
         }
         if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id)) {
-            open.session.link = None;
+            if let Some(ended) = open.session.link.take()
+                && let Some(link) = self.links.get_mut(&peer)
+            {
+                link.received = ended.received;
+            }
             bindings.append(&mut open.session.bindings);
         }
         if !is_clean {
-            for &binding in &bindings {
+            for binding in bindings.iter().copied().collect::<BTreeSet<_>>() {
                 self.plane.lose_bound(binding, Lost::Unknown, now);
             }
         }
-        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
-        for binding in bindings {
-            self.plane.release_binding(binding);
-        }
+        self.release_bindings(bindings);
         if let Some(link) = self.links.remove(&peer) {
             self.plane.client_bytes -= link.filter_bytes;
+            self.remember_stream(&link, now.mono_us);
         }
         let report = match connection {
             None => LinkReport::Dead { peer },
@@ -316,6 +346,18 @@ impl Shard {
         self.report_link(report);
         if let Some(id) = connection {
             self.begin_close(id, now);
+        }
+    }
+
+    /// A peer that is given up may only have stood still: should it come back, it goes on where it was.
+    fn remember_stream(&mut self, link: &Link, now_us: u64) {
+        self.ended_streams.retain(|_, ended| now_us < ended.until_us);
+        if let Some(stream) = link.stream
+            && self.ended_streams.len() < LINKS_MAX
+        {
+            let until_us = now_us + ENDED_STREAM_KEPT_US;
+            let ended = EndedStream { stream, received: link.received, until_us };
+            self.ended_streams.insert(link.guest.peer, ended);
         }
     }
 
@@ -450,6 +492,10 @@ impl Shard {
             self.close_now(id);
             return;
         }
+        let earlier = match link.is_up && now.mono_us >= link.bindings_until_us {
+            true => std::mem::take(&mut link.bindings),
+            false => Vec::new(),
+        };
         let is_suspected = silent_us >= LINK_SUSPECTED_US;
         if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected {
             self.report_link(match is_suspected {
@@ -457,6 +503,7 @@ impl Shard {
                 false => LinkReport::Trusted { peer },
             });
         }
+        self.release_bindings(earlier);
         if is_due && owes_ack {
             self.acknowledge(id);
         } else if is_due && let Some(connection) = open_connection(&mut self.connections, id) {

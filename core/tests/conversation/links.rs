@@ -328,6 +328,63 @@ fn of_two_nodes_that_dial_each_other_one_connection_stays_and_nothing_is_lost_or
 }
 
 #[test]
+fn a_connection_that_takes_over_before_anything_of_the_stream_was_heard_loses_nothing() {
+    for shards in [1, 3] {
+        let mut pair = Pair::new(shards);
+        pair.dial(1, true);
+        pair.carry();
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        // All of it is on its way when the other connection becomes the link.
+        pair.is_cut = true;
+        for number in 0..5u32 {
+            pair.publish(0, publisher, &number.to_le_bytes());
+        }
+        let old = pair.wires[0][0];
+        pair.desks[0].take(old);
+        pair.is_cut = false;
+        pair.dial(0, true);
+        pair.carry();
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{heard:?}");
+        let messages = heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
+        assert_eq!(messages, 5, "{shards} shards");
+    }
+}
+
+#[test]
+fn a_node_that_stood_still_until_it_was_given_up_repeats_nothing_and_hands_over_what_it_had() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.publish(0, publisher, b"had");
+        assert_eq!(pair.payloads(1, subscriber), [b"had"]);
+        // The publisher's node stands still; what it took before is on its way nowhere.
+        pair.is_cut = true;
+        pair.desks[0].publish(publisher, 0, b"kept", PLAIN);
+        pair.desks[0].take(pair.wires[0][0]);
+        for _ in 0..60 {
+            pair.desks[1].pass(100_000);
+        }
+        let is_silent = |report: &LinkReport| {
+            matches!(report, LinkReport::Down { reason: LinkDown::Silent, .. })
+        };
+        assert!(pair.desks[1].reports().iter().any(is_silent));
+        pair.desks[1].heard(subscriber);
+        pair.cut(0);
+        pair.is_cut = false;
+        pair.dial(0, true);
+        pair.carry();
+        assert_eq!(pair.payloads(1, subscriber), [b"kept"], "{shards} shards");
+    }
+}
+
+#[test]
 fn a_peer_that_is_silent_is_suspected_then_dead_and_its_routes_go() {
     let mut pair = Pair::linked(2);
     let publisher = pair.desks[0].greet();

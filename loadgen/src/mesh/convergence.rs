@@ -1,8 +1,8 @@
 //! Workload C: nodes start at once; how long until each routes to each other one.
 //!
 //! As soon as a node is ready it gets a subscriber with a filter of its own, and a prober, which
-//! publishes acknowledged messages to all the other filters: each until an acknowledgement counts a
-//! delivery. The nodes have converged when a message of each has arrived at each other one. Rounds of
+//! publishes acknowledged messages to all the other filters: to each until an acknowledgement counts a
+//! delivery, and again if nothing comes of that. The nodes have converged when a message of each has arrived at each other one. Rounds of
 //! probes are so far apart that they take a small share of a core, whatever the number of nodes;
 //! convergence is seen late by one round at most.
 //! Everything that was acknowledged as delivered has to arrive, once.
@@ -54,6 +54,8 @@ pub(crate) struct Convergence {
     pub(crate) arrived: u64,
     /// Probes that were acknowledged as delivered and did not arrive once.
     pub(crate) faults: Faults,
+    /// What subscribers were told of that.
+    pub(crate) told: FramingTotals,
     /// From the first start to the end of all waiting.
     pub(crate) elapsed_s: f64,
 }
@@ -198,6 +200,8 @@ impl<'a> Gathering<'a> {
         let last_ready_ns =
             self.joined().map(|node| node.ready_ns).max().unwrap_or(self.started_ns);
         let proven = self.routes.count() - self.routes.unproven();
+        let mut told = FramingTotals::default();
+        self.joined().for_each(|node| told.add(&node.subscriber.framing.totals()));
         let convergence = Convergence {
             figures: MeshFigures {
                 discovery: Some(self.plan.meeting.name()),
@@ -211,6 +215,7 @@ impl<'a> Gathering<'a> {
             arrived: self.routes.arrived(),
             // What is still on its way when time is up is not lost.
             faults: if converged_ns.is_some() { self.routes.faults() } else { Faults::default() },
+            told,
             elapsed_s: since(self.started_ns, clock::now_ns()),
         };
         let servers = self.nodes.into_iter().flatten().map(|node| {
@@ -283,12 +288,13 @@ impl<'a> Gathering<'a> {
         }
     }
 
-    /// Lets each node whose last round is acknowledged probe those that it is not known to route to.
+    /// Lets each node whose last round is acknowledged probe those that are due.
     fn probe(&mut self, deadline_ns: u64) -> Result<(), LoadError> {
+        let now_ns = clock::now_ns();
         let is_there: Vec<bool> = self.nodes.iter().map(Option::is_some).collect();
         for node in self.nodes.iter_mut().flatten().filter(|node| node.prober.is_idle()) {
-            let unclaimed = self.routes.unclaimed(node.number).filter(|to| is_there[*to]);
-            let topics: Vec<u32> = unclaimed.map(|to| to as u32).collect();
+            let due = self.routes.due(node.number, now_ns).filter(|to| is_there[*to]);
+            let topics: Vec<u32> = due.map(|to| to as u32).collect();
             node.prober.probe(&topics, deadline_ns)?;
         }
         Ok(())
@@ -302,8 +308,10 @@ impl<'a> Gathering<'a> {
         if connection.is_multiple_of(2) {
             return node.on_subscriber_readable(routes, buffer);
         }
-        let from = node.number;
-        node.prober.on_readable(&mut |to, delivered| routes.on_ack(from, to as usize, delivered))
+        let (from, now_ns) = (node.number, clock::now_ns());
+        node.prober.on_readable(&mut |to, delivered| {
+            routes.on_ack(from, to as usize, delivered, now_ns);
+        })
     }
 
     fn joined(&self) -> impl Iterator<Item = &Joined> {
@@ -327,7 +335,7 @@ impl Convergence {
             sent_in_all: sent,
             unsent: 0,
             faults: self.faults,
-            totals: FramingTotals::default(),
+            totals: self.told,
             latencies: Latencies::default(),
             send_latencies: Latencies::default(),
             nodes: costs.collect(),
