@@ -10,7 +10,7 @@ use clap::Parser;
 use nexusd_core::limits::SHARDS_MAX;
 use nexusd_core::plant::Plant;
 use nexusd_sim::run::take_over_panics;
-use nexusd_sim::{Coverage, planting, run_seed};
+use nexusd_sim::{Coverage, mesh, planting, run_seed};
 
 /// Violations after which a run of many seeds stops.
 const VIOLATIONS_MAX: u64 = 20;
@@ -21,9 +21,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Parser, Debug)]
 #[command(name = "sim")]
 struct Arguments {
-    /// Nodes in the simulated mesh.
+    /// Nodes in the simulated mesh; of one alone other things are checked.
     #[arg(long, default_value_t = 1)]
-    nodes: u32,
+    nodes: usize,
     /// Most shards of a node; a seed has from one to as many.
     #[arg(long, default_value_t = 4)]
     shards: usize,
@@ -52,8 +52,8 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.nodes != 1 || !(1..=SHARDS_MAX).contains(&arguments.shards) {
-        eprintln!("the simulator knows one node so far, with 1 to {SHARDS_MAX} shards");
+    if arguments.nodes == 0 || !(1..=SHARDS_MAX).contains(&arguments.shards) {
+        eprintln!("a mesh has at least one node, and that has 1 to {SHARDS_MAX} shards");
         return ExitCode::from(2);
     }
     if arguments.plants {
@@ -84,12 +84,16 @@ fn main() -> ExitCode {
 
 /// Runs the seeds; returns how many violated something.
 fn run(arguments: &Arguments) -> u64 {
-    let Arguments { shards, seeds, from, ops, trace, .. } = *arguments;
+    let Arguments { nodes, shards, seeds, from, ops, trace, .. } = *arguments;
     let (started, mut told) = (Instant::now(), Instant::now());
-    let mut coverage = Coverage::default();
+    let (mut coverage, mut mesh_coverage) = (Coverage::default(), mesh::Coverage::default());
     let (mut violations, mut done) = (0, 0);
     for seed in from..from.saturating_add(seeds) {
-        let outcome = run_seed(seed, shards, ops, trace && seed == from, &mut coverage);
+        let is_traced = trace && seed == from;
+        let outcome = match nodes {
+            1 => run_seed(seed, shards, ops, is_traced, &mut coverage),
+            _ => mesh::run_seed(seed, nodes, shards, ops, is_traced, &mut mesh_coverage),
+        };
         done += 1;
         for line in &outcome.trace {
             println!("{line}");
@@ -100,7 +104,7 @@ fn run(arguments: &Arguments) -> u64 {
                 arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
             println!("seed {seed}: {violation}");
             println!(
-                "  replay: cargo xtask sim --shards {shards} --seeds 1 --from {seed} --ops {ops}{plant} \
+                "  replay: cargo xtask sim --nodes {nodes} --shards {shards} --seeds 1 --from {seed} --ops {ops}{plant} \
                  --trace"
             );
             if violations == VIOLATIONS_MAX {
@@ -115,7 +119,10 @@ fn run(arguments: &Arguments) -> u64 {
             eprintln!("{done} of {seeds} seeds, {rate:.0} a second, {violations} violations");
         }
     }
-    print!("{}", coverage.table());
+    match nodes {
+        1 => print!("{}", coverage.table()),
+        _ => print!("{}", mesh_coverage.table()),
+    }
     println!("violations: {violations}");
     violations
 }
