@@ -230,8 +230,10 @@ pub(crate) struct Link {
     pub(crate) filter_bytes: usize,
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
-    /// Topics that the peer had bound on a connection that broke.
+    /// Topics that the peer had bound on connections before this one: of them something may be lost that
+    /// is bound nowhere any more. Released once the peer would have forgotten them as well.
     pub(crate) bindings: Vec<Binding>,
+    pub(crate) bindings_until_us: u64,
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,
     pub(crate) is_suspected: bool,
@@ -257,6 +259,7 @@ impl Link {
             hash: None,
             parts: Parts::default(),
             bindings: Vec::new(),
+            bindings_until_us: 0,
             last_heard_us: now_us,
             last_said_us: now_us,
             is_suspected: false,

@@ -37,7 +37,7 @@ pub(crate) enum SessionState {
 }
 
 /// What a publisher's topic id stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Binding {
     /// A topic of the shard.
     Topic(TopicId),

@@ -1,5 +1,7 @@
 //! What a peer says over a link: the match beside the one of `shard.rs` for control frames of nodes.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::{self, Farewell};
 use nexusd_wire::{
     Frame, FrameKind, Header, Member, NodeId, SubscriptionId, check_filter, check_topic,
@@ -273,6 +275,7 @@ impl Shard {
     /// The peer, or what is between, has lost messages.
     fn on_gap(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) -> Result<(), Violation> {
         let gap = frame.body::<control::Gap<'_>>()?;
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
@@ -291,7 +294,9 @@ impl Shard {
         }
         if gap.missed() != named {
             // Of which topics, nobody knows any more.
-            lost.extend(bindings.iter().map(|&binding| (binding, Lost::Unknown)));
+            let earlier = self.links.get(&peer).into_iter().flat_map(|link| &link.bindings);
+            let all: BTreeSet<_> = bindings.iter().chain(earlier).copied().collect();
+            lost.extend(all.into_iter().map(|binding| (binding, Lost::Unknown)));
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);

@@ -6,6 +6,8 @@
 //! peer does not come back in time, it is dead and all of it goes.
 //! Invariant: a queue that is a link's is of a link in the table, or ends with its connection.
 
+use std::collections::BTreeSet;
+
 use nexusd_wire::control::{Farewell, GapMode, GapReason, OverflowPolicy};
 use nexusd_wire::{FrameEncoder, FrameKind, Header, NodeId, SubscriptionId};
 
@@ -18,13 +20,13 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
-    FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES, LINK_SUSPECTED_US,
-    LINK_TICK_US,
+    BINDING_BYTES, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES,
+    LINK_SUSPECTED_US, LINK_TICK_US, TOPIC_IDLE_US,
 };
 use crate::link::{
     Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Relay, takes_over,
 };
-use crate::session::SessionState;
+use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
 
 impl Shard {
@@ -118,12 +120,7 @@ impl Shard {
         link.is_up = true;
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
-        // It binds its topics anew.
-        let bindings = std::mem::take(&mut link.bindings);
-        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
-        for binding in bindings {
-            self.plane.release_binding(binding);
-        }
+        self.keep_earlier_bindings(peer);
         let is_known = queue.is_some_and(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
             let under_way = queue.messages;
@@ -160,6 +157,32 @@ impl Shard {
         self.report_link(up);
         if hash.is_some() {
             self.report_link(LinkReport::Stored { peer, hash });
+        }
+    }
+
+    /// The peer binds its topics anew. Those of before stay known for as long as it would have kept them
+    /// bound, each once: what it loses of one that it never binds again has to be told all the same.
+    fn keep_earlier_bindings(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.bindings_until_us = self.now_us + TOPIC_IDLE_US;
+        let mut all = std::mem::take(&mut link.bindings);
+        all.sort_unstable();
+        let mut kept = Vec::new();
+        let is_spare = |binding: &Binding| {
+            let is_topic = matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
+            let is_new = is_topic && kept.last() != Some(binding);
+            kept.extend(is_new.then_some(*binding));
+            !is_new
+        };
+        let spare: Vec<_> = all.into_iter().filter(is_spare).collect();
+        link.bindings = kept;
+        self.release_bindings(spare);
+    }
+
+    fn release_bindings(&mut self, bindings: Vec<Binding>) {
+        self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
+        for binding in bindings {
+            self.plane.release_binding(binding);
         }
     }
 
@@ -248,7 +271,7 @@ impl Shard {
         &mut self,
         id: ConnectionId,
         ended: &LinkSession,
-        bindings: Vec<crate::session::Binding>,
+        bindings: Vec<Binding>,
         now_us: u64,
     ) {
         let Some(link) = self.links.get_mut(&ended.peer) else {
@@ -287,14 +310,11 @@ impl Shard {
             bindings.append(&mut open.session.bindings);
         }
         if !is_clean {
-            for &binding in &bindings {
+            for binding in bindings.iter().copied().collect::<BTreeSet<_>>() {
                 self.plane.lose_bound(binding, Lost::Unknown, now);
             }
         }
-        self.plane.client_bytes -= bindings.len() * crate::limits::BINDING_BYTES;
-        for binding in bindings {
-            self.plane.release_binding(binding);
-        }
+        self.release_bindings(bindings);
         if let Some(link) = self.links.remove(&peer) {
             self.plane.client_bytes -= link.filter_bytes;
         }
@@ -439,6 +459,10 @@ impl Shard {
             self.close_now(id);
             return;
         }
+        let earlier = match link.is_up && now.mono_us >= link.bindings_until_us {
+            true => std::mem::take(&mut link.bindings),
+            false => Vec::new(),
+        };
         let is_suspected = silent_us >= LINK_SUSPECTED_US;
         if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected {
             self.report_link(match is_suspected {
@@ -446,6 +470,7 @@ impl Shard {
                 false => LinkReport::Trusted { peer },
             });
         }
+        self.release_bindings(earlier);
         if is_due && owes_ack {
             self.acknowledge(id);
         } else if is_due && let Some(connection) = open_connection(&mut self.connections, id) {

@@ -24,7 +24,7 @@ use crate::subscriber_queue::QueueId;
 pub(crate) type Parcel = Vec<Item>;
 
 /// A topic of the receiver's, as numbered by the sender, who publishes to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct TopicHandle(pub(crate) u32);
 
 /// One thing that a shard tells another.
