@@ -222,8 +222,11 @@ pub(crate) struct Link {
     pub(crate) is_up: bool,
     /// What this node sends.
     pub(crate) queue: Option<(SubscriptionId, QueueId)>,
-    /// The stream that the peer sends, and how many of its messages came before this connection.
-    pub(crate) stream: Option<SubscriptionId>,
+    /// The stream that the peer named when that began, as one of which it had nothing yet.
+    pub(crate) begun_for: Option<SubscriptionId>,
+    /// The stream that the peer sends, and how many of its messages came before this connection. Until the
+    /// peer has named one: an id of this node's own, by which the peer knows that it is still the same link.
+    pub(crate) stream: SubscriptionId,
     pub(crate) received: u64,
     /// What the peer wants, and the hash that it gave that.
     pub(crate) filters: BTreeSet<Box<str>>,
@@ -244,7 +247,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(guest: Guest, origin: Origin, now_us: u64) -> Self {
+    pub(crate) fn new(guest: Guest, origin: Origin, stream: SubscriptionId, now_us: u64) -> Self {
         Self {
             guest,
             origin,
@@ -252,7 +255,8 @@ impl Link {
             dial: None,
             is_up: false,
             queue: None,
-            stream: None,
+            begun_for: None,
+            stream,
             received: 0,
             filters: BTreeSet::new(),
             filter_bytes: 0,

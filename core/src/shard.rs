@@ -45,7 +45,7 @@ mod timers;
 mod violation;
 pub mod wiring;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use buffers::Buffers;
 use drain::Drain;
@@ -118,6 +118,8 @@ pub struct Shard {
     /// The links that this shard keeps, and when to look at them.
     links: Links,
     links_due_us: Option<u64>,
+    /// Nodes that were given up with what was queued for them.
+    given_up: BTreeSet<NodeId>,
     /// Numbers the challenges that other nodes are given.
     next_challenge: u64,
     /// Connections that have asked other shards for more than is on its way there, in turn.
@@ -295,6 +297,7 @@ impl Shard {
             drain: None,
             links: Links::new(),
             links_due_us: None,
+            given_up: BTreeSet::new(),
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
             next_inbox: 0,

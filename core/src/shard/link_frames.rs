@@ -264,9 +264,9 @@ impl Shard {
             session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
         }
         if let Some(link) = self.links.get_mut(&session.peer)
-            && link.stream != Some(stream)
+            && link.stream != stream
         {
-            link.stream = Some(stream);
+            link.stream = stream;
             session.received = 0;
         }
         Ok(())

@@ -21,7 +21,7 @@ use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
     BINDING_BYTES, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES,
-    LINK_SUSPECTED_US, LINK_TICK_US, TOPIC_IDLE_US,
+    LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX, TOPIC_IDLE_US,
 };
 use crate::link::{
     Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Relay, takes_over,
@@ -57,9 +57,12 @@ impl Shard {
         now: Now,
     ) -> bool {
         let peer = guest.peer;
-        let origin = self.plane.node.origin_of(peer);
-        let link =
-            self.links.entry(peer).or_insert_with(|| Link::new(guest.clone(), origin, now.mono_us));
+        if !self.links.contains_key(&peer) {
+            let origin = self.plane.node.origin_of(peer);
+            let stream = self.fresh_subscription_id();
+            self.links.insert(peer, Link::new(guest.clone(), origin, stream, now.mono_us));
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return false };
         let (own, is_ours) = (self.config.node, dial.is_some());
         if let Some(old) = link.connection
             && !takes_over(own, peer, link.dial.is_some(), is_ours)
@@ -89,7 +92,7 @@ impl Shard {
             unacknowledged_bytes: 0,
         }));
         let control = &mut connection.outbound.control;
-        self.encoder.link_ack(control, link.stream, link.received, proof);
+        self.encoder.link_ack(control, Some(link.stream), link.received, proof);
         self.schedule(id);
         self.look_at_links_by(now.mono_us + LINK_TICK_US);
         true
@@ -120,11 +123,15 @@ impl Shard {
         link.is_up = true;
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
+        let begun_for = link.begun_for;
         self.keep_earlier_bindings(peer);
         let is_known = queue.is_some_and(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
             let under_way = queue.messages;
-            Some(known) == stream && received <= queue.stream.sent() + under_way
+            let is_had = Some(known) == stream && received <= queue.stream.sent() + under_way;
+            // Nothing of it has come there, not even its id.
+            let is_new = begun_for.is_some() && begun_for == stream && received == 0;
+            is_had || is_new
         });
         match queue {
             Some((_, queue)) if is_known => {
@@ -141,8 +148,12 @@ impl Shard {
                     }
                     self.drop_link_queue(peer, old);
                 }
-                if stream.is_some() {
+                // Whoever has had something has had it of a stream that was given up.
+                if self.given_up.remove(&peer) || received > 0 {
                     gap.note_unknown();
+                }
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.begun_for = stream.filter(|_| received == 0);
                 }
                 self.begin_stream(id, peer, gap);
             }
@@ -310,6 +321,7 @@ impl Shard {
             bindings.append(&mut open.session.bindings);
         }
         if !is_clean {
+            self.note_given_up(peer);
             for binding in bindings.iter().copied().collect::<BTreeSet<_>>() {
                 self.plane.lose_bound(binding, Lost::Unknown, now);
             }
@@ -326,6 +338,14 @@ impl Shard {
         if let Some(id) = connection {
             self.begin_close(id, now);
         }
+    }
+
+    /// A peer may live on, and not know what it has lost: it is told if it comes back.
+    fn note_given_up(&mut self, peer: NodeId) {
+        if self.given_up.len() >= LINKS_MAX {
+            self.given_up.pop_first();
+        }
+        self.given_up.insert(peer);
     }
 
     /// A link ends as soon as everything is sent and the peer has had it.
@@ -396,7 +416,7 @@ impl Shard {
         let Some(link) = self.links.get(&session.peer) else { return };
         (session.unacknowledged, session.unacknowledged_bytes) = (0, 0);
         let (control, received) = (&mut connection.outbound.control, session.received);
-        self.encoder.link_ack(control, link.stream, received, None);
+        self.encoder.link_ack(control, Some(link.stream), received, None);
         self.schedule(id);
     }
 
