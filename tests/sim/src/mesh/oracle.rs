@@ -6,7 +6,8 @@
 //! known for a publisher of another node from when that node knows what this one wants. The rule of numbers:
 //! a node's own numbers of a topic have no holes that no Gap names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use nexusd_wire::control::GapReason;
 use nexusd_wire::{NodeId, SubscriptionId, filter_matches};
@@ -69,12 +70,21 @@ pub enum State {
 /// How far a subscription has come with a publisher's messages to a topic.
 #[derive(Clone, Copy, Debug)]
 struct Progress {
-    /// The number of the next one, if nothing is lost.
+    /// Behind the newest one that has come.
     next: u32,
+    /// From this number on it is to have all.
+    owed_from: Option<u32>,
     /// One of them has come.
     is_heard: bool,
     /// Losses of unknown size that were told by then.
     unknowns: u64,
+}
+
+impl Progress {
+    /// The numbers before `end` that were to come and did not.
+    fn owed_numbers(&self, end: u32) -> Range<u32> {
+        self.owed_from.map_or(end, |from| self.next.max(from))..end
+    }
 }
 
 /// A subscription.
@@ -98,6 +108,8 @@ pub struct Stream {
     unnamed: u64,
     unnamed_numbers: u64,
     unknowns: u64,
+    /// Losses told because it did not read fast enough.
+    pub overflows: u64,
 }
 
 impl Stream {
@@ -151,8 +163,10 @@ pub struct Oracle {
     suspects: Vec<(u32, String)>,
     /// Something changed in what a node wants, since this was last asked.
     pub changed: Vec<Incarnation>,
-    /// Messages that came over a link and were told of nowhere else.
+    /// Messages that came.
     pub deliveries: u64,
+    /// What subscriptions hear, if anybody wants to know.
+    pub heard: Option<Vec<String>>,
 }
 
 impl Oracle {
@@ -167,6 +181,7 @@ impl Oracle {
             suspects: Vec::new(),
             changed: Vec::new(),
             deliveries: 0,
+            heard: None,
         }
     }
 
@@ -211,8 +226,9 @@ impl Oracle {
         for stream in &mut self.streams {
             if stream.at == to && stream.state == State::Open && stream.wants(self.topics[topic]) {
                 let unknowns = stream.unknowns;
-                let progress = Progress { next: number, is_heard: false, unknowns };
-                stream.progress.entry((publisher, topic)).or_insert(progress);
+                let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
+                let progress = stream.progress.entry((publisher, topic)).or_insert(fresh);
+                progress.owed_from.get_or_insert(number);
             }
         }
     }
@@ -246,6 +262,7 @@ impl Oracle {
             unnamed: 0,
             unnamed_numbers: 0,
             unknowns: 0,
+            overflows: 0,
         });
         self.changed.push(at);
         self.streams.len() - 1
@@ -353,25 +370,25 @@ impl Oracle {
             "stream {at}: message {publication} has the number {sequence}, and had {earlier:?}"
         );
         let (publisher, number) = (known.publisher, known.number);
+        if let Some(heard) = &mut self.heard {
+            let sequence = it.sequence;
+            heard.push(format!("stream {at} hears message {publication} of {name} as {sequence}"));
+        }
         stream.take_number(at, name, it.topic, it.sequence)?;
         let unknowns = stream.unknowns;
-        let first = Progress { next: number, is_heard: false, unknowns };
-        let progress = stream.progress.entry((publisher, it.topic)).or_insert(first);
-        if !progress.is_heard {
-            // What comes may have been published before what is owed first.
-            progress.next = progress.next.min(number);
-        }
+        let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
+        let progress = stream.progress.entry((publisher, it.topic)).or_insert(fresh);
         ensure!(
             progress.next <= number,
             "stream {at} got number {number} of publisher {publisher} to {name} (message \
              {publication}) when the next one was {}: it came twice or out of order",
             progress.next
         );
-        let expected = progress.next;
+        let owed = progress.owed_numbers(number);
         let is_excused = unknowns > progress.unknowns;
-        *progress = Progress { next: number + 1, is_heard: true, unknowns };
-        if expected < number && !is_excused {
-            self.find_missing(at, publisher, it.topic, expected..number);
+        (progress.next, progress.is_heard, progress.unknowns) = (number + 1, true, unknowns);
+        if !is_excused {
+            self.find_missing(at, publisher, it.topic, owed);
         }
         Ok(())
     }
@@ -382,7 +399,7 @@ impl Oracle {
         at: usize,
         publisher: u32,
         topic: usize,
-        numbers: std::ops::Range<u32>,
+        numbers: Range<u32>,
     ) {
         let stream = &mut self.streams[at];
         for number in numbers.clone() {
@@ -420,7 +437,11 @@ impl Oracle {
             loss.missed,
             loss.reason
         );
+        if let Some(heard) = &mut self.heard {
+            heard.push(format!("stream {at} is told of {loss:?}"));
+        }
         let stream = &mut self.streams[at];
+        stream.overflows += u64::from(loss.reason == GapReason::SlowConsumer);
         let mut named = 0;
         for &(topic, first, last) in &loss.entries {
             ensure!(first <= last, "stream {at} was told of a gap from {first} to {last}");
@@ -462,7 +483,7 @@ impl Oracle {
                 && stream.state == State::Open
                 && progress.unknowns == stream.unknowns
             {
-                self.find_missing(at, publisher, topic, progress.next..end);
+                self.find_missing(at, publisher, topic, progress.owed_numbers(end));
             }
         }
     }
@@ -475,8 +496,8 @@ impl Oracle {
     }
 
     /// The filters of a node's subscriptions; `None` while that is not sure.
-    pub fn filters_of(&self, at: Incarnation) -> Option<std::collections::BTreeSet<&'static str>> {
-        let mut filters = std::collections::BTreeSet::new();
+    pub fn filters_of(&self, at: Incarnation) -> Option<BTreeSet<&'static str>> {
+        let mut filters = BTreeSet::new();
         for stream in self.streams.iter().filter(|stream| stream.at == at) {
             match stream.state {
                 State::Open => filters.extend(stream.filters.iter().copied()),

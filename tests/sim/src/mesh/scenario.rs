@@ -147,7 +147,7 @@ impl Scenario {
         };
         if dice.one_in(3) {
             scenario.troubles.push(Trouble::Stall);
-            scenario.queue_messages = dice.pick(&[0, 4, 60]);
+            scenario.queue_messages = dice.pick(&[0, 8, 60]);
         }
         if !scenario.is_multicast || dice.one_in(4) {
             scenario.seeds = vec![dice.below(nodes)];

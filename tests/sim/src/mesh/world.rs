@@ -120,7 +120,8 @@ impl<'a> World<'a> {
         };
         let hosts = (0..nodes).map(host).collect();
         let network = Network::new(scenario.weather, dice.bits());
-        let oracle = Oracle::new(scenario.topics.clone(), is_lossless);
+        let mut oracle = Oracle::new(scenario.topics.clone(), is_lossless);
+        oracle.heard = trace.is_wanted().then(Vec::new);
         Self {
             scenario,
             dice,
@@ -423,7 +424,11 @@ impl<'a> World<'a> {
         }
         let bytes = self.network.read(it.wire, 0, usize::MAX);
         if !bytes.is_empty() {
-            it.read(&bytes, &mut self.oracle, self.coverage)?;
+            let result = it.read(&bytes, &mut self.oracle, self.coverage);
+            for line in self.oracle.heard.iter_mut().flat_map(std::mem::take) {
+                trace!(self.trace, "{} host {host}: {line}", self.network.now_us);
+            }
+            result?;
         }
         let is_over = self.network.wires.get(&it.wire).is_none_or(|wire| wire.is_over(0));
         if is_over || it.is_over {

@@ -163,7 +163,13 @@ impl World<'_> {
         self.wanted.remove(&at);
         let is_off = self.hosts[host].is_off;
         for (wire, end) in self.network.wires_of(node.party()) {
-            self.network.abort(wire, end, is_off);
+            let is_closed = self.network.wires[&wire].closed_at_us[end].is_some();
+            match is_closed {
+                // Its kernel sees to it that the last bytes arrive.
+                true if !is_off => {}
+                false if !is_off && self.dice.one_in(2) => self.network.close(wire, end),
+                _ => self.network.abort(wire, end, is_off),
+            }
         }
         for client in &node.clients {
             self.network.abort(client.wire, 0, true);

@@ -119,6 +119,8 @@ impl World<'_> {
     /// Publishes a message of each publisher to each topic, and checks where they come to.
     fn probe(&mut self) -> Result<(), Violation> {
         let mut probes = Vec::new();
+        let overflows: Vec<u64> =
+            self.oracle.streams.iter().map(|stream| stream.overflows).collect();
         for host in 0..self.hosts.len() {
             let Some(node) = &self.hosts[host].node else { continue };
             for client in 0..node.clients.len() {
@@ -133,6 +135,7 @@ impl World<'_> {
                     self.coverage.mark(Mark::Probe);
                 }
                 self.flush_client(host, client);
+                self.run_for(if self.hosts.len() <= 5 { 100_000 } else { 1_000 })?;
             }
         }
         self.run_for(DELIVERED_US)?;
@@ -154,8 +157,9 @@ impl World<'_> {
                 } else {
                     others.insert(at);
                 }
+                let has_overflown = self.oracle.streams[stream].overflows > overflows[stream];
                 ensure!(
-                    self.oracle.has_had(stream, probe),
+                    self.oracle.has_had(stream, probe) || has_overflown,
                     "message {probe} of host {host} to {name} has not come to stream {stream} of \
                      host {}, which wants {:?}",
                     at.0,
