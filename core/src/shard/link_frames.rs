@@ -15,6 +15,7 @@ use super::violation::Violation;
 use super::{Shard, open_connection};
 use crate::limits::{BINDING_BYTES, LINK_ACK_BYTES, LINK_ACK_MESSAGES, LOST_ON_LINK_MAX};
 use crate::link::{LinkDown, LinkReport, Parts};
+use crate::plant::{Plant, is_planted};
 use crate::session::Binding;
 
 impl Shard {
@@ -170,6 +171,9 @@ impl Shard {
         for (filters, is_wanted) in [(gone, false), (new, true)] {
             for filter in filters {
                 let Some(link) = self.links.get_mut(&peer) else { return };
+                if is_planted(Plant::LinkDeltaLost) && link.hash.is_some() && is_wanted {
+                    continue;
+                }
                 let memory = Self::filter_memory(&filter);
                 let is_news = match is_wanted {
                     true => link.filters.insert(filter.clone()),
@@ -297,6 +301,9 @@ impl Shard {
             let earlier = self.links.get(&peer).into_iter().flat_map(|link| &link.bindings);
             let all: BTreeSet<_> = bindings.iter().chain(earlier).copied().collect();
             lost.extend(all.into_iter().map(|binding| (binding, Lost::Unknown)));
+        }
+        if is_planted(Plant::LinkGapUntold) {
+            return Ok(());
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);

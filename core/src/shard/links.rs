@@ -26,6 +26,7 @@ use crate::limits::{
 use crate::link::{
     Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Relay, takes_over,
 };
+use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
 
@@ -66,6 +67,7 @@ impl Shard {
         let (own, is_ours) = (self.config.node, dial.is_some());
         if let Some(old) = link.connection
             && !takes_over(own, peer, link.dial.is_some(), is_ours)
+            && !is_planted(Plant::SupersededKept)
         {
             debug_assert_ne!(old, id, "a connection becomes a link once");
             self.report_refused(id, LinkRefusal::Superseded);
@@ -87,7 +89,8 @@ impl Shard {
         session.link = Some(Box::new(LinkSession {
             peer,
             relay: Relay { origin: link.origin, clock_offset_us: 0 },
-            received: link.received,
+            received: link.received
+                + u64::from(is_planted(Plant::LinkCountOffByOne) && link.received > 0),
             unacknowledged: 0,
             unacknowledged_bytes: 0,
         }));
@@ -125,12 +128,17 @@ impl Shard {
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
         let begun_for = link.begun_for;
         self.keep_earlier_bindings(peer);
+        let is_late = is_planted(Plant::LinkResumeTwice) && received > 0;
+        let received = received - u64::from(is_late);
         let is_known = queue.is_some_and(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
             let under_way = queue.messages;
             let is_had = Some(known) == stream && received <= queue.stream.sent() + under_way;
             // Nothing of it has come there, not even its id.
-            let is_new = begun_for.is_some() && begun_for == stream && received == 0;
+            let is_new = !is_planted(Plant::LinkBegunAnew)
+                && begun_for.is_some()
+                && begun_for == stream
+                && received == 0;
             is_had || is_new
         });
         match queue {
@@ -180,7 +188,8 @@ impl Shard {
         all.sort_unstable();
         let mut kept = Vec::new();
         let is_spare = |binding: &Binding| {
-            let is_topic = matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
+            let is_topic = !is_planted(Plant::LinkTopicsForgotten)
+                && matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
             let is_new = is_topic && kept.last() != Some(binding);
             kept.extend(is_new.then_some(*binding));
             !is_new
@@ -259,6 +268,9 @@ impl Shard {
         link.queue = None;
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
+            if is_planted(Plant::DeadRoutesKept) {
+                break;
+            }
             self.index_filter(queue, filter, false);
         }
         let held = &self.plane.queues[queue.0 as usize];
@@ -323,6 +335,9 @@ impl Shard {
         if !is_clean {
             self.note_given_up(peer);
             for binding in bindings.iter().copied().collect::<BTreeSet<_>>() {
+                if is_planted(Plant::LinkDeathUntold) {
+                    break;
+                }
                 self.plane.lose_bound(binding, Lost::Unknown, now);
             }
         }
@@ -413,6 +428,9 @@ impl Shard {
     pub(super) fn acknowledge(&mut self, id: ConnectionId) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         let Some(session) = connection.session.link.as_deref_mut() else { return };
+        if is_planted(Plant::LinkNeverAcked) {
+            return;
+        }
         let Some(link) = self.links.get(&session.peer) else { return };
         (session.unacknowledged, session.unacknowledged_bytes) = (0, 0);
         let (control, received) = (&mut connection.outbound.control, session.received);
@@ -439,7 +457,8 @@ impl Shard {
         let Some(due_us) = self.links_due_us.take() else { return };
         // While this thread had no CPU it could not have heard anybody.
         let late_us = now.mono_us.saturating_sub(due_us);
-        let excused_us = if late_us > LINK_TICK_US { late_us } else { 0 };
+        let is_excused = late_us > LINK_TICK_US && !is_planted(Plant::LateTickUnexcused);
+        let excused_us = if is_excused { late_us } else { 0 };
         let peers: Vec<_> = self.links.keys().copied().collect();
         for peer in peers {
             self.look_at_link(peer, excused_us, now);
@@ -454,7 +473,9 @@ impl Shard {
         let Some(id) = link.connection else {
             let since = link.down_since_us.get_or_insert(now.mono_us);
             *since = (*since + excused_us).min(now.mono_us);
-            if now.mono_us - *since >= LINK_DEAD_US {
+            let early_us =
+                if is_planted(Plant::LinkGivenUpEarly) { LINK_DEAD_US - 300_000 } else { 0 };
+            if now.mono_us - *since >= LINK_DEAD_US - early_us {
                 self.end_link(peer, LinkDown::Broken, false, now);
             }
             return;
@@ -484,7 +505,9 @@ impl Shard {
             false => Vec::new(),
         };
         let is_suspected = silent_us >= LINK_SUSPECTED_US;
-        if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected {
+        if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected
+            && (is_suspected || !is_planted(Plant::NeverTrusted))
+        {
             self.report_link(match is_suspected {
                 true => LinkReport::Suspected { peer },
                 false => LinkReport::Trusted { peer },

@@ -15,6 +15,7 @@ use super::publish::Refusal;
 use super::routing::Route;
 use crate::expiry::Expiry;
 use crate::link::{LinkSession, Relay};
+use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 
 impl LinkSession {
@@ -172,7 +173,8 @@ impl Plane {
 /// The header of a message that another node accepted, with the identity it has from there.
 #[inline(always)]
 pub(crate) fn relayed_header(header: &Header, relay: Relay) -> Header {
-    header.with_origin(relay.origin.0).with_origin_sequence(header.sequence())
+    let number = if is_planted(Plant::OriginNumberLost) { Sequence(0) } else { header.sequence() };
+    header.with_origin(relay.origin.0).with_origin_sequence(number)
 }
 
 /// The same as it is delivered here.

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use nexusd_core::limits::SHARDS_MAX;
-use nexusd_core::plant::Plant;
-use nexusd_sim::run::take_over_panics;
-use nexusd_sim::{Coverage, mesh, planting, run_seed};
+use nexusd_sim::planting::{self, Planted};
+use nexusd_sim::run::{Outcome, take_over_panics};
+use nexusd_sim::{Coverage, mesh, run_seed};
 
 /// Violations after which a run of many seeds stops.
 const VIOLATIONS_MAX: u64 = 20;
@@ -57,8 +57,8 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     if arguments.plants {
-        for plant in Plant::ALL {
-            println!("{}", plant.name());
+        for planted in Planted::all(arguments.nodes > 1) {
+            println!("{}", planted.name());
         }
         return ExitCode::SUCCESS;
     }
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         return check_plants(&arguments);
     }
     if let Some(name) = &arguments.plant {
-        let Some(plant) = Plant::named(name) else {
+        let Some(plant) = Planted::named(name) else {
             eprintln!("there is no plant '{name}'; --plants lists them");
             return ExitCode::from(2);
         };
@@ -86,14 +86,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> u64 {
     let Arguments { nodes, shards, seeds, from, ops, trace, .. } = *arguments;
     let (started, mut told) = (Instant::now(), Instant::now());
-    let (mut coverage, mut mesh_coverage) = (Coverage::default(), mesh::Coverage::default());
+    let mut coverages = Coverages::default();
     let (mut violations, mut done) = (0, 0);
     for seed in from..from.saturating_add(seeds) {
-        let is_traced = trace && seed == from;
-        let outcome = match nodes {
-            1 => run_seed(seed, shards, ops, is_traced, &mut coverage),
-            _ => mesh::run_seed(seed, nodes, shards, ops, is_traced, &mut mesh_coverage),
-        };
+        let outcome = run_one(arguments, seed, trace && seed == from, &mut coverages);
         done += 1;
         for line in &outcome.trace {
             println!("{line}");
@@ -120,34 +116,51 @@ fn run(arguments: &Arguments) -> u64 {
         }
     }
     match nodes {
-        1 => print!("{}", coverage.table()),
-        _ => print!("{}", mesh_coverage.table()),
+        1 => print!("{}", coverages.of_one.table()),
+        _ => print!("{}", coverages.of_mesh.table()),
     }
     println!("violations: {violations}");
     violations
 }
 
+/// What all runs have exercised.
+#[derive(Default)]
+struct Coverages {
+    of_one: Coverage,
+    of_mesh: mesh::Coverage,
+}
+
+fn run_one(
+    arguments: &Arguments,
+    seed: u64,
+    wants_trace: bool,
+    coverages: &mut Coverages,
+) -> Outcome {
+    let Arguments { nodes, shards, ops, .. } = *arguments;
+    match nodes {
+        1 => run_seed(seed, shards, ops, wants_trace, &mut coverages.of_one),
+        _ => mesh::run_seed(seed, nodes, shards, ops, wants_trace, &mut coverages.of_mesh),
+    }
+}
+
 /// Plants every bug in turn and looks for it.
 fn check_plants(arguments: &Arguments) -> ExitCode {
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
     let mut missed = 0;
-    for &plant in Plant::ALL {
-        match planting::search(
-            plant,
-            arguments.shards,
-            arguments.from,
-            arguments.seeds,
-            arguments.ops,
-        ) {
+    for planted in Planted::all(arguments.nodes > 1) {
+        let mut coverages = Coverages::default();
+        let run = |seed| run_one(arguments, seed, false, &mut coverages);
+        match planting::search(planted, seeds.clone(), run) {
             Err(why) => {
                 eprintln!("{why}");
                 return ExitCode::from(2);
             }
             Ok(Some((seed, violation))) => {
-                println!("{:<26} found by seed {seed}: {violation}", plant.name());
+                println!("{:<26} found by seed {seed}: {violation}", planted.name());
             }
             Ok(None) => {
                 missed += 1;
-                println!("{:<26} NOT found within {} seeds", plant.name(), arguments.seeds);
+                println!("{:<26} NOT found within {} seeds", planted.name(), arguments.seeds);
             }
         }
     }

@@ -158,7 +158,7 @@ pub struct Oracle {
     /// By number.
     pub streams: Vec<Stream>,
     /// Nothing may be lost.
-    is_lossless: bool,
+    pub is_lossless: bool,
     /// What is missing unless it was refused, and where.
     suspects: Vec<(u32, String)>,
     /// Something changed in what a node wants, since this was last asked.
@@ -394,13 +394,7 @@ impl Oracle {
     }
 
     /// Messages did not come: each was told as lost, or was refused.
-    fn find_missing(
-        &mut self,
-        at: usize,
-        publisher: u32,
-        topic: usize,
-        numbers: Range<u32>,
-    ) {
+    fn find_missing(&mut self, at: usize, publisher: u32, topic: usize, numbers: Range<u32>) {
         let stream = &mut self.streams[at];
         for number in numbers.clone() {
             let publication = self.publishers[&publisher].by_topic[&topic][number as usize];

@@ -16,6 +16,8 @@ pub struct Weather {
     pub datagram_loss: u32,
     /// Of 1,000 datagrams, which come twice.
     pub datagram_doubles: u32,
+    /// Of 1,000 datagrams, which come much later than others.
+    pub datagram_delays: u32,
     /// Of 1,000 segments, which are late.
     pub segment_loss: u32,
     /// Bytes that a connection between nodes holds.
@@ -127,6 +129,7 @@ impl Scenario {
                 jitter_us: dice.pick(&[20, 500, 5_000]),
                 datagram_loss: dice.pick(&[0, 0, 20, 200]),
                 datagram_doubles: dice.pick(&[0, 50]),
+                datagram_delays: dice.pick(&[0, 50]),
                 segment_loss: dice.pick(&[0, 0, 5, 30]),
                 wire_bytes: dice.pick(&[2 << 10, 16 << 10, 256 << 10]),
             },

@@ -324,7 +324,7 @@ impl<'a> World<'a> {
             self.note_knowledge(host);
         }
         if is_finished {
-            self.finish(host);
+            self.finish(host)?;
         }
         Ok(())
     }
@@ -348,7 +348,9 @@ impl<'a> World<'a> {
             }
             let again = self.network.dice.permille(self.scenario.weather.datagram_doubles);
             for _ in 0..1 + usize::from(again) {
-                let after_us = self.network.latency_us(host, to);
+                let is_late = self.network.dice.permille(self.scenario.weather.datagram_delays);
+                let late_us = if is_late { self.network.dice.between(0, 3_000_000) } else { 0 };
+                let after_us = self.network.latency_us(host, to) + late_us;
                 let bytes = bytes.clone();
                 self.network.later(after_us, Happening::Datagram { from: host, to, bytes });
             }

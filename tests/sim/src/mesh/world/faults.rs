@@ -6,6 +6,7 @@ use crate::mesh::network::{Happening, RESENT_US};
 use crate::mesh::scenario::Trouble;
 use crate::mesh::wire::{Party, WireId};
 use crate::trace::trace;
+use crate::violation::{Violation, ensure};
 
 /// The longest that a thread has no CPU without its node being frozen.
 const STARVED_US: u64 = 900_000;
@@ -204,12 +205,16 @@ impl World<'_> {
     }
 
     /// All shards of a node are finished: it ends.
-    pub(super) fn finish(&mut self, host: usize) {
+    pub(super) fn finish(&mut self, host: usize) -> Result<(), Violation> {
         let now_us = self.network.now_us;
-        let Some(node) = &self.hosts[host].node else { return };
+        let Some(node) = &self.hosts[host].node else { return Ok(()) };
         let since_us = node.drains_since_us.unwrap_or(now_us);
         let is_in_time = now_us < since_us + DRAIN_TIMEOUT_US;
         trace!(self.trace, "{now_us} host {host} is done ({is_in_time})");
+        ensure!(
+            is_in_time || !self.oracle.is_lossless,
+            "host {host} was not done when its time to stop was over"
+        );
         if is_in_time {
             self.coverage.mark(Mark::Drained);
             self.clean_ends.push((host, node.start));
@@ -217,6 +222,7 @@ impl World<'_> {
         // What its clients were told is read before they go with it.
         self.end_node(host);
         self.start_again(host);
+        Ok(())
     }
 
     fn step_wall(&mut self) {

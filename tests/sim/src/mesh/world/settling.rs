@@ -1,10 +1,14 @@
 //! The end of a run: everything is mended, all nodes find each other and learn what the others want, and a
 //! message of each publisher to each topic comes to exactly those who want it.
 
+use nexusd_discovery::PeerStatus;
+
 use super::World;
 use crate::mesh::coverage::Mark;
 use crate::mesh::network::{Happening, RESENT_US};
+use crate::mesh::node::Node;
 use crate::mesh::oracle::{Fate, State};
+use crate::mesh::wire::Wire;
 use crate::trace::trace;
 use crate::violation::{Violation, ensure};
 
@@ -12,6 +16,8 @@ use crate::violation::{Violation, ensure};
 const CONVERGED_US: u64 = 30_000_000;
 /// Between two looks whether that is so.
 const STEP_US: u64 = 50_000;
+/// Within this time all is sent that was published before; connections may be slow.
+const DRAINED_US: u64 = 600_000_000;
 /// Within this time messages are where they are wanted, and acknowledged.
 const DELIVERED_US: u64 = 4_000_000;
 
@@ -29,6 +35,12 @@ impl World<'_> {
         self.assert_invariants()?;
         // What was lost and not told shows behind what comes now; and shards have to be told as well.
         self.run_for(300_000)?;
+        let since_us = self.network.now_us;
+        while self.is_anything_queued() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < DRAINED_US, "{us} us after the last message there are some on their way");
+            self.run_for(STEP_US)?;
+        }
         self.probe()?;
         self.check_clean_ends();
         self.oracle.check_suspects()?;
@@ -63,6 +75,17 @@ impl World<'_> {
         self.run_for(until_us.saturating_sub(self.network.now_us))
     }
 
+    /// Whether messages wait anywhere: in a queue, or on a connection.
+    fn is_anything_queued(&self) -> bool {
+        let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let waits = |node: &Node| {
+            node.metrics().queued_messages > 0
+                || node.clients.iter().any(|client| !client.outbox.is_empty())
+        };
+        let held = |wire: &Wire| wire.streams.iter().any(|stream| stream.held > 4_096);
+        nodes.any(waits) || self.network.wires.values().any(held)
+    }
+
     fn unstall(&mut self, host: usize) -> Result<(), Violation> {
         let Some(node) = &mut self.hosts[host].node else { return Ok(()) };
         let start = node.start;
@@ -91,6 +114,10 @@ impl World<'_> {
                 };
                 if !peer.is_linked() {
                     return Some(format!("host {at} has no link to host {other}"));
+                }
+                let now_us = node.now(&self.network).mono_us;
+                if peer.status(now_us) != PeerStatus::Alive {
+                    return Some(format!("host {at} suspects host {other}"));
                 }
                 if !peer.is_synced() || peer.interest_hash() != Some(wanted) {
                     return Some(format!("host {at} does not hold what host {other} wants"));
