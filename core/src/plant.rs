@@ -129,6 +129,43 @@ plants! {
     RetainedAfterLive = "retained-after-live",
     /// An expired message is delivered all the same.
     ExpiredDelivered = "expired-delivered",
+    /// A change of what a peer wants is taken to be known, and is not.
+    LinkDeltaLost = "link-delta-lost",
+    /// After a break a link sends a message once more that the peer has had.
+    LinkResumeTwice = "link-resume-twice",
+    /// After a break one message more is counted as received than has come.
+    LinkCountOffByOne = "link-count-off-by-one",
+    /// What came over a link is passed on to other nodes.
+    RelayedOn = "relayed-on",
+    /// What a peer tells of losses is passed over.
+    LinkGapUntold = "link-gap-untold",
+    /// Nobody is told what may be lost with a peer that is dead.
+    LinkDeathUntold = "link-death-untold",
+    /// Of two connections between two nodes each end keeps the one that it saw last.
+    SupersededKept = "superseded-kept",
+    /// What a dead peer wanted is still wanted.
+    DeadRoutesKept = "dead-routes-kept",
+    /// A peer that was suspected is not reported when it is heard again.
+    NeverTrusted = "never-trusted",
+    /// A shard that had no CPU takes its peers for silent.
+    LateTickUnexcused = "late-tick-unexcused",
+    /// Peers are not told how many of their messages have come.
+    LinkNeverAcked = "link-never-acked",
+    /// Topics that a peer had bound are forgotten with the connection.
+    LinkTopicsForgotten = "link-topics-forgotten",
+    /// A stream of which nothing has come is begun anew after a break.
+    LinkBegunAnew = "link-begun-anew",
+    /// A link that broke is given up too soon.
+    LinkGivenUpEarly = "link-given-up-early",
+    /// Messages that other nodes accepted have no number of theirs.
+    OriginNumberLost = "origin-number-lost",
+}
+
+impl Plant {
+    /// Whether it takes more than one node to find it.
+    pub fn needs_mesh(self) -> bool {
+        self as usize >= Self::LinkDeltaLost as usize
+    }
 }
 
 /// Whether `plant` is active on this thread.

@@ -46,7 +46,7 @@ mod timers;
 mod violation;
 pub mod wiring;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use buffers::Buffers;
 use drain::Drain;
@@ -121,6 +121,8 @@ pub struct Shard {
     /// What is remembered of those that were given up.
     ended_streams: BTreeMap<NodeId, EndedStream>,
     links_due_us: Option<u64>,
+    /// Nodes that were given up with what was queued for them.
+    given_up: BTreeSet<NodeId>,
     /// Numbers the challenges that other nodes are given.
     next_challenge: u64,
     /// Connections that have asked other shards for more than is on its way there, in turn.
@@ -304,6 +306,7 @@ impl Shard {
             links: Links::new(),
             ended_streams: BTreeMap::new(),
             links_due_us: None,
+            given_up: BTreeSet::new(),
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
             next_inbox: 0,

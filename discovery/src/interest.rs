@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::plant::{Plant, is_planted};
 use crc::{CRC_64_WE, Crc, Table};
 
 static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_WE);
@@ -75,7 +76,7 @@ impl Interest {
                 return;
             };
             *count -= 1;
-            if *count > 0 {
+            if *count > 0 && !is_planted(Plant::InterestMiscounted) {
                 return;
             }
             self.wanted.remove(filter);

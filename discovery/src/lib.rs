@@ -26,6 +26,7 @@ mod outbox;
 mod output;
 mod peer;
 mod peers;
+pub mod plant;
 mod retained;
 mod seeds;
 mod senders;

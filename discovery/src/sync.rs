@@ -8,6 +8,7 @@
 use crate::backoff::interval_us;
 use crate::config::Retry;
 use crate::limits::{STATE_DEADLINE_US, STATE_DIFFERS_US, STATE_RETRY_MAX_US};
+use crate::plant::{Plant, is_planted};
 
 /// Between two requests.
 const RETRY: Retry = Retry {
@@ -56,6 +57,9 @@ impl Sync {
     /// The peer's beacon speaks of this set.
     pub(crate) fn on_beacon(&mut self, hash: u64, now_us: u64) {
         let Some(stored) = self.stored else { return };
+        if is_planted(Plant::DeltaNotTold) {
+            return;
+        }
         if stored == hash {
             self.differs_since_us = None;
             self.ask_at_us = None;

@@ -247,7 +247,7 @@ fn fan_out(
     let messages = u64::from(extent.messages);
     let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
     for at in 0..audience.matches.len() {
-        if origin.is_some() && audience.matches[at].is_link {
+        if origin.is_some() && audience.matches[at].is_link && !is_planted(Plant::RelayedOn) {
             continue;
         }
         let id = audience.matches[at].queue;

@@ -15,6 +15,7 @@ use super::violation::Violation;
 use super::{Shard, open_connection};
 use crate::limits::{BINDING_BYTES, LINK_ACK_BYTES, LINK_ACK_MESSAGES, LOST_ON_LINK_MAX};
 use crate::link::{LinkDown, LinkReport, Parts};
+use crate::plant::{Plant, is_planted};
 use crate::session::Binding;
 
 impl Shard {
@@ -172,6 +173,9 @@ impl Shard {
         for (filters, is_wanted) in [(gone, false), (new, true)] {
             for filter in filters {
                 let Some(link) = self.links.get_mut(&peer) else { return };
+                if is_planted(Plant::LinkDeltaLost) && link.hash.is_some() && is_wanted {
+                    continue;
+                }
                 let memory = Self::filter_memory(&filter);
                 let is_news = match is_wanted {
                     true => link.filters.insert(filter.clone()),
@@ -277,6 +281,7 @@ impl Shard {
     /// The peer, or what is between, has lost messages.
     fn on_gap(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) -> Result<(), Violation> {
         let gap = frame.body::<control::Gap<'_>>()?;
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return Ok(());
         };
@@ -293,21 +298,20 @@ impl Shard {
                 lost.push((binding, Lost::Messages(messages)));
             }
         }
-        let peer = connection.session.link.as_deref().map(|link| link.peer);
         if gap.missed() != named {
             // Of which topics, nobody knows any more: of those that it binds now, or had bound before.
-            let earlier = peer.and_then(|peer| self.links.get(&peer)).map(|link| &link.bindings);
-            let all = bindings.iter().chain(earlier.into_iter().flatten()).copied();
-            let all: BTreeSet<_> = all.collect();
+            let earlier = self.links.get(&peer).into_iter().flat_map(|link| &link.bindings);
+            let all: BTreeSet<_> = bindings.iter().chain(earlier).copied().collect();
             lost.extend(all.into_iter().map(|binding| (binding, Lost::Unknown)));
+        }
+        if is_planted(Plant::LinkGapUntold) {
+            return Ok(());
         }
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);
         }
-        if let Some(peer) = peer {
-            // Retained values may have been among them.
-            self.compare_retained(peer);
-        }
+        // Retained values may have been among them.
+        self.compare_retained(peer);
         Ok(())
     }
 

@@ -27,6 +27,7 @@ use crate::link::{
     Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
     LinkSession, Parts, Relay, takes_over,
 };
+use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
 
@@ -71,6 +72,7 @@ impl Shard {
         let (own, is_ours) = (self.config.node, dial.is_some());
         if let Some(old) = link.connection
             && !takes_over(own, peer, link.dial.is_some(), is_ours)
+            && !is_planted(Plant::SupersededKept)
         {
             debug_assert_ne!(old, id, "a connection becomes a link once");
             self.report_refused(id, LinkRefusal::Superseded);
@@ -93,7 +95,8 @@ impl Shard {
         session.link = Some(Box::new(LinkSession {
             peer,
             relay: Relay { origin: link.origin, clock_offset_us: 0, is_state: false },
-            received: link.received,
+            received: link.received
+                + u64::from(is_planted(Plant::LinkCountOffByOne) && link.received > 0),
             unacknowledged: 0,
             unacknowledged_bytes: 0,
             origins: Vec::new(),
@@ -131,13 +134,15 @@ impl Shard {
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
         self.keep_earlier_bindings(peer);
+        let is_late = is_planted(Plant::LinkResumeTwice) && received > 0;
+        let said = received - u64::from(is_late);
         let received = queue.and_then(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
             let sent = &queue.stream;
             // Who never heard of a stream has had nothing of it; but who has said how far it came, and
             // does not know any more, may have had more than it said.
-            let is_unheard = sent.sent() == sent.messages();
-            let had = if Some(known) == stream { Some(received) } else { is_unheard.then_some(0) };
+            let is_unheard = sent.sent() == sent.messages() && !is_planted(Plant::LinkBegunAnew);
+            let had = if Some(known) == stream { Some(said) } else { is_unheard.then_some(0) };
             had.filter(|had| *had <= sent.sent() + queue.messages)
         });
         match (queue, received) {
@@ -155,7 +160,8 @@ impl Shard {
                     }
                     self.drop_link_queue(peer, old);
                 }
-                if stream.is_some() {
+                // Whoever has had something has had it of a stream that was given up.
+                if self.given_up.remove(&peer) || said > 0 {
                     gap.note_unknown();
                 }
                 self.begin_stream(id, peer, gap);
@@ -184,7 +190,8 @@ impl Shard {
         all.sort_unstable();
         let mut kept = Vec::new();
         let is_spare = |binding: &Binding| {
-            let is_topic = matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
+            let is_topic = !is_planted(Plant::LinkTopicsForgotten)
+                && matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
             let is_new = is_topic && kept.last() != Some(binding);
             kept.extend(is_new.then_some(*binding));
             !is_new
@@ -264,6 +271,9 @@ impl Shard {
         link.queue = None;
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
+            if is_planted(Plant::DeadRoutesKept) {
+                break;
+            }
             self.index_filter(queue, &filter, false);
         }
         let held = &self.plane.queues[queue.0 as usize];
@@ -330,7 +340,11 @@ impl Shard {
             bindings.append(&mut open.session.bindings);
         }
         if !is_clean {
+            self.note_given_up(peer);
             for binding in bindings.iter().copied().collect::<BTreeSet<_>>() {
+                if is_planted(Plant::LinkDeathUntold) {
+                    break;
+                }
                 self.plane.lose_bound(binding, Lost::Unknown, now);
             }
         }
@@ -359,6 +373,14 @@ impl Shard {
             let ended = EndedStream { stream, received: link.received, until_us };
             self.ended_streams.insert(link.guest.peer, ended);
         }
+    }
+
+    /// A peer may live on, and not know what it has lost: it is told if it comes back.
+    fn note_given_up(&mut self, peer: NodeId) {
+        if self.given_up.len() >= LINKS_MAX {
+            self.given_up.pop_first();
+        }
+        self.given_up.insert(peer);
     }
 
     /// A link ends as soon as everything is sent and the peer has had it.
@@ -426,6 +448,9 @@ impl Shard {
     pub(super) fn acknowledge(&mut self, id: ConnectionId) {
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         let Some(session) = connection.session.link.as_deref_mut() else { return };
+        if is_planted(Plant::LinkNeverAcked) {
+            return;
+        }
         let Some(link) = self.links.get(&session.peer) else { return };
         (session.unacknowledged, session.unacknowledged_bytes) = (0, 0);
         let (control, received) = (&mut connection.outbound.control, session.received);
@@ -452,7 +477,8 @@ impl Shard {
         let Some(due_us) = self.links_due_us.take() else { return };
         // While this thread had no CPU it could not have heard anybody.
         let late_us = now.mono_us.saturating_sub(due_us);
-        let excused_us = if late_us > LINK_TICK_US { late_us } else { 0 };
+        let is_excused = late_us > LINK_TICK_US && !is_planted(Plant::LateTickUnexcused);
+        let excused_us = if is_excused { late_us } else { 0 };
         let peers: Vec<_> = self.links.keys().copied().collect();
         for peer in peers {
             self.look_at_link(peer, excused_us, now);
@@ -467,7 +493,9 @@ impl Shard {
         let Some(id) = link.connection else {
             let since = link.down_since_us.get_or_insert(now.mono_us);
             *since = (*since + excused_us).min(now.mono_us);
-            if now.mono_us - *since >= LINK_DEAD_US {
+            let early_us =
+                if is_planted(Plant::LinkGivenUpEarly) { LINK_DEAD_US - 300_000 } else { 0 };
+            if now.mono_us - *since >= LINK_DEAD_US - early_us {
                 self.end_link(peer, LinkDown::Broken, false, now);
             }
             return;
@@ -497,7 +525,9 @@ impl Shard {
             false => Vec::new(),
         };
         let is_suspected = silent_us >= LINK_SUSPECTED_US;
-        if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected {
+        if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected
+            && (is_suspected || !is_planted(Plant::NeverTrusted))
+        {
             self.report_link(match is_suspected {
                 true => LinkReport::Suspected { peer },
                 false => LinkReport::Trusted { peer },

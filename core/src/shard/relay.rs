@@ -15,6 +15,7 @@ use super::publish::Refusal;
 use super::routing::Route;
 use crate::expiry::Expiry;
 use crate::link::{LinkSession, Origin, Relay};
+use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 
 impl LinkSession {
@@ -242,6 +243,7 @@ pub(crate) fn relayed_header(header: &Header, relay: Relay) -> Header {
     // What a peer passes on of other nodes' state has its number from there.
     let is_own = !relay.is_state || header.origin() == 0;
     let number = if is_own { header.sequence() } else { header.origin_sequence() };
+    let number = if is_planted(Plant::OriginNumberLost) { Sequence(0) } else { number };
     header.with_origin(relay.origin.0).with_origin_sequence(number)
 }
 

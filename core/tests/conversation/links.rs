@@ -477,6 +477,73 @@ fn a_node_that_was_given_up_without_its_knowledge_tells_its_subscribers_that_it_
 }
 
 #[test]
+fn what_is_lost_because_one_node_alone_gave_the_other_up_is_told() {
+    for shards in [1, 3] {
+        for breaks_before in [false, true] {
+            let mut pair = Pair::linked(shards);
+            let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+            pair.desks[1].subscribe(subscriber, &["a"]);
+            pair.tell_interest(1, &["a"]);
+            pair.desks[0].bind(publisher, 0, "a");
+            pair.publish(0, publisher, b"first");
+            if breaks_before {
+                // The topic is bound on a connection that is no more, and not on the one that follows.
+                pair.cut(0);
+                pair.dial(0, true);
+                pair.carry();
+            }
+            pair.desks[1].heard(subscriber);
+            pair.is_cut = true;
+            pair.publish(0, publisher, b"lost");
+            pair.desks[0].command(LinkCommand::Forget { peer: id(1) });
+            pair.publish(0, publisher, b"lost, too");
+            pair.cut(pair.wires.len() - 1);
+            pair.is_cut = false;
+            pair.dial(1, true);
+            pair.carry();
+            pair.tell_interest(1, &["a"]);
+            pair.publish(0, publisher, b"last");
+            let heard = pair.desks[1].heard(subscriber);
+            let gap =
+                heard.iter().position(|heard| matches!(heard, Heard::Gap { missed: u64::MAX, .. }));
+            let last = heard.iter().position(|heard| matches!(heard, Heard::Message { .. }));
+            assert!(gap.is_some() && gap < last, "{shards} shards: {heard:?}");
+        }
+    }
+}
+
+#[test]
+fn a_link_that_breaks_before_anything_has_come_over_it_loses_nothing() {
+    for (shards, dialler) in [(1, 0), (1, 1), (3, 0), (3, 1)] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        for number in 0..3u32 {
+            // The very first messages of the link, each time on their way when it breaks.
+            pair.is_cut = true;
+            pair.publish(0, publisher, &number.to_le_bytes());
+            pair.cut(pair.wires.len() - 1);
+            pair.is_cut = false;
+            pair.dial(dialler, true);
+            pair.is_cut = number < 2;
+            pair.carry();
+            if pair.is_cut {
+                pair.cut(pair.wires.len() - 1);
+                pair.is_cut = false;
+                pair.dial(dialler, true);
+            }
+            pair.carry();
+        }
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{heard:?}");
+        let got = heard.iter().filter(|heard| matches!(heard, Heard::Message { .. })).count();
+        assert_eq!(got, 3, "{shards} shards, node {dialler} dials: {heard:?}");
+    }
+}
+
+#[test]
 fn what_a_link_loses_takes_numbers_and_is_told_at_its_place() {
     for shards in [1, 3] {
         let mut pair = Pair::linked(shards);

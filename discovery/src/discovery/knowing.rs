@@ -12,6 +12,7 @@ use crate::limits::{
 use crate::notice::{Departure, Notice};
 use crate::output::Output;
 use crate::peer::{Link, Peer};
+use crate::plant::{Plant, is_planted};
 
 /// What is said of a node.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,8 @@ impl Discovery {
             });
             return true;
         }
-        if word != Word::Link && (self.is_draining || !self.peers.has_room()) {
+        let is_ignored = self.is_draining || is_planted(Plant::StrangersIgnored);
+        if word != Word::Link && (is_ignored || !self.peers.has_room()) {
             return self.ignore_peer();
         }
         let mut peer = Peer::new(node, address, self.now_us);
@@ -78,7 +80,7 @@ impl Discovery {
     /// `start_us`. The later start is there now, and who has a link knows best.
     fn gives_way(&self, holder: NodeId, start_us: u64, word: Word) -> bool {
         self.peers.get(holder).is_none_or(|holder| {
-            let is_later = start_us > holder.start_us;
+            let is_later = start_us > holder.start_us || is_planted(Plant::StaleStartAccepted);
             match word {
                 Word::Link => is_later || !holder.is_linked(),
                 Word::Beacon => is_later,

@@ -9,6 +9,7 @@ use crate::limits::{DIAL_YIELD_US, LINK_IDLE_US, REDIAL_YIELD_US};
 use crate::notice::{Departure, Notice};
 use crate::output::Output;
 use crate::peer::Link;
+use crate::plant::{Plant, is_planted};
 
 impl Discovery {
     pub(super) fn on_link(&mut self, event: LinkEvent) {
@@ -25,6 +26,8 @@ impl Discovery {
             LinkEvent::Dead { peer } => self.on_dead(peer, Departure::Lost),
             LinkEvent::Stored { peer, hash } => {
                 let now_us = self.now_us;
+                let other = self.peers.iter().next().map(|peer| peer.node);
+                let peer = other.filter(|_| is_planted(Plant::StoredAtAnother)).unwrap_or(peer);
                 self.peers.change(peer, |peer| {
                     if peer.is_linked() {
                         peer.sync.on_stored(hash, now_us);
@@ -72,7 +75,9 @@ impl Discovery {
     fn on_suspected(&mut self, node: NodeId, is_suspected: bool) {
         let now_us = self.now_us;
         let changed = self.peers.change(node, |peer| {
-            let is_news = peer.is_linked() && peer.is_suspected != is_suspected;
+            let is_news = peer.is_linked()
+                && peer.is_suspected != is_suspected
+                && (is_suspected || !is_planted(Plant::SuspectedForEver));
             if is_news {
                 peer.is_suspected = is_suspected;
             }
@@ -105,7 +110,9 @@ impl Discovery {
             LinkDown::Broken => {
                 self.unlink(node, Link::Broken);
                 // Who could dial it before is quickest.
-                self.want_link(node, if is_dialled { 0 } else { REDIAL_YIELD_US });
+                if !is_planted(Plant::NeverRedialled) {
+                    self.want_link(node, if is_dialled { 0 } else { REDIAL_YIELD_US });
+                }
             }
             LinkDown::Idle => {
                 self.unlink(node, Link::Idle);

@@ -11,6 +11,7 @@ use crate::limits::{DELTA_INTERVAL_US, MEMBERS_TOLD};
 use crate::outbox::Frames;
 use crate::output::Output;
 use crate::peer::{Link, Peer};
+use crate::plant::{Plant, is_planted};
 
 impl Discovery {
     pub(super) fn on_interest(&mut self, filter: &str, is_wanted: bool) {
@@ -58,7 +59,10 @@ impl Discovery {
     /// Tells all that stand.
     pub(super) fn tell_change(&mut self, change: &Change) {
         let is_told = |peer: &&Peer| peer.is_linked() && !self.owed.contains(&peer.node);
-        let told: Vec<NodeId> = self.peers.iter().filter(is_told).map(Peer::node).collect();
+        let mut told: Vec<NodeId> = self.peers.iter().filter(is_told).map(Peer::node).collect();
+        if is_planted(Plant::DeltaNotTold) {
+            told.pop();
+        }
         if told.is_empty() {
             return;
         }
@@ -84,6 +88,9 @@ impl Discovery {
         });
         let now_us = self.now_us;
         for node in std::mem::take(&mut self.owed) {
+            if is_planted(Plant::StateNeverSent) {
+                continue;
+            }
             let members = self.peers.sample(MEMBERS_TOLD, &mut self.dice, |peer| {
                 peer.as_member(now_us).filter(|member| member.node != node)
             });

@@ -32,6 +32,7 @@ pub mod cluster;
 pub mod conversation;
 pub mod coverage;
 pub mod dice;
+pub mod mesh;
 pub mod oracle;
 pub mod payload;
 pub mod planting;

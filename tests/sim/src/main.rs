@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use nexusd_core::limits::SHARDS_MAX;
-use nexusd_core::plant::Plant;
-use nexusd_sim::run::take_over_panics;
-use nexusd_sim::{Coverage, planting, run_seed};
+use nexusd_sim::planting::{self, Planted};
+use nexusd_sim::run::{Outcome, take_over_panics};
+use nexusd_sim::{Coverage, mesh, run_seed};
 
 /// Violations after which a run of many seeds stops.
 const VIOLATIONS_MAX: u64 = 20;
@@ -21,9 +21,9 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Parser, Debug)]
 #[command(name = "sim")]
 struct Arguments {
-    /// Nodes in the simulated mesh.
+    /// Nodes in the simulated mesh; of one alone other things are checked.
     #[arg(long, default_value_t = 1)]
-    nodes: u32,
+    nodes: usize,
     /// Most shards of a node; a seed has from one to as many.
     #[arg(long, default_value_t = 4)]
     shards: usize,
@@ -52,13 +52,13 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if arguments.nodes != 1 || !(1..=SHARDS_MAX).contains(&arguments.shards) {
-        eprintln!("the simulator knows one node so far, with 1 to {SHARDS_MAX} shards");
+    if arguments.nodes == 0 || !(1..=SHARDS_MAX).contains(&arguments.shards) {
+        eprintln!("a mesh has at least one node, and that has 1 to {SHARDS_MAX} shards");
         return ExitCode::from(2);
     }
     if arguments.plants {
-        for plant in Plant::ALL {
-            println!("{}", plant.name());
+        for planted in Planted::all(arguments.nodes > 1) {
+            println!("{}", planted.name());
         }
         return ExitCode::SUCCESS;
     }
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         return check_plants(&arguments);
     }
     if let Some(name) = &arguments.plant {
-        let Some(plant) = Plant::named(name) else {
+        let Some(plant) = Planted::named(name) else {
             eprintln!("there is no plant '{name}'; --plants lists them");
             return ExitCode::from(2);
         };
@@ -84,12 +84,12 @@ fn main() -> ExitCode {
 
 /// Runs the seeds; returns how many violated something.
 fn run(arguments: &Arguments) -> u64 {
-    let Arguments { shards, seeds, from, ops, trace, .. } = *arguments;
+    let Arguments { nodes, shards, seeds, from, ops, trace, .. } = *arguments;
     let (started, mut told) = (Instant::now(), Instant::now());
-    let mut coverage = Coverage::default();
+    let mut coverages = Coverages::default();
     let (mut violations, mut done) = (0, 0);
     for seed in from..from.saturating_add(seeds) {
-        let outcome = run_seed(seed, shards, ops, trace && seed == from, &mut coverage);
+        let outcome = run_one(arguments, seed, trace && seed == from, &mut coverages);
         done += 1;
         for line in &outcome.trace {
             println!("{line}");
@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> u64 {
                 arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
             println!("seed {seed}: {violation}");
             println!(
-                "  replay: cargo xtask sim --shards {shards} --seeds 1 --from {seed} --ops {ops}{plant} \
+                "  replay: cargo xtask sim --nodes {nodes} --shards {shards} --seeds 1 --from {seed} --ops {ops}{plant} \
                  --trace"
             );
             if violations == VIOLATIONS_MAX {
@@ -115,32 +115,52 @@ fn run(arguments: &Arguments) -> u64 {
             eprintln!("{done} of {seeds} seeds, {rate:.0} a second, {violations} violations");
         }
     }
-    print!("{}", coverage.table());
+    match nodes {
+        1 => print!("{}", coverages.of_one.table()),
+        _ => print!("{}", coverages.of_mesh.table()),
+    }
     println!("violations: {violations}");
     violations
 }
 
+/// What all runs have exercised.
+#[derive(Default)]
+struct Coverages {
+    of_one: Coverage,
+    of_mesh: mesh::Coverage,
+}
+
+fn run_one(
+    arguments: &Arguments,
+    seed: u64,
+    wants_trace: bool,
+    coverages: &mut Coverages,
+) -> Outcome {
+    let Arguments { nodes, shards, ops, .. } = *arguments;
+    match nodes {
+        1 => run_seed(seed, shards, ops, wants_trace, &mut coverages.of_one),
+        _ => mesh::run_seed(seed, nodes, shards, ops, wants_trace, &mut coverages.of_mesh),
+    }
+}
+
 /// Plants every bug in turn and looks for it.
 fn check_plants(arguments: &Arguments) -> ExitCode {
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
     let mut missed = 0;
-    for &plant in Plant::ALL {
-        match planting::search(
-            plant,
-            arguments.shards,
-            arguments.from,
-            arguments.seeds,
-            arguments.ops,
-        ) {
+    for planted in Planted::all(arguments.nodes > 1) {
+        let mut coverages = Coverages::default();
+        let run = |seed| run_one(arguments, seed, false, &mut coverages);
+        match planting::search(planted, seeds.clone(), run) {
             Err(why) => {
                 eprintln!("{why}");
                 return ExitCode::from(2);
             }
             Ok(Some((seed, violation))) => {
-                println!("{:<26} found by seed {seed}: {violation}", plant.name());
+                println!("{:<26} found by seed {seed}: {violation}", planted.name());
             }
             Ok(None) => {
                 missed += 1;
-                println!("{:<26} NOT found within {} seeds", plant.name(), arguments.seeds);
+                println!("{:<26} NOT found within {} seeds", planted.name(), arguments.seeds);
             }
         }
     }

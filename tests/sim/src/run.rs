@@ -58,18 +58,23 @@ pub fn run_seed(
     let (mut world, config) =
         World::new(seed, shards, operations, coverage, trace, Rc::clone(&gauges));
     let mut shards = Cluster::new(&config, world.shards(), seed, gauges, wants_trace);
-    IS_RUNNING.set(true);
-    let result = panic::catch_unwind(AssertUnwindSafe(|| {
+    let violation = catch(|| {
         nexusd_core::run(&mut world, &mut shards)?;
         world.check_finished()
-    }));
-    IS_RUNNING.set(false);
-    let violation = match result {
-        Ok(result) => result.err(),
-        Err(_) => Some(Violation(PANIC.take().unwrap_or_else(|| "a panic".to_owned()))),
-    };
+    });
     let (operations, faults) = (world.operations(), world.faults());
     let trace = world.into_trace().into_lines();
     coverage.run(operations, faults);
     Outcome { violation, trace }
+}
+
+/// Runs something whose panics are violations.
+pub(crate) fn catch(run: impl FnOnce() -> Result<(), Violation>) -> Option<Violation> {
+    IS_RUNNING.set(true);
+    let result = panic::catch_unwind(AssertUnwindSafe(run));
+    IS_RUNNING.set(false);
+    match result {
+        Ok(result) => result.err(),
+        Err(_) => Some(Violation(PANIC.take().unwrap_or_else(|| "a panic".to_owned()))),
+    }
 }

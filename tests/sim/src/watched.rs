@@ -47,6 +47,11 @@ impl Watched {
         self.shard.has_stalled()
     }
 
+    /// Checks what must hold in all of its state.
+    pub fn assert_invariants(&self) {
+        self.shard.assert_invariants();
+    }
+
     /// Checks that nothing is under way between this shard and others.
     pub fn assert_nothing_under_way(&self) {
         self.shard.assert_nothing_under_way();

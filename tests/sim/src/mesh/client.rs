@@ -1,0 +1,312 @@
+//! A client of one node: it publishes and subscribes in the native protocol, and tells the oracle all that it
+//! hears.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use nexusd_core::limits::CONTROL_BYTES_MAX;
+use nexusd_wire::control::{self, OverflowPolicy, PublishStatus, Role};
+use nexusd_wire::{
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
+    SubscribeRequest, SubscriptionId, TopicId,
+};
+
+use super::coverage::{Coverage, Mark};
+use super::oracle::{Delivered, Loss, Oracle};
+use super::wire::WireId;
+use crate::violation::{Violation, ensure};
+
+/// One of them.
+pub struct Client {
+    /// Its number among all clients of all nodes there ever were.
+    pub number: u32,
+    /// Its connection; it is end 0.
+    pub wire: WireId,
+    /// What it has written and its socket has not taken.
+    pub outbox: VecDeque<u8>,
+    /// Bytes written so far: frames are named by where they begin.
+    written: u64,
+    /// It was welcomed.
+    pub is_welcome: bool,
+    /// Its connection is over, or it was told that it will be.
+    pub is_over: bool,
+    /// It reads nothing until then.
+    pub stalls_until_us: u64,
+    /// Its subscriptions.
+    pub streams: Vec<usize>,
+    /// What it asked for, by the number of the request.
+    requests: BTreeMap<u64, usize>,
+    next_request: u64,
+    /// Topics that it has bound, under their own numbers.
+    bound: Vec<usize>,
+    /// Messages it has published: the one of number n is at n - 1.
+    published: Vec<u32>,
+    /// Where they begin in what it wrote.
+    begins: BTreeMap<u64, u32>,
+    encoder: FrameEncoder,
+    cutter: FrameCutter,
+    names: BTreeMap<u32, usize>,
+    nodes: BTreeMap<u32, NodeId>,
+    run: Option<usize>,
+    /// The last number that its daemon accepted, if it was told goodbye.
+    pub goodbye: Option<u64>,
+}
+
+impl Client {
+    /// A client that says Hello on a connection that was just made.
+    pub fn new(number: u32, wire: WireId) -> Self {
+        let mut client = Self {
+            number,
+            wire,
+            outbox: VecDeque::new(),
+            written: 0,
+            is_welcome: false,
+            is_over: false,
+            stalls_until_us: 0,
+            streams: Vec::new(),
+            requests: BTreeMap::new(),
+            next_request: 1,
+            bound: Vec::new(),
+            published: Vec::new(),
+            begins: BTreeMap::new(),
+            encoder: FrameEncoder::new(),
+            cutter: FrameCutter::new(u32::MAX, CONTROL_BYTES_MAX, usize::MAX),
+            names: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            run: None,
+            goodbye: None,
+        };
+        client.write(|encoder, out| encoder.hello(out, 0, Role::Client, "client", "sim"));
+        client
+    }
+
+    fn write(&mut self, encode: impl FnOnce(&mut FrameEncoder, &mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        encode(&mut self.encoder, &mut bytes);
+        self.written += bytes.len() as u64;
+        self.outbox.extend(bytes);
+    }
+
+    /// Publishes a message; binds its topic before, if that is new.
+    pub fn publish(&mut self, publication: u32, topic: usize, name: &str, len: usize, ack: bool) {
+        let known = self.bound.iter().position(|bound| *bound == topic);
+        let id = TopicId(known.unwrap_or(self.bound.len()) as u32);
+        if known.is_none() {
+            self.bound.push(topic);
+            self.write(|encoder, out| encoder.topic_bind(out, id, name));
+        }
+        self.published.push(publication);
+        self.begins.insert(self.written, publication);
+        let flags = if ack { MessageFlags::ACK } else { MessageFlags::default() };
+        let header = Header::new(FrameKind::Message, 0, 0)
+            .with_topic(id)
+            .with_sequence(Sequence(self.published.len() as u64))
+            .with_flags(flags);
+        let mut payload = vec![publication as u8; len.max(4)];
+        payload[..4].copy_from_slice(&publication.to_le_bytes());
+        self.write(|_, out| FrameEncoder::message(out, &header, &[], &payload));
+    }
+
+    /// Subscribes.
+    pub fn subscribe(
+        &mut self,
+        stream: usize,
+        filters: &[&str],
+        policy: OverflowPolicy,
+        queue_messages: u32,
+    ) {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, stream);
+        self.streams.push(stream);
+        let queue_messages = (queue_messages > 0).then_some(queue_messages);
+        let subscribe = SubscribeRequest {
+            request,
+            filters,
+            policy: Some(policy),
+            queue_messages,
+            ..SubscribeRequest::default()
+        };
+        self.write(|encoder, out| encoder.subscribe(out, &subscribe));
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, stream: usize, subscription: SubscriptionId) {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, stream);
+        self.write(|encoder, out| encoder.unsubscribe(out, request, subscription, false));
+    }
+
+    /// Reads bytes that arrived.
+    pub fn read(
+        &mut self,
+        bytes: &[u8],
+        oracle: &mut Oracle,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let mut cutter =
+            std::mem::replace(&mut self.cutter, FrameCutter::new(0, CONTROL_BYTES_MAX, 0));
+        let mut input = bytes;
+        let result = loop {
+            match cutter.next(&mut input) {
+                Ok(Cut::Frame(frame)) => {
+                    if let Err(violation) = self.on_frame(&frame, oracle, coverage) {
+                        break Err(violation);
+                    }
+                }
+                Ok(_) => break Ok(()),
+                Err(error) => {
+                    break Err(Violation(format!("a node sent malformed bytes: {error}")));
+                }
+            }
+        };
+        self.cutter = cutter;
+        result
+    }
+
+    fn on_frame(
+        &mut self,
+        frame: &Frame<'_>,
+        oracle: &mut Oracle,
+        coverage: &mut Coverage,
+    ) -> Result<(), Violation> {
+        let number = self.number;
+        let malformed = |error| Violation(format!("client {number} got a bad body: {error}"));
+        let header = frame.header();
+        match frame.kind() {
+            FrameKind::Welcome => self.is_welcome = true,
+            FrameKind::Ping => {
+                let token = header.timestamp_us();
+                self.write(|_, out| FrameEncoder::ping_or_pong(out, FrameKind::Pong, token));
+            }
+            FrameKind::TopicBind => {
+                let body = frame.body::<control::TopicBind<'_>>().map_err(malformed)?;
+                let topic = oracle.topic_named(body.name());
+                ensure!(topic.is_some(), "client {number} was told of a topic '{}'", body.name());
+                self.names.extend(topic.map(|topic| (header.topic().0, topic)));
+            }
+            FrameKind::TopicUnbind => {
+                if let Some(topic) = self.names.remove(&header.topic().0) {
+                    self.streams.iter().for_each(|&stream| oracle.forget_numbers(stream, topic));
+                }
+            }
+            FrameKind::NodeBind => {
+                let body = frame.body::<control::NodeBind<'_>>().map_err(malformed)?;
+                self.nodes.insert(header.origin(), body.node().into());
+            }
+            FrameKind::SubscriptionInfo => {
+                let body = frame.body::<control::SubscriptionInfo<'_>>().map_err(malformed)?;
+                let stream = self.requests.remove(&body.request());
+                ensure!(stream.is_some(), "client {number}: an answer to no request");
+                if let Some(stream) = stream {
+                    oracle.confirmed(stream, body.subscription().into());
+                }
+            }
+            FrameKind::UnsubscribeResult => {
+                let body = frame.body::<control::UnsubscribeResult<'_>>().map_err(malformed)?;
+                ensure!(body.success(), "client {number}: a subscription was not found");
+                let stream = self.requests.remove(&body.request());
+                if let Some(stream) = stream {
+                    oracle.ended(stream);
+                    self.streams.retain(|known| *known != stream);
+                    self.run = self.run.filter(|run| *run != stream);
+                }
+            }
+            FrameKind::Deliver => {
+                let body = frame.body::<control::Deliver<'_>>().map_err(malformed)?;
+                let subscription = body.subscription().into();
+                let stream = oracle.stream_of(&self.streams, subscription);
+                ensure!(stream.is_some(), "client {number}: a run of an unknown subscription");
+                self.run = stream;
+            }
+            FrameKind::Message => {
+                let topic = self.names.get(&header.topic().0).copied();
+                let (Some(stream), Some(topic)) = (self.run, topic) else {
+                    return Err(Violation(format!("client {number}: a message without a name")));
+                };
+                let origin = header.origin();
+                let node = self.nodes.get(&origin).copied();
+                ensure!(
+                    (origin == 0) == node.is_none(),
+                    "client {number}: a message of a node {origin} that it does not know"
+                );
+                coverage.mark(if origin == 0 { Mark::OwnMessage } else { Mark::LinkMessage });
+                oracle.delivered(&Delivered {
+                    stream,
+                    topic,
+                    origin: node,
+                    sequence: header.sequence().0,
+                    origin_sequence: header.origin_sequence().0,
+                    payload: frame.payload(),
+                })?;
+            }
+            FrameKind::Gap => {
+                let body = frame.body::<control::Gap<'_>>().map_err(malformed)?;
+                let stream = oracle.stream_of(&self.streams, body.subscription().into());
+                let Some(stream) = stream else {
+                    return Err(Violation(format!("client {number}: a gap of nothing")));
+                };
+                let mut entries = Vec::new();
+                for entry in body.entries().into_iter().flatten() {
+                    let topic = self.names.get(&entry.topic()).copied();
+                    let Some(topic) = topic else {
+                        return Err(Violation(format!("client {number}: a gap without a name")));
+                    };
+                    entries.push((topic, entry.first(), entry.last()));
+                }
+                coverage.gap(body.reason());
+                if body.missed() == u64::MAX {
+                    coverage.mark(Mark::UnknownGap);
+                }
+                let (missed, reason) = (body.missed(), body.reason());
+                oracle.lost(stream, &Loss { entries, missed, reason })?;
+            }
+            FrameKind::PublishAck => {
+                let body = frame.body::<control::PublishAck<'_>>().map_err(malformed)?;
+                for entry in body.entries() {
+                    let at = entry.publisher_sequence().wrapping_sub(1);
+                    let Some(&publication) = self.published.get(at as usize) else {
+                        return Err(Violation(format!("client {number}: an ack of nothing")));
+                    };
+                    if entry.status() == PublishStatus::Accepted {
+                        coverage.mark(Mark::Acked);
+                        let (sequence, delivered) = (entry.sequence(), entry.delivered());
+                        oracle.accepted(publication, sequence, delivered)?;
+                    } else {
+                        coverage.mark(Mark::RefusedPublish);
+                        oracle.refused(publication);
+                    }
+                }
+            }
+            FrameKind::Goodbye => {
+                let body = frame.body::<control::Goodbye<'_>>().map_err(malformed)?;
+                self.goodbye = Some(body.last_accepted());
+                self.is_over = true;
+                for (at, &publication) in self.published.iter().enumerate() {
+                    if at as u64 >= body.last_accepted() {
+                        oracle.refused(publication);
+                    }
+                }
+            }
+            FrameKind::Error => {
+                let body = frame.body::<control::Error<'_>>().map_err(malformed)?;
+                let message = body.message().unwrap_or_default();
+                match self.begins.get(&body.offset()) {
+                    Some(&publication) if !body.fatal() => {
+                        coverage.mark(Mark::RefusedPublish);
+                        oracle.refused(publication);
+                    }
+                    _ => return Err(Violation(format!("client {number} was told: {message}"))),
+                }
+            }
+            FrameKind::Heartbeat
+            | FrameKind::Pong
+            | FrameKind::BackpressureWarning
+            | FrameKind::ReplayComplete => {}
+            other => {
+                return Err(Violation(format!("client {number} got a frame of kind {other:?}")));
+            }
+        }
+        Ok(())
+    }
+}

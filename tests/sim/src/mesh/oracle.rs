@@ -1,0 +1,533 @@
+//! What must have happened: who published what, who is to have it, and what each subscription was told.
+//!
+//! The rule of order: what a subscription gets of one publisher and topic has growing numbers. The rule of
+//! losses: between two of them, and between what is owed first and the first that comes, whatever is missing
+//! was told by a Gap at that place, by name, by number or as a loss of unknown size. What is owed first is
+//! known for a publisher of another node from when that node knows what this one wants. The rule of numbers:
+//! a node's own numbers of a topic have no holes that no Gap names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use nexusd_wire::control::GapReason;
+use nexusd_wire::{NodeId, SubscriptionId, filter_matches};
+
+use crate::violation::{Violation, ensure};
+
+/// A node among all that ever started: its host, and the count of its start there.
+pub type Incarnation = (usize, u32);
+
+/// A client that publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    /// Its node.
+    pub at: Incarnation,
+    /// That one's id.
+    pub node: NodeId,
+    /// What it published, by topic, in order.
+    pub by_topic: BTreeMap<usize, Vec<u32>>,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It was written; the node may have accepted it.
+    Written,
+    /// It was acknowledged: accepted, and handed to so many.
+    Accepted(u32),
+    /// It was refused.
+    Refused,
+}
+
+/// A message.
+#[derive(Debug)]
+pub struct Publication {
+    /// Who published it.
+    pub publisher: u32,
+    /// Where to.
+    pub topic: usize,
+    /// Its number, from 0, among those of the publisher and topic.
+    pub number: u32,
+    /// What became of it.
+    pub fate: Fate,
+    /// The number that its node gave it, as far as known.
+    pub sequence: Option<u64>,
+}
+
+/// How far a subscription is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Asked for.
+    Asked,
+    /// Confirmed.
+    Open,
+    /// Its end was asked for.
+    Ending,
+    /// It is no more.
+    Ended,
+}
+
+/// How far a subscription has come with a publisher's messages to a topic.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// Behind the newest one that has come.
+    next: u32,
+    /// From this number on it is to have all.
+    owed_from: Option<u32>,
+    /// One of them has come.
+    is_heard: bool,
+    /// Losses of unknown size that were told by then.
+    unknowns: u64,
+}
+
+impl Progress {
+    /// The numbers before `end` that were to come and did not.
+    fn owed_numbers(&self, end: u32) -> Range<u32> {
+        self.owed_from.map_or(end, |from| self.next.max(from))..end
+    }
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub struct Stream {
+    /// Whose it is.
+    pub client: u32,
+    /// Its node.
+    pub at: Incarnation,
+    /// What it wants.
+    pub filters: Vec<&'static str>,
+    /// How far it is.
+    pub state: State,
+    /// Its id.
+    pub subscription: Option<SubscriptionId>,
+    progress: BTreeMap<(u32, usize), Progress>,
+    /// Of each topic: the node's number of the newest message, and losses of unknown size told by then.
+    numbers: BTreeMap<usize, (u64, u64)>,
+    /// Losses told, less those that were found missing.
+    named: BTreeMap<usize, u64>,
+    unnamed: u64,
+    unnamed_numbers: u64,
+    unknowns: u64,
+    /// Losses told because it did not read fast enough.
+    pub overflows: u64,
+}
+
+impl Stream {
+    /// Whether it wants a topic.
+    pub fn wants(&self, topic: &str) -> bool {
+        self.filters.iter().any(|filter| filter_matches(filter, topic))
+    }
+}
+
+/// A message as it came.
+#[derive(Debug)]
+pub struct Delivered<'a> {
+    /// To this subscription.
+    pub stream: usize,
+    /// Of this topic.
+    pub topic: usize,
+    /// From this node; `None`: the subscription's.
+    pub origin: Option<NodeId>,
+    /// The node's number.
+    pub sequence: u64,
+    /// Its origin's.
+    pub origin_sequence: u64,
+    /// Its payload.
+    pub payload: &'a [u8],
+}
+
+/// A loss as it was told.
+#[derive(Debug)]
+pub struct Loss {
+    /// Topic, first and last number.
+    pub entries: Vec<(usize, u64, u64)>,
+    /// In all.
+    pub missed: u64,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub struct Oracle {
+    topics: Vec<&'static str>,
+    /// By number.
+    pub publishers: BTreeMap<u32, Publisher>,
+    /// By number.
+    pub publications: Vec<Publication>,
+    /// By number.
+    pub streams: Vec<Stream>,
+    /// Nothing may be lost.
+    pub is_lossless: bool,
+    /// What is missing unless it was refused, and where.
+    suspects: Vec<(u32, String)>,
+    /// Something changed in what a node wants, since this was last asked.
+    pub changed: Vec<Incarnation>,
+    /// Messages that came.
+    pub deliveries: u64,
+    /// What subscriptions hear, if anybody wants to know.
+    pub heard: Option<Vec<String>>,
+}
+
+impl Oracle {
+    /// One that knows of nothing yet.
+    pub fn new(topics: Vec<&'static str>, is_lossless: bool) -> Self {
+        Self {
+            topics,
+            publishers: BTreeMap::new(),
+            publications: Vec::new(),
+            streams: Vec::new(),
+            is_lossless,
+            suspects: Vec::new(),
+            changed: Vec::new(),
+            deliveries: 0,
+            heard: None,
+        }
+    }
+
+    /// The number of a topic.
+    pub fn topic_named(&self, name: &str) -> Option<usize> {
+        self.topics.iter().position(|topic| *topic == name)
+    }
+
+    /// The name of a topic.
+    pub fn name(&self, topic: usize) -> &'static str {
+        self.topics[topic]
+    }
+
+    /// A client will publish.
+    pub fn publisher(&mut self, client: u32, at: Incarnation, node: NodeId) {
+        let by_topic = BTreeMap::new();
+        self.publishers.insert(client, Publisher { at, node, by_topic });
+    }
+
+    /// A message is written; the subscriptions of its own node that are confirmed will have it.
+    pub fn publish(&mut self, client: u32, topic: usize) -> u32 {
+        let publication = self.publications.len() as u32;
+        let publisher = self.publishers.get_mut(&client).expect("it was announced");
+        let earlier = publisher.by_topic.entry(topic).or_default();
+        let number = earlier.len() as u32;
+        earlier.push(publication);
+        let at = publisher.at;
+        self.publications.push(Publication {
+            publisher: client,
+            topic,
+            number,
+            fate: Fate::Written,
+            sequence: None,
+        });
+        self.owe(publication, at);
+        publication
+    }
+
+    /// What a node's open subscriptions want of this message will come to them.
+    pub fn owe(&mut self, publication: u32, to: Incarnation) {
+        let Publication { publisher, topic, number, .. } = self.publications[publication as usize];
+        for stream in &mut self.streams {
+            if stream.at == to && stream.state == State::Open && stream.wants(self.topics[topic]) {
+                let unknowns = stream.unknowns;
+                let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
+                let progress = stream.progress.entry((publisher, topic)).or_insert(fresh);
+                progress.owed_from.get_or_insert(number);
+            }
+        }
+    }
+
+    /// One of two nodes has given up the other: what was owed may be lost without anybody who knows of it.
+    pub fn parted(&mut self, one: Incarnation, other: Incarnation) {
+        let publishers = &self.publishers;
+        for stream in &mut self.streams {
+            let from = match stream.at {
+                at if at == one => other,
+                at if at == other => one,
+                _ => continue,
+            };
+            stream.progress.retain(|(publisher, _), progress| {
+                progress.is_heard || publishers[publisher].at != from
+            });
+        }
+    }
+
+    /// A subscription is asked for.
+    pub fn subscribe(&mut self, client: u32, at: Incarnation, filters: Vec<&'static str>) -> usize {
+        self.streams.push(Stream {
+            client,
+            at,
+            filters,
+            state: State::Asked,
+            subscription: None,
+            progress: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            named: BTreeMap::new(),
+            unnamed: 0,
+            unnamed_numbers: 0,
+            unknowns: 0,
+            overflows: 0,
+        });
+        self.changed.push(at);
+        self.streams.len() - 1
+    }
+
+    /// It is confirmed.
+    pub fn confirmed(&mut self, stream: usize, subscription: SubscriptionId) {
+        let stream = &mut self.streams[stream];
+        stream.subscription = Some(subscription);
+        if stream.state == State::Asked {
+            stream.state = State::Open;
+        }
+        self.changed.push(stream.at);
+    }
+
+    /// Its end is asked for.
+    pub fn ending(&mut self, stream: usize) {
+        self.streams[stream].state = State::Ending;
+        self.changed.push(self.streams[stream].at);
+    }
+
+    /// It is no more.
+    pub fn ended(&mut self, stream: usize) {
+        self.streams[stream].state = State::Ended;
+        self.changed.push(self.streams[stream].at);
+    }
+
+    /// A node is no more.
+    pub fn node_ended(&mut self, at: Incarnation) {
+        for stream in self.streams.iter_mut().filter(|stream| stream.at == at) {
+            stream.state = State::Ended;
+        }
+    }
+
+    /// Which of some subscriptions has this id.
+    pub fn stream_of(&self, among: &[usize], subscription: SubscriptionId) -> Option<usize> {
+        let is_it = |at: &&usize| self.streams[**at].subscription == Some(subscription);
+        among.iter().find(is_it).copied()
+    }
+
+    /// A topic begins anew: what its next number is says nothing.
+    pub fn forget_numbers(&mut self, stream: usize, topic: usize) {
+        self.streams[stream].numbers.remove(&topic);
+    }
+
+    /// A message was acknowledged.
+    pub fn accepted(
+        &mut self,
+        publication: u32,
+        sequence: u64,
+        delivered: u32,
+    ) -> Result<(), Violation> {
+        let it = &mut self.publications[publication as usize];
+        ensure!(it.fate == Fate::Written, "message {publication} was answered twice");
+        it.fate = Fate::Accepted(delivered);
+        let known = it.sequence.replace(sequence);
+        ensure!(
+            known.is_none_or(|known| known == sequence),
+            "message {publication} was acknowledged as {sequence} and delivered as {known:?}"
+        );
+        Ok(())
+    }
+
+    /// A message was refused.
+    pub fn refused(&mut self, publication: u32) {
+        self.publications[publication as usize].fate = Fate::Refused;
+    }
+
+    /// A message came to a subscription.
+    pub fn delivered(&mut self, it: &Delivered<'_>) -> Result<(), Violation> {
+        let at = it.stream;
+        let name = self.topics[it.topic];
+        self.deliveries += 1;
+        let publication = it.payload.first_chunk().map(|first| u32::from_le_bytes(*first));
+        let publication = publication.unwrap_or(u32::MAX);
+        let Some(known) = self.publications.get_mut(publication as usize) else {
+            return Err(Violation(format!("stream {at} got what nobody published, on {name}")));
+        };
+        ensure!(
+            it.payload[4..].iter().all(|byte| *byte == publication as u8),
+            "stream {at}: the payload of message {publication} was changed"
+        );
+        ensure!(
+            known.topic == it.topic,
+            "stream {at}: message {publication} came as one of {name}"
+        );
+        let publisher = &self.publishers[&known.publisher];
+        let stream = &mut self.streams[at];
+        ensure!(
+            stream.wants(name),
+            "stream {at} wants {:?} and got message {publication} of {name}",
+            stream.filters
+        );
+        let is_own = publisher.at == stream.at;
+        ensure!(
+            it.origin == (!is_own).then_some(publisher.node),
+            "stream {at}: message {publication} of {} came as one of {:?}",
+            publisher.node,
+            it.origin
+        );
+        let sequence = if is_own { it.sequence } else { it.origin_sequence };
+        let earlier = known.sequence.replace(sequence);
+        ensure!(
+            earlier.is_none_or(|earlier| earlier == sequence),
+            "stream {at}: message {publication} has the number {sequence}, and had {earlier:?}"
+        );
+        let (publisher, number) = (known.publisher, known.number);
+        if let Some(heard) = &mut self.heard {
+            let sequence = it.sequence;
+            heard.push(format!("stream {at} hears message {publication} of {name} as {sequence}"));
+        }
+        stream.take_number(at, name, it.topic, it.sequence)?;
+        let unknowns = stream.unknowns;
+        let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
+        let progress = stream.progress.entry((publisher, it.topic)).or_insert(fresh);
+        ensure!(
+            progress.next <= number,
+            "stream {at} got number {number} of publisher {publisher} to {name} (message \
+             {publication}) when the next one was {}: it came twice or out of order",
+            progress.next
+        );
+        let owed = progress.owed_numbers(number);
+        let is_excused = unknowns > progress.unknowns;
+        (progress.next, progress.is_heard, progress.unknowns) = (number + 1, true, unknowns);
+        if !is_excused {
+            self.find_missing(at, publisher, it.topic, owed);
+        }
+        Ok(())
+    }
+
+    /// Messages did not come: each was told as lost, or was refused.
+    fn find_missing(&mut self, at: usize, publisher: u32, topic: usize, numbers: Range<u32>) {
+        let stream = &mut self.streams[at];
+        for number in numbers.clone() {
+            let publication = self.publishers[&publisher].by_topic[&topic][number as usize];
+            if self.publications[publication as usize].fate == Fate::Refused {
+                continue;
+            }
+            let named = stream.named.entry(topic).or_default();
+            if *named > 0 {
+                *named -= 1;
+            } else if stream.unnamed > 0 {
+                stream.unnamed -= 1;
+            } else {
+                let text = format!(
+                    "stream {at} (client {} of node {:?}, filters {:?}) never got number {number} \
+                     (message {publication}) of publisher {publisher} of node {:?} to {} and was \
+                     not told; the next one it got was {}",
+                    stream.client,
+                    stream.at,
+                    stream.filters,
+                    self.publishers[&publisher].at,
+                    self.topics[topic],
+                    numbers.end
+                );
+                self.suspects.push((publication, text));
+            }
+        }
+    }
+
+    /// A subscription was told of a loss.
+    pub fn lost(&mut self, at: usize, loss: &Loss) -> Result<(), Violation> {
+        ensure!(
+            !self.is_lossless,
+            "stream {at} was told of a loss of {} messages ({:?}), but nothing may be lost",
+            loss.missed,
+            loss.reason
+        );
+        if let Some(heard) = &mut self.heard {
+            heard.push(format!("stream {at} is told of {loss:?}"));
+        }
+        let stream = &mut self.streams[at];
+        stream.overflows += u64::from(loss.reason == GapReason::SlowConsumer);
+        let mut named = 0;
+        for &(topic, first, last) in &loss.entries {
+            ensure!(first <= last, "stream {at} was told of a gap from {first} to {last}");
+            let name = self.topics[topic];
+            ensure!(stream.wants(name), "stream {at} was told of a gap in {name}");
+            stream.take_number(at, name, topic, first)?;
+            let unknowns = stream.unknowns;
+            stream.numbers.insert(topic, (last, unknowns));
+            *stream.named.entry(topic).or_default() += last - first + 1;
+            named += last - first + 1;
+        }
+        if loss.missed == u64::MAX {
+            stream.unknowns += 1;
+        } else {
+            ensure!(loss.missed >= named, "stream {at}: a gap names more than it tells");
+            stream.unnamed += loss.missed - named;
+            stream.unnamed_numbers += loss.missed - named;
+        }
+        Ok(())
+    }
+
+    /// Whether anything is missing that was not refused.
+    pub fn check_suspects(&self) -> Result<(), Violation> {
+        for (publication, text) in &self.suspects {
+            ensure!(self.publications[*publication as usize].fate == Fate::Refused, "{text}");
+        }
+        Ok(())
+    }
+
+    /// Checks that the open subscriptions have all that a publisher's messages to a topic were, up to the
+    /// last one; `why` they must.
+    pub fn check_tail(&mut self, publisher: u32, topic: usize) {
+        let by_topic = &self.publishers[&publisher].by_topic;
+        let Some(end) = by_topic.get(&topic).map(|all| all.len() as u32) else { return };
+        for at in 0..self.streams.len() {
+            let stream = &self.streams[at];
+            let progress = stream.progress.get(&(publisher, topic)).copied();
+            if let Some(progress) = progress
+                && stream.state == State::Open
+                && progress.unknowns == stream.unknowns
+            {
+                self.find_missing(at, publisher, topic, progress.owed_numbers(end));
+            }
+        }
+    }
+
+    /// Whether a subscription has had a message.
+    pub fn has_had(&self, stream: usize, publication: u32) -> bool {
+        let Publication { publisher, topic, number, .. } = self.publications[publication as usize];
+        let progress = self.streams[stream].progress.get(&(publisher, topic));
+        progress.is_some_and(|progress| progress.next > number && progress.is_heard)
+    }
+
+    /// The filters of a node's subscriptions; `None` while that is not sure.
+    pub fn filters_of(&self, at: Incarnation) -> Option<BTreeSet<&'static str>> {
+        let mut filters = BTreeSet::new();
+        for stream in self.streams.iter().filter(|stream| stream.at == at) {
+            match stream.state {
+                State::Open => filters.extend(stream.filters.iter().copied()),
+                State::Ended => {}
+                State::Asked | State::Ending => return None,
+            }
+        }
+        Some(filters)
+    }
+}
+
+impl Stream {
+    /// The node's numbers of a topic go on here.
+    fn take_number(
+        &mut self,
+        at: usize,
+        name: &str,
+        topic: usize,
+        sequence: u64,
+    ) -> Result<(), Violation> {
+        let unknowns = self.unknowns;
+        if let Some((last, then)) = self.numbers.insert(topic, (sequence, unknowns)) {
+            ensure!(
+                sequence > last,
+                "stream {at}: number {sequence} of {name} comes behind {last}"
+            );
+            let hole = sequence - last - 1;
+            if hole > 0 && then == unknowns {
+                ensure!(
+                    self.unnamed_numbers >= hole,
+                    "stream {at}: number {sequence} of {name} comes behind {last}, and no gap tells \
+                     of what is between"
+                );
+                self.unnamed_numbers -= hole;
+            }
+        }
+        Ok(())
+    }
+}

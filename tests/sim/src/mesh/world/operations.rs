@@ -1,0 +1,224 @@
+//! What clients do, and what follows from it for who must get what.
+
+use nexusd_wire::control::OverflowPolicy;
+
+use super::World;
+use crate::mesh::coverage::Mark;
+use crate::mesh::network::Happening;
+use crate::mesh::oracle::State;
+use crate::mesh::scenario::Trouble;
+use crate::trace::trace;
+
+/// For so long a node has to know what another wants before its messages are owed: its shards have to be
+/// told, too.
+const KNOWN_US: u64 = 200_000;
+
+impl World<'_> {
+    pub(super) fn operate(&mut self) {
+        if self.operations_left == 0 {
+            return;
+        }
+        self.operations_left -= 1;
+        let after_us = self.dice.between(1, self.scenario.pace_us);
+        self.network.later(after_us, Happening::Operation);
+        let host = self.dice.below(self.hosts.len());
+        let Some(node) = &self.hosts[host].node else { return };
+        if node.drains_since_us.is_some() && !self.dice.one_in(4) {
+            return;
+        }
+        let clients = node.clients.len();
+        let publishers = self.scenario.publishers;
+        match self.dice.below(12) {
+            0 => {
+                let client = publishers + self.dice.below(clients - publishers);
+                self.subscribe(host, client);
+                self.flush_client(host, client);
+            }
+            1 => {
+                let client = publishers + self.dice.below(clients - publishers);
+                self.unsubscribe(host, client);
+                self.flush_client(host, client);
+            }
+            _ => {
+                let client = match self.dice.one_in(6) {
+                    true => self.dice.below(clients),
+                    false => self.dice.below(publishers),
+                };
+                let topic = self.dice.below(self.scenario.topics.len());
+                for _ in 0..self.dice.between(1, self.scenario.burst_max) {
+                    let topic = match self.dice.one_in(8) {
+                        true => self.dice.below(self.scenario.topics.len()),
+                        false => topic,
+                    };
+                    self.publish(host, client, topic);
+                }
+                self.flush_client(host, client);
+            }
+        }
+        self.note_wanted();
+    }
+
+    pub(super) fn subscribe(&mut self, host: usize, client: usize) {
+        let filters = self.scenario.filters.clone();
+        let mut chosen = vec![self.dice.pick(&filters)];
+        while self.dice.one_in(3) {
+            let filter = self.dice.pick(&filters);
+            if !chosen.contains(&filter) {
+                chosen.push(filter);
+            }
+        }
+        let policy = self.dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::DropNewest]);
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let it = &mut node.clients[client];
+        if it.is_over || it.streams.len() >= 4 {
+            return;
+        }
+        self.coverage.mark(Mark::Subscribe);
+        let at = (host, node.start);
+        let stream = self.oracle.subscribe(it.number, at, chosen.clone());
+        trace!(
+            self.trace,
+            "{} host {host}: client {} subscribes to {chosen:?} as stream {stream}",
+            self.network.now_us,
+            it.number
+        );
+        it.subscribe(stream, &chosen, policy, self.scenario.queue_messages);
+    }
+
+    fn unsubscribe(&mut self, host: usize, client: usize) {
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let it = &mut node.clients[client];
+        let is_open = |stream: &&usize| self.oracle.streams[**stream].state == State::Open;
+        let open: Vec<usize> = it.streams.iter().filter(is_open).copied().collect();
+        if it.is_over || open.is_empty() {
+            return;
+        }
+        let stream = self.dice.pick(&open);
+        let Some(subscription) = self.oracle.streams[stream].subscription else { return };
+        self.coverage.mark(Mark::Unsubscribe);
+        trace!(self.trace, "{} host {host}: stream {stream} ends", self.network.now_us);
+        self.oracle.ending(stream);
+        it.unsubscribe(stream, subscription);
+    }
+
+    /// A client publishes a message; its number.
+    pub(super) fn publish(&mut self, host: usize, client: usize, topic: usize) -> Option<u32> {
+        let len = self.dice.magnitude(self.scenario.payload_max) as usize;
+        let ack = self.is_mended || self.dice.one_in(2);
+        let node = self.hosts[host].node.as_mut()?;
+        let it = &mut node.clients[client];
+        if it.is_over {
+            return None;
+        }
+        self.coverage.mark(Mark::Publish);
+        let at = (host, node.start);
+        let awake_since_us = node.threads.iter().map(|thread| thread.asleep_until_us).max();
+        let awake_since_us = awake_since_us.unwrap_or_default();
+        let publication = self.oracle.publish(it.number, topic);
+        trace!(
+            self.trace,
+            "{} host {host}: client {} publishes message {publication} to {}",
+            self.network.now_us,
+            it.number,
+            self.oracle.name(topic)
+        );
+        it.publish(publication, topic, self.oracle.name(topic), len, ack);
+        let now_us = self.network.now_us;
+        for (&(from, to), &(hash, since_us)) in &self.known_since {
+            let is_sure = since_us.max(awake_since_us) + KNOWN_US <= now_us;
+            let is_so = self.wanted.get(&to) == Some(&Some(hash));
+            if from == at && is_sure && is_so {
+                self.oracle.owe(publication, to);
+            }
+        }
+        Some(publication)
+    }
+
+    /// What nodes want has changed.
+    pub(super) fn note_wanted(&mut self) {
+        let mut changed = std::mem::take(&mut self.oracle.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for at in changed {
+            let filters = self.oracle.filters_of(at);
+            self.wanted.insert(at, filters.map(|filters| hash_of(filters.into_iter())));
+        }
+    }
+
+    /// A node's mesh thread has had a turn: since when it knows what others want.
+    pub(super) fn note_knowledge(&mut self, host: usize) {
+        let now_us = self.network.now_us;
+        let Some(node) = &self.hosts[host].node else { return };
+        let at = (host, node.start);
+        for (other, there) in self.hosts.iter().enumerate() {
+            let Some(other_node) = there.node.as_ref().filter(|_| other != host) else { continue };
+            let to = (other, other_node.start);
+            let peer = node.mesh.discovery.peer(other_node.id);
+            let hash = peer
+                .filter(|peer| peer.is_linked() && peer.is_synced())
+                .and_then(|peer| peer.interest_hash());
+            match hash {
+                // A set that is empty is owed nothing.
+                None | Some(0) => {
+                    self.known_since.remove(&(at, to));
+                }
+                Some(hash) => {
+                    let known = self.known_since.entry((at, to)).or_insert((hash, now_us));
+                    if known.0 != hash {
+                        *known = (hash, now_us);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subscribers that stall.
+    pub(super) fn stall(&mut self) {
+        let host = self.dice.below(self.hosts.len());
+        let us = self.dice.between(100_000, 6_000_000);
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let client = self.dice.below(node.clients.len());
+        let start = node.start;
+        node.clients[client].stalls_until_us = self.network.now_us + us;
+        self.network.later(us, Happening::ClientReads { host, start, client });
+        self.coverage.mark(Mark::Stall);
+        debug_assert!(self.scenario.has(Trouble::Stall));
+    }
+}
+
+/// CRC-64/WE over sorted filters, each with an end; the empty set is 0.
+pub(super) fn hash_of<'f>(filters: impl Iterator<Item = &'f str>) -> u64 {
+    let mut filters = filters.peekable();
+    if filters.peek().is_none() {
+        return 0;
+    }
+    let mut crc = u64::MAX;
+    let bytes = filters.flat_map(|filter| filter.bytes().chain([b'\n']));
+    for byte in bytes {
+        crc ^= u64::from(byte) << 56;
+        for _ in 0..8 {
+            let carry = crc >> 63;
+            crc = crc << 1 ^ carry.wrapping_mul(0x42F0_E1EB_A9EA_3693);
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_discoverys() {
+        assert_eq!(hash_of([].into_iter()), 0);
+        // As computed by `nexusd_discovery` for "a/#" and "b".
+        let mut discovery = nexusd_discovery::Discovery::new(nexusd_discovery::Config::default());
+        let now = nexusd_discovery::Now { mono_us: 1, wall_us: 1 };
+        for filter in ["b", "a/#"] {
+            let event = nexusd_discovery::Event::Interest { filter, is_wanted: true };
+            discovery.on_event(now, event);
+        }
+        discovery.on_event(now, nexusd_discovery::Event::Started);
+        assert_eq!(hash_of(["a/#", "b"].into_iter()), discovery.interest_hash());
+    }
+}

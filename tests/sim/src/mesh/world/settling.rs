@@ -1,0 +1,222 @@
+//! The end of a run: everything is mended, all nodes find each other and learn what the others want, and a
+//! message of each publisher to each topic comes to exactly those who want it.
+
+use nexusd_discovery::PeerStatus;
+
+use super::World;
+use crate::mesh::coverage::Mark;
+use crate::mesh::network::{Happening, RESENT_US};
+use crate::mesh::node::Node;
+use crate::mesh::oracle::{Fate, State};
+use crate::mesh::wire::Wire;
+use crate::trace::trace;
+use crate::violation::{Violation, ensure};
+
+/// Within this time after the last fault every node knows all that is to be known.
+const CONVERGED_US: u64 = 30_000_000;
+/// Between two looks whether that is so.
+const STEP_US: u64 = 50_000;
+/// Within this time all is sent that was published before; connections may be slow.
+const DRAINED_US: u64 = 600_000_000;
+/// Within this time messages are where they are wanted, and acknowledged.
+const DELIVERED_US: u64 = 4_000_000;
+
+impl World<'_> {
+    pub(super) fn settle(&mut self) -> Result<(), Violation> {
+        self.mend()?;
+        trace!(self.trace, "{} all is mended", self.network.now_us);
+        let since_us = self.network.now_us;
+        while let Some(why) = self.why_not_converged() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < CONVERGED_US, "{us} us after the last fault {why}");
+            self.run_for(STEP_US)?;
+        }
+        self.coverage.converged(self.network.now_us - since_us);
+        self.assert_invariants()?;
+        // What was lost and not told shows behind what comes now; and shards have to be told as well.
+        self.run_for(300_000)?;
+        let since_us = self.network.now_us;
+        while self.is_anything_queued() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < DRAINED_US, "{us} us after the last message there are some on their way");
+            self.run_for(STEP_US)?;
+        }
+        self.probe()?;
+        self.check_clean_ends();
+        self.oracle.check_suspects()?;
+        self.assert_invariants()
+    }
+
+    /// Nothing goes wrong any more, and what did is over.
+    fn mend(&mut self) -> Result<(), Violation> {
+        self.is_mended = true;
+        let until_us = self.trouble_until_us + RESENT_US;
+        self.run_for(until_us.saturating_sub(self.network.now_us))?;
+        for host in 0..self.hosts.len() {
+            // Its start may be long to come.
+            if self.hosts[host].node.is_none() {
+                self.network.later(1, Happening::Start { host });
+            }
+            self.unstall(host)?;
+        }
+        let is_busy = |world: &Self| {
+            world.hosts.iter().any(|host| {
+                let node = host.node.as_ref();
+                node.is_none_or(|node| node.drains_since_us.is_some())
+            })
+        };
+        self.run_for(2)?;
+        while is_busy(self) {
+            self.run_for(STEP_US)?;
+        }
+        let asleep = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let asleep = asleep.flat_map(|node| node.threads.iter()).map(|it| it.asleep_until_us);
+        let until_us = asleep.max().unwrap_or_default();
+        self.run_for(until_us.saturating_sub(self.network.now_us))
+    }
+
+    /// Whether messages wait anywhere: in a queue, or on a connection.
+    fn is_anything_queued(&self) -> bool {
+        let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let waits = |node: &Node| {
+            node.metrics().queued_messages > 0
+                || node.clients.iter().any(|client| !client.outbox.is_empty())
+        };
+        let held = |wire: &Wire| wire.streams.iter().any(|stream| stream.held > 4_096);
+        nodes.any(waits) || self.network.wires.values().any(held)
+    }
+
+    fn unstall(&mut self, host: usize) -> Result<(), Violation> {
+        let Some(node) = &mut self.hosts[host].node else { return Ok(()) };
+        let start = node.start;
+        for client in 0..node.clients.len() {
+            node.clients[client].stalls_until_us = 0;
+            self.network.later(0, Happening::ClientReads { host, start, client });
+        }
+        Ok(())
+    }
+
+    /// What keeps nodes from knowing all that is to be known, if anything does.
+    fn why_not_converged(&self) -> Option<String> {
+        for (at, host) in self.hosts.iter().enumerate() {
+            let node = host.node.as_ref()?;
+            let discovery = &node.mesh.discovery;
+            if self.wanted.get(&(at, node.start)).copied().flatten()
+                != Some(discovery.interest_hash())
+            {
+                return Some(format!("host {at} does not know what its clients want"));
+            }
+            for (other, there) in self.hosts.iter().enumerate().filter(|(other, _)| *other != at) {
+                let other_node = there.node.as_ref()?;
+                let wanted = other_node.mesh.discovery.interest_hash();
+                let Some(peer) = discovery.peer(other_node.id) else {
+                    return Some(format!("host {at} does not know host {other}"));
+                };
+                if !peer.is_linked() {
+                    return Some(format!("host {at} has no link to host {other}"));
+                }
+                let now_us = node.now(&self.network).mono_us;
+                if peer.status(now_us) != PeerStatus::Alive {
+                    return Some(format!("host {at} suspects host {other}"));
+                }
+                if !peer.is_synced() || peer.interest_hash() != Some(wanted) {
+                    return Some(format!("host {at} does not hold what host {other} wants"));
+                }
+            }
+            let known = discovery.peers().count();
+            if known != self.hosts.len() - 1 {
+                return Some(format!("host {at} knows {known} others"));
+            }
+        }
+        None
+    }
+
+    fn assert_invariants(&self) -> Result<(), Violation> {
+        for node in self.hosts.iter().filter_map(|host| host.node.as_ref()) {
+            node.assert_invariants();
+            let limit = self.scenario.limits.memory_bytes as u64;
+            for shard in &node.shards {
+                let bytes = shard.metrics.get().log_bytes;
+                ensure!(bytes <= limit, "a log of {bytes} bytes is over its limit of {limit}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes a message of each publisher to each topic, and checks where they come to.
+    fn probe(&mut self) -> Result<(), Violation> {
+        let mut probes = Vec::new();
+        let overflows: Vec<u64> =
+            self.oracle.streams.iter().map(|stream| stream.overflows).collect();
+        for host in 0..self.hosts.len() {
+            let Some(node) = &self.hosts[host].node else { continue };
+            for client in 0..node.clients.len() {
+                let number = self.hosts[host].node.as_ref().map(|node| node.clients[client].number);
+                for topic in 0..self.scenario.topics.len() {
+                    let publisher = &self.oracle.publishers[&number.unwrap_or_default()];
+                    // Those that were quiet have nothing to show but where their messages go.
+                    if !publisher.by_topic.contains_key(&topic) && client != 0 {
+                        continue;
+                    }
+                    probes.extend(self.publish(host, client, topic).map(|probe| (host, probe)));
+                    self.coverage.mark(Mark::Probe);
+                }
+                self.flush_client(host, client);
+                self.run_for(if self.hosts.len() <= 5 { 100_000 } else { 1_000 })?;
+            }
+        }
+        self.run_for(DELIVERED_US)?;
+        for (host, probe) in probes {
+            let publication = &self.oracle.publications[probe as usize];
+            let (topic, fate) = (publication.topic, publication.fate);
+            let name = self.oracle.name(topic);
+            let wants = |at: usize| {
+                let stream = &self.oracle.streams[at];
+                stream.state == State::Open && stream.wants(name)
+            };
+            let wanting: Vec<usize> =
+                (0..self.oracle.streams.len()).filter(|at| wants(*at)).collect();
+            let (mut own, mut others) = (0, std::collections::BTreeSet::new());
+            for stream in wanting {
+                let at = self.oracle.streams[stream].at;
+                if at.0 == host {
+                    own += 1;
+                } else {
+                    others.insert(at);
+                }
+                let has_overflown = self.oracle.streams[stream].overflows > overflows[stream];
+                ensure!(
+                    self.oracle.has_had(stream, probe) || has_overflown,
+                    "message {probe} of host {host} to {name} has not come to stream {stream} of \
+                     host {}, which wants {:?}",
+                    at.0,
+                    self.oracle.streams[stream].filters
+                );
+                self.coverage.mark(Mark::ProbeHad);
+            }
+            let expected = own + others.len() as u32;
+            ensure!(
+                fate == Fate::Accepted(expected),
+                "message {probe} of host {host} to {name} is {fate:?}; {expected} want it"
+            );
+        }
+        Ok(())
+    }
+
+    /// What nodes accepted that stopped in good order has arrived.
+    fn check_clean_ends(&mut self) {
+        let ended = std::mem::take(&mut self.clean_ends);
+        let publishers: Vec<(u32, Vec<usize>)> = self
+            .oracle
+            .publishers
+            .iter()
+            .filter(|(_, publisher)| ended.contains(&publisher.at))
+            .map(|(number, publisher)| (*number, publisher.by_topic.keys().copied().collect()))
+            .collect();
+        for (publisher, topics) in publishers {
+            for topic in topics {
+                self.oracle.check_tail(publisher, topic);
+            }
+        }
+    }
+}
