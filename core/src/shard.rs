@@ -709,8 +709,10 @@ impl Shard {
         let link = connection.session.link.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {
-            let is_kept = link.is_some() || self.config.limits.parked_ttl_us > 0;
-            is_kept && self.drain.is_none() && self.plane.queues[queue.0 as usize].awaits.is_empty()
+            let may_come_back = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
+            // What becomes of a link's is the link's to say.
+            let is_kept = link.is_some() || may_come_back;
+            is_kept && self.plane.queues[queue.0 as usize].awaits.is_empty()
         };
         let (mut parked, ended): (Vec<_>, Vec<_>) = held.into_iter().partition(is_parked);
         parked.sort_unstable();

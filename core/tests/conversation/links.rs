@@ -675,6 +675,31 @@ fn a_node_that_stops_hands_over_what_is_queued_and_is_gone_at_once() {
 }
 
 #[test]
+fn a_link_that_breaks_while_its_node_stops_does_not_keep_it() {
+    for shards in [1, 3] {
+        for is_first in [false, true] {
+            let mut pair = Pair::linked(shards);
+            let publisher = pair.desks[0].greet();
+            pair.tell_interest(1, &["a"]);
+            pair.desks[0].bind(publisher, 0, "a");
+            pair.is_cut = true;
+            pair.publish(0, publisher, b"on its way");
+            if is_first {
+                // It is told of the end of one shard only.
+                pair.desks[0].drain_shard(nexusd_core::home_of_node(id(1), shards).index());
+                pair.cut(0);
+            }
+            pair.desks[0].drain();
+            if !is_first {
+                assert!(!pair.desks[0].is_finished(), "the peer has not had it yet");
+                pair.cut(0);
+            }
+            assert!(pair.desks[0].is_finished(), "{shards} shards, {is_first}");
+        }
+    }
+}
+
+#[test]
 fn an_idle_link_closes_by_agreement_and_another_one_takes_its_place() {
     let mut pair = Pair::linked(1);
     pair.desks[0].command(LinkCommand::CloseIdle { peer: id(1) });

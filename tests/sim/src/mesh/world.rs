@@ -453,9 +453,10 @@ impl<'a> World<'a> {
     fn flush_client(&mut self, host: usize, client: usize) {
         let Some(node) = &mut self.hosts[host].node else { return };
         let it = &mut node.clients[client];
-        let bytes: Vec<u8> = it.outbox.iter().copied().collect();
-        let taken = self.network.write(it.wire, 0, &bytes);
-        it.outbox.drain(..taken);
+        if !it.outbox.is_empty() {
+            let taken = self.network.write(it.wire, 0, it.outbox.make_contiguous());
+            it.outbox.drain(..taken);
+        }
     }
 
     fn note_reports(&mut self, host: usize) -> Result<(), Violation> {

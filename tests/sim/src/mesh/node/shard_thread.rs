@@ -23,7 +23,7 @@ impl Node {
         let mut sockets = self.sockets.of_shard(shard);
         let first = self.dice.below(sockets.len());
         sockets.rotate_left(first);
-        for id in sockets {
+        for &id in &sockets {
             self.serve_socket(shard, id, network);
         }
         self.look_into_inbox(shard, network);
@@ -35,8 +35,8 @@ impl Node {
             it.on_event(now, Event::Tick);
         }
         self.carry_out(shard, network);
-        self.finish_moves(shard, network);
-        self.look_ahead(shard, network);
+        self.finish_moves(shard, &sockets, network);
+        self.look_ahead(shard, &sockets, network);
     }
 
     fn feed(&mut self, shard: usize, event: Event<'_>, network: &Network) {
@@ -230,8 +230,8 @@ impl Node {
     }
 
     /// Connections that the shard has given up go to others, sooner or later.
-    fn finish_moves(&mut self, shard: usize, network: &mut Network) {
-        for id in self.sockets.of_shard(shard) {
+    fn finish_moves(&mut self, shard: usize, sockets: &[ConnectionId], network: &mut Network) {
+        for &id in sockets {
             let Some(socket) = self.sockets.find(id) else { continue };
             let Some(to) = socket.moves_to else { continue };
             if self.dice.one_in(3) {
@@ -253,9 +253,9 @@ impl Node {
     }
 
     /// When the next turn is.
-    fn look_ahead(&mut self, shard: usize, network: &mut Network) {
+    fn look_ahead(&mut self, shard: usize, sockets: &[ConnectionId], network: &mut Network) {
         let mut is_busy = !self.shards[shard].mail.is_empty();
-        for id in self.sockets.of_shard(shard) {
+        for &id in sockets {
             let Some(socket) = self.sockets.find(id) else { continue };
             is_busy |=
                 socket.in_flight.is_some() || socket.moves_to.is_some() || socket.closing.is_some();

@@ -34,10 +34,11 @@ impl Outages {
         self.of_hosts.entry(host).or_default().push((from_us, until_us));
     }
 
-    /// How much of the time from one moment to another two hosts did not reach each other.
-    pub(super) fn total_us(&self, one: usize, other: usize, from_us: u64, until_us: u64) -> u64 {
+    /// How much of the time from one moment to another `one` could not hear of `other`. While `one` itself
+    /// did nothing it could not have heard anybody: that is no reason.
+    fn total_us(&self, one: usize, other: usize, from_us: u64, until_us: u64) -> u64 {
         let pair = (one.min(other), one.max(other));
-        let lists = [self.of_pairs.get(&pair), self.of_hosts.get(&one), self.of_hosts.get(&other)];
+        let lists = [self.of_pairs.get(&pair), self.of_hosts.get(&other)];
         let mut spans: Vec<(u64, u64)> = lists
             .into_iter()
             .flatten()
