@@ -232,9 +232,9 @@ pub(crate) struct Comparison {
     /// Shards that still have to say what they have, and what the others said.
     pub(crate) awaits: ShardMask,
     pub(crate) sum: Option<Box<Digest>>,
-    /// What the peer was told, until it answers.
+    /// What the peer was told last.
     pub(crate) offered: Option<Box<Digest>>,
-    /// What the peer said, until this node knows what it has itself.
+    /// What the peer asks to compare with, until this node knows what it has itself.
     pub(crate) theirs: Option<Box<Digest>>,
     /// What the peer asked for last.
     pub(crate) fetched: Buckets,

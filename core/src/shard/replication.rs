@@ -50,8 +50,10 @@ impl Shard {
         let Some(sum) = link.comparison.sum.take() else { return };
         let Some(id) = link.connection.filter(|_| link.is_up) else { return };
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
-        self.encoder.retained_digest(&mut connection.outbound.control, &sum);
-        match link.comparison.theirs.take() {
+        let theirs = link.comparison.theirs.take();
+        let control = &mut connection.outbound.control;
+        self.encoder.retained_digest(control, &sum, theirs.is_some());
+        match theirs {
             Some(theirs) => self.fetch_differing(id, &sum, &theirs),
             None => link.comparison.offered = Some(sum),
         }
@@ -72,22 +74,21 @@ impl Shard {
         id: ConnectionId,
         frame: &Frame<'_>,
     ) -> Result<(), Violation> {
-        let theirs: Vec<u64> =
-            frame.body::<control::RetainedDigest<'_>>()?.buckets().iter().collect();
+        let body = frame.body::<control::RetainedDigest<'_>>()?;
+        let theirs: Vec<u64> = body.buckets().iter().collect();
         let Ok(theirs) = <Box<Digest>>::try_from(theirs.into_boxed_slice()) else {
             let text = format!("a digest of retained values has {RETAINED_BUCKETS} buckets");
             return Err(Violation::by(frame, &text));
         };
         let Some(peer) = self.peer_of(id) else { return Ok(()) };
         let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
-        match link.comparison.offered.take() {
-            Some(own) => self.fetch_differing(id, &own, &theirs),
-            None => {
-                link.comparison.theirs = Some(theirs);
-                if link.comparison.sum.is_none() {
-                    self.compare_retained(peer);
-                }
+        if !body.is_answer() {
+            link.comparison.theirs = Some(theirs);
+            if link.comparison.sum.is_none() {
+                self.compare_retained(peer);
             }
+        } else if let Some(own) = link.comparison.offered.take() {
+            self.fetch_differing(id, &own, &theirs);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Retained values are the same on every node: set, cleared, brought to nodes that come later, and healed
 //! after nodes could not hear each other.
 
-use nexusd_core::ConnectionId;
+use nexusd_core::{ConnectionId, LinkCommand};
 use nexusd_wire::{MessageFlags, SubscribeRequest};
 
 use super::desk::{Desk, Heard};
@@ -175,5 +175,21 @@ fn the_newer_value_stays_however_late_the_older_one_comes() {
     pair.carry();
     for desk in &mut pair.desks {
         assert_eq!(retained(desk, "a"), [value("a", b"newer")]);
+    }
+}
+
+#[test]
+fn comparisons_that_cross_come_to_an_end() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        pair.is_cut = true;
+        for _ in 0..3 {
+            for at in 0..2 {
+                pair.desks[at].command(LinkCommand::CompareRetained { peer: id(1 - at) });
+            }
+        }
+        pair.is_cut = false;
+        // It would carry them back and forth for ever.
+        pair.carry();
     }
 }

@@ -199,11 +199,17 @@ impl FrameEncoder {
         self.finish(out, Header::new(FrameKind::InterestDelta, 0, 0));
     }
 
-    /// Appends a RetainedDigest: a sum of each bucket.
-    pub fn retained_digest(&mut self, out: &mut Vec<u8>, buckets: &[u64; RETAINED_BUCKETS]) {
+    /// Appends a RetainedDigest: a sum of each bucket. One that is no answer is answered with the receiver's.
+    pub fn retained_digest(
+        &mut self,
+        out: &mut Vec<u8>,
+        buckets: &[u64; RETAINED_BUCKETS],
+        is_answer: bool,
+    ) {
         let b = &mut self.builder;
         let buckets = Some(b.create_vector(buckets));
-        let root = control::RetainedDigest::create(b, &control::RetainedDigestArgs { buckets });
+        let root =
+            control::RetainedDigest::create(b, &control::RetainedDigestArgs { buckets, is_answer });
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::RetainedDigest, 0, 0));
     }

@@ -6158,6 +6158,7 @@ pub mod nexusd {
 
         impl<'a> RetainedDigest<'a> {
             pub const VT_BUCKETS: ::flatbuffers::VOffsetT = 4;
+            pub const VT_IS_ANSWER: ::flatbuffers::VOffsetT = 6;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -6177,6 +6178,7 @@ pub mod nexusd {
                 if let Some(x) = args.buckets {
                     builder.add_buckets(x);
                 }
+                builder.add_is_answer(args.is_answer);
                 builder.finish()
             }
 
@@ -6194,6 +6196,13 @@ pub mod nexusd {
                         .unwrap()
                 }
             }
+            #[inline]
+            pub fn is_answer(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(RetainedDigest::VT_IS_ANSWER, Some(false)).unwrap() }
+            }
         }
 
         impl ::flatbuffers::Verifiable for RetainedDigest<'_> {
@@ -6208,19 +6217,22 @@ pub mod nexusd {
                         Self::VT_BUCKETS,
                         true,
                     )?
+                    .visit_field::<bool>("is_answer", Self::VT_IS_ANSWER, false)?
                     .finish();
                 Ok(())
             }
         }
         pub struct RetainedDigestArgs<'a> {
             pub buckets: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+            pub is_answer: bool,
         }
         impl<'a> Default for RetainedDigestArgs<'a> {
             #[inline]
             fn default() -> Self {
                 RetainedDigestArgs {
-      buckets: None, // required field
-    }
+                    buckets: None, // required field
+                    is_answer: false,
+                }
             }
         }
 
@@ -6238,6 +6250,10 @@ pub mod nexusd {
                     RetainedDigest::VT_BUCKETS,
                     buckets,
                 );
+            }
+            #[inline]
+            pub fn add_is_answer(&mut self, is_answer: bool) {
+                self.fbb_.push_slot::<bool>(RetainedDigest::VT_IS_ANSWER, is_answer, false);
             }
             #[inline]
             pub fn new(
@@ -6258,6 +6274,7 @@ pub mod nexusd {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 let mut ds = f.debug_struct("RetainedDigest");
                 ds.field("buckets", &self.buckets());
+                ds.field("is_answer", &self.is_answer());
                 ds.finish()
             }
         }

@@ -234,6 +234,7 @@ pub(crate) enum Sample {
     NodeStateRequest,
     RetainedDigest {
         buckets: Vec<u64>,
+        is_answer: bool,
     },
     RetainedFetch {
         buckets: Vec<u64>,

@@ -223,7 +223,7 @@ pub(crate) fn link_vectors() -> Vec<Vector> {
         "retained_digest.hex",
         NODE_SENDER,
         "sums up the sender's retained values, which are all in one bucket",
-        Sample::RetainedDigest { buckets: sums },
+        Sample::RetainedDigest { buckets: sums, is_answer: true },
     );
     let mut bits = vec![0; RETAINED_BUCKETS / 64];
     bits[RETAINED_BUCKET / 64] = 1 << (RETAINED_BUCKET % 64);

@@ -287,8 +287,8 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             })
             .boxed(),
         Just(Sample::NodeStateRequest).boxed(),
-        vec(any::<u64>(), RETAINED_BUCKETS)
-            .prop_map(|buckets| Sample::RetainedDigest { buckets })
+        (vec(any::<u64>(), RETAINED_BUCKETS), any::<bool>())
+            .prop_map(|(buckets, is_answer)| Sample::RetainedDigest { buckets, is_answer })
             .boxed(),
         vec(any::<u64>(), RETAINED_BUCKETS / 64)
             .prop_map(|buckets| Sample::RetainedFetch { buckets })

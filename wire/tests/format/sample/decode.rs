@@ -251,7 +251,8 @@ impl Sample {
             FrameKind::NodeStateRequest => Self::NodeStateRequest,
             FrameKind::RetainedDigest => {
                 let body = frame.body::<control::RetainedDigest<'_>>()?;
-                Self::RetainedDigest { buckets: body.buckets().iter().collect() }
+                let buckets = body.buckets().iter().collect();
+                Self::RetainedDigest { buckets, is_answer: body.is_answer() }
             }
             FrameKind::RetainedFetch => {
                 let body = frame.body::<control::RetainedFetch<'_>>()?;
