@@ -66,6 +66,7 @@ marks! {
     Subscribe = "operation" "subscribe",
     Unsubscribe = "operation" "unsubscribe",
     Publish = "operation" "publish",
+    Rest = "operation" "nobody wants anything for a minute",
     Probe = "check" "a message to see who gets it",
     ProbeHad = "check" "one that has to come did",
 }

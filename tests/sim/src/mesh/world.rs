@@ -81,8 +81,8 @@ pub struct World<'a> {
     trouble_until_us: u64,
     /// Nothing goes wrong any more.
     is_mended: bool,
-    /// Publishers of nodes that stopped in good order, with nothing in their way.
-    clean_ends: Vec<Incarnation>,
+    /// Nodes that are no more: when they crashed; `None`: they stopped in good order and in time.
+    ends: BTreeMap<Incarnation, Option<u64>>,
     last_reset_us: u64,
 }
 
@@ -139,7 +139,7 @@ impl<'a> World<'a> {
             wanted: BTreeMap::new(),
             trouble_until_us: 0,
             is_mended: false,
-            clean_ends: Vec::new(),
+            ends: BTreeMap::new(),
             last_reset_us: 0,
         }
     }
@@ -424,6 +424,7 @@ impl<'a> World<'a> {
         if it.stalls_until_us > self.network.now_us {
             return Ok(());
         }
+        self.oracle.now_us = self.network.now_us;
         let bytes = self.network.read(it.wire, 0, usize::MAX);
         if !bytes.is_empty() {
             let result = it.read(&bytes, &mut self.oracle, self.coverage);

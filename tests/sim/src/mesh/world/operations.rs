@@ -94,6 +94,12 @@ impl World<'_> {
             return;
         }
         let stream = self.dice.pick(&open);
+        self.end_stream(host, client, stream);
+    }
+
+    pub(super) fn end_stream(&mut self, host: usize, client: usize, stream: usize) {
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let it = &mut node.clients[client];
         let Some(subscription) = self.oracle.streams[stream].subscription else { return };
         self.coverage.mark(Mark::Unsubscribe);
         trace!(self.trace, "{} host {host}: stream {stream} ends", self.network.now_us);

@@ -18,6 +18,8 @@ const CONVERGED_US: u64 = 30_000_000;
 const STEP_US: u64 = 50_000;
 /// Within this time all is sent that was published before; connections may be slow.
 const DRAINED_US: u64 = 600_000_000;
+/// A topic is remembered for a minute, give or take a look at it.
+const REMEMBERED_US: u64 = 55_000_000;
 /// Within this time messages are where they are wanted, and acknowledged.
 const DELIVERED_US: u64 = 4_000_000;
 
@@ -25,13 +27,11 @@ impl World<'_> {
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         self.mend()?;
         trace!(self.trace, "{} all is mended", self.network.now_us);
-        let since_us = self.network.now_us;
-        while let Some(why) = self.why_not_converged() {
-            let us = self.network.now_us - since_us;
-            ensure!(us < CONVERGED_US, "{us} us after the last fault {why}");
-            self.run_for(STEP_US)?;
+        self.converge()?;
+        if self.dice.one_in(12) {
+            self.rest()?;
+            self.converge()?;
         }
-        self.coverage.converged(self.network.now_us - since_us);
         self.assert_invariants()?;
         // What was lost and not told shows behind what comes now; and shards have to be told as well.
         self.run_for(300_000)?;
@@ -42,9 +42,46 @@ impl World<'_> {
             self.run_for(STEP_US)?;
         }
         self.probe()?;
-        self.check_clean_ends();
+        self.check_ends();
         self.oracle.check_suspects()?;
         self.assert_invariants()
+    }
+
+    /// Waits until every node knows all that is to be known.
+    fn converge(&mut self) -> Result<(), Violation> {
+        let since_us = self.network.now_us;
+        while let Some(why) = self.why_not_converged() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < CONVERGED_US, "{us} us after the last fault {why}");
+            self.run_for(STEP_US)?;
+        }
+        self.coverage.converged(self.network.now_us - since_us);
+        Ok(())
+    }
+
+    /// Nobody wants anything for so long that links are closed; then everybody does.
+    fn rest(&mut self) -> Result<(), Violation> {
+        trace!(self.trace, "{} all subscriptions end", self.network.now_us);
+        self.coverage.mark(Mark::Rest);
+        let is_open = |stream: &usize| self.oracle.streams[*stream].state == State::Open;
+        let open: Vec<usize> = (0..self.oracle.streams.len()).filter(is_open).collect();
+        for stream in open {
+            let (host, number) =
+                (self.oracle.streams[stream].at.0, self.oracle.streams[stream].client);
+            let Some(node) = &self.hosts[host].node else { continue };
+            let client = node.clients.iter().position(|client| client.number == number);
+            if let Some(client) = client {
+                self.end_stream(host, client, stream);
+                self.flush_client(host, client);
+            }
+        }
+        let us = self.dice.between(50_000_000, 90_000_000);
+        self.run_for(us)?;
+        for host in 0..self.hosts.len() {
+            self.subscribe(host, self.scenario.publishers);
+            self.flush_client(host, self.scenario.publishers);
+        }
+        self.run_for(100_000)
     }
 
     /// Nothing goes wrong any more, and what did is over.
@@ -203,20 +240,20 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What nodes accepted that stopped in good order has arrived.
-    fn check_clean_ends(&mut self) {
-        let ended = std::mem::take(&mut self.clean_ends);
-        let publishers: Vec<(u32, Vec<usize>)> = self
-            .oracle
-            .publishers
-            .iter()
-            .filter(|(_, publisher)| ended.contains(&publisher.at))
-            .map(|(number, publisher)| (*number, publisher.by_topic.keys().copied().collect()))
-            .collect();
-        for (publisher, topics) in publishers {
-            for topic in topics {
-                self.oracle.check_tail(publisher, topic);
+    /// What nodes accepted that are no more has arrived, or its loss was told.
+    fn check_ends(&mut self) {
+        let ends = std::mem::take(&mut self.ends);
+        let mut tails = Vec::new();
+        for (number, publisher) in &self.oracle.publishers {
+            if let Some(crashed_us) = ends.get(&publisher.at) {
+                let topics = publisher.by_topic.keys();
+                tails.extend(topics.map(|topic| (*number, *topic, *crashed_us)));
             }
+        }
+        for (publisher, topic, crashed_us) in tails {
+            // What was quiet for longer may have been forgotten on both sides.
+            let since_us = crashed_us.map(|us| us.saturating_sub(REMEMBERED_US));
+            self.oracle.check_tail(publisher, topic, since_us);
         }
     }
 }
