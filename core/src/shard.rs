@@ -118,6 +118,8 @@ pub struct Shard {
     /// The links that this shard keeps, and when to look at them.
     links: Links,
     links_due_us: Option<u64>,
+    /// Counts connections that became links.
+    links_begun: u64,
     /// Nodes that were given up with what was queued for them.
     given_up: BTreeSet<NodeId>,
     /// Numbers the challenges that other nodes are given.
@@ -297,6 +299,7 @@ impl Shard {
             drain: None,
             links: Links::new(),
             links_due_us: None,
+            links_begun: 0,
             given_up: BTreeSet::new(),
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
