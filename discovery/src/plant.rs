@@ -44,8 +44,6 @@ plants! {
     NeverRedialled = "never-redialled",
     /// A filter that two subscriptions want is not wanted any more once one of them ends.
     InterestMiscounted = "interest-miscounted",
-    /// A peer whose dial was refused once is taken for dead though its link stands.
-    RefusedIsDead = "refused-is-dead",
     /// A node that is new is not sent what this one wants.
     StateNeverSent = "state-never-sent",
     /// Members that peers tell of are passed over, and beacons of nodes without a link too.

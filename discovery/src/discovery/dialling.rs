@@ -13,7 +13,6 @@ use crate::limits::{DIAL_YIELD_US, OWN_ADDRESSES_MAX, STRANGERS_MAX, SUPERSEDED_
 use crate::notice::{Departure, Notice};
 use crate::output::Output;
 use crate::peer::Link;
-use crate::plant::{Plant, is_planted};
 
 impl Discovery {
     /// A link to this peer should stand; it is dialled after `delay_us`, if not sooner.
@@ -136,9 +135,6 @@ impl Discovery {
     fn on_unreached(&mut self, node: NodeId, is_refused: bool) {
         let Some(peer) = self.peers.get(node) else { return };
         match peer.link {
-            Link::Up if is_refused && is_planted(Plant::RefusedIsDead) => {
-                self.bury(node, Departure::Refused);
-            }
             Link::Up => {}
             // Where it was, nobody is any more.
             Link::Broken if is_refused => self.bury(node, Departure::Refused),

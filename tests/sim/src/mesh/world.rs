@@ -8,7 +8,7 @@ mod faults;
 mod operations;
 mod settling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use nexusd_core::{Door, LinkDown, LinkRefusal, LinkReport, PeerAddress};
@@ -75,6 +75,8 @@ pub struct World<'a> {
     happenings: u64,
     /// Since when one node knows what another wants, and the name of that.
     known_since: BTreeMap<(Incarnation, Incarnation), (u64, u64)>,
+    /// Of two of which one has given up the other: the first has not had a link to the second since.
+    parted: BTreeSet<(Incarnation, Incarnation)>,
     /// The hash of what a node wants, if that is sure.
     wanted: BTreeMap<Incarnation, Option<u64>>,
     /// Until when everything that went wrong is over.
@@ -136,6 +138,7 @@ impl<'a> World<'a> {
             next_client: 0,
             happenings: 0,
             known_since: BTreeMap::new(),
+            parted: BTreeSet::new(),
             wanted: BTreeMap::new(),
             trouble_until_us: 0,
             is_mended: false,
@@ -467,12 +470,11 @@ impl<'a> World<'a> {
         for report in reports {
             trace!(self.trace, "{} host {host}: {report:?}", self.network.now_us);
             let mark = match report {
-                LinkReport::Up { dial, .. } => {
-                    if dial.is_some() {
-                        Mark::Up
-                    } else {
-                        Mark::UpAgain
+                LinkReport::Up { peer, dial, .. } => {
+                    if let Some(life) = self.lives.get(&peer) {
+                        self.parted.remove(&(at, life.at));
                     }
+                    if dial.is_some() { Mark::Up } else { Mark::UpForPeer }
                 }
                 LinkReport::Refused { reason, .. } => match reason {
                     LinkRefusal::Superseded => Mark::Superseded,
@@ -519,7 +521,10 @@ impl<'a> World<'a> {
     fn part(&mut self, at: Incarnation, peer: NodeId) {
         if let Some(life) = self.lives.get(&peer) {
             self.oracle.parted(at, life.at);
-            self.known_since.remove(&(at, life.at));
+            for pair in [(at, life.at), (life.at, at)] {
+                self.known_since.remove(&pair);
+                self.parted.insert(pair);
+            }
         }
     }
 }

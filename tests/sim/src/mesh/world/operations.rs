@@ -162,6 +162,7 @@ impl World<'_> {
             let peer = node.mesh.discovery.peer(other_node.id);
             let hash = peer
                 .filter(|peer| peer.is_linked() && peer.is_synced())
+                .filter(|_| !self.parted.contains(&(at, to)))
                 .and_then(|peer| peer.interest_hash());
             match hash {
                 // A set that is empty is owed nothing.

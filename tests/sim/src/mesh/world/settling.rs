@@ -6,7 +6,6 @@ use nexusd_discovery::PeerStatus;
 use super::World;
 use crate::mesh::coverage::Mark;
 use crate::mesh::network::{Happening, RESENT_US};
-use crate::mesh::node::Node;
 use crate::mesh::oracle::{Fate, State};
 use crate::mesh::wire::Wire;
 use crate::trace::trace;
@@ -36,9 +35,9 @@ impl World<'_> {
         // What was lost and not told shows behind what comes now; and shards have to be told as well.
         self.run_for(300_000)?;
         let since_us = self.network.now_us;
-        while self.is_anything_queued() {
+        while let Some(what) = self.what_is_queued() {
             let us = self.network.now_us - since_us;
-            ensure!(us < DRAINED_US, "{us} us after the last message there are some on their way");
+            ensure!(us < DRAINED_US, "{us} us after the last message there are {what}");
             self.run_for(STEP_US)?;
         }
         self.probe()?;
@@ -112,15 +111,20 @@ impl World<'_> {
         self.run_for(until_us.saturating_sub(self.network.now_us))
     }
 
-    /// Whether messages wait anywhere: in a queue, or on a connection.
-    fn is_anything_queued(&self) -> bool {
-        let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
-        let waits = |node: &Node| {
-            node.metrics().queued_messages > 0
-                || node.clients.iter().any(|client| !client.outbox.is_empty())
-        };
-        let held = |wire: &Wire| wire.streams.iter().any(|stream| stream.held > 4_096);
-        nodes.any(waits) || self.network.wires.values().any(held)
+    /// What still waits anywhere, in a queue or on a connection, if anything does.
+    fn what_is_queued(&self) -> Option<String> {
+        for node in self.hosts.iter().filter_map(|host| host.node.as_ref()) {
+            let (host, messages) = (node.host, node.metrics().queued_messages);
+            if messages > 0 {
+                return Some(format!("{messages} messages in queues of host {host}"));
+            }
+            if node.clients.iter().any(|client| !client.outbox.is_empty()) {
+                return Some(format!("messages that clients of host {host} cannot write"));
+            }
+        }
+        let held = |wire: &Wire| wire.streams.iter().map(|stream| stream.held).max();
+        let longest = self.network.wires.values().filter_map(held).max().unwrap_or_default();
+        (longest > 4_096).then(|| format!("{longest} bytes on a connection"))
     }
 
     fn unstall(&mut self, host: usize) -> Result<(), Violation> {
