@@ -49,6 +49,8 @@ mod neighbours;
 #[cfg(feature = "uring")]
 mod operation;
 #[cfg(feature = "uring")]
+mod retransmission;
+#[cfg(feature = "uring")]
 pub mod ring;
 #[cfg(feature = "uring")]
 mod send_slots;

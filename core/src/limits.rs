@@ -209,6 +209,12 @@ pub const LINK_HEARTBEAT_US: u64 = 500_000;
 pub const LINK_SUSPECTED_US: u64 = 1_500_000;
 /// Silence of a peer, or time without a connection, after which it is dead, microseconds.
 pub const LINK_DEAD_US: u64 = 5_000_000;
+/// How long a node remembers how far the stream of a peer that it gave up had come, microseconds.
+pub const ENDED_STREAM_KEPT_US: u64 = 600_000_000;
+/// How long nodes remember that a retained value was cleared, milliseconds.
+pub const CLEARED_KEPT_MS: u32 = 3_600_000;
+/// How far the clock of another node may be ahead for its retained values to count, microseconds.
+pub const CLOCK_AHEAD_MAX_US: u64 = 60_000_000;
 /// Connections of other nodes at a time, those that do not say who they are yet included.
 pub const LINKS_MAX: usize = 4_096;
 

@@ -13,8 +13,10 @@ use std::net::{IpAddr, SocketAddr};
 use nexusd_wire::control::Farewell;
 use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
+use crate::retained::{Buckets, Digest};
 use crate::session::Binding;
 use crate::shard::event::ConnectionId;
+use crate::shard::routing::ShardMask;
 use crate::subscriber_queue::QueueId;
 
 /// What a node says of itself to others.
@@ -30,6 +32,8 @@ pub struct MeshConfig {
     pub app_port: u16,
     /// The secret of the cluster, if it has one.
     pub key: Option<ClusterKey>,
+    /// Whether it is one of a mesh: a node on its own remembers nothing for others.
+    pub is_on: bool,
 }
 
 /// What is asked of a link.
@@ -47,6 +51,11 @@ pub enum LinkCommand {
         /// This node.
         peer: NodeId,
     },
+    /// Compare all retained values with the peer's.
+    CompareRetained {
+        /// With this node.
+        peer: NodeId,
+    },
     /// Neither node wants anything of the other: the link closes, until one does.
     CloseIdle {
         /// To this node.
@@ -58,7 +67,10 @@ impl LinkCommand {
     /// The node that it is about.
     pub fn peer(&self) -> NodeId {
         match self {
-            Self::Send { peer, .. } | Self::Forget { peer } | Self::CloseIdle { peer } => *peer,
+            Self::Send { peer, .. }
+            | Self::Forget { peer }
+            | Self::CompareRetained { peer }
+            | Self::CloseIdle { peer } => *peer,
         }
     }
 }
@@ -179,10 +191,12 @@ pub(crate) struct Relay {
     pub(crate) origin: Origin,
     /// This node's wall clock less the peer's, microseconds.
     pub(crate) clock_offset_us: i64,
+    /// They are retained values that the peer was asked for.
+    pub(crate) is_state: bool,
 }
 
 /// What the connection of a link has to know at every message; the link has the rest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct LinkSession {
     pub(crate) peer: NodeId,
     pub(crate) relay: Relay,
@@ -191,6 +205,8 @@ pub(crate) struct LinkSession {
     /// Bytes of those that were not acknowledged.
     pub(crate) unacknowledged_bytes: usize,
     pub(crate) unacknowledged: u64,
+    /// Other nodes, by the peer's numbers.
+    pub(crate) origins: Vec<(u32, Origin)>,
 }
 
 /// A node that shows who it is, until it is known whether its connection is the link.
@@ -212,6 +228,20 @@ pub(crate) struct Parts {
     pub(crate) bytes: usize,
 }
 
+/// How far two nodes have come with comparing their retained values.
+#[derive(Debug, Default)]
+pub(crate) struct Comparison {
+    /// Shards that still have to say what they have, and what the others said.
+    pub(crate) awaits: ShardMask,
+    pub(crate) sum: Option<Box<Digest>>,
+    /// What the peer was told last.
+    pub(crate) offered: Option<Box<Digest>>,
+    /// What the peer asks to compare with, until this node knows what it has itself.
+    pub(crate) theirs: Option<Box<Digest>>,
+    /// What the peer asked for last.
+    pub(crate) fetched: Buckets,
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) guest: Guest,
@@ -226,17 +256,15 @@ pub(crate) struct Link {
     pub(crate) is_up: bool,
     /// What this node sends.
     pub(crate) queue: Option<(SubscriptionId, QueueId)>,
-    /// The stream that the peer named when that began, as one of which it had nothing yet.
-    pub(crate) begun_for: Option<SubscriptionId>,
-    /// The stream that the peer sends, and how many of its messages came before this connection. Until the
-    /// peer has named one: an id of this node's own, by which the peer knows that it is still the same link.
-    pub(crate) stream: SubscriptionId,
+    /// The stream that the peer sends, and how many of its messages came before this connection.
+    pub(crate) stream: Option<SubscriptionId>,
     pub(crate) received: u64,
     /// What the peer wants, and the hash that it gave that.
     pub(crate) filters: BTreeSet<Box<str>>,
     pub(crate) filter_bytes: usize,
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
+    pub(crate) comparison: Comparison,
     /// Topics that the peer had bound on connections before this one: of them something may be lost that
     /// is bound nowhere any more. Released once the peer would have forgotten them as well.
     pub(crate) bindings: Vec<Binding>,
@@ -251,7 +279,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(guest: Guest, origin: Origin, stream: SubscriptionId, now_us: u64) -> Self {
+    pub(crate) fn new(guest: Guest, origin: Origin, now_us: u64) -> Self {
         Self {
             guest,
             origin,
@@ -260,13 +288,13 @@ impl Link {
             begun: 0,
             is_up: false,
             queue: None,
-            begun_for: None,
-            stream,
+            stream: None,
             received: 0,
             filters: BTreeSet::new(),
             filter_bytes: 0,
             hash: None,
             parts: Parts::default(),
+            comparison: Comparison::default(),
             bindings: Vec::new(),
             bindings_until_us: 0,
             last_heard_us: now_us,
@@ -276,6 +304,15 @@ impl Link {
             leaving: None,
         }
     }
+}
+
+/// How far the stream of a peer had come that was given up.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EndedStream {
+    pub(crate) stream: SubscriptionId,
+    pub(crate) received: u64,
+    /// It is forgotten then.
+    pub(crate) until_us: u64,
 }
 
 /// The links of a shard, by peer.

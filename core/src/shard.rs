@@ -39,13 +39,14 @@ mod publishers;
 pub(crate) mod recovery;
 mod relay;
 pub(crate) mod replay;
+mod replication;
 pub(crate) mod retained;
 pub mod routing;
 mod timers;
 mod violation;
 pub mod wiring;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use buffers::Buffers;
 use drain::Drain;
@@ -69,7 +70,7 @@ use crate::limits::{
     ACKS_OWED_MAX, BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US,
     LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
 };
-use crate::link::{LinkRefusal, Links, MeshConfig};
+use crate::link::{EndedStream, LinkRefusal, Links, MeshConfig};
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
@@ -117,6 +118,8 @@ pub struct Shard {
     drain: Option<Drain>,
     /// The links that this shard keeps, and when to look at them.
     links: Links,
+    /// What is remembered of those that were given up.
+    ended_streams: BTreeMap<NodeId, EndedStream>,
     links_due_us: Option<u64>,
     /// Counts connections that became links.
     links_begun: u64,
@@ -284,7 +287,12 @@ impl Shard {
     pub fn wired(config: ShardConfig, wiring: Wiring) -> Self {
         Self {
             buffers: Buffers::new(&config.limits, wiring.shards),
-            plane: Plane::new(config.limits.clone(), config.seed, wiring),
+            plane: Plane::new(
+                config.limits.clone(),
+                (config.node, config.mesh.is_on),
+                config.seed,
+                wiring,
+            ),
             config,
             connections: Vec::new(),
             open: 0,
@@ -298,6 +306,7 @@ impl Shard {
             block_due_us: None,
             drain: None,
             links: Links::new(),
+            ended_streams: BTreeMap::new(),
             links_due_us: None,
             links_begun: 0,
             given_up: BTreeSet::new(),
@@ -778,6 +787,10 @@ impl Shard {
     fn settle(&mut self, now: Now) {
         for (filter, is_wanted) in self.plane.interest_changes.drain(..) {
             self.outputs.push_back(Output::Report(Report::Interest { filter, is_wanted }));
+        }
+        let change = self.plane.retained.take_change();
+        if change != 0 {
+            self.outputs.push_back(Output::Report(Report::Retained { change }));
         }
         loop {
             self.tell_publishers(now);

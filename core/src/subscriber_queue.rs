@@ -270,7 +270,7 @@ impl SubscriberQueue {
 
     /// Queues the name of another node, unless it was already.
     pub(crate) fn introduce(&mut self, origin: Origin) {
-        if !self.origins.contains(&origin) {
+        if origin.0 != 0 && !self.origins.contains(&origin) {
             self.origins.push(origin);
             self.items.push_back(Item::NodeBind(origin));
         }

@@ -70,6 +70,7 @@ pub(crate) fn introduction(
         address: settings.advertise.or(only),
         mesh_port: links.first().map_or(settings.mesh_port, SocketAddr::port),
         app_port: apps.first().map_or(settings.app_port, SocketAddr::port),
+        is_on: settings.discovery != DiscoveryMode::Off,
         key: settings.cluster_key.as_ref().map(ClusterSecret::key),
     }
 }
@@ -97,7 +98,8 @@ impl MeshThread {
             (wanted, settings.multicast_port)
         });
         let beacons = BeaconSockets::new(config.beacons, groups)?;
-        let Introduction { start_us, address, mesh_port, app_port, key } = config.introduction;
+        let Introduction { start_us, address, mesh_port, app_port, key, is_on: _ } =
+            config.introduction;
         let discovery = Discovery::new(nexusd_discovery::Config {
             node: config.node,
             start_us,

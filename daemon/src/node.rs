@@ -309,9 +309,10 @@ fn hear(
     Box::new(move |report| match (report, &mesh) {
         (Report::Metrics(metrics), _) => samples.on_answer(shard, &metrics),
         (Report::Interest { filter, is_wanted }, Some(mesh)) => mesh.on_interest(filter, is_wanted),
+        (Report::Retained { change }, Some(mesh)) => mesh.on_retained(change),
         (Report::Link(report), Some(mesh)) => mesh.on_link(link_event(report)),
         // A node on its own tells nobody.
-        (Report::Interest { .. } | Report::Link(_), None) => {}
+        (Report::Interest { .. } | Report::Retained { .. } | Report::Link(_), None) => {}
     })
 }
 

@@ -31,6 +31,7 @@ use crate::outbox::Outbox;
 use crate::output::Output;
 use crate::peer::Peer;
 use crate::peers::Peers;
+use crate::retained::OwnDigest;
 use crate::seeds::Seeds;
 use crate::senders::Senders;
 
@@ -47,6 +48,7 @@ pub struct Discovery {
     seeds: Seeds,
     absent: Absent,
     interest: Interest,
+    retained: OwnDigest,
     /// Peers that are to be sent the whole of it.
     owed: BTreeSet<NodeId>,
     /// The whole of it, while it is being sent to somebody.
@@ -79,6 +81,7 @@ impl Discovery {
             seeds: Seeds::new(config.seeds.clone(), config.retry),
             absent: Absent::default(),
             interest: Interest::new(dice.u64(..)),
+            retained: OwnDigest::default(),
             owed: BTreeSet::new(),
             states: Weak::new(),
             next_delta_us: 0,
@@ -107,6 +110,7 @@ impl Discovery {
             }
             Event::Datagram { from, bytes } => self.on_datagram(from, bytes),
             Event::Interest { filter, is_wanted } => self.on_interest(filter, is_wanted),
+            Event::Retained { change } => self.retained.change(change, self.now_us),
             Event::Resolved { seed, addresses } => {
                 let own = &self.own_addresses;
                 let is_own = |address| own.contains(&address);

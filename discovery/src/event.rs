@@ -37,6 +37,11 @@ pub enum Event<'a> {
         /// Whether it begins.
         is_wanted: bool,
     },
+    /// Retained values of this node changed, and its digest of them by this exclusive or.
+    Retained {
+        /// What to change it by.
+        change: u64,
+    },
     /// A name has these addresses now.
     Resolved {
         /// Whose name it is.

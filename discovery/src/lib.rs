@@ -27,6 +27,7 @@ mod output;
 mod peer;
 mod peers;
 pub mod plant;
+mod retained;
 mod seeds;
 mod senders;
 mod sync;

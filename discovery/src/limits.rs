@@ -101,3 +101,9 @@ pub const STATE_RETRY_MAX_US: u64 = 60_000_000;
 /// For how long a peer's beacons must speak of another interest than what is stored, with no delta
 /// coming in, before the whole is asked for, microseconds: longer than a delta is under way.
 pub const STATE_DIFFERS_US: u64 = 1_500_000;
+
+/// How long retained values of two nodes stand still before their digests count, microseconds.
+pub(crate) const RETAINED_STILL_US: u64 = 2_500_000;
+/// Time between two comparisons with a peer, at first and at most, microseconds.
+pub(crate) const COMPARE_AGAIN_US: u64 = 10_000_000;
+pub(crate) const COMPARE_AGAIN_MAX_US: u64 = 300_000_000;

@@ -49,6 +49,11 @@ pub enum Output {
         /// The peer.
         peer: NodeId,
     },
+    /// Compare all retained values with a peer: the digests differ.
+    CompareRetained {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Close the link: neither side wants anything of the other.
     CloseIdle {
         /// The peer.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use nexusd_wire::{Member, NodeId};
 
 use crate::limits::{LINK_IDLE_US, PEER_ADDRESSES_MAX, SUSPECTED_US, UNHEARD_US};
+use crate::retained::PeersDigest;
 use crate::sync::Sync;
 
 /// What is believed of a peer. One that is dead is no peer any more.
@@ -56,6 +57,7 @@ pub struct Peer {
     /// What it calls its interest, as its last beacon said.
     pub(crate) beacon_hash: Option<u64>,
     pub(crate) sync: Sync,
+    pub(crate) retained: PeersDigest,
     /// Since when neither side wants anything over the link.
     pub(crate) idle_since_us: Option<u64>,
     /// When it is to be dialled.
@@ -79,6 +81,7 @@ impl Peer {
             last_heard_us: now_us,
             beacon_hash: None,
             sync: Sync::default(),
+            retained: PeersDigest::default(),
             idle_since_us: None,
             dial_due_us: None,
         }

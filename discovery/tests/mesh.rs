@@ -1,6 +1,9 @@
 //! Many nodes in a network of virtual time: how they find each other, and what faults they get over.
 //!
-//! Each test prints its seeds; `MESH_SEED` takes another first one.
+//! Each test prints its seeds; `MESH_SEED` takes another first one, `MESH_SEEDS` more of them where random
+//! faults happen.
+
+#![allow(clippy::print_stdout, reason = "tests say their seed, and what they measure")]
 
 #[path = "mesh/connection.rs"]
 mod connection;
@@ -16,8 +19,13 @@ use network::{Network, Weather};
 const SECOND_US: u64 = 1_000_000;
 const MS_US: u64 = 1_000;
 
+fn number(variable: &str, otherwise: u64) -> u64 {
+    let set = std::env::var(variable);
+    set.map_or(otherwise, |text| text.parse().expect("a variable that is a number"))
+}
+
 fn first_seed() -> u64 {
-    std::env::var("MESH_SEED").map_or(1, |seed| seed.parse().expect("MESH_SEED is a number"))
+    number("MESH_SEED", 1)
 }
 
 fn seeds(count: u64) -> impl Iterator<Item = u64> {
@@ -485,14 +493,14 @@ fn live_through(config: Config, seed: u64) {
 
 #[test]
 fn whatever_happens_all_find_each_other_again_by_multicast() {
-    for seed in seeds(60) {
+    for seed in seeds(number("MESH_SEEDS", 200)) {
         live_through(multicast(), seed);
     }
 }
 
 #[test]
 fn whatever_happens_all_find_each_other_again_by_one_seed() {
-    for seed in seeds(60) {
+    for seed in seeds(number("MESH_SEEDS", 200)) {
         live_through(static_seed(), seed);
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Batch {
     template: FrameTemplate,
     capacity: u64,
     ack_every: Option<NonZeroU64>,
+    /// What the stamps say of topic 0.
+    first_topic: u32,
 }
 
 impl Batch {
@@ -60,7 +62,15 @@ impl Batch {
             template,
             capacity: capacity as u64,
             ack_every: None,
+            first_topic: 0,
         }
+    }
+
+    /// Numbers topics in stamps from `first_topic` on, so that those of several publishers can be told
+    /// apart; frames number them from 0 as before.
+    #[must_use]
+    pub(crate) fn stamped_from(self, first_topic: u32) -> Self {
+        Self { first_topic, ..self }
     }
 
     /// Asks for an acknowledgement of one message of `every`, the first included.
@@ -102,6 +112,7 @@ impl Batch {
                 frame[flag.at] = if n % every == 0 { flag.wanted } else { 0 };
             }
             let intended_ns = intended_ns(n);
+            let topic = self.first_topic + topic;
             let stamp = Stamp { topic, counter: number, intended_ns, sent_ns: Some(sent_ns) };
             stamp.write(&mut frame[payload.clone()]);
         }
@@ -141,6 +152,14 @@ mod tests {
             assert_eq!(Stamp::read(&frame[16..]), Some(expected));
             assert_eq!(frame[16 + 24..], [0xEE; 16]);
         }
+    }
+
+    #[test]
+    fn stamps_of_several_publishers_are_told_apart_and_their_frames_are_alike() {
+        let mut batch = Batch::new(template(16), Some(1)).stamped_from(7);
+        let frame = batch.prepare(0, 1, 0, |_| 0, step);
+        assert_eq!(frame[8..12], u32::to_le_bytes(3));
+        assert_eq!(Stamp::read(&frame[16..]).map(|stamp| stamp.topic), Some(10));
     }
 
     #[test]

@@ -9,9 +9,10 @@ use clap::{Parser, Subcommand};
 
 use crate::connection::Endpoint;
 use crate::error::LoadError;
+use crate::mesh::Meeting;
 use crate::policy::Policy;
 use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_seconds, parse_size};
-use crate::server::{Addresses, DaemonIo, ServerOptions};
+use crate::server::{Addresses, DaemonIo, MeshOptions, ServerOptions};
 use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use crate::target::Target;
 use crate::topic_walk::Order;
@@ -19,6 +20,12 @@ use crate::workload::{Overrides, Transport, Workload};
 
 /// The shortest time between two breaks of a connection.
 const RESUME_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Where a server runs unless told, and where the load does.
+const SERVER_CORE: usize = 0;
+const LOAD_CORE: usize = 1;
+/// Most nodes of a mesh.
+const NODES_MAX: usize = 250;
 
 const ABOUT: &str = "\
 Measures NexusD, and the limits it is measured against, honestly.
@@ -49,6 +56,11 @@ Workloads:
          are back after all were dropped at once; then each must get one message (a daemon at
          --addr needs a --max-connections well above the clients)
 
+  M1     a publisher at one node, a subscriber at another; of N nodes all but the first have one
+  M3     three nodes, at each a publisher and a subscriber that wants what all of them publish
+  C      ten small nodes start at once: how long until each routes to each other one, known from
+         messages between all of them
+
 Examples:
   nexusd-loadgen --workload T1
       A daemon on core 0, the load on core 1, 128-byte messages for 5 s.
@@ -69,6 +81,10 @@ Examples:
       message is there again, and that nothing was lost and nothing came twice.
   nexusd-loadgen --workload T2 --shards 2 --server-core 0,1
       A daemon with two shards on cores 0 and 1.
+  nexusd-loadgen --workload M1 --rate 10k
+      Latency from one daemon to another, which run on cores 0 and 1, as the load does.
+  nexusd-loadgen --workload C --nodes 100 --seed
+      100 daemons that find each other through one of them.
   nexusd-loadgen --workload T1 --addr 127.0.0.1:5672 --server-pid $(pidof nexusd)
       A daemon that runs already; its process id makes CPU time and memory known.
 
@@ -78,6 +94,8 @@ How it measures:
   latency runs from there to the subscriber's read, however late the message was sent.
   With --resume, what was just read when a connection breaks counts as never received at every other
   break, so that something is surely on its way then; the time without messages is in all figures.
+  Of several nodes each one's cost stands beside the sum of all. Before a run each has been seen to
+  route to each other one, and the publishers' nodes to know of the subscriptions.
   A run that loses, duplicates or reorders messages, or reaches less than 99 % of its rate, is not
   valid, and the exit code is 1. Bad flags: exit code 2.";
 
@@ -136,12 +154,13 @@ pub(crate) struct Cli {
     server_pid: Option<u32>,
 
     /// Core, or cores, for a server that is started here
-    #[arg(long, value_name = "CORE", value_delimiter = ',', default_value = "0")]
+    /// [default: 0; of several nodes one core each, in turn: 0,1 in M1 and M3; all for all in C]
+    #[arg(long, value_name = "CORE", value_delimiter = ',')]
     server_core: Vec<usize>,
 
-    /// Core for all threads of the load
-    #[arg(long, value_name = "CORE", default_value_t = 1)]
-    load_core: usize,
+    /// Core, or cores, for all threads of the load [default: 1; 0,1 in M1 and M3; all in C]
+    #[arg(long, value_name = "CORE", value_delimiter = ',')]
+    load_core: Vec<usize>,
 
     /// How long a server that is started here looks for work before it sleeps, in microseconds
     #[arg(long, value_name = "US", default_value_t = 0)]
@@ -200,10 +219,14 @@ pub(crate) struct Cli {
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     shards: Option<u16>,
 
-    /// Nodes to start; the workloads here need one
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    #[arg(value_parser = clap::value_parser!(u8).range(1..=1))]
-    nodes: u8,
+    /// Nodes to start in M1, M3 and C [default: 2 in M1, 3 in M3, 10 in C; 1 in all others]
+    #[arg(long, value_name = "N", value_parser = parse_nodes)]
+    nodes: Option<usize>,
+
+    /// In M1, M3 and C: nodes find each other through the first of them, which is ready before the
+    /// others are started, instead of by multicast on the loopback interface
+    #[arg(long)]
+    seed: bool,
 
     /// Write one line of JSON per run to this file, or to standard output (-)
     #[arg(long, value_name = "FILE|-")]
@@ -292,8 +315,10 @@ pub(crate) struct MeasureRequest {
     pub(crate) warmup: Duration,
     /// Where the server comes from.
     pub(crate) source: ServerSource,
-    /// Core of the load.
-    pub(crate) load_core: usize,
+    /// Cores of the load; none is all.
+    pub(crate) load_cores: Vec<usize>,
+    /// How nodes find each other, where there are several.
+    pub(crate) meeting: Meeting,
     /// Where results go, besides the table.
     pub(crate) files: ResultFiles,
 }
@@ -310,6 +335,13 @@ pub(crate) enum ServerSource {
         /// Its process, if known.
         pid: Option<u32>,
     },
+}
+
+impl MeasureRequest {
+    /// Whether servers that are started here are given cores, and not just all there are.
+    pub(crate) fn has_server_cores(&self) -> bool {
+        matches!(&self.source, ServerSource::Spawn(options) if !options.cores.is_empty())
+    }
 }
 
 impl ServerSource {
@@ -351,7 +383,8 @@ impl Cli {
             return self.demo();
         };
         self.check(workload)?;
-        let source = self.source()?;
+        let (server_cores, load_cores) = self.cores(workload);
+        let source = self.source(server_cores)?;
         let transport = match &source {
             ServerSource::Running { addresses, .. } if addresses.unix.is_some() => {
                 Some(Transport::Unix)
@@ -376,12 +409,14 @@ impl Cli {
                 counted: self.counted || self.resume.is_some(),
                 resume_every: self.resume,
                 clients: self.clients.map(|clients| clients as usize),
+                nodes: self.nodes,
             },
             capacity_shares: self.capacity_shares,
             duration: self.duration,
             warmup: self.warmup,
             source,
-            load_core: self.load_core,
+            load_cores,
+            meeting: if self.seed { Meeting::Seed } else { Meeting::Multicast },
             files: ResultFiles { json: self.json, hgrm: self.hgrm },
         })))
     }
@@ -403,9 +438,17 @@ impl Cli {
             && self.policy.is_none()
             && !self.counted
             && self.resume.is_none()
-            && self.shards.is_none();
-        if let ([server_core], true) = (self.server_core.as_slice(), is_plain) {
-            return Ok(Request::Demo { server_core: *server_core, load_core: self.load_core });
+            && self.shards.is_none()
+            && self.nodes.is_none_or(|nodes| nodes == 1)
+            && !self.seed;
+        let one = |cores: &[usize], default| match cores {
+            [] => Some(default),
+            [core] => Some(*core),
+            _ => None,
+        };
+        let cores = one(&self.server_core, SERVER_CORE).zip(one(&self.load_core, LOAD_CORE));
+        if let (Some((server_core, load_core)), true) = (cores, is_plain) {
+            return Ok(Request::Demo { server_core, load_core });
         }
         Err(usage("say what to measure, such as --workload T1; --help explains the workloads"))
     }
@@ -456,6 +499,7 @@ impl Cli {
         }
         self.check_topics(workload)?;
         self.check_idle(workload)?;
+        self.check_mesh(workload)?;
         self.check_resume(workload)?;
         self.check_daemon(workload)
     }
@@ -480,19 +524,68 @@ impl Cli {
         if self.target != Target::Nexusd {
             return Err(usage("--workload S needs --target nexusd"));
         }
-        let of_traffic = [
+        match self.flag_of_traffic() {
+            Some(flag) => {
+                Err(usage(format!("--workload S has idle clients: {flag} changes nothing there")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_mesh(&self, workload: Workload) -> Result<(), LoadError> {
+        if !workload.is_meshed() {
+            return match (self.nodes, self.seed) {
+                (Some(2..), _) => Err(usage("--nodes belongs to --workload M1, M3 and C")),
+                (_, true) => Err(usage("--seed belongs to --workload M1, M3 and C")),
+                _ => Ok(()),
+            };
+        }
+        let name = workload.name();
+        if self.target != Target::Nexusd {
+            return Err(usage(format!("--workload {name} needs --target nexusd")));
+        }
+        if self.addr.is_some() || self.unix.is_some() {
+            return Err(usage(format!(
+                "--workload {name} starts its nodes itself: it needs neither --addr nor --unix"
+            )));
+        }
+        if self.nodes == Some(1) {
+            return Err(usage(format!("--workload {name} needs at least --nodes 2")));
+        }
+        match (workload, self.flag_of_traffic()) {
+            (Workload::C, Some(flag)) => {
+                Err(usage(format!("--workload C has no traffic: {flag} changes nothing there")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A flag that is given and says something of traffic.
+    fn flag_of_traffic(&self) -> Option<&'static str> {
+        let flags = [
             ("--rate", self.rate.is_some()),
             ("--ack", self.ack.is_some()),
             ("--policy", self.policy.is_some()),
             ("--counted", self.counted),
             ("--resume", self.resume.is_some()),
         ];
-        match of_traffic.iter().find(|(_, is_given)| *is_given) {
-            Some((flag, _)) => {
-                Err(usage(format!("--workload S has idle clients: {flag} changes nothing there")))
+        flags.iter().find(|(_, is_given)| *is_given).map(|(flag, _)| *flag)
+    }
+
+    /// The cores of servers and load; none is all that this process may use.
+    fn cores(&self, workload: Workload) -> (Vec<usize>, Vec<usize>) {
+        let (of_servers, of_load) = match workload {
+            Workload::M1 | Workload::M3 => {
+                (vec![SERVER_CORE, LOAD_CORE], vec![SERVER_CORE, LOAD_CORE])
             }
-            None => Ok(()),
-        }
+            Workload::C => (Vec::new(), Vec::new()),
+            _ => (vec![SERVER_CORE], vec![LOAD_CORE]),
+        };
+        let or = |given: &[usize], default| match given {
+            [] => default,
+            given => given.to_vec(),
+        };
+        (or(&self.server_core, of_servers), or(&self.load_core, of_load))
     }
 
     fn check_resume(&self, workload: Workload) -> Result<(), LoadError> {
@@ -544,25 +637,34 @@ impl Cli {
         Ok(())
     }
 
-    fn source(&self) -> Result<ServerSource, LoadError> {
+    fn source(&self, cores: Vec<usize>) -> Result<ServerSource, LoadError> {
         let running = |addresses| ServerSource::Running { addresses, pid: self.server_pid };
         if let Some(address) = &self.addr {
-            return Ok(running(Addresses { tcp: Some(resolve(address)?), unix: None }));
+            return Ok(running(Addresses { tcp: Some(resolve(address)?), ..Addresses::default() }));
         }
         if let Some(name) = &self.unix {
-            return Ok(running(Addresses { tcp: None, unix: Some(name.clone()) }));
+            return Ok(running(Addresses { unix: Some(name.clone()), ..Addresses::default() }));
         }
         if self.server_pid.is_some() {
             return Err(usage("--server-pid belongs to --addr or --unix"));
         }
         Ok(ServerSource::Spawn(ServerOptions {
-            cores: self.server_core.clone(),
+            cores,
             spin_us: self.spin_us,
             shards: self.shards.map(usize::from),
             connections_max: None,
             io: self.io,
+            mesh: MeshOptions::default(),
         }))
     }
+}
+
+/// Reads a number of nodes.
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|nodes| (1..=NODES_MAX).contains(nodes))
+        .ok_or_else(|| format!("give a number of nodes from 1 to {NODES_MAX}"))
 }
 
 /// Reads a number of topics, with `k` or `M`.
@@ -669,6 +771,31 @@ mod tests {
     }
 
     #[test]
+    fn nodes_and_load_share_two_cores_unless_told_and_very_many_nodes_share_all() {
+        let cores = |arguments| {
+            let request = measure(arguments);
+            let ServerSource::Spawn(options) = request.source else {
+                panic!("no server is started");
+            };
+            (options.cores, request.load_cores)
+        };
+        assert_eq!(cores("--workload T1"), (vec![0], vec![1]));
+        assert_eq!(cores("--workload M1"), (vec![0, 1], vec![0, 1]));
+        assert_eq!(cores("--workload M3 --server-core 2,3 --load-core 4"), (vec![2, 3], vec![4]));
+        assert_eq!(cores("--workload C"), (vec![], vec![]));
+    }
+
+    #[test]
+    fn nodes_find_each_other_by_multicast_or_through_a_seed() {
+        let asked = |arguments| {
+            let request = measure(arguments);
+            (request.meeting, request.overrides.nodes)
+        };
+        assert_eq!(asked("--workload C"), (Meeting::Multicast, None));
+        assert_eq!(asked("--workload C --nodes 100 --seed"), (Meeting::Seed, Some(100)));
+    }
+
+    #[test]
     fn what_does_not_fit_together_is_refused_in_one_sentence() {
         for (arguments, expected) in [
             ("--size 128", "--workload T1"),
@@ -695,6 +822,15 @@ mod tests {
             ("--workload S --target pump", "--target nexusd"),
             ("--workload S --rate 5", "idle clients"),
             ("--workload S --resume", "idle clients"),
+            ("--workload T1 --nodes 2", "--workload M1"),
+            ("--workload T1 --seed", "--workload M1"),
+            ("--workload M1 --nodes 1", "--nodes 2"),
+            ("--workload M1 --nodes 0", "from 1 to"),
+            ("--workload C --nodes 1000", "from 1 to"),
+            ("--workload M3 --target relay", "--target nexusd"),
+            ("--workload C --addr 127.0.0.1:1", "itself"),
+            ("--workload C --rate 5", "no traffic"),
+            ("--seed", "--workload T1"),
             ("--workload T1 --target relay --counted", "--target nexusd"),
             ("--workload T1 --target pump --resume 1", "--target nexusd"),
             ("--workload B --resume", "stay connected"),

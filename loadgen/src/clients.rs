@@ -1,7 +1,8 @@
 //! The clients of one run: all publishers and subscribers, first connected, then running.
 //!
 //! Subscribers are connected and confirmed before the first publisher is, so nothing is published
-//! that somebody might miss. Threads: one per publisher, one for all subscribers, and one per
+//! that somebody might miss; where there are several nodes, those of the publishers must have learnt of
+//! the subscriptions as well. Threads: one per publisher, one for all subscribers, and one per
 //! publisher that wants acknowledgements.
 
 use std::sync::Arc;
@@ -10,9 +11,10 @@ use std::thread::{self, JoinHandle};
 use crate::acks::{AckReader, AckRecording, AckReport};
 use crate::comebacks::BreakPlan;
 use crate::connection::Endpoint;
-use crate::delivery_check::{DeliveryCheck, LaneCheck};
+use crate::delivery_check::{CrowdCheck, DeliveryCheck, LaneCheck};
 use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
+use crate::mesh::first_message::{Awaited, await_routes};
 use crate::policy::Policy;
 use crate::publisher::{Ears, Pace, Publisher, PublisherPlan, PublisherReport};
 use crate::quantity::Rate;
@@ -24,7 +26,7 @@ use crate::target::{Introduction, PublisherEnd, SubscriberEnd, Target, TopicName
 use crate::topic_check::TopicCheck;
 use crate::topic_tree::TopicTree;
 use crate::topic_walk::TopicWalk;
-use crate::workload::{Case, Shape};
+use crate::workload::{Case, Shape, Spread};
 
 /// Bytes a server may queue for a subscriber that reads: as much as NATS grants by default.
 const QUEUE_BYTES: u64 = 64 << 20;
@@ -47,9 +49,13 @@ pub(crate) struct Times {
 /// Clients that are connected.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    endpoint: Endpoint,
     lanes: Vec<ConnectedLane>,
+    /// Subscribers that read: those of each lane together, in the order of the lanes.
+    readers: Vec<SubscriberEnd<NativeFraming>>,
+    /// Where the server of each of them listens.
+    reader_endpoints: Vec<Endpoint>,
     stalled: Vec<StalledSubscriber>,
+    subscribe_to_first_ms: Option<f64>,
 }
 
 #[derive(Debug)]
@@ -57,7 +63,6 @@ struct ConnectedLane {
     publisher: PublisherEnd<NativeFraming>,
     /// Over its topics, if it has several.
     walk: Option<TopicWalk>,
-    subscribers: Vec<SubscriberEnd<NativeFraming>>,
 }
 
 /// Clients whose threads run.
@@ -86,55 +91,113 @@ pub(crate) struct ClientsReport {
 
 impl Clients {
     /// Connects all clients of a case. Topics are named after `run_name`, which is new for each run,
-    /// so that no run sees another's messages. `watch` is told which share of a publisher's topics
-    /// is bound.
+    /// so that no run sees another's messages. `endpoints` are where each node listens. `watch` is told
+    /// which share of a publisher's topics is bound.
     pub(crate) fn connect(
         case: &Case,
         target: Target,
-        endpoint: &Endpoint,
+        endpoints: &[Endpoint],
         run_name: &str,
         watch: &mut dyn FnMut(f64),
     ) -> Result<Self, LoadError> {
-        let Shape { publishers, fan_out, stalled: stalling, tree, order } = case.shape;
+        let Shape { publishers, fan_out, stalled: stalling, tree, order, spread } = case.shape;
         let bases: Vec<String> = (0..publishers).map(|lane| format!("{run_name}/{lane}")).collect();
-        let introduction =
-            |lane: usize| Introduction { endpoint, lane: lane as u32, payload_bytes: case.size };
-        let subscribe =
-            |lane: usize, subscriber: usize, queue_bytes: Option<u64>, counted: bool| {
-                let filters = tree.filters_of(&bases[lane], subscriber);
-                let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-                let policy = case.policy.map(Policy::on_the_wire);
-                let wish = Wish { filters: &filters, queue_bytes, policy, counted };
-                target.subscribe(&introduction(lane), &wish)
-            };
-        let mut subscribers = Vec::new();
+        let introduction = |lane: usize, node: usize| Introduction {
+            endpoint: &endpoints[node],
+            lane: lane as u32,
+            payload_bytes: case.size,
+        };
+        let subscribe = |lane: usize,
+                         node: usize,
+                         filters: &[String],
+                         queue_bytes: Option<u64>,
+                         counted: bool| {
+            let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+            let policy = case.policy.map(Policy::on_the_wire);
+            let wish = Wish { filters: &filters, queue_bytes, policy, counted };
+            target.subscribe(&introduction(lane, node), &wish)
+        };
+        let mut readers = Vec::new();
+        let mut reader_nodes = Vec::new();
         let mut stalled = Vec::new();
-        for lane in 0..publishers {
-            let of_lane: Result<Vec<_>, _> = (0..fan_out)
-                .map(|subscriber| subscribe(lane, subscriber, Some(QUEUE_BYTES), case.counted))
-                .collect();
-            subscribers.push(of_lane?);
+        let audiences = match spread {
+            Spread::Together | Spread::Apart => publishers,
+            Spread::Everywhere => 1,
+        };
+        for (lane, base) in bases.iter().enumerate().take(audiences) {
+            for subscriber in 0..fan_out {
+                let of_lane = || tree.filters_of(base, subscriber);
+                let (node, filters) = match spread {
+                    Spread::Together => (0, of_lane()),
+                    Spread::Apart => (subscriber + 1, of_lane()),
+                    Spread::Everywhere => (subscriber, vec![format!("{run_name}/+")]),
+                };
+                readers.push(subscribe(lane, node, &filters, Some(QUEUE_BYTES), case.counted)?);
+                reader_nodes.push(node);
+            }
             for _ in 0..stalling {
                 // The limits of the server itself: it has to overflow by them.
-                stalled.push(StalledSubscriber::new(subscribe(lane, 0, None, false)?));
+                let filters = tree.filters_of(base, 0);
+                stalled.push(StalledSubscriber::new(subscribe(lane, 0, &filters, None, false)?));
             }
         }
-        let lanes: Result<Vec<_>, LoadError> = subscribers
-            .into_iter()
-            .enumerate()
-            .map(|(lane, subscribers)| {
+        let lanes: Result<Vec<_>, LoadError> = (0..publishers)
+            .map(|lane| {
                 let name = |topic| tree.topic(&bases[lane], topic);
                 let mut topics =
                     TopicNames { count: tree.topics(), name: &name, watch: &mut *watch };
-                let publisher = target.publish(&introduction(lane), &mut topics)?;
+                let node = publisher_node(spread, lane);
+                let publisher = target.publish(&introduction(lane, node), &mut topics)?;
                 let walk = match tree {
                     TopicTree::Single => None,
                     _ => Some(TopicWalk::new(tree.topics(), order)),
                 };
-                Ok(ConnectedLane { publisher, walk, subscribers })
+                Ok(ConnectedLane { publisher, walk })
             })
             .collect();
-        Ok(Self { endpoint: endpoint.clone(), lanes: lanes?, stalled })
+        let mut clients = Self {
+            lanes: lanes?,
+            readers,
+            reader_endpoints: reader_nodes.iter().map(|node| endpoints[*node].clone()).collect(),
+            stalled,
+            subscribe_to_first_ms: None,
+        };
+        if spread != Spread::Together {
+            clients.await_routes(spread, endpoints, &bases)?;
+        }
+        Ok(clients)
+    }
+
+    /// Waits until the publishers' nodes know what the subscribers want.
+    fn await_routes(
+        &mut self,
+        spread: Spread,
+        endpoints: &[Endpoint],
+        topics: &[String],
+    ) -> Result<(), LoadError> {
+        // One publisher, or subscribers that want what all publish.
+        let all: Vec<usize> = (0..self.readers.len()).collect();
+        let awaited: Vec<_> = topics
+            .iter()
+            .enumerate()
+            .map(|(lane, topic)| Awaited {
+                endpoint: &endpoints[publisher_node(spread, lane)],
+                topic,
+                readers: &all,
+            })
+            .collect();
+        let first_ns = await_routes(&awaited, &mut self.readers)?;
+        // Of several, some have waited for others to be connected.
+        if let ([reader], [_], Some(first_ns)) = (self.readers.as_slice(), topics, first_ns) {
+            self.subscribe_to_first_ms =
+                Some(first_ns.saturating_sub(reader.asked_ns) as f64 / 1e6);
+        }
+        Ok(())
+    }
+
+    /// From the one Subscribe at a node to the first message from the one publisher at another.
+    pub(crate) fn subscribe_to_first_ms(&self) -> Option<f64> {
+        self.subscribe_to_first_ms
     }
 
     /// Starts all threads.
@@ -142,7 +205,6 @@ impl Clients {
         let state = Arc::new(RunState::default());
         let count = self.lanes.len() as u64;
         let (mut lanes, mut publishers, mut ack_readers) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut readers, mut readers_of_lane) = (Vec::new(), Vec::new());
         for (number, connected) in (0..).zip(self.lanes) {
             let lane = Arc::new(Lane::new(case.window / count));
             let schedule = match case.rate {
@@ -178,6 +240,10 @@ impl Clients {
                 pace: schedule.map_or(Pace::Window, Pace::Schedule),
                 walk: connected.walk,
                 ack_every: case.ack_every,
+                first_topic: match case.shape.spread {
+                    Spread::Together | Spread::Apart => 0,
+                    Spread::Everywhere => number as u32,
+                },
             };
             let publisher =
                 Publisher::new(connection, ears, plan, Arc::clone(&lane), Arc::clone(&state));
@@ -185,8 +251,6 @@ impl Clients {
             publishers.push(spawn(format!("publisher-{number}"), &state, move || {
                 publisher.run(start_ns, end_ns)
             })?);
-            readers_of_lane.push(connected.subscribers.len());
-            readers.extend(connected.subscribers);
             lanes.push(lane);
         }
         let recording = Recording {
@@ -197,15 +261,26 @@ impl Clients {
             },
         };
         let breaks = case.resume_every.map(|every| BreakPlan {
-            endpoint: self.endpoint,
+            endpoints: self.reader_endpoints,
             every,
             start_ns: times.start_ns,
         });
-        let readers =
-            Readers { ends: readers, lanes: lanes.clone(), size: case.size, recording, breaks };
-        let subscribers = match case.shape.tree {
-            TopicTree::Single => readers.start(LaneCheck::new(&readers_of_lane), &state)?,
-            tree => readers.start(TopicCheck::new(tree), &state)?,
+        let Shape { publishers: count, fan_out, tree, spread, .. } = case.shape;
+        let readers = Readers {
+            ends: self.readers,
+            lanes: lanes.clone(),
+            size: case.size,
+            recording,
+            breaks,
+        };
+        let subscribers = match (tree, spread) {
+            (TopicTree::Single, Spread::Everywhere) => {
+                readers.start(CrowdCheck::new(fan_out, count), &state)?
+            }
+            (TopicTree::Single, Spread::Together | Spread::Apart) => {
+                readers.start(LaneCheck::new(&vec![fan_out; count]), &state)?
+            }
+            (tree, _) => readers.start(TopicCheck::new(tree), &state)?,
         };
         Ok(RunningClients {
             lanes,
@@ -215,6 +290,14 @@ impl Clients {
             ack_readers,
             stalled: self.stalled,
         })
+    }
+}
+
+/// The node of a lane's publisher.
+fn publisher_node(spread: Spread, lane: usize) -> usize {
+    match spread {
+        Spread::Together | Spread::Apart => 0,
+        Spread::Everywhere => lane,
     }
 }
 

@@ -15,8 +15,8 @@ use crate::latency::Latencies;
 /// When connections break, and where their subscribers connect again.
 #[derive(Clone, Debug)]
 pub(crate) struct BreakPlan {
-    /// Where the server listens.
-    pub(crate) endpoint: Endpoint,
+    /// Where the server of each subscriber listens.
+    pub(crate) endpoints: Vec<Endpoint>,
     /// Time between two breaks of a connection.
     pub(crate) every: Duration,
     /// Nothing breaks before.
@@ -85,7 +85,7 @@ mod tests {
 
     fn plan() -> BreakPlan {
         let endpoint = Endpoint::Unix("@nobody".to_owned());
-        BreakPlan { endpoint, every: Duration::from_nanos(1_000), start_ns: 5_000 }
+        BreakPlan { endpoints: vec![endpoint], every: Duration::from_nanos(1_000), start_ns: 5_000 }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What all subscribers of a run must get, and how far they have come.
 //!
 //! Where each publisher has one topic, every subscriber must get all messages of its publisher:
-//! [`LaneCheck`]. Where one publisher has very many topics, [`TopicCheck`] knows who must get which.
+//! [`LaneCheck`]. Where every subscriber wants what all publishers send: [`CrowdCheck`]. Where one publisher has very many topics, [`TopicCheck`] knows who must get which.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -80,6 +80,64 @@ impl DeliveryCheck for LaneCheck {
     }
 }
 
+/// Every subscriber gets all messages of all lanes; a stamp's topic is its lane.
+#[derive(Debug)]
+pub(crate) struct CrowdCheck {
+    lanes: usize,
+    /// Of each subscriber, those of all lanes.
+    checks: Vec<SequenceCheck>,
+    /// How far each has come.
+    progress: Vec<u64>,
+    /// Messages of lanes that there are not.
+    foreign: u64,
+}
+
+impl CrowdCheck {
+    /// The check of so many subscribers to all of so many lanes.
+    pub(crate) fn new(subscribers: usize, lanes: usize) -> Self {
+        let count = subscribers * lanes;
+        Self {
+            lanes,
+            checks: vec![SequenceCheck::default(); count],
+            progress: vec![0; count],
+            foreign: 0,
+        }
+    }
+}
+
+impl DeliveryCheck for CrowdCheck {
+    #[inline]
+    fn on_stamp(&mut self, subscriber: usize, stamp: &Stamp) {
+        let lane = stamp.topic as usize;
+        if lane < self.lanes {
+            self.checks[subscriber * self.lanes + lane].on_counter(stamp.counter);
+        } else {
+            self.foreign += 1;
+        }
+    }
+
+    #[inline]
+    fn on_read_end(&mut self, subscriber: usize) {
+        for place in subscriber * self.lanes..(subscriber + 1) * self.lanes {
+            self.progress[place] = self.checks[place].next();
+        }
+    }
+
+    #[inline]
+    fn delivered(&self, lane: usize) -> u64 {
+        self.progress[lane..].iter().step_by(self.lanes).min().copied().unwrap_or(0)
+    }
+
+    fn faults(&self, lanes: &[Arc<Lane>]) -> Faults {
+        let mut faults = Faults { foreign: self.foreign, ..Faults::default() };
+        for (place, check) in self.checks.iter().enumerate() {
+            let total = lanes[place % self.lanes].total().unwrap_or(0);
+            faults.add(&check.faults(total));
+        }
+        faults
+    }
+}
+
 impl DeliveryCheck for TopicCheck {
     #[inline]
     fn on_stamp(&mut self, subscriber: usize, stamp: &Stamp) {
@@ -112,5 +170,30 @@ mod tests {
             check.on_read_end(subscriber);
         }
         assert_eq!((check.delivered(0), check.delivered(1)), (1, 3));
+    }
+
+    #[test]
+    fn everybody_must_get_what_everybody_publishes() {
+        let mut check = CrowdCheck::new(2, 3);
+        let mut receive = |subscriber, lane, counter| {
+            let stamp = Stamp { topic: lane, counter, intended_ns: 0, sent_ns: None };
+            check.on_stamp(subscriber, &stamp);
+            check.on_read_end(subscriber);
+        };
+        for lane in 0..3 {
+            receive(0, lane, 0);
+        }
+        for (lane, counter) in [(0, 0), (0, 1), (2, 1), (3, 0)] {
+            receive(1, lane, counter);
+        }
+        assert_eq!([0, 1, 2].map(|lane| check.delivered(lane)), [1, 0, 1]);
+        let lanes = [2, 1, 2].map(|sent| {
+            let lane = Lane::new(1);
+            lane.on_ended(sent, vec![sent]);
+            Arc::new(lane)
+        });
+        // The first lacks the second of lanes 0 and 2, the second all of lane 1 and the first of lane 2.
+        let expected = Faults { lost: 4, foreign: 1, ..Faults::default() };
+        assert_eq!(check.faults(&lanes), expected);
     }
 }

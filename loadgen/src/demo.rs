@@ -8,6 +8,7 @@ use nexusd::Node;
 
 use crate::error::LoadError;
 use crate::machine::Machine;
+use crate::nodes::Nodes;
 use crate::pinning;
 use crate::quantity::Rate;
 use crate::report::{Conditions, Cores};
@@ -44,13 +45,13 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
     let node = Node::start(node_config(&ServerOptions {
         cores: server_core.into_iter().collect(),
         ..ServerOptions::default()
-    }))
+    })?)
     .map_err(|error| LoadError::Spawn {
         target: Target::Nexusd.name(),
         cause: error.to_string(),
     })?;
     let of_node = own_threads().into_iter().filter(|thread| !before.contains(thread)).collect();
-    let mut server = Server::embedded(node_addresses(&node), of_node);
+    let mut nodes = Nodes::one(Server::embedded(node_addresses(&node), of_node, server_core));
     pinning::pin_to(&[load_core])?;
 
     say(&format!(
@@ -65,7 +66,7 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
             watched_cores: server_core.into_iter().chain([load_core]).collect(),
         },
         conditions: Conditions {
-            cores: Cores::new(server_core.into_iter().collect(), load_core),
+            cores: Cores::new(server_core.into_iter().collect(), vec![load_core]),
             shards: None,
             machine: Machine::look(allowed.len()),
         },
@@ -77,7 +78,7 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
     {
         let overrides = Overrides { rate: Some(rate), ..Overrides::default() };
         for case in workload.cases(&overrides) {
-            records.push(runs.run(workload, &case, &mut server)?.0);
+            records.push(runs.run(workload, &case, &mut nodes)?.0);
         }
     }
     node.drain();

@@ -45,6 +45,9 @@ pub(crate) enum LoadError {
         /// Why.
         cause: String,
     },
+    /// Nodes do not route to each other as they should.
+    #[error("{0}")]
+    Mesh(String),
     /// An idle client could not connect or did not stay connected.
     #[error("idle clients at {endpoint}: {cause}; does the server take that many connections?")]
     IdleClients {

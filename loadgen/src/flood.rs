@@ -107,6 +107,7 @@ impl Flood {
             pace: Pace::Window,
             walk: None,
             ack_every: None,
+            first_topic: 0,
         };
         let publisher = Publisher::new(
             Arc::new(connection),

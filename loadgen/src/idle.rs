@@ -24,6 +24,8 @@ use crate::error::LoadError;
 use crate::hiccup::Hiccups;
 use crate::latency::Latencies;
 use crate::measurement::Measurement;
+use crate::mesh::MeshFigures;
+use crate::nodes::NodeCost;
 use crate::process::Process;
 use crate::sequence_check::Faults;
 use crate::server::Server;
@@ -137,10 +139,9 @@ pub(crate) fn measure(
         totals: FramingTotals::default(),
         latencies: Latencies::default(),
         send_latencies: Latencies::default(),
-        server_cpu: None,
+        nodes: vec![NodeCost { core: server.core, cpu: None, memory: server.account.memory() }],
         load_cpu: None,
         other_cpu_ns: None,
-        server_memory: server.account.memory(),
         server_sends: None,
         hiccups: Hiccups::default(),
         stalled: None,
@@ -154,6 +155,8 @@ pub(crate) fn measure(
             user_bytes_per_client: per_client(before.server, after.server),
             kernel_bytes_per_client: per_client(before.kernel, after.kernel),
         },
+        mesh: MeshFigures::default(),
+        not_converged: None,
     })
 }
 

@@ -6,7 +6,7 @@
 //! count. Publishers with many topics go over them as `topic_walk.rs` says, and `topic_tree.rs` knows
 //! who must get which; `acks.rs` reads acknowledgements, and `comebacks.rs` says when connections break
 //! that subscribers come back from. Idle clients live in processes of their own
-//! (`idle.rs`). What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
+//! (`idle.rs`). Nodes that find each other are started and waited for in `mesh.rs`. What differs between systems is in `target.rs`. Pump and relay, the limits the daemon is
 //! stated against, are servers inside this program (`forwarder.rs`).
 
 mod acks;
@@ -27,6 +27,8 @@ mod lane;
 mod latency;
 mod machine;
 mod measurement;
+mod mesh;
+mod nodes;
 mod pinning;
 mod policy;
 mod process;

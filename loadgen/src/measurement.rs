@@ -6,9 +6,11 @@ use crate::flood::FloodReport;
 use crate::hiccup::Hiccups;
 use crate::idle::IdleFigures;
 use crate::latency::Latencies;
+use crate::mesh::MeshFigures;
+use crate::nodes::NodeCost;
 use crate::quantity::Rate;
 use crate::sequence_check::Faults;
-use crate::server::account::{CpuTime, Memory};
+use crate::server::account::CpuTime;
 use crate::server::sends::SendCounts;
 use crate::stalled::StalledReport;
 use crate::target::FramingTotals;
@@ -40,14 +42,12 @@ pub(crate) struct Measurement {
     pub(crate) latencies: Latencies,
     /// From the send to the read.
     pub(crate) send_latencies: Latencies,
-    /// CPU time of the server within the interval.
-    pub(crate) server_cpu: Option<CpuTime>,
+    /// What each server cost.
+    pub(crate) nodes: Vec<NodeCost>,
     /// CPU time of the generator within the interval.
     pub(crate) load_cpu: Option<CpuTime>,
     /// CPU time that anybody else used on the cores of server and load within the interval.
     pub(crate) other_cpu_ns: Option<u64>,
-    /// Memory of the server at the end of the interval.
-    pub(crate) server_memory: Option<Memory>,
     /// Sends the server made, if it tells.
     pub(crate) server_sends: Option<SendCounts>,
     /// What the machine did meanwhile.
@@ -62,12 +62,22 @@ pub(crate) struct Measurement {
     pub(crate) comebacks: Option<ComebackReport>,
     /// What idle clients cost, in the workload that has them.
     pub(crate) idle: IdleFigures,
+    /// How the nodes came together, if there are several.
+    pub(crate) mesh: MeshFigures,
+    /// What kept them from it, in words.
+    pub(crate) not_converged: Option<String>,
+}
+
+/// Messages per second of CPU time; `None` if that is nothing.
+pub(crate) fn per_cpu_second(messages: u64, cpu: CpuTime) -> Option<f64> {
+    (cpu.nanoseconds() > 0).then(|| messages as f64 / cpu.seconds())
 }
 
 impl Measurement {
     /// Everything that keeps this run from counting; empty if it is valid.
     pub(crate) fn objections(&self, case: &Case) -> Vec<String> {
         let mut objections = Vec::new();
+        objections.extend(self.not_converged.clone());
         let mut object = |count: u64, what: &str| {
             if count > 0 {
                 objections.push(format!("{count} messages {what}"));

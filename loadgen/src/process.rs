@@ -51,11 +51,16 @@ impl Process {
     pub(crate) fn answer(&self, timeout: Duration) -> Result<String, RecvTimeoutError> {
         self.lines.recv_timeout(timeout)
     }
+
+    /// Asks it to end, and does not wait until it has.
+    pub(crate) fn let_go(&mut self) {
+        drop(self.stdin.take());
+    }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        drop(self.stdin.take());
+        self.let_go();
         let deadline = Instant::now() + STOP_TIMEOUT;
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {

@@ -66,6 +66,8 @@ pub(crate) struct PublisherPlan {
     pub(crate) walk: Option<TopicWalk>,
     /// An acknowledgement is wanted of one message of this many.
     pub(crate) ack_every: Option<NonZeroU64>,
+    /// What its stamps say of its first topic.
+    pub(crate) first_topic: u32,
 }
 
 /// Who reads a publisher's connection.
@@ -103,7 +105,9 @@ impl<F: Framing> Publisher<F> {
         Self {
             connection,
             ears,
-            batch: Batch::new(plan.template, plan.batch).acknowledged(plan.ack_every),
+            batch: Batch::new(plan.template, plan.batch)
+                .acknowledged(plan.ack_every)
+                .stamped_from(plan.first_topic),
             walk: plan.walk,
             lane,
             state,

@@ -13,7 +13,9 @@ use crate::flood::FloodReport;
 use crate::idle::IdleFigures;
 use crate::latency::LatencySummary;
 use crate::machine::Machine;
-use crate::measurement::Measurement;
+use crate::measurement::{Measurement, per_cpu_second};
+use crate::mesh::MeshFigures;
+use crate::nodes::{NodeRecord, cpu_of_all, memory_of_all};
 use crate::policy::Policy;
 use crate::quantity::Rate;
 use crate::run::RunOptions;
@@ -28,18 +30,25 @@ pub(crate) struct Cores {
     pub(crate) server_core: Option<usize>,
     /// All cores that it was pinned to.
     pub(crate) server_cores: Vec<usize>,
-    /// The load's core.
-    pub(crate) load_core: usize,
+    /// The load's core, if it is one alone.
+    pub(crate) load_core: Option<usize>,
+    /// All cores of the load.
+    pub(crate) load_cores: Vec<usize>,
 }
 
 impl Cores {
-    /// A server pinned to these cores, if any, and the load's core.
-    pub(crate) fn new(server_cores: Vec<usize>, load_core: usize) -> Self {
-        let server_core = match server_cores.as_slice() {
+    /// Servers pinned to these cores, if any, and the load's cores.
+    pub(crate) fn new(server_cores: Vec<usize>, load_cores: Vec<usize>) -> Self {
+        let alone = |cores: &[usize]| match cores {
             [core] => Some(*core),
             _ => None,
         };
-        Self { server_core, server_cores, load_core }
+        Self {
+            server_core: alone(&server_cores),
+            server_cores,
+            load_core: alone(&load_cores),
+            load_cores,
+        }
     }
 }
 
@@ -83,8 +92,8 @@ pub(crate) struct RunRecord {
     pub(crate) window: Option<u64>,
     /// Most messages in one write; `null` is as many as fit.
     pub(crate) batch: Option<u64>,
-    /// Nodes of the mesh under test.
-    pub(crate) nodes: usize,
+    /// Each server: one, or the nodes of the mesh under test.
+    pub(crate) nodes: Vec<NodeRecord>,
     /// Length of the measured interval.
     pub(crate) duration_s: f64,
     pub(crate) warmup_s: f64,
@@ -130,8 +139,8 @@ pub(crate) struct RunRecord {
     pub(crate) other_cpu_s: Option<f64>,
     /// Others disturbed the run: repeat it, or do not trust it.
     pub(crate) noisy: bool,
-    /// Time until all nodes route to each other; `null` for a single node.
-    pub(crate) converged_s: Option<f64>,
+    #[serde(flatten)]
+    pub(crate) mesh: MeshFigures,
     /// What the stalled subscriber found.
     pub(crate) stalled: Option<StalledReport>,
     /// The same run without the stalled subscriber, and this one's figures as a share of its.
@@ -200,7 +209,9 @@ impl RunRecord {
     ) -> Self {
         let objections = measurement.objections(case);
         let deliveries = measurement.received as f64;
-        let cpu = measurement.server_cpu;
+        let cpu = cpu_of_all(&measurement.nodes);
+        let memory = memory_of_all(&measurement.nodes);
+        let of_node = |cost| NodeRecord::new(cost, measurement.received);
         let sends = measurement.server_sends;
         let latency = measurement.latencies.summary();
         let acks = measurement.acks.as_ref();
@@ -215,17 +226,17 @@ impl RunRecord {
             label: case.label.clone(),
             size: case.size,
             publishers: case.shape.publishers,
-            subscribers: case.shape.publishers * case.shape.fan_out,
+            subscribers: case.shape.readers(),
             topics: case.shape.publishers * case.shape.tree.topics() as usize,
             order: (case.shape.tree != TopicTree::Single).then(|| case.shape.order.name()),
-            filters: case.shape.publishers * case.shape.tree.filters(case.shape.fan_out),
+            filters: case.shape.filters(),
             policy: case.policy.map(Policy::name),
             shards: conditions.shards,
             transport: case.transport.name(),
             rate,
             window,
             batch: case.batch,
-            nodes: 1,
+            nodes: measurement.nodes.iter().map(of_node).collect(),
             duration_s: measurement.elapsed_s,
             warmup_s: options.warmup.as_secs_f64(),
             valid: objections.is_empty(),
@@ -243,20 +254,20 @@ impl RunRecord {
             server_user_s: cpu.map(|cpu| cpu.user_ns as f64 / 1e9),
             server_system_s: cpu.map(|cpu| cpu.system_ns as f64 / 1e9),
             load_cpu_s: measurement.load_cpu.map(|cpu| cpu.seconds()),
-            messages_per_cpu_s: cpu.and_then(|cpu| ratio(deliveries, cpu.seconds())),
+            messages_per_cpu_s: cpu.and_then(|cpu| per_cpu_second(measurement.received, cpu)),
             user_ns_per_delivery: cpu.and_then(|cpu| ratio(cpu.user_ns as f64, deliveries)),
             sends_per_s: sends.map(|sends| sends.sends_per_s),
             bytes_per_send: sends.map(|sends| sends.bytes_per_send),
             latency_us: latency.filter(|_| rate.is_some()),
             send_latency_us: measurement.send_latencies.summary().filter(|_| rate.is_some()),
             window_latency_us: latency.filter(|_| rate.is_none()),
-            server_rss_kb: measurement.server_memory.map(|memory| memory.resident_kb),
-            server_rss_peak_kb: measurement.server_memory.map(|memory| memory.peak_kb),
+            server_rss_kb: memory.map(|memory| memory.resident_kb),
+            server_rss_peak_kb: memory.map(|memory| memory.peak_kb),
             hiccups: measurement.hiccups.count,
             hiccup_longest_us: measurement.hiccups.longest_ns as f64 / 1e3,
             other_cpu_s: measurement.other_cpu_ns.map(|ns| ns as f64 / 1e9),
             noisy: measurement.is_noisy(case),
-            converged_s: None,
+            mesh: measurement.mesh,
             stalled: measurement.stalled,
             without_stalled: None,
             flood: measurement.flood,
@@ -344,13 +355,14 @@ mod tests {
     use crate::flood::Flooded;
     use crate::hiccup::Hiccups;
     use crate::latency::Latencies;
+    use crate::nodes::NodeCost;
     use crate::sequence_check::Faults;
     use crate::server::account::CpuTime;
     use crate::target::{FramingTotals, Target};
     use crate::workload::Overrides;
 
     /// What scripts rely on.
-    const KEYS: [&str; 33] = [
+    const KEYS: [&str; 39] = [
         "target",
         "workload",
         "size",
@@ -384,6 +396,12 @@ mod tests {
         "stream_acks",
         "resumed",
         "resume_latency_us",
+        "nodes",
+        "discovery",
+        "converged_after_ready_s",
+        "subscribe_to_first_ms",
+        "routes",
+        "load_cores",
     ];
 
     fn measurement() -> Measurement {
@@ -399,10 +417,12 @@ mod tests {
             totals: FramingTotals::default(),
             send_latencies: latencies.clone(),
             latencies,
-            server_cpu: Some(CpuTime { user_ns: 100_000_000, system_ns: 300_000_000 }),
+            nodes: vec![NodeCost {
+                cpu: Some(CpuTime { user_ns: 100_000_000, system_ns: 300_000_000 }),
+                ..NodeCost::default()
+            }],
             load_cpu: None,
             other_cpu_ns: Some(0),
-            server_memory: None,
             server_sends: None,
             hiccups: Hiccups::default(),
             stalled: None,
@@ -410,6 +430,8 @@ mod tests {
             acks: None,
             comebacks: None,
             idle: IdleFigures::default(),
+            mesh: MeshFigures::default(),
+            not_converged: None,
         }
     }
 
@@ -422,8 +444,11 @@ mod tests {
             duration: Duration::from_secs(2),
             watched_cores: vec![],
         };
-        let conditions =
-            Conditions { cores: Cores::new(vec![0], 1), shards: None, machine: Machine::look(2) };
+        let conditions = Conditions {
+            cores: Cores::new(vec![0], vec![1]),
+            shards: None,
+            machine: Machine::look(2),
+        };
         RunRecord::new(Workload::T1, case, &options, measurement, &conditions)
     }
 

@@ -13,6 +13,8 @@ use crate::flood::{Flood, RunningFlood};
 use crate::hiccup::HiccupMeter;
 use crate::idle::IdleFigures;
 use crate::measurement::Measurement;
+use crate::mesh::MeshFigures;
+use crate::nodes::{NodeCost, Nodes, cpu_of_all};
 use crate::server::account::{Account, CpuTime, busy_ns};
 use crate::server::sends::{SendCounts, SendWatch};
 use crate::server::{SendTotals, Server};
@@ -46,7 +48,8 @@ struct Look {
     wall_us: u64,
     sent: u64,
     received: u64,
-    server_cpu: Option<CpuTime>,
+    /// Of each server.
+    server_cpu: Vec<Option<CpuTime>>,
     /// This whole process's.
     own_cpu: Option<CpuTime>,
     /// Everybody's on the watched cores.
@@ -55,16 +58,19 @@ struct Look {
 }
 
 impl Look {
-    fn at(clients: &RunningClients, server: &mut Server, cores: &[usize]) -> Self {
+    fn at(clients: &RunningClients, nodes: &mut Nodes, cores: &[usize]) -> Self {
         Self {
             at_ns: clock::now_ns(),
             wall_us: wall_us(),
             sent: clients.sent(),
             received: clients.received(),
-            server_cpu: server.account.cpu(),
+            server_cpu: nodes.iter().map(|server| server.account.cpu()).collect(),
             own_cpu: Account::Process(std::process::id()).cpu(),
             busy_ns: busy_ns(cores),
-            sends: server.sends(),
+            sends: match &mut **nodes {
+                [server] => server.sends(),
+                _ => None,
+            },
         }
     }
 }
@@ -78,26 +84,29 @@ pub(crate) enum Progress {
     Passed(f64),
 }
 
-/// Runs one case against a server. `run_name` is new for each run; `watch` is told now and then how
+/// Runs one case against a server, or the nodes of a mesh. `run_name` is new for each run; `watch` is told now and then how
 /// far it has come.
 pub(crate) fn measure(
     case: &Case,
     options: &RunOptions,
-    server: &mut Server,
+    nodes: &mut Nodes,
     run_name: &str,
     watch: &mut dyn FnMut(Progress),
 ) -> Result<Measurement, LoadError> {
-    let endpoint = server.endpoint(case.transport)?;
-    let clients = Clients::connect(case, options.target, &endpoint, run_name, &mut |share| {
+    let endpoints = nodes.endpoints(case.transport)?;
+    let clients = Clients::connect(case, options.target, &endpoints, run_name, &mut |share| {
         watch(Progress::Bound(share));
     })?;
+    let subscribe_to_first_ms = clients.subscribe_to_first_ms();
+    let first = &endpoints[0];
     let flood = case
         .flood
-        .map(|wanted_by| Flood::connect(wanted_by, case, options.target, &endpoint, run_name))
+        .map(|wanted_by| Flood::connect(wanted_by, case, options.target, first, run_name))
         .transpose()?;
+    // In a mesh the statistics of each node would come from all of them.
     let sends = match options.target {
-        Target::Nexusd => Some(SendWatch::connect(&endpoint)?),
-        Target::Pump | Target::Relay => None,
+        Target::Nexusd if nodes.len() == 1 => Some(SendWatch::connect(first)?),
+        Target::Nexusd | Target::Pump | Target::Relay => None,
     };
     let times = times(clock::now_ns() + LEAD_NS, options);
     let flood = flood.map(|flood| flood.start(&times)).transpose()?;
@@ -105,13 +114,13 @@ pub(crate) fn measure(
 
     watch_until(times.from_ns, &times, &running, watch);
     let meter = HiccupMeter::start(&options.watched_cores);
-    let first = Look::at(&running, server, &options.watched_cores);
+    let first = Look::at(&running, nodes, &options.watched_cores);
     watch_until(times.to_ns, &times, &running, watch);
-    let second = Look::at(&running, server, &options.watched_cores);
+    let second = Look::at(&running, nodes, &options.watched_cores);
     let hiccups = meter.stop();
-    let server_memory = server.account.memory();
+    let costs = costs_between(&first, &second, nodes);
 
-    let cpu = Shares::between(&first, &second, server);
+    let cpu = Shares::between(&first, &second, nodes, cpu_of_all(&costs));
     let report = running.finish()?;
     let flood = flood.map(RunningFlood::finish).transpose()?;
     Ok(Measurement {
@@ -124,10 +133,9 @@ pub(crate) fn measure(
         totals: report.subscribers.totals,
         latencies: report.subscribers.latencies,
         send_latencies: report.subscribers.send_latencies,
-        server_cpu: cpu.server,
+        nodes: costs,
         load_cpu: cpu.load,
         other_cpu_ns: cpu.other_ns,
-        server_memory,
         server_sends: sends_between(&first, &second, sends),
         hiccups,
         stalled: report.stalled,
@@ -135,6 +143,8 @@ pub(crate) fn measure(
         acks: report.acks,
         comebacks: report.subscribers.comebacks,
         idle: IdleFigures::default(),
+        mesh: MeshFigures { subscribe_to_first_ms, ..MeshFigures::default() },
+        not_converged: None,
     })
 }
 
@@ -177,31 +187,46 @@ fn sends_between(first: &Look, second: &Look, told: Option<SendWatch>) -> Option
     }
 }
 
-/// Who used the cores between two looks.
+/// What each server cost between two looks, and the memory it has now.
+fn costs_between(first: &Look, second: &Look, nodes: &Nodes) -> Vec<NodeCost> {
+    let cpu = first.server_cpu.iter().zip(&second.server_cpu);
+    nodes
+        .iter()
+        .zip(cpu)
+        .map(|(server, (first, second))| NodeCost {
+            core: server.core,
+            cpu: used(*first, *second),
+            memory: server.account.memory(),
+        })
+        .collect()
+}
+
+fn used(first: Option<CpuTime>, second: Option<CpuTime>) -> Option<CpuTime> {
+    Some(second?.since(first?))
+}
+
+/// Who else used the cores between two looks.
 struct Shares {
-    server: Option<CpuTime>,
     load: Option<CpuTime>,
     other_ns: Option<u64>,
 }
 
 impl Shares {
-    fn between(first: &Look, second: &Look, server: &Server) -> Self {
-        let used = |first: Option<CpuTime>, second: Option<CpuTime>| Some(second?.since(first?));
-        let of_server = used(first.server_cpu, second.server_cpu);
+    fn between(first: &Look, second: &Look, nodes: &Nodes, of_servers: Option<CpuTime>) -> Self {
         let own = used(first.own_cpu, second.own_cpu);
-        let load = match (&server.account, own, of_server) {
-            (Account::Threads(_), Some(own), Some(of_server)) => Some(own.since(of_server)),
-            (_, own, _) => own,
+        let is_embedded = nodes.iter().any(|server| matches!(server.account, Account::Threads(_)));
+        let load = match (own, of_servers) {
+            (Some(own), Some(of_servers)) if is_embedded => Some(own.since(of_servers)),
+            (own, _) => own,
         };
         let other_ns = || {
             let busy = second.busy_ns?.checked_sub(first.busy_ns?)?;
-            Some(busy.saturating_sub(of_server?.nanoseconds() + load?.nanoseconds()))
+            Some(busy.saturating_sub(of_servers?.nanoseconds() + load?.nanoseconds()))
         };
         Self {
-            server: of_server,
             load,
             // A server that was not started here may run on any core.
-            other_ns: if server.is_ours() { other_ns() } else { None },
+            other_ns: if nodes.iter().all(Server::is_ours) { other_ns() } else { None },
         }
     }
 }

@@ -31,6 +31,9 @@ pub(crate) struct Addresses {
     pub(crate) tcp: Option<SocketAddr>,
     /// Its unix socket: a path, or `@` and an abstract name.
     pub(crate) unix: Option<String>,
+    /// Where a daemon takes links from others.
+    #[serde(default)]
+    pub(crate) mesh: Option<SocketAddr>,
 }
 
 impl Addresses {
@@ -94,6 +97,26 @@ pub(crate) struct ServerOptions {
     /// How a daemon talks to the kernel.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) io: DaemonIo,
+    /// How a daemon finds others.
+    #[command(flatten)]
+    pub(crate) mesh: MeshOptions,
+}
+
+/// How a daemon finds others, all of them on this host.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Args)]
+pub(crate) struct MeshOptions {
+    /// The cluster it belongs to; `None` is a daemon on its own.
+    #[arg(long)]
+    pub(crate) cluster: Option<String>,
+    /// The port of the multicast group, for beacons on the loopback interface; `None` sends none.
+    #[arg(long)]
+    pub(crate) mcast_port: Option<u16>,
+    /// Where another node takes links.
+    #[arg(long)]
+    pub(crate) peer: Option<SocketAddr>,
+    /// Whether it has the defaults of a small host.
+    #[arg(long)]
+    pub(crate) small: bool,
 }
 
 impl ServerOptions {
@@ -110,6 +133,19 @@ impl ServerOptions {
         }
         if let Some(connections) = self.connections_max {
             add("--connections-max", connections.to_string());
+        }
+        let MeshOptions { cluster, mcast_port, peer, small } = &self.mesh;
+        if let Some(cluster) = cluster {
+            add("--cluster", cluster.clone());
+        }
+        if let Some(port) = mcast_port {
+            add("--mcast-port", port.to_string());
+        }
+        if let Some(peer) = peer {
+            add("--peer", peer.to_string());
+        }
+        if *small {
+            arguments.push("--small".to_owned());
         }
         arguments
     }
@@ -133,7 +169,56 @@ pub(crate) struct Server {
     pub(crate) addresses: Addresses,
     /// What it costs, if that can be known.
     pub(crate) account: Account,
+    /// The core it is pinned to by us, if to one alone.
+    pub(crate) core: Option<usize>,
     origin: Origin,
+}
+
+/// A server whose process was started and that may not be ready yet.
+#[derive(Debug)]
+pub(crate) struct StartingServer {
+    target: Target,
+    core: Option<usize>,
+    process: Process,
+}
+
+impl StartingServer {
+    /// Starts one in a process of its own, pinned. It ends when this value is dropped, or what it
+    /// becomes, or when this process ends, however that happens.
+    pub(crate) fn start(target: Target, options: &ServerOptions) -> Result<Self, LoadError> {
+        let mut arguments = vec!["serve".to_owned(), target.name().to_owned()];
+        arguments.extend(options.arguments());
+        let process = Process::start(&arguments).map_err(|error| LoadError::Spawn {
+            target: target.name(),
+            cause: error.to_string(),
+        })?;
+        let core = match options.cores.as_slice() {
+            [core] => Some(*core),
+            _ => None,
+        };
+        Ok(Self { target, core, process })
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn ready(self, timeout: Duration) -> Result<Server, LoadError> {
+        let failed = |cause: String| LoadError::Spawn { target: self.target.name(), cause };
+        let addresses = match self.process.answer(timeout) {
+            Ok(line) => serde_json::from_str(&line).map_err(|error| failed(error.to_string()))?,
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(failed(format!("it was not ready within {} s", timeout.as_secs())));
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                let cause = "it ended before it was ready; its reason stands above";
+                return Err(failed(cause.into()));
+            }
+        };
+        Ok(Server {
+            addresses,
+            account: Account::Process(self.process.id()),
+            core: self.core,
+            origin: Origin::Spawned(self.process),
+        })
+    }
 }
 
 impl Server {
@@ -142,37 +227,26 @@ impl Server {
         Self {
             addresses,
             account: pid.map_or(Account::Unknown, Account::Process),
+            core: None,
             origin: Origin::Foreign,
         }
     }
 
     /// One inside this process, whose threads these are.
-    pub(crate) fn embedded(addresses: Addresses, threads: Vec<u32>) -> Self {
-        Self { addresses, account: Account::Threads(threads), origin: Origin::Embedded }
+    pub(crate) fn embedded(addresses: Addresses, threads: Vec<u32>, core: Option<usize>) -> Self {
+        Self { addresses, account: Account::Threads(threads), core, origin: Origin::Embedded }
     }
 
-    /// Starts one in a process of its own, pinned. It ends when this value is dropped, or when this
-    /// process ends, however that happens.
+    /// Starts one in a process of its own, pinned, and waits until it is ready.
     pub(crate) fn spawn(target: Target, options: &ServerOptions) -> Result<Self, LoadError> {
-        let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
-        let mut arguments = vec!["serve".to_owned(), target.name().to_owned()];
-        arguments.extend(options.arguments());
-        let process = Process::start(&arguments).map_err(|error| failed(error.to_string()))?;
-        let addresses = match process.answer(READY_TIMEOUT) {
-            Ok(line) => serde_json::from_str(&line).map_err(|error| failed(error.to_string()))?,
-            Err(RecvTimeoutError::Timeout) => {
-                return Err(failed("it was not ready within 10 s".into()));
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                let cause = "it ended before it was ready; its reason stands above";
-                return Err(failed(cause.into()));
-            }
-        };
-        Ok(Self {
-            addresses,
-            account: Account::Process(process.id()),
-            origin: Origin::Spawned(process),
-        })
+        StartingServer::start(target, options)?.ready(READY_TIMEOUT)
+    }
+
+    /// Asks it to end if we started it, and does not wait until it has.
+    pub(crate) fn let_go(&mut self) {
+        if let Origin::Spawned(process) = &mut self.origin {
+            process.let_go();
+        }
     }
 
     /// Where it can be reached over a transport.

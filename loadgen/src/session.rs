@@ -11,6 +11,9 @@ use crate::error::LoadError;
 use crate::idle;
 use crate::latency::Latencies;
 use crate::machine::Machine;
+use crate::measurement::Measurement;
+use crate::mesh::{MeshFigures, MeshPlan, sparing};
+use crate::nodes::Nodes;
 use crate::pinning;
 use crate::quantity::Rate;
 use crate::report::{Conditions, Cores, RunRecord};
@@ -21,16 +24,23 @@ use crate::workload::{Case, Overrides, Workload};
 
 /// Measures what is asked for, prints it, and says whether every run was valid.
 pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
-    let cpus = pinning::allowed_cores().len();
     // The server's core is watched like the load's: the meter's own wake-ups change what a parked
     // server costs, so that it has to be there for every server or for none.
+    let allowed = pinning::allowed_cores();
+    let all_if_none = |cores: &[usize]| match cores {
+        [] => allowed.clone(),
+        cores => cores.to_vec(),
+    };
     let server_cores = match &request.source {
-        ServerSource::Spawn(options) => options.cores.clone(),
+        ServerSource::Spawn(options) => all_if_none(&options.cores),
         ServerSource::Running { pid, .. } => {
             pid.and_then(pinning::pinned_core).into_iter().collect()
         }
     };
-    let watched_cores = server_cores.iter().copied().chain([request.load_core]).collect();
+    let load_cores = all_if_none(&request.load_cores);
+    let mut watched_cores: Vec<usize> = server_cores.iter().chain(&load_cores).copied().collect();
+    watched_cores.sort_unstable();
+    watched_cores.dedup();
     let mut session = Session {
         runs: Runs {
             options: RunOptions {
@@ -40,17 +50,17 @@ pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
                 watched_cores,
             },
             conditions: Conditions {
-                cores: Cores::new(server_cores, request.load_core),
+                cores: Cores::new(server_cores, load_cores.clone()),
                 shards: request.source.shards(),
-                machine: Machine::look(cpus),
+                machine: Machine::look(allowed.len()),
             },
             count: 0,
         },
         results: Results::open(&request.files)?,
         request,
     };
-    // Every thread started from here on stays on this core; a spawned server moves to its own.
-    pinning::pin_to(&[request.load_core])?;
+    // Every thread started from here on stays on these cores; a spawned server moves to its own.
+    pinning::pin_to(&load_cores)?;
     session.run_all()?;
     session.results.finish()
 }
@@ -83,8 +93,12 @@ impl Session<'_> {
     fn run_cases(&mut self, workload: Workload, overrides: &Overrides) -> Result<(), LoadError> {
         let cases = workload.cases(overrides);
         for (at, case) in cases.iter().enumerate() {
-            let mut server = self.server(workload, case)?;
-            let (mut record, latencies) = self.runs.run(workload, case, &mut server)?;
+            let (mut record, latencies) = if workload.is_meshed() {
+                self.runs.run_mesh(workload, case, &self.mesh_plan(workload, case, at)?)?
+            } else {
+                let mut nodes = Nodes::one(self.server(workload, case)?);
+                self.runs.run(workload, case, &mut nodes)?
+            };
             if let (true, Some(without)) = (case.shape.stalled > 0, self.results.records.last()) {
                 record.compare_with(without);
             }
@@ -117,6 +131,30 @@ impl Session<'_> {
             }
         }
     }
+
+    /// Nodes for the next run.
+    fn mesh_plan(&self, workload: Workload, case: &Case, at: usize) -> Result<MeshPlan, LoadError> {
+        let ServerSource::Spawn(options) = &self.request.source else {
+            return Err(LoadError::Usage("a mesh is started here, not found elsewhere".to_owned()));
+        };
+        let mut options = ServerOptions {
+            cores: self.runs.conditions.cores.server_cores.clone(),
+            ..options.clone()
+        };
+        // Nodes that idle share the cores there are unless they were given some.
+        let mut one_core_each = true;
+        if workload == Workload::C {
+            one_core_each = self.request.has_server_cores();
+            options = sparing(&options);
+        }
+        Ok(MeshPlan {
+            nodes: case.nodes,
+            meeting: self.request.meeting,
+            cluster: format!("loadgen-{}-{at}", std::process::id()),
+            options,
+            one_core_each,
+        })
+    }
 }
 
 /// Does runs, and knows what they have in common.
@@ -135,18 +173,59 @@ impl Runs {
         &mut self,
         workload: Workload,
         case: &Case,
-        server: &mut Server,
+        nodes: &mut Nodes,
     ) -> Result<(RunRecord, Latencies), LoadError> {
+        let measurement = self.measure(workload, case, nodes)?;
+        let record = RunRecord::new(workload, case, &self.options, &measurement, &self.conditions);
+        Ok((record, measurement.latencies))
+    }
+
+    /// Starts nodes, waits until each routes to each other one, and does one run with them, unless that
+    /// was all there is to measure.
+    fn run_mesh(
+        &mut self,
+        workload: Workload,
+        case: &Case,
+        plan: &MeshPlan,
+    ) -> Result<(RunRecord, Latencies), LoadError> {
+        let bar = progress_bar(&format!("{}: nodes find each other", self.text(workload, case)));
+        let (mut nodes, convergence) =
+            plan.converge(case.transport, &mut |share| bar.set_position((share * 1_000.0) as u64))?;
+        bar.finish_and_clear();
+        let measurement = if workload == Workload::C {
+            convergence.into_measurement(&nodes)
+        } else if let Some(missing) = convergence.missing {
+            return Err(LoadError::Mesh(missing));
+        } else {
+            let measurement = self.measure(workload, case, &mut nodes)?;
+            let subscribe_to_first_ms = measurement.mesh.subscribe_to_first_ms;
+            let mesh = MeshFigures { subscribe_to_first_ms, ..convergence.figures };
+            Measurement { mesh, ..measurement }
+        };
+        let record = RunRecord::new(workload, case, &self.options, &measurement, &self.conditions);
+        Ok((record, measurement.latencies))
+    }
+
+    fn text(&self, workload: Workload, case: &Case) -> String {
+        format!("{} {} {}", self.options.target.name(), workload.name(), case.label)
+    }
+
+    fn measure(
+        &mut self,
+        workload: Workload,
+        case: &Case,
+        nodes: &mut Nodes,
+    ) -> Result<Measurement, LoadError> {
         self.count += 1;
         let name = format!("loadgen/{}/{}", std::process::id(), self.count);
-        let text = format!("{} {} {}", self.options.target.name(), workload.name(), case.label);
+        let text = self.text(workload, case);
         let bar = progress_bar(&text);
         let target = self.options.target;
         let measurement = if workload == Workload::S {
             let mut watch = |share: f64| bar.set_position((share * 1_000.0) as u64);
-            idle::measure(case, target, server, &name, &mut watch)
+            idle::measure(case, target, &nodes[0], &name, &mut watch)
         } else {
-            run::measure(case, &self.options, server, &name, &mut |progress| {
+            run::measure(case, &self.options, nodes, &name, &mut |progress| {
                 let share = match progress {
                     Progress::Bound(share) => {
                         bar.set_message(format!("{text}: binding topics"));
@@ -161,9 +240,7 @@ impl Runs {
             })
         };
         bar.finish_and_clear();
-        let measurement = measurement?;
-        let record = RunRecord::new(workload, case, &self.options, &measurement, &self.conditions);
-        Ok((record, measurement.latencies))
+        measurement
     }
 }
 

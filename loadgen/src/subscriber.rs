@@ -265,7 +265,7 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
             breaks.on_break(clock::now_ns());
         }
         // The old one is gone before anything is said on the new one.
-        end.connection = Connection::open(&plan.endpoint).map_err(lost)?;
+        end.connection = Connection::open(&plan.endpoints[index]).map_err(lost)?;
         if let Some(comebacks) = &mut report.comebacks {
             comebacks.breaks += 1;
         }

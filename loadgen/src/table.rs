@@ -5,11 +5,15 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use crate::flood::Flooded;
 use crate::latency::LatencySummary;
 use crate::report::RunRecord;
+use crate::workload::Workload;
 
 /// A table of runs, and what they were measured on.
 pub(crate) fn render(records: &[RunRecord]) -> String {
     let mut text = String::new();
-    let (idle, busy): (Vec<_>, Vec<_>) = records.iter().partition(|run| run.idle.clients.is_some());
+    let (converging, others): (Vec<_>, Vec<_>) =
+        records.iter().partition(|run| run.workload == Workload::C.name());
+    let (idle, busy): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|run| run.idle.clients.is_some());
     let (throughput, latency): (Vec<_>, Vec<_>) =
         busy.into_iter().partition(|run| run.rate.is_none());
     if !throughput.is_empty() {
@@ -20,6 +24,9 @@ pub(crate) fn render(records: &[RunRecord]) -> String {
     }
     if !idle.is_empty() {
         text += &format!("{}\n\n", idle_table(&idle));
+    }
+    if !converging.is_empty() {
+        text += &format!("{}\n\n", convergence_table(&converging));
     }
     for run in records {
         for note in notes(run) {
@@ -81,7 +88,7 @@ fn idle_table(records: &[&RunRecord]) -> Table {
         "RSS",
         "valid",
     ]);
-    let seconds = |time: Option<f64>| time.map_or_else(dash, |seconds| microseconds(seconds * 1e6));
+    let seconds = |time: Option<f64>| time.map_or_else(dash, seconds);
     let each = |bytes: Option<f64>| bytes.map_or_else(dash, |bytes| format!("{bytes:.0} B each"));
     for run in records {
         add_row(
@@ -92,6 +99,36 @@ fn idle_table(records: &[&RunRecord]) -> Table {
                 seconds(run.idle.reconnect_s),
                 each(run.idle.user_bytes_per_client),
                 each(run.idle.kernel_bytes_per_client),
+                run.server_rss_kb.map_or_else(dash, memory),
+                validity(run),
+            ],
+        );
+    }
+    table
+}
+
+fn convergence_table(records: &[&RunRecord]) -> Table {
+    let mut table = table(&[
+        "convergence",
+        "found by",
+        "converged in",
+        "after the last was ready",
+        "routes",
+        "probes",
+        "RSS of all",
+        "valid",
+    ]);
+    let seconds = |time: Option<f64>| time.map_or_else(dash, seconds);
+    for run in records {
+        add_row(
+            &mut table,
+            [
+                name(run),
+                run.mesh.discovery.unwrap_or_default().to_owned(),
+                seconds(run.mesh.converged_s),
+                seconds(run.mesh.converged_after_ready_s),
+                run.mesh.routes.map_or_else(dash, |routes| routes.to_string()),
+                run.mesh.probes.map_or_else(dash, |probes| probes.to_string()),
                 run.server_rss_kb.map_or_else(dash, memory),
                 validity(run),
             ],
@@ -163,20 +200,22 @@ fn conditions(run: &RunRecord) -> String {
     let unknown = || "unknown".to_owned();
     let server = match run.cores.server_cores.as_slice() {
         [] => "the server wherever it runs".to_owned(),
-        [core] => format!("the server on core {core}"),
-        cores => {
-            let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
-            format!("the server on cores {}", cores.join(", "))
-        }
+        cores => format!("the server on {}", named_cores(cores)),
     };
     format!(
-        "CPU: {}, {} cores; Linux {}; {server}, the load on core {}; commit {}",
+        "CPU: {}, {} cores; Linux {}; {server}, the load on {}; commit {}",
         run.machine.cpu_model.clone().unwrap_or_else(unknown),
         run.machine.cpus,
         run.machine.kernel.clone().unwrap_or_else(unknown),
-        run.cores.load_core,
+        named_cores(&run.cores.load_cores),
         run.machine.commit.clone().unwrap_or_else(unknown),
     )
+}
+
+fn named_cores(cores: &[usize]) -> String {
+    let names: Vec<String> = cores.iter().map(usize::to_string).collect();
+    let noun = if names.len() == 1 { "core" } else { "cores" };
+    format!("{noun} {}", names.join(", "))
 }
 
 /// What a reader of the figures has to know.
@@ -191,6 +230,20 @@ fn notes(run: &RunRecord) -> Vec<String> {
             run.hiccups,
             run.hiccup_longest_us / 1e3
         ));
+    }
+    if let (false, Some(converged_s)) = (run.workload == Workload::C.name(), run.mesh.converged_s) {
+        let each = run.nodes.iter().enumerate().map(|(number, node)| {
+            let core = node.server_core.map_or_else(String::new, |core| format!(" on core {core}"));
+            let messages = node.messages_per_cpu_s.map_or_else(dash, count);
+            let resident = node.server_rss_kb.map_or_else(dash, memory);
+            format!("node {number}{core}: {messages} deliveries per CPU-second, {resident}")
+        });
+        notes.extend(each);
+        notes.push(format!("each node routed to each other one after {}", seconds(converged_s)));
+    }
+    if let Some(first_ms) = run.mesh.subscribe_to_first_ms {
+        let first = microseconds(first_ms * 1e3);
+        notes.push(format!("from the Subscribe to the first message from the other node {first}"));
     }
     if let (Some(acked), Some(every)) = (run.acked, run.ack_every) {
         let of = if every == 1 { String::new() } else { format!(" (one in {every})") };
@@ -300,6 +353,10 @@ fn size(bytes: usize) -> String {
 
 fn memory(kilobytes: u64) -> String {
     format!("{:.1} MiB", kilobytes as f64 / 1_024.0)
+}
+
+fn seconds(value: f64) -> String {
+    microseconds(value * 1e6)
 }
 
 fn microseconds(value: f64) -> String {

@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use nexusd_wire::control::OverflowPolicy;
 
 use crate::batch::FrameTemplate;
+use crate::clock;
 use crate::connection::{Connection, Endpoint};
 use crate::error::LoadError;
 
@@ -104,6 +105,8 @@ pub(crate) struct SubscriberEnd<F> {
     pub(crate) connection: Connection,
     /// Its framing, behind the handshake.
     pub(crate) framing: F,
+    /// When it was about to say what it wants, on the run's clock.
+    pub(crate) asked_ns: u64,
 }
 
 /// A publisher that may begin.
@@ -159,6 +162,7 @@ impl Target {
         wish: &Wish<'_>,
     ) -> Result<SubscriberEnd<native::NativeFraming>, LoadError> {
         let connection = self.open(introduction)?;
+        let asked_ns = clock::now_ns();
         let framing = match self {
             Self::Nexusd => native::subscribe(&connection, introduction, wish),
             Self::Pump | Self::Relay => {
@@ -166,7 +170,7 @@ impl Target {
             }
         };
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
-        Ok(SubscriberEnd { connection, framing })
+        Ok(SubscriberEnd { connection, framing, asked_ns })
     }
 
     /// Connects a publisher and waits until it may begin.

@@ -36,6 +36,10 @@ const TOPICS: [u32; 3] = [1, 1_000, 1_000_000];
 const ORDERS: [Order; 3] = [Order::RoundRobin, Order::Random, Order::Zipf];
 /// Idle clients.
 const CLIENTS: usize = 10_000;
+/// Nodes of the workloads that have several.
+const PAIR_NODES: usize = 2;
+const CROWD_NODES: usize = 3;
+const CONVERGING_NODES: usize = 10;
 /// Workload of many filters: rooms that have filters, and of them those that have messages. What ten
 /// times the filters cost is seen between the first two, what ten times the topics cost between the
 /// last two.
@@ -81,6 +85,15 @@ pub(crate) enum Workload {
     /// Very many idle clients, dropped all at once and connected again.
     #[value(name = "S")]
     S,
+    /// A publisher at one node, a subscriber at another.
+    #[value(name = "M1")]
+    M1,
+    /// A publisher and a subscriber to everything at each of three nodes.
+    #[value(name = "M3")]
+    M3,
+    /// Many nodes that start at once, until each routes to each other one.
+    #[value(name = "C")]
+    C,
 }
 
 /// TCP or unix socket.
@@ -107,6 +120,19 @@ pub(crate) struct Shape {
     pub(crate) tree: TopicTree,
     /// In which order a publisher goes over them.
     pub(crate) order: Order,
+    /// At which nodes publishers and subscribers are.
+    pub(crate) spread: Spread,
+}
+
+/// At which nodes publishers and subscribers are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spread {
+    /// All at one.
+    Together,
+    /// The one publisher at the first, and a subscriber at each other.
+    Apart,
+    /// At each a publisher, and a subscriber that wants what all of them publish.
+    Everywhere,
 }
 
 /// One run.
@@ -116,6 +142,8 @@ pub(crate) struct Case {
     pub(crate) label: String,
     /// Who publishes to whom.
     pub(crate) shape: Shape,
+    /// Servers: one, or the nodes of a mesh.
+    pub(crate) nodes: usize,
     /// A connection that floods the server meanwhile.
     pub(crate) flood: Option<Flooded>,
     /// Bytes of a payload.
@@ -168,6 +196,8 @@ pub(crate) struct Overrides {
     pub(crate) resume_every: Option<Duration>,
     /// Idle clients.
     pub(crate) clients: Option<usize>,
+    /// Nodes of the workloads that have several.
+    pub(crate) nodes: Option<usize>,
 }
 
 impl Workload {
@@ -186,7 +216,25 @@ impl Workload {
             Self::K => "K",
             Self::W => "W",
             Self::S => "S",
+            Self::M1 => "M1",
+            Self::M3 => "M3",
+            Self::C => "C",
         }
+    }
+
+    /// Whether it is about nodes that find each other.
+    pub(crate) fn is_meshed(self) -> bool {
+        matches!(self, Self::M1 | Self::M3 | Self::C)
+    }
+
+    fn nodes(self, overrides: &Overrides) -> usize {
+        let default = match self {
+            Self::M1 => PAIR_NODES,
+            Self::M3 => CROWD_NODES,
+            Self::C => CONVERGING_NODES,
+            _ => return 1,
+        };
+        overrides.nodes.unwrap_or(default)
     }
 
     fn shapes(self, overrides: &Overrides) -> Vec<Shape> {
@@ -196,7 +244,9 @@ impl Workload {
             stalled: 0,
             tree: TopicTree::Single,
             order: Order::RoundRobin,
+            spread: Spread::Together,
         };
+        let nodes = self.nodes(overrides);
         match self {
             Self::T1 | Self::L | Self::Q => vec![fan_out(1)],
             Self::T2 => vec![Shape { publishers: 8, ..fan_out(1) }],
@@ -207,6 +257,11 @@ impl Workload {
             Self::P => overrides.fan_outs.iter().copied().map(fan_out).collect(),
             Self::B => vec![fan_out(15), Shape { stalled: 1, ..fan_out(15) }],
             Self::S => vec![fan_out(overrides.clients.unwrap_or(CLIENTS))],
+            Self::M1 => vec![Shape { spread: Spread::Apart, ..fan_out(nodes - 1) }],
+            Self::M3 | Self::C => {
+                let spread = Spread::Everywhere;
+                vec![Shape { publishers: nodes, spread, ..fan_out(nodes) }]
+            }
             Self::K => {
                 let shape =
                     |topics, order| Shape { tree: TopicTree::Wide { topics }, order, ..fan_out(1) };
@@ -281,6 +336,7 @@ impl Workload {
                         cases.push(Case {
                             label: self.label(shape, flood, transport),
                             shape,
+                            nodes: self.nodes(overrides),
                             flood,
                             size: *size,
                             rate,
@@ -306,6 +362,7 @@ impl Workload {
             Self::S => {
                 format!("{} idle clients, {}", grouped(shape.fan_out), transport.name())
             }
+            Self::C => format!("{} nodes, {}", shape.publishers, transport.name()),
             _ => label(shape, transport),
         };
         match flood {
@@ -317,6 +374,22 @@ impl Workload {
 }
 
 impl Shape {
+    /// Subscribers that read.
+    pub(crate) fn readers(&self) -> usize {
+        match self.spread {
+            Spread::Together | Spread::Apart => self.publishers * self.fan_out,
+            Spread::Everywhere => self.fan_out,
+        }
+    }
+
+    /// Filters of all subscribers that read.
+    pub(crate) fn filters(&self) -> usize {
+        match self.spread {
+            Spread::Together | Spread::Apart => self.publishers * self.tree.filters(self.fan_out),
+            Spread::Everywhere => self.fan_out,
+        }
+    }
+
     /// Deliveries of each message to subscribers that read.
     pub(crate) fn copies(&self) -> usize {
         self.tree.copies(self.fan_out)
@@ -335,7 +408,7 @@ impl Transport {
 
 fn label(shape: Shape, transport: Transport) -> String {
     let publishers = shape.publishers;
-    let subscribers = shape.fan_out * publishers;
+    let subscribers = shape.readers();
     let transport = transport.name();
     let stalled = match shape.stalled {
         0 => String::new(),
@@ -354,7 +427,12 @@ fn label(shape: Shape, transport: Transport) -> String {
             shape.order.name()
         ),
     };
-    format!("{publishers} → {subscribers}{stalled}{topics}, {transport}")
+    let nodes = match shape.spread {
+        Spread::Together => String::new(),
+        Spread::Apart => format!(", {} nodes", subscribers + 1),
+        Spread::Everywhere => format!(", each to all, {subscribers} nodes"),
+    };
+    format!("{publishers} → {subscribers}{stalled}{topics}{nodes}, {transport}")
 }
 
 /// What the command line gives, or else what the workload does.
@@ -454,6 +532,22 @@ mod tests {
             .collect();
         assert_eq!(sizes, [(10_000, 10_000), (100_000, 10_000), (100_000, 100_000)]);
         assert!(cases.iter().all(|case| case.shape.copies() == 2 && case.window == 8_192));
+    }
+
+    #[test]
+    fn a_mesh_has_its_publisher_and_subscribers_at_different_nodes() {
+        let case = &Workload::M1.cases(&Overrides::default())[0];
+        assert_eq!((case.nodes, case.label.as_str()), (2, "1 → 1, 2 nodes, tcp"));
+        let five = Overrides { nodes: Some(5), ..Overrides::default() };
+        let case = &Workload::M1.cases(&five)[0];
+        assert_eq!((case.nodes, case.shape.readers(), case.shape.copies()), (5, 4, 4));
+        let case = &Workload::M3.cases(&Overrides::default())[0];
+        assert_eq!((case.nodes, case.label.as_str()), (3, "3 → 3, each to all, 3 nodes, tcp"));
+        // Each message comes to each of the three; nine topics would be another workload.
+        assert_eq!((case.shape.copies(), case.shape.filters()), (3, 3));
+        let case = &Workload::C.cases(&Overrides::default())[0];
+        assert_eq!((case.nodes, case.label.as_str()), (10, "10 nodes, tcp"));
+        assert_eq!(Workload::T1.cases(&five)[0].nodes, 1);
     }
 
     #[test]

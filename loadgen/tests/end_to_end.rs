@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -293,6 +294,109 @@ fn idle_clients_end_with_the_generator_even_if_it_is_killed() {
     drop(std::io::copy(&mut client, &mut std::io::sink()));
 }
 
+/// What holds for nodes that found each other.
+fn assert_converged(run: &Value, nodes: usize) {
+    assert_eq!(run["nodes"].as_array().map(Vec::len), Some(nodes), "{run}");
+    assert_eq!(run["routes"].as_u64(), Some((nodes * (nodes - 1)) as u64), "{run}");
+    let converged_s = run["converged_s"].as_f64();
+    assert!(converged_s > Some(0.0) && converged_s < Some(60.0), "{run}");
+    assert!(run["converged_after_ready_s"].as_f64() < converged_s, "{run}");
+}
+
+#[test]
+fn nodes_that_start_at_once_come_to_route_to_each_other() {
+    for (options, discovery) in
+        [("", "multicast"), ("--seed", "seed"), ("--transport unix --io epoll", "multicast")]
+    {
+        let run = &runs(&format!("--workload C --nodes 3 {options}"))[0];
+        assert_converged(run, 3);
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        assert_eq!(run["discovery"], discovery);
+    }
+}
+
+#[test]
+fn messages_pass_from_node_to_node_without_loss_and_each_node_has_its_own_cost() {
+    for options in ["", "--nodes 3", "--seed --counted --size 1K", "--resume 0.1"] {
+        let run = &runs(&format!("--workload M1 {options}"))[0];
+        let nodes = if options == "--nodes 3" { 3 } else { 2 };
+        assert_converged(run, nodes);
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        for node in run["nodes"].as_array().expect("a list of nodes") {
+            for figure in ["server_cpu_s", "messages_per_cpu_s", "server_rss_kb"] {
+                assert!(node[figure].as_f64() > Some(0.0), "{figure} in {run}");
+            }
+            // What all cost together cannot bring more than what one did.
+            assert!(node["messages_per_cpu_s"].as_f64() > run["messages_per_cpu_s"].as_f64());
+        }
+        assert_eq!(run["subscribe_to_first_ms"].as_f64() > Some(0.0), nodes == 2, "{run}");
+    }
+}
+
+#[test]
+fn latency_from_node_to_node_is_measured_for_every_message_of_the_interval() {
+    let run = &runs("--workload M1 --rate 2k")[0];
+    assert_loss_free(run);
+    assert_eq!(run["latency_us"]["count"], 1_000);
+}
+
+#[test]
+fn everybody_gets_what_is_published_at_every_node() {
+    for options in ["", "--rate 3k --ack", "--resume 0.1"] {
+        let run = &runs(&format!("--workload M3 {options}"))[0];
+        assert_converged(run, 3);
+        assert_loss_free(run);
+        assert_eq!(run["valid"], true, "{run}");
+        assert_eq!((&run["publishers"], &run["subscribers"]), (&3.into(), &3.into()));
+    }
+}
+
+/// Processes that this one has started, by their ids.
+fn children_of(process: u32) -> Vec<String> {
+    let path = format!("/proc/{process}/task/{process}/children");
+    let children = std::fs::read_to_string(path).unwrap_or_default();
+    children.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn nodes_end_with_the_generator_even_if_it_is_killed() {
+    let (server_core, load_core) = cores();
+    let mut generator = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+        .args(["--workload", "M1", "--nodes", "3", "--rate", "10", "--duration", "60s"])
+        .args(["--server-core", &server_core, "--load-core", &load_core])
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut nodes = Vec::new();
+    while nodes.len() < 3 {
+        nodes = children_of(generator.id());
+        nodes.retain(|node| has_thread(node, "mesh"));
+        assert!(Instant::now() < deadline, "{nodes:?}");
+    }
+    generator.kill().expect("it can be killed");
+    generator.wait().expect("it ends");
+    while nodes.iter().any(|node| is_generator(node)) {
+        assert!(Instant::now() < deadline, "{nodes:?}");
+    }
+}
+
+/// Whether that process has a thread of that name.
+fn has_thread(process: &str, name: &str) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    threads.into_iter().flatten().flatten().any(|thread| {
+        std::fs::read_to_string(thread.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+    })
+}
+
+/// Whether that process still runs. Another one may have got its id.
+fn is_generator(process: &str) -> bool {
+    std::fs::read_to_string(format!("/proc/{process}/cmdline"))
+        .is_ok_and(|line| line.contains("nexusd-loadgen\0serve"))
+}
+
 #[test]
 fn bad_flags_end_with_one_sentence_and_code_2() {
     for arguments in [
@@ -304,6 +408,8 @@ fn bad_flags_end_with_one_sentence_and_code_2() {
         "--workload T1 --target relay --ack",
         "--workload T1 --target relay --counted",
         "--workload B --resume",
+        "--workload T1 --nodes 2",
+        "--workload C --rate 5",
     ] {
         let output = loadgen(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");

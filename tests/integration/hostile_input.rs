@@ -147,7 +147,7 @@ fn a_malformed_frame_is_answered_with_what_is_wrong_and_where() {
     let cases = [
         ("too short", patched(&ping, 0, &47u32.to_le_bytes()), "47 is shorter"),
         ("too long", patched(&ping, 0, &300_000u32.to_le_bytes()), "300000 exceeds the limit"),
-        ("unknown kind", patched(&ping, 4, &[99]), "unknown frame kind 99"),
+        ("unknown kind", patched(&ping, 4, &[199]), "unknown frame kind 199"),
         ("unknown flag", patched(&message, 5, &[0x40]), "unknown mandatory flags 0x40"),
         ("flag on a control frame", patched(&ping, 5, &[0x01]), "flags 0x01"),
         ("metadata overrun", patched(&message, 6, &[9, 0]), "9 bytes of metadata do not fit"),

@@ -16,6 +16,7 @@ mod killed_subscribers;
 mod large_messages;
 mod life_cycle;
 mod many_connections;
+mod mesh;
 mod moves;
 mod open_files;
 mod positions;

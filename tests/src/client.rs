@@ -393,6 +393,14 @@ impl Client {
         confirmation
     }
 
+    /// Publishes to a topic again and again, until a message of it goes to so many subscriptions and
+    /// nodes; returns how long that took.
+    pub fn publish_until_delivered(&mut self, topic: &str, delivered: u32) -> Duration {
+        crate::soon(&format!("{topic} goes to {delivered}"), || {
+            self.publish_accepted(topic, b"probe").delivered == delivered
+        })
+    }
+
     /// Waits for the answer to a publish; answers to earlier ones are dropped.
     pub fn confirmation(&mut self, number: u64) -> Confirmation {
         self.wait_for("PublishAck", |heard| match heard {

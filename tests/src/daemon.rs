@@ -3,10 +3,10 @@
 //! `NEXUSD_TESTS_IO` says how it talks to the kernel (`uring` or `epoll`), so that the same tests can
 //! be run on each driver; without it the daemon chooses.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -16,29 +16,46 @@ use crate::address::Address;
 use crate::binary::{forget_settings, nexusd, path};
 use crate::client::Client;
 use crate::process::{Usage, usage};
-use crate::{SOON, eventually};
+use crate::say::note;
+use crate::{SOON, eventually, soon};
 
 /// Free ports of the loopback addresses, no other nodes, and a quiet log.
 const FLAGS: [&str; 8] =
     ["--bind", "127.0.0.1,::1", "--app-port", "0", "--discovery", "off", "--log-level", "warn"];
+
+/// Free ports of the loopback interface, and a log that tells who comes and goes. Who else there is, the
+/// test says.
+const NODE_FLAGS: [&str; 10] = [
+    "--bind",
+    "127.0.0.1",
+    "--app-port",
+    "0",
+    "--unix-socket",
+    "none",
+    "--interface",
+    "lo",
+    "--log-level",
+    "info",
+];
 
 /// The driver that the tests are run on, if somebody chose one.
 fn chosen_io() -> Option<String> {
     std::env::var("NEXUSD_TESTS_IO").ok()
 }
 
-/// [`FLAGS`], and the choice of the driver.
-fn flags() -> Vec<String> {
+/// These flags, and the choice of the driver.
+fn with_io(flags: &[&str]) -> Vec<String> {
     let io = chosen_io().map(|io| ["--io".to_owned(), io]);
-    FLAGS.map(str::to_owned).into_iter().chain(io.into_iter().flatten()).collect()
+    flags.iter().map(|&flag| flag.to_owned()).chain(io.into_iter().flatten()).collect()
 }
 
-/// A running daemon. Dropping it kills it.
+/// A running daemon. Dropping it kills it; amid a failure it says first who it was and shows its log.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
     ready_line: String,
-    stderr: Option<JoinHandle<String>>,
+    log: Arc<Mutex<String>>,
+    stderr: Option<JoinHandle<()>>,
 }
 
 /// How a daemon ended.
@@ -56,7 +73,24 @@ impl Daemon {
     /// Starts a daemon on free ports with these flags besides.
     pub fn start(flags: &[&str]) -> Self {
         let mut command = nexusd();
-        command.args(self::flags()).args(flags);
+        command.args(with_io(&FLAGS)).args(flags);
+        Self::start_command(command)
+    }
+
+    /// Starts a daemon that others of this host find, on free ports of 127.0.0.1, with these flags
+    /// besides: those that say who belongs to it, and its `--mesh-port`.
+    pub fn start_node(flags: &[&str]) -> Self {
+        let mut command = nexusd();
+        command.args(with_io(&NODE_FLAGS)).args(flags);
+        Self::start_command(command)
+    }
+
+    /// Starts a daemon with these flags alone, by way of a program that becomes it, such as
+    /// `ip netns exec HOST`.
+    pub fn start_through(program: &[&str], flags: &[&str]) -> Self {
+        let mut command = Command::new(program[0]);
+        forget_settings(&mut command);
+        command.args(&program[1..]).arg(path()).args(with_io(flags));
         Self::start_command(command)
     }
 
@@ -65,7 +99,7 @@ impl Daemon {
         let mut command = Command::new("sh");
         forget_settings(&mut command);
         command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string()]);
-        command.arg(path()).args(self::flags()).args(flags);
+        command.arg(path()).args(with_io(&FLAGS)).args(flags);
         Self::start_command(command)
     }
 
@@ -77,8 +111,9 @@ impl Daemon {
             .spawn()
             .expect("the binary runs");
         let stdout = child.stdout.take().expect("piped");
-        let stderr = child.stderr.take().map(read_to_end);
-        let mut daemon = Self { child, ready_line: String::new(), stderr };
+        let log = Arc::default();
+        let stderr = child.stderr.take().map(|stderr| keep(stderr, Arc::clone(&log)));
+        let mut daemon = Self { child, ready_line: String::new(), log, stderr };
         let (lines, first_line) = mpsc::channel();
         thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -132,6 +167,11 @@ impl Daemon {
             .expect("an address of that family")
     }
 
+    /// Where other nodes reach it.
+    pub fn mesh(&self) -> SocketAddr {
+        self.told("mesh").parse().expect("one address")
+    }
+
     /// A client on its IPv4 port, welcomed.
     pub fn client(&self) -> Client {
         Client::connect(&self.v4())
@@ -149,7 +189,40 @@ impl Daemon {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("a running daemon");
+        self.signal(Signal::TERM);
+    }
+
+    /// Kills it, and waits until the kernel has ended all that was its.
+    pub fn kill(&mut self) -> Ended {
+        self.signal(Signal::KILL);
+        self.wait()
+    }
+
+    /// Stops it where it stands, with its sockets open.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("a running daemon");
+    }
+
+    /// What it has written to stderr so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until the line that holds this text has been written so often since the start; returns
+    /// how long that took.
+    pub fn wait_for_line(&self, text: &str, times: usize) -> Duration {
+        soon(&format!("{:?} says {times} times {text:?}", self.ready_line), || {
+            self.log().matches(text).count() >= times
+        })
     }
 
     /// Waits for its end.
@@ -161,8 +234,10 @@ impl Daemon {
             status.is_some()
         });
         let took = since.elapsed();
-        let log = self.stderr.take().map(|reader| reader.join().expect("no panic"));
-        Ended { status: status.expect("waited for"), log: log.unwrap_or_default(), took }
+        if let Some(reader) = self.stderr.take() {
+            reader.join().expect("no panic");
+        }
+        Ended { status: status.expect("waited for"), log: self.log(), took }
     }
 
     /// Ends it by SIGTERM and checks that it was well until then.
@@ -176,16 +251,24 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if thread::panicking() {
+            note(&format!("{}, process {}\n{}", self.ready_line, self.child.id(), self.log()));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn read_to_end(mut stderr: ChildStderr) -> JoinHandle<String> {
+/// Keeps what a daemon says, as it says it.
+fn keep(stderr: ChildStderr, log: Arc<Mutex<String>>) -> JoinHandle<()> {
     thread::spawn(move || {
-        let mut text = Vec::new();
+        let mut stderr = BufReader::new(stderr);
+        let mut line = Vec::new();
         // What was read until an error is all there is.
-        let _ = stderr.read_to_end(&mut text);
-        String::from_utf8_lossy(&text).into_owned()
+        while stderr.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+            let text = String::from_utf8_lossy(&line);
+            log.lock().unwrap_or_else(PoisonError::into_inner).push_str(&text);
+            line.clear();
+        }
     })
 }

@@ -116,7 +116,11 @@ pub struct Delivery {
     pub topic: Arc<str>,
     /// Its number within the topic.
     pub sequence: u64,
-    /// When the daemon accepted it, in microseconds since 1970.
+    /// The node that accepted it; `None`: this daemon.
+    pub origin: Option<NodeId>,
+    /// Its number there.
+    pub origin_sequence: u64,
+    /// When that accepted it, in microseconds since 1970.
     pub timestamp_us: u64,
     /// Its flags.
     pub flags: u8,
@@ -143,6 +147,13 @@ pub struct Loss {
     pub entries: Vec<(Arc<str>, u64, u64)>,
     /// Messages lost of further topics.
     pub rest: u64,
+}
+
+impl Loss {
+    /// Nobody knows how many there were.
+    pub fn is_unknown(&self) -> bool {
+        self.missed == u64::MAX
+    }
 }
 
 /// The contents of a ReplayComplete.

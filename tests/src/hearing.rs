@@ -1,13 +1,13 @@
 //! What a client has to remember to understand the frames of a daemon.
 //!
-//! The names of the daemon's topic ids and the open run. It holds the daemon to the protocol: a
+//! The names of the daemon's topic ids, the nodes behind its handles and the open run. It holds the daemon to the protocol: a
 //! message without a Deliver before it, or of a topic whose name was not told, is a failure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use nexusd_wire::control::{self, DeliveryMode};
-use nexusd_wire::{Frame, FrameKind, SubscriptionId};
+use nexusd_wire::{Frame, FrameKind, NodeId, SubscriptionId};
 
 use crate::heard::{Complaint, Confirmation, Delivery, Heard, Loss, Replayed, Subscribed, Warning};
 
@@ -25,6 +25,8 @@ macro_rules! body {
 pub(crate) struct Hearing {
     /// Names of the daemon's topic ids.
     topics: HashMap<u32, Arc<str>>,
+    /// Nodes by the daemon's handles.
+    nodes: HashMap<u32, NodeId>,
     /// The open run: whose, and why its messages come.
     run: Option<(SubscriptionId, DeliveryMode)>,
 }
@@ -45,6 +47,12 @@ impl Hearing {
                 let name = body!(frame, TopicBind).name();
                 self.topics.insert(header.topic().0, Arc::from(name));
             }
+            FrameKind::NodeBind => {
+                let (handle, node) = (header.origin(), body!(frame, NodeBind).node().into());
+                assert_ne!(handle, 0, "that is the daemon itself");
+                let before = self.nodes.insert(handle, node);
+                assert!(before.is_none_or(|before| before == node), "a handle stays a node's");
+            }
             FrameKind::TopicUnbind => {
                 self.topics.remove(&header.topic().0);
             }
@@ -55,14 +63,24 @@ impl Hearing {
 
     fn delivery(&self, frame: &Frame<'_>) -> Delivery {
         let header = frame.header();
-        assert_eq!(header.origin_sequence(), header.sequence(), "this daemon is the origin");
-        assert_eq!(header.origin(), 0, "this daemon is the origin");
+        let origin = match header.origin() {
+            0 => {
+                assert_eq!(header.origin_sequence(), header.sequence(), "it is the origin");
+                None
+            }
+            handle => {
+                let node = self.nodes.get(&handle).copied();
+                Some(node.unwrap_or_else(|| panic!("handle {handle} is no node yet")))
+            }
+        };
         let (subscription, mode) = self.run.expect("a Deliver before the first message");
         Delivery {
             subscription,
             mode,
             topic: self.name_of(header.topic().0),
             sequence: header.sequence().0,
+            origin,
+            origin_sequence: header.origin_sequence().0,
             timestamp_us: header.timestamp_us(),
             flags: header.flags().0,
             ttl_ms: header.ttl_ms(),

@@ -18,7 +18,9 @@ mod daemon;
 pub mod golden;
 mod heard;
 mod hearing;
+mod mesh;
 mod process;
+mod relay;
 mod replay;
 mod say;
 mod statistics;
@@ -32,7 +34,9 @@ pub use bystanders::Bystanders;
 pub use client::{Client, Line, Listened};
 pub use daemon::{Daemon, Ended};
 pub use heard::{Complaint, Confirmation, Delivery, Heard, Loss, Replayed, Subscribed, Warning};
+pub use mesh::Mesh;
 pub use process::{Usage, open_files_limit, usage};
+pub use relay::Relay;
 pub use replay::Replay;
 pub use say::{note, skip};
 pub use statistics::Statistics;
@@ -53,4 +57,17 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "still not: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The same, looked at more often; returns how long it took, to a few milliseconds.
+///
+/// # Panics
+/// If it does not hold [`SOON`].
+pub fn soon(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !condition() {
+        assert!(begun.elapsed() < SOON, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    begun.elapsed()
 }

@@ -14,7 +14,7 @@ use crate::control::{
 use crate::header::{FRAME_ALIGNMENT, FrameKind, Header, PROTOCOL_MAJOR, aligned};
 use crate::ids::{NodeId, Sequence, SubscriptionId, TopicId};
 
-pub use link::{InterestChange, Introduction, Member, NodeStatePart};
+pub use link::{InterestChange, Introduction, Member, NodeStatePart, RETAINED_BUCKETS};
 
 /// What a client asks for in a Subscribe frame. `None` takes the daemon's default.
 #[derive(Clone, Copy, Debug, Default)]
@@ -408,11 +408,21 @@ impl FrameEncoder {
 
     /// Appends the Deliver that opens a run on a link. It tells the sender's wall clock, microseconds since
     /// 1970.
-    pub fn deliver_at(&mut self, out: &mut Vec<u8>, stream: SubscriptionId, now_us: u64) {
+    pub fn deliver_at(
+        &mut self,
+        out: &mut Vec<u8>,
+        stream: SubscriptionId,
+        mode: DeliveryMode,
+        now_us: u64,
+    ) {
         let b = &mut self.builder;
         let stream = control::SubscriptionId::from(stream);
-        let args =
-            control::DeliverArgs { subscription: Some(&stream), now_us, ..Default::default() };
+        let args = control::DeliverArgs {
+            subscription: Some(&stream),
+            mode,
+            now_us,
+            ..Default::default()
+        };
         let root = control::Deliver::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Deliver, 0, 0));

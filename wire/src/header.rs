@@ -268,7 +268,7 @@ impl Header {
     /// The same header with the kind and the lengths of `sized`.
     #[inline]
     #[must_use]
-    pub(crate) fn with_lengths_of(mut self, sized: &Self) -> Self {
+    pub fn with_lengths_of(mut self, sized: &Self) -> Self {
         self.total = sized.total;
         self.kind = sized.kind;
         self.metadata_len = sized.metadata_len;

@@ -53,7 +53,7 @@ pub use beacon::{BEACON_BYTES_MAX, Beacon, BeaconError};
 pub use cluster_key::{CHALLENGE_BYTES, ClusterKey, PROOF_BYTES};
 pub use encode::{
     ErrorReport, FrameEncoder, GapReport, InterestChange, Introduction, Member, NodeStatePart,
-    Position, SubscribeRequest, SubscriptionReport, WarningReport,
+    Position, RETAINED_BUCKETS, SubscribeRequest, SubscriptionReport, WarningReport,
 };
 pub use error::DecodeError;
 pub use frame::{Cut, Frame, FrameCutter};

@@ -3,9 +3,13 @@
 /// The daemon's core and the load's: the first and the last that we may use. On a machine with one
 /// core they are the same.
 pub(crate) fn for_daemon_and_load() -> (usize, usize) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let allowed = allowed_in(&status);
+    let allowed = allowed();
     (allowed.first().copied().unwrap_or(0), allowed.last().copied().unwrap_or(0))
+}
+
+/// All that we may use.
+pub(crate) fn allowed() -> Vec<usize> {
+    allowed_in(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
 }
 
 /// Reads the line `Cpus_allowed_list: 0-3,8`.

@@ -28,13 +28,35 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts `program` on a free port of the loopback interface, on one core.
+    /// Starts `program` on a free port of the loopback interface, on one core, as a node on its own.
     pub(crate) fn start(program: &Path, core: usize) -> Result<Self> {
+        Self::start_with(program, core, &["--discovery", "off"])
+    }
+
+    /// The same for a node of a mesh on the loopback interface: that of all daemons with this cluster's
+    /// name and this port for multicast.
+    pub(crate) fn start_node(
+        program: &Path,
+        core: usize,
+        cluster: &str,
+        multicast_port: u16,
+    ) -> Result<Self> {
+        let port = multicast_port.to_string();
+        let flags = ["--cluster", cluster, "--mcast-port", &port];
+        Self::start_with(
+            program,
+            core,
+            &[&flags[..], &["--mesh-port", "0", "--interface", "lo"]].concat(),
+        )
+    }
+
+    fn start_with(program: &Path, core: usize, flags: &[&str]) -> Result<Self> {
         let invocation = Invocation::new("taskset")
             .args(["--cpu-list", &core.to_string()])
             .arg(program)
             .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "auto"])
-            .args(["--discovery", "off", "--log-level", "warn"]);
+            .args(["--log-level", "warn"])
+            .args(flags);
         let line = invocation.line();
         let mut child = invocation
             .into_command()
@@ -63,6 +85,11 @@ impl Daemon {
     /// Its process id. taskset becomes the daemon, so this is the daemon's own.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its id, as it says it.
+    pub(crate) fn node(&self) -> Option<&str> {
+        address(&self.ready_line, "node=")
     }
 
     /// Ends it as an operator would, with SIGTERM, and fails when it does not end well.
@@ -122,9 +149,9 @@ fn first_line(stdout: impl std::io::Read + Send + 'static) -> Result<String> {
     Ok(line.trim_end().to_owned())
 }
 
-/// The first address behind `tcp=` or `unix=`.
-fn address<'a>(ready_line: &'a str, transport: &str) -> Option<&'a str> {
-    let addresses = ready_line.split(' ').find_map(|word| word.strip_prefix(transport))?;
+/// What stands behind a name such as `tcp=`; of several addresses the first.
+fn address<'a>(ready_line: &'a str, name: &str) -> Option<&'a str> {
+    let addresses = ready_line.split(' ').find_map(|word| word.strip_prefix(name))?;
     addresses.split(',').next().filter(|address| !address.is_empty())
 }
 

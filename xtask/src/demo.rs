@@ -1,15 +1,18 @@
-//! `cargo xtask demo`: the first thing a newcomer runs. Builds, shows a few messages flowing through
-//! a real daemon, measures it for some seconds and leaves nothing behind.
+//! `cargo xtask demo`: the first thing a newcomer runs. Builds, lets three real daemons find each other,
+//! shows messages that go from one to another and how fast, measures, and leaves nothing behind.
 
-use std::io::Write as _;
-use std::process::{Child, Stdio};
+use std::io::{IsTerminal as _, Write as _};
+use std::net::UdpSocket;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::daemon::Daemon;
+use crate::example::{Example, Streams};
 use crate::invocation::Invocation;
+use crate::mesh_view::MeshView;
 use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
@@ -18,18 +21,25 @@ Usage: cargo xtask demo
 Builds the daemon, the load generator and two examples with full optimisation (a few minutes the
 first time), then, on free ports of this machine:
 
-  1. starts a daemon
-  2. starts a subscriber and a publisher, and shows the messages that arrive
-  3. measures throughput and latency for some seconds and prints a table
-  4. stops the daemon
+  1. starts three daemons, which find each other
+  2. starts a subscriber at one of them and a publisher at another, and shows the messages that arrive
+  3. lets many messages flow from one daemon to the two others, and shows what each of them does
+  4. measures throughput and latency of one daemon and of a way over two, and prints tables
+  5. stops the daemons
 
 Needs Rust, a C compiler and git, and Linux: 6.1 or newer with io_uring allowed for full speed.
 ";
 
+const NODES: usize = 3;
 /// Messages to show.
 const MESSAGES: u32 = 8;
 /// Slow enough to watch.
 const READING_INTERVAL: Duration = Duration::from_millis(150);
+/// Lines that flow at a time, and the time between.
+const PORTION: usize = 500;
+const PORTION_INTERVAL: Duration = Duration::from_millis(10);
+/// How often the daemons are looked at meanwhile, once a second as they speak of themselves.
+const LOOKS: u32 = 5;
 /// The load generator's exit code for figures that do not count.
 const INVALID_RUN: i32 = 1;
 /// How long both may take to have shown their messages and ended.
@@ -47,31 +57,61 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
         .args(["--example", "subscribe", "--example", "publish"])
         .run()?;
 
-    println!("\n1. A daemon");
-    let (daemon_core, load_core) = cores::for_daemon_and_load();
-    let daemon = Daemon::start(&repository::release_binary("nexusd"), daemon_core)?;
-    println!("   {}", daemon.ready_line);
+    println!("\n1. Three daemons");
+    let daemons = start_mesh()?;
+    for daemon in &daemons {
+        println!("   {}", daemon.ready_line);
+    }
+    let view = MeshView::of(&daemons)?;
+    view.wait_for_peers(&[0, 1, 2], 2)?;
+    println!("   Each has found the two others, and knows what they want.");
 
-    println!("\n2. Messages, each shown by the subscriber as it arrives");
-    show_messages(&daemon)?;
+    println!("\n2. Messages, published at the first daemon and shown by a subscriber at the third");
+    show_messages(&daemons[0], &daemons[2])?;
 
-    println!("\n3. Figures");
-    measure(&daemon, load_core)?;
+    println!("\n3. Many of them, from the first daemon straight to the two others");
+    show_flow(&daemons, &view)?;
 
-    daemon.stop()?;
-    println!("\nThe daemon has stopped. Next: cargo xtask test");
+    println!("\n4. Figures: one daemon, then a way over two that it starts for itself");
+    measure(&daemons[0])?;
+
+    println!("\n5. The first daemon stops");
+    let mut daemons = daemons.into_iter();
+    daemons.next().context("there are three")?.stop()?;
+    view.wait_for_peers(&[1, 2], 1)?;
+    println!("   It has said goodbye: the others know each other alone.");
+    drop(view);
+    for daemon in daemons {
+        daemon.stop()?;
+    }
+    println!("\nAll daemons have stopped. Next: cargo xtask test");
     Ok(())
+}
+
+/// Daemons that find each other and no others, on the cores in turn.
+fn start_mesh() -> Result<Vec<Daemon>> {
+    let free = UdpSocket::bind(("0.0.0.0", 0)).context("no free UDP port")?;
+    let port = free.local_addr().context("no free UDP port")?.port();
+    drop(free);
+    // The port may be somebody else's as well; the cluster is ours.
+    let cluster = format!("demo-{}", std::process::id());
+    let program = repository::release_binary("nexusd");
+    let cores = cores::allowed();
+    let core = |at: usize| cores.get(at % cores.len().max(1)).copied().unwrap_or(0);
+    (0..NODES).map(|at| Daemon::start_node(&program, core(at), &cluster, port)).collect()
 }
 
 /// Starts the subscriber and the publisher among the client's examples, and lets readings flow
 /// until the subscriber has shown its share. What was published before it had subscribed is not
 /// for it, so nobody has to wait for anybody.
-fn show_messages(daemon: &Daemon) -> Result<()> {
+fn show_messages(from: &Daemon, to: &Daemon) -> Result<()> {
     let count = MESSAGES.to_string();
-    let wanted = ["--count", &count, "sensors/+/temp"];
-    let mut subscriber = Example::start("subscribe", daemon, &wanted, Stdio::null())?;
-    let mut publisher =
-        Example::start("publish", daemon, &["sensors/kitchen/temp"], Stdio::piped())?;
+    let (wanted, topic) = (["--count", &count, "sensors/+/temp"], ["sensors/kitchen/temp"]);
+    println!("   $ {}", Example::line("subscribe", to, &wanted));
+    println!("   $ {}", Example::line("publish", from, &topic));
+    let mut subscriber = Example::start("subscribe", to, &wanted, Streams::shown())?;
+    let fed = Streams { input: Stdio::piped(), ..Streams::shown() };
+    let mut publisher = Example::start("publish", from, &topic, fed)?;
     let mut lines = publisher.child.stdin.take().context("the publisher has a standard input")?;
     let deadline = Instant::now() + MESSAGES_TIMEOUT;
     let mut tenths = 205;
@@ -85,66 +125,71 @@ fn show_messages(daemon: &Daemon) -> Result<()> {
     }
     // The end of its input ends the publisher.
     drop(lines);
-    while !publisher.has_ended_well()? {
+    wait_for_end(&mut publisher)
+}
+
+fn wait_for_end(example: &mut Example) -> Result<()> {
+    let deadline = Instant::now() + MESSAGES_TIMEOUT;
+    while !example.has_ended_well()? {
         if Instant::now() > deadline {
-            bail!("the publisher did not end within {MESSAGES_TIMEOUT:?}");
+            bail!("an example did not end within {MESSAGES_TIMEOUT:?}");
         }
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())
 }
 
-/// A running example of the client. Dropping it ends it.
-struct Example {
-    name: &'static str,
-    child: Child,
-}
-
-impl Example {
-    fn start(
-        name: &'static str,
-        daemon: &Daemon,
-        arguments: &[&str],
-        stdin: Stdio,
-    ) -> Result<Self> {
-        let invocation = Invocation::new(repository::release_binary("examples").join(name))
-            .args(["--daemon", &daemon.address])
-            .args(arguments);
-        println!("   $ {}", invocation.line());
-        let child = invocation
-            .into_command()
-            .stdin(stdin)
-            .spawn()
-            .with_context(|| format!("the example `{name}` could not be started"))?;
-        Ok(Self { name, child })
-    }
-
-    fn has_ended_well(&mut self) -> Result<bool> {
-        match self.child.try_wait().with_context(|| format!("cannot ask after `{}`", self.name))? {
-            Some(status) if status.success() => Ok(true),
-            Some(status) => bail!("the example `{}` ended badly: {status}", self.name),
-            None => Ok(false),
+/// Lets messages flow from the first daemon to subscribers at the others, and shows the table of all of
+/// them every second: in its place on a terminal, below each other elsewhere.
+fn show_flow(daemons: &[Daemon], view: &MeshView) -> Result<()> {
+    let _subscribers = daemons[1..]
+        .iter()
+        .map(|daemon| Example::start("subscribe", daemon, &["flow/#"], Streams::unseen()))
+        .collect::<Result<Vec<_>>>()?;
+    let fed = Streams { input: Stdio::piped(), ..Streams::unseen() };
+    let mut publisher = Example::start("publish", &daemons[0], &["flow/lines"], fed)?;
+    let mut lines = publisher.child.stdin.take().context("the publisher has a standard input")?;
+    let portion = "a line of some length, as a sensor or a log might say it\n".repeat(PORTION);
+    let is_terminal = std::io::stdout().is_terminal();
+    let begun = Instant::now();
+    let (mut portions, mut looks) = (0, 0);
+    while looks < LOOKS {
+        lines.write_all(portion.as_bytes()).context("the publisher has ended")?;
+        portions += 1;
+        thread::sleep((PORTION_INTERVAL * portions).saturating_sub(begun.elapsed()));
+        // The first one when a second was measured, of which messages flowed.
+        if begun.elapsed() >= Duration::from_millis(1_500) + Duration::from_secs(1) * looks {
+            let table = view.table();
+            if is_terminal && looks > 0 {
+                print!("\x1b[{}A", table.lines().count());
+            }
+            print!("{table}");
+            // It is shown late otherwise; somebody who looks no more is no reason to fail.
+            let _ = std::io::stdout().flush();
+            looks += 1;
         }
     }
+    drop(lines);
+    wait_for_end(&mut publisher)
 }
 
-impl Drop for Example {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // Only after a failure elsewhere; nothing more can be done if this fails, too.
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-    }
-}
-
-fn measure(daemon: &Daemon, load_core: usize) -> Result<()> {
+fn measure(daemon: &Daemon) -> Result<()> {
     let mut all_valid = true;
-    for (workload, rate) in [("T1", "max"), ("L", "100k")] {
+    let (first, last) = cores::for_daemon_and_load();
+    let (pid, load_core, both) =
+        (daemon.pid().to_string(), last.to_string(), format!("{first},{last}"));
+    let running = ["--addr", &daemon.address, "--server-pid", &pid, "--load-core", &load_core];
+    let own = ["--server-core", &both, "--load-core", &both];
+    let runs: [(&str, &str, &[&str]); 4] = [
+        ("T1", "max", &running),
+        ("L", "100k", &running),
+        ("M1", "max", &own),
+        ("M1", "10k", &own),
+    ];
+    for (workload, rate, further) in runs {
         let status = Invocation::new(repository::release_binary("nexusd-loadgen"))
             .args(["--workload", workload, "--rate", rate, "--duration", "3s"])
-            .args(["--addr", &daemon.address, "--server-pid", &daemon.pid().to_string()])
-            .args(["--load-core", &load_core.to_string()])
+            .args(further)
             .status()?;
         match status.code() {
             Some(0) => {}

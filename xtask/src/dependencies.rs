@@ -26,6 +26,11 @@ const RULES: &[Rule] = &[
     },
     Rule { package: "nexusd-core", features: &["--no-default-features"], free_of: RUNTIMES },
     Rule { package: "nexusd-core", features: &[], free_of: &["glommio", "tokio"] },
+    Rule {
+        package: "nexusd-discovery",
+        features: &[],
+        free_of: &["nexusd-core", "libc", "io-uring", "glommio", "tokio"],
+    },
     Rule { package: "nexusd-sim", features: &[], free_of: RUNTIMES },
     Rule {
         package: "nexusd-client",

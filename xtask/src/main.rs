@@ -16,8 +16,10 @@ mod cores;
 mod daemon;
 mod demo;
 mod dependencies;
+mod example;
 mod fuzz;
 mod invocation;
+mod mesh_view;
 mod profile;
 mod repository;
 mod setup;
@@ -45,7 +47,7 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command {
         name: "demo",
-        summary: "builds NexusD, lets messages flow through a daemon and measures it",
+        summary: "builds NexusD, lets messages flow through three daemons and measures them",
         help: demo::HELP,
         run: demo::run,
     },

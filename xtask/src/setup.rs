@@ -41,6 +41,8 @@ const JOBS: &[Job] = &[
             &tool::MAKE,
             &tool::VALGRIND,
             &tool::PYTHON,
+            &tool::IPROUTE,
+            &tool::NFTABLES,
             &tool::CARGO_DENY,
         ],
     },

@@ -16,6 +16,7 @@ prints its seed, and that seed alone repeats it exactly. All options go to the s
 `cargo xtask sim -- --help` lists them.
 
   A first look:    cargo xtask sim --seeds 1000
+  Many nodes:      cargo xtask sim --nodes 5 --seeds 1000
   One seed again:  cargo xtask sim --seeds 1 --from 4711
   A planted bug:   cargo xtask sim --seeds 2000 --plant NAME
 ";
@@ -29,12 +30,16 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
 
 /// Enough seeds to catch a slip before it is pushed; long runs are for `cargo xtask sim`.
 pub(crate) fn moderate() -> Result<()> {
-    simulator(false).args(["--nodes", "1", "--shards", "4", "--seeds", "3000", "--from", "1"]).run()
+    simulator(false)
+        .args(["--nodes", "1", "--shards", "4", "--seeds", "3000", "--from", "1"])
+        .run()?;
+    simulator(false).args(["--nodes", "5", "--seeds", "300", "--ops", "300", "--from", "1"]).run()
 }
 
 /// Each deliberate mistake has to be found: a simulator that finds nothing proves nothing.
 pub(crate) fn planted_bugs() -> Result<()> {
-    simulator(true).args(["--check-plants", "--seeds", "2000"]).run()
+    simulator(true).args(["--check-plants", "--seeds", "2000"]).run()?;
+    simulator(true).args(["--nodes", "3", "--check-plants", "--seeds", "2000"]).run()
 }
 
 fn simulator(planted: bool) -> Invocation {

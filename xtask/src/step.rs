@@ -1,10 +1,10 @@
 //! A list of named steps, run in order: each announces itself, is timed, and ends as passed, failed
 //! or skipped; a table at the end shows them all and the last line counts them.
 //!
-//! A step that lacks a tool is skipped with the command that brings it, never silently passed; in
-//! strict mode that counts as a failure.
+//! A step that lacks a tool is skipped with the command that brings it, and one that this machine does
+//! not permit with the reason; never silently passed. In strict mode that counts as a failure.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -81,9 +81,24 @@ fn run_one(step: &Step, mode: Mode) -> Outcome {
     }
     match (step.run)() {
         Ok(()) => Outcome::Passed,
+        Err(error) if error.is::<NotPermitted>() && !mode.strict => {
+            Outcome::Skipped(format!("{error:#}"))
+        }
         Err(error) => Outcome::Failed(format!("{error:#}")),
     }
 }
+
+/// What a step fails with where this machine does not let it run.
+#[derive(Debug)]
+pub(crate) struct NotPermitted(pub(crate) String);
+
+impl fmt::Display for NotPermitted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotPermitted {}
 
 /// Whether nothing failed.
 pub(crate) fn all_passed(reports: &[Report]) -> bool {
@@ -170,6 +185,16 @@ mod tests {
         let text = summary(&reports, "cargo xtask test");
         assert!(text.contains("skipped: valgrind missing"), "{text}");
         assert_eq!(text.lines().last(), Some("0 passed, 0 failed"));
+    }
+
+    #[test]
+    fn a_step_that_is_not_permitted_is_skipped_unless_that_counts_as_failed() {
+        let run = || Err(NotPermitted("no namespaces".to_owned()).into());
+        let step = Step { name: "hosts", proves: "", needs: &[], run };
+        let strict = Mode { strict: true, ..Mode::default() };
+        let skipped = run_all(&[&step], Mode::default());
+        assert!(matches!(&skipped[0].outcome, Outcome::Skipped(why) if why == "no namespaces"));
+        assert!(!all_passed(&run_all(&[&step], strict)));
     }
 
     #[test]

@@ -56,6 +56,12 @@ const STEPS: &[Step] = &[
         needs: &[],
         run: tests_on_epoll,
     },
+    Step {
+        name: "hosts",
+        proves: "daemons on several hosts live through netsplits, lost packets and restarts",
+        needs: &[&tool::IPROUTE, &tool::NFTABLES],
+        run: hosts,
+    },
     Step { name: "doctests", proves: "documented examples run", needs: &[], run: doctests },
     Step {
         name: "docs",
@@ -106,6 +112,10 @@ const STEPS: &[Step] = &[
         run: licences,
     },
 ];
+
+/// Tests with a network of their own that run at the same time. More would disturb each other's figures on
+/// two cores.
+const HOSTS_TESTS_AT_ONCE: &str = "4";
 
 #[derive(Debug, Default, PartialEq)]
 struct Arguments {
@@ -198,13 +208,32 @@ fn lints() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    test_run(&["--workspace"]).run()
+    test_run(&["--workspace", "--exclude", "nexusd-netns"]).run()
 }
 
 /// The tests that start the real binary, which the step before has run on the driver of the daemon's
 /// own choice. (Those of the driver itself run on both at once.)
 fn tests_on_epoll() -> Result<()> {
     test_run(&["--package", "nexusd-tests"]).env("NEXUSD_TESTS_IO", "epoll").run()
+}
+
+/// Networks in a box. Its tests wait most of the time, so more of them run at once than there are cores.
+fn hosts() -> Result<()> {
+    let package = ["--package", "nexusd-netns", "--locked"];
+    Invocation::cargo().args(["build", "--locked", "--package", "nexusd"]).run()?;
+    let obstacle = Invocation::cargo()
+        .args(["run", "--quiet"])
+        .args(package)
+        .args(["--bin", "nexusd-netns-obstacle"])
+        .output()?;
+    if !obstacle.is_empty() {
+        return Err(step::NotPermitted(obstacle.trim().to_owned()).into());
+    }
+    Invocation::cargo()
+        .args(["test", "--test", "hosts"])
+        .args(package)
+        .args(["--no-fail-fast", "--", "--test-threads", HOSTS_TESTS_AT_ONCE])
+        .run()
 }
 
 fn test_run(packages: &[&str]) -> Invocation {

@@ -52,6 +52,16 @@ pub(crate) const PYTHON: Tool = Tool {
     why: "runs the example clients that were written from docs/PROTOCOL.md alone",
     source: Source::Debian { package: "python3" },
 };
+pub(crate) const IPROUTE: Tool = Tool {
+    program: "ip",
+    why: "makes the hosts of a network in a box",
+    source: Source::Debian { package: "iproute2" },
+};
+pub(crate) const NFTABLES: Tool = Tool {
+    program: "nft",
+    why: "breaks that network, by dropping packets",
+    source: Source::Debian { package: "nftables" },
+};
 pub(crate) const PERF: Tool = Tool {
     program: "perf",
     why: "samples where a running daemon spends its cycles",
@@ -78,8 +88,11 @@ impl Tool {
     /// The program's path, or `None` where it is not installed.
     pub(crate) fn find(&self) -> Option<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
+        // Debian keeps what administrators use where ordinary users do not look.
+        let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
         std::env::split_paths(&path)
             .chain([repository::root().join("target/tools/bin")])
+            .chain(administrators)
             .map(|folder| folder.join(self.program))
             .find(|candidate| is_executable(candidate))
     }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use super::retransmission;
 use crate::shard::event::Door;
 
 /// Connections the kernel holds until they are accepted; it may allow fewer
@@ -78,6 +79,8 @@ impl Listener {
     #[must_use]
     pub fn for_links(mut self) -> Self {
         self.is_for_links = true;
+        // Those that it accepts inherit it. Where the kernel cannot, links live through less.
+        retransmission::bound(self.socket.as_fd());
         self
     }
 

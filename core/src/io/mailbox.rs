@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -16,6 +16,7 @@ use nexusd_wire::NodeId;
 use super::arrival::Arrival;
 use super::doorbell::Doorbell;
 use super::driver::Service;
+use super::retransmission;
 use crate::shard::event::{Command, Door, PeerAddress};
 
 /// Makes a mailbox that holds up to `capacity` commands (at least one). Fails when the kernel gives
@@ -74,6 +75,8 @@ impl CommandSender {
     pub fn dialled(&self, socket: TcpStream, dial: u64, peer: Option<NodeId>) -> io::Result<()> {
         let address = socket.peer_addr()?;
         socket.set_nodelay(true)?;
+        // Where the kernel cannot, the link lives through less.
+        retransmission::bound(socket.as_fd());
         let door = Door::Dialled { dial, peer };
         self.hand_over(Arrival::accepted(socket.into(), PeerAddress::Tcp(address), door));
         Ok(())

@@ -192,6 +192,8 @@ impl Plane {
         if !queue.is_dying && queue.is_link {
             queue.is_dying = true;
             self.subscriptions.remove(&queue.subscription);
+            self.link_queues.retain(|link| *link != id);
+            self.node.set_has_links(self.routing.own, !self.link_queues.is_empty());
         } else if !queue.is_dying {
             queue.is_dying = true;
             self.subscriptions.remove(&queue.subscription);

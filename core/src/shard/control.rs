@@ -472,7 +472,8 @@ impl Shard {
         };
         if connection.session.state != SessionState::Closing {
             self.encoder.error(&mut connection.outbound.control, report);
-            if report.code == ErrorCode::Timeout {
+            // What is queued for a peer waits for its next connection.
+            if report.code == ErrorCode::Timeout || connection.session.link.is_some() {
                 self.leave_all(id);
             }
             if is_planted(Plant::OffenderKept) {

@@ -88,7 +88,14 @@ impl Shard {
                 self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
-            Item::ScanRetained { scan, filters } => self.plane.begin_scan(from, scan, filters),
+            Item::ScanRetained { scan, wanted } => self.plane.begin_scan(from, scan, wanted),
+            Item::DigestWanted { peer } => {
+                if let Some(digest) = self.plane.retained.digest() {
+                    let digest = Box::new(*digest);
+                    self.plane.neighbours.of(from).tell(Item::Digest { peer, digest });
+                }
+            }
+            Item::Digest { peer, digest } => self.on_digest_of_shard(peer, from, &digest),
             Item::MoreRetained { scan } => {
                 let is_done = self.plane.step_scan(scan);
                 self.plane.neighbours.of(from).tell(Item::RetainedStep { scan, is_done });
@@ -344,6 +351,9 @@ impl Plane {
                     Some(topic) => {
                         let appended = match run.relay {
                             None => self.append(topic, |_| Some(publisher), header, frame, now),
+                            Some(relay) if relay.is_state => {
+                                self.append_state(topic, relay, header, frame, now)
+                            }
                             Some(relay) => self.append_relayed(topic, relay, header, frame, now),
                         };
                         appended.err()
@@ -430,6 +440,10 @@ impl Plane {
         let publisher = PublisherId { shard: from, connection: message.connection };
         let refusal = match topic.flatten() {
             None => Refusal::RefusedTopic,
+            Some(topic) if self.is_stale_state(topic, message.relay, &message.header) => {
+                self.neighbours.of(from).tell(Item::LargeTaken { bytes });
+                return None;
+            }
             Some(topic) if !self.may_retain(topic, &message) => Refusal::TooManyRetained,
             Some(topic) if self.make_room_for_large(bytes) => {
                 let LargeMessage { memory, ack, relay, .. } = *message;

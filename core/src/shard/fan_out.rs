@@ -70,7 +70,7 @@ impl Plane {
         if run.origin.is_some() {
             self.metrics.relayed += messages;
         }
-        let wanted_by = topic.wanted_by;
+        let mut wanted_by = topic.wanted_by;
         if topic.audience.matches.is_empty() && wanted_by.is_empty() {
             self.metrics.no_subscribers += messages;
         }
@@ -82,6 +82,11 @@ impl Plane {
             &mut hall!(self, self.routing.own),
             now,
         );
+        if run.is_state() {
+            wanted_by = wanted_by.union(self.node.shards_with_links());
+            wanted_by.remove(self.routing.own);
+            self.hand_to_links(run.topic, &run.extent, now);
+        }
         if !wanted_by.is_empty() {
             self.lend_run(&run, wanted_by);
         }
@@ -109,22 +114,31 @@ impl Plane {
                 let name = topic.name.clone();
                 neighbour.tell(ParcelItem::Name { topic: run.topic, name });
             }
-            neighbour.lend(run.extent, (run.publisher, run.origin), run.ack, &mut self.log);
+            let from = (run.publisher, run.origin);
+            neighbour.lend(run.extent, from, run.is_state(), run.ack, &mut self.log);
         }
     }
 
     /// Hands messages that lie in another shard's log to the queues that want them.
     pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
-        let LentRun { mut extent, memory, publisher, origin, ack } = run;
+        let LentRun { mut extent, memory, publisher, origin, is_state, ack } = run;
         let from = (publisher, origin);
         extent.segment = self.log.borrow(lender, extent.segment, memory);
         let segment = extent.segment;
         let mut outcome = Outcome::default();
         match extent.topic {
-            Some(topic) => outcome = self.deliver_foreign(topic, &extent, from, now),
+            Some(topic) => {
+                outcome = self.deliver_foreign(topic, &extent, from, now);
+                if is_state {
+                    self.hand_to_links(topic, &extent, now);
+                }
+            }
             None => {
                 while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
                     self.deliver_foreign(topic, &part, from, now);
+                    if is_state {
+                        self.hand_to_links(topic, &part, now);
+                    }
                 }
             }
         }
@@ -134,6 +148,42 @@ impl Plane {
         self.log.release(segment);
         if self.log.is_over_budget() {
             self.shrink_to_budget();
+        }
+    }
+
+    /// Hands a retained value, or that it was cleared, to the links of this shard that have not had it as
+    /// one that is wanted: all nodes have the same ones.
+    #[cold]
+    fn hand_to_links(&mut self, topic: TopicId, extent: &Extent, now: Now) {
+        for at in 0..self.link_queues.len() {
+            let id = self.link_queues[at];
+            let audience = match self.routing.owner(topic) == self.routing.own {
+                true => &self.topics.topic(topic).audience,
+                false => match self.foreign.refreshed(topic, &self.index, &self.queues) {
+                    Some(known) => &known.audience,
+                    None => return,
+                },
+            };
+            if audience.matches.binary_search_by_key(&id, |entry| entry.queue).is_ok() {
+                continue;
+            }
+            let queue = &mut self.queues[id.0 as usize];
+            queue.push_bind(topic);
+            queue.push(id, *extent, &mut self.log);
+            self.metrics.queued_messages += u64::from(extent.messages);
+            self.metrics.queued_bytes += u64::from(extent.len);
+            if extent.expiry != Expiry::NEVER {
+                self.expiring.note(queue, id, extent.expiry);
+            }
+            let connection = queue.connection;
+            let hall = hall!(self, self.routing.own);
+            let Hall { queues, mut around, .. } = hall;
+            let queue = &mut queues[id.0 as usize];
+            if queue.is_over_limit() {
+                backpressure::overflow(queue, id, extent, None, &mut around, now);
+            }
+            self.make_ready(id);
+            self.note_bound(topic, connection);
         }
     }
 

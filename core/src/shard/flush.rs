@@ -181,7 +181,8 @@ fn plan_queue(
                     *run = Some(next);
                     match extent.mode {
                         _ if queue.is_link => {
-                            encoder.deliver_at(inline, queue.subscription, plane.wall_us);
+                            let (stream, now_us) = (queue.subscription, plane.wall_us);
+                            encoder.deliver_at(inline, stream, extent.mode, now_us);
                         }
                         DeliveryMode::Live => inline.extend_from_slice(&queue.deliver_frame),
                         mode => encoder.deliver(inline, queue.subscription, mode),

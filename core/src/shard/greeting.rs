@@ -189,7 +189,11 @@ impl Shard {
     /// The other end does not want this connection to be a link.
     pub(super) fn on_turned_away(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) {
         let code = frame.body::<control::Error<'_>>().map(|error| error.code());
+        // Who has said that it is of this cluster, and is accepted, can only miss the other's key.
+        let is_of_cluster = open_connection(&mut self.connections, id)
+            .is_some_and(|connection| connection.session.guest.is_some());
         let reason = match code {
+            Ok(ErrorCode::WrongCluster) if is_of_cluster => LinkRefusal::WrongKey,
             Ok(ErrorCode::WrongCluster) => LinkRefusal::WrongCluster,
             Ok(ErrorCode::OwnNode) => LinkRefusal::OwnNode,
             Ok(ErrorCode::VersionMismatch) => LinkRefusal::Version,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use nexusd_wire::control::{self, Farewell};
+use nexusd_wire::control::{self, DeliveryMode, Farewell};
 use nexusd_wire::{
     Frame, FrameKind, Header, Member, NodeId, SubscriptionId, check_filter, check_topic,
 };
@@ -27,10 +27,10 @@ impl Shard {
         now: Now,
     ) -> Result<(), Violation> {
         match frame.kind() {
-            FrameKind::Heartbeat
-            | FrameKind::Pong
-            | FrameKind::NodeBind
-            | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::Heartbeat | FrameKind::Pong | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::NodeBind => self.on_node_bind(id, frame),
+            FrameKind::RetainedDigest => self.on_retained_digest(id, frame),
+            FrameKind::RetainedFetch => self.on_retained_fetch(id, frame),
             FrameKind::Ping => {
                 self.acknowledge(id);
                 self.on_ping(id, frame)
@@ -96,7 +96,9 @@ impl Shard {
             link.parts = Parts::default();
         }
         if state.part() != link.parts.next {
-            return Err(Violation::by(frame, "parts of a NodeState come in order"));
+            // The parts before it went to a connection that was the link until now.
+            link.parts = Parts::default();
+            return self.forget_hash(peer);
         }
         link.parts.next += 1;
         for filter in state.filters().into_iter().flatten() {
@@ -190,7 +192,7 @@ impl Shard {
                     self.plane.client_bytes -= memory;
                 }
                 if let Some((_, queue)) = link.queue {
-                    self.index_filter(queue, filter, is_wanted);
+                    self.index_filter(queue, &filter, is_wanted);
                 }
             }
         }
@@ -267,10 +269,10 @@ impl Shard {
         if deliver.now_us() != 0 {
             session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
         }
-        if let Some(link) = self.links.get_mut(&session.peer)
-            && link.stream != stream
-        {
-            link.stream = stream;
+        session.relay.is_state = deliver.mode() == DeliveryMode::Retained;
+        let Some(link) = self.links.get_mut(&session.peer) else { return Ok(()) };
+        if link.stream != Some(stream) {
+            link.stream = Some(stream);
             session.received = 0;
         }
         Ok(())
@@ -297,7 +299,7 @@ impl Shard {
             }
         }
         if gap.missed() != named {
-            // Of which topics, nobody knows any more.
+            // Of which topics, nobody knows any more: of those that it binds now, or had bound before.
             let earlier = self.links.get(&peer).into_iter().flat_map(|link| &link.bindings);
             let all: BTreeSet<_> = bindings.iter().chain(earlier).copied().collect();
             lost.extend(all.into_iter().map(|binding| (binding, Lost::Unknown)));
@@ -308,6 +310,8 @@ impl Shard {
         for (binding, lost) in lost {
             self.plane.lose_bound(binding, lost, now);
         }
+        // Retained values may have been among them.
+        self.compare_retained(peer);
         Ok(())
     }
 

@@ -20,11 +20,12 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
-    BINDING_BYTES, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES,
-    LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX, TOPIC_IDLE_US,
+    BINDING_BYTES, ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US,
+    LINK_QUEUE_BYTES, LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX, TOPIC_IDLE_US,
 };
 use crate::link::{
-    Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport, LinkSession, Relay, takes_over,
+    Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
+    LinkSession, Parts, Relay, takes_over,
 };
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
@@ -37,12 +38,14 @@ impl Shard {
                 let link = self.links.get(&peer).filter(|link| link.is_up);
                 if let Some(id) = link.and_then(|link| link.connection)
                     && let Some(connection) = open_connection(&mut self.connections, id)
+                    && connection.session.state == SessionState::Open
                 {
                     connection.outbound.control.extend_from_slice(&frames);
                     self.schedule(id);
                 }
             }
             LinkCommand::Forget { peer } => self.end_link(peer, LinkDown::Forgotten, false, now),
+            LinkCommand::CompareRetained { peer } => self.compare_retained(peer),
             LinkCommand::CloseIdle { peer } => self.leave_peer(peer, Farewell::Idle, now),
         }
     }
@@ -58,12 +61,14 @@ impl Shard {
         now: Now,
     ) -> bool {
         let peer = guest.peer;
-        if !self.links.contains_key(&peer) {
-            let origin = self.plane.node.origin_of(peer);
-            let stream = self.fresh_subscription_id();
-            self.links.insert(peer, Link::new(guest.clone(), origin, stream, now.mono_us));
-        }
-        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let origin = self.plane.node.origin_of(peer);
+        let link = self.links.entry(peer).or_insert_with(|| {
+            let mut link = Link::new(guest.clone(), origin, now.mono_us);
+            if let Some(ended) = self.ended_streams.remove(&peer) {
+                (link.stream, link.received) = (Some(ended.stream), ended.received);
+            }
+            link
+        });
         let (own, is_ours) = (self.config.node, dial.is_some());
         if let Some(old) = link.connection
             && !takes_over(own, peer, link.dial.is_some(), is_ours)
@@ -78,7 +83,8 @@ impl Shard {
         self.links_begun += 1;
         (link.guest, link.dial, link.is_up, link.begun) = (guest, dial, false, self.links_begun);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
-        (link.down_since_us, link.parts) = (None, Default::default());
+        (link.down_since_us, link.parts) = (None, Parts::default());
+        link.comparison = Comparison::default();
         if let Some(old) = old {
             self.take_from(old, peer);
             self.close_now(old);
@@ -89,14 +95,15 @@ impl Shard {
         (session.state, session.door, session.guest) = (SessionState::Open, Door::Mesh, None);
         session.link = Some(Box::new(LinkSession {
             peer,
-            relay: Relay { origin: link.origin, clock_offset_us: 0 },
+            relay: Relay { origin: link.origin, clock_offset_us: 0, is_state: false },
             received: link.received
                 + u64::from(is_planted(Plant::LinkCountOffByOne) && link.received > 0),
             unacknowledged: 0,
             unacknowledged_bytes: 0,
+            origins: Vec::new(),
         }));
         let control = &mut connection.outbound.control;
-        self.encoder.link_ack(control, Some(link.stream), link.received, proof);
+        self.encoder.link_ack(control, link.stream, link.received, proof);
         self.schedule(id);
         self.look_at_links_by(now.mono_us + LINK_TICK_US);
         true
@@ -127,27 +134,24 @@ impl Shard {
         link.is_up = true;
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
-        let begun_for = link.begun_for;
         self.keep_earlier_bindings(peer);
         let is_late = is_planted(Plant::LinkResumeTwice) && received > 0;
-        let received = received - u64::from(is_late);
-        let is_known = queue.is_some_and(|(known, queue)| {
+        let said = received - u64::from(is_late);
+        let received = queue.and_then(|(known, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];
-            let under_way = queue.messages;
-            let is_had = Some(known) == stream && received <= queue.stream.sent() + under_way;
-            // Nothing of it has come there, not even its id.
-            let is_new = !is_planted(Plant::LinkBegunAnew)
-                && begun_for.is_some()
-                && begun_for == stream
-                && received == 0;
-            is_had || is_new
+            let sent = &queue.stream;
+            // Who never heard of a stream has had nothing of it; but who has said how far it came, and
+            // does not know any more, may have had more than it said.
+            let is_unheard = sent.sent() == sent.messages() && !is_planted(Plant::LinkBegunAnew);
+            let had = if Some(known) == stream { Some(said) } else { is_unheard.then_some(0) };
+            had.filter(|had| *had <= sent.sent() + queue.messages)
         });
-        match queue {
-            Some((_, queue)) if is_known => {
+        match (queue, received) {
+            (Some((_, queue)), Some(received)) => {
                 let mode = GapMode::None;
                 self.resume(queue, Comeback { connection: id, request: 0, received, mode });
             }
-            old => {
+            (old, _) => {
                 let mut gap = Gap::new(GapReason::LinkLost);
                 if let Some((_, old)) = old {
                     let queue = &self.plane.queues[old.0 as usize];
@@ -158,11 +162,8 @@ impl Shard {
                     self.drop_link_queue(peer, old);
                 }
                 // Whoever has had something has had it of a stream that was given up.
-                if self.given_up.remove(&peer) || received > 0 {
+                if self.given_up.remove(&peer) || said > 0 {
                     gap.note_unknown();
-                }
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.begun_for = stream.filter(|_| received == 0);
                 }
                 self.begin_stream(id, peer, gap);
             }
@@ -178,6 +179,7 @@ impl Shard {
         if hash.is_some() {
             self.report_link(LinkReport::Stored { peer, hash });
         }
+        self.compare_retained(peer);
     }
 
     /// The peer binds its topics anew. Those of before stay known for as long as it would have kept them
@@ -238,6 +240,7 @@ impl Shard {
             self.plane.make_ready(slot);
         }
         self.plane.subscriptions.insert(subscription, slot);
+        self.plane.add_link_queue(slot);
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.session.subscriptions.push((subscription, slot));
         }
@@ -245,20 +248,20 @@ impl Shard {
         link.queue = Some((subscription, slot));
         let filters: Vec<_> = link.filters.iter().cloned().collect();
         for filter in filters {
-            self.index_filter(slot, filter, true);
+            self.index_filter(slot, &filter, true);
         }
     }
 
     /// A filter of the peer's becomes one of its queue's, or ends to be.
-    pub(super) fn index_filter(&mut self, queue: QueueId, filter: Box<str>, is_wanted: bool) {
+    pub(super) fn index_filter(&mut self, queue: QueueId, filter: &str, is_wanted: bool) {
         let plane = &mut self.plane;
         let is_news = match is_wanted {
-            true => plane.index.insert(&filter, queue.0),
-            false => plane.index.remove(&filter, queue.0),
+            true => plane.index.insert(filter, queue.0),
+            false => plane.index.remove(filter, queue.0),
         };
         if is_news {
             for neighbour in plane.neighbours.all() {
-                neighbour.tell(ParcelItem::Interest { filter: filter.clone(), is_wanted });
+                neighbour.tell(ParcelItem::Interest { filter: filter.into(), is_wanted });
             }
         }
     }
@@ -272,7 +275,7 @@ impl Shard {
             if is_planted(Plant::DeadRoutesKept) {
                 break;
             }
-            self.index_filter(queue, filter, false);
+            self.index_filter(queue, &filter, false);
         }
         let held = &self.plane.queues[queue.0 as usize];
         self.plane.metrics.dropped_link += held.stream.messages();
@@ -330,7 +333,11 @@ impl Shard {
             self.drop_link_queue(peer, queue);
         }
         if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id)) {
-            open.session.link = None;
+            if let Some(ended) = open.session.link.take()
+                && let Some(link) = self.links.get_mut(&peer)
+            {
+                link.received = ended.received;
+            }
             bindings.append(&mut open.session.bindings);
         }
         if !is_clean {
@@ -345,6 +352,7 @@ impl Shard {
         self.release_bindings(bindings);
         if let Some(link) = self.links.remove(&peer) {
             self.plane.client_bytes -= link.filter_bytes;
+            self.remember_stream(&link, now.mono_us);
         }
         let report = match connection {
             None => LinkReport::Dead { peer },
@@ -353,6 +361,18 @@ impl Shard {
         self.report_link(report);
         if let Some(id) = connection {
             self.begin_close(id, now);
+        }
+    }
+
+    /// A peer that is given up may only have stood still: should it come back, it goes on where it was.
+    fn remember_stream(&mut self, link: &Link, now_us: u64) {
+        self.ended_streams.retain(|_, ended| now_us < ended.until_us);
+        if let Some(stream) = link.stream
+            && self.ended_streams.len() < LINKS_MAX
+        {
+            let until_us = now_us + ENDED_STREAM_KEPT_US;
+            let ended = EndedStream { stream, received: link.received, until_us };
+            self.ended_streams.insert(link.guest.peer, ended);
         }
     }
 
@@ -435,7 +455,7 @@ impl Shard {
         let Some(link) = self.links.get(&session.peer) else { return };
         (session.unacknowledged, session.unacknowledged_bytes) = (0, 0);
         let (control, received) = (&mut connection.outbound.control, session.received);
-        self.encoder.link_ack(control, Some(link.stream), received, None);
+        self.encoder.link_ack(control, link.stream, received, None);
         self.schedule(id);
     }
 
@@ -458,8 +478,7 @@ impl Shard {
         let Some(due_us) = self.links_due_us.take() else { return };
         // While this thread had no CPU it could not have heard anybody.
         let late_us = now.mono_us.saturating_sub(due_us);
-        let is_excused = late_us > LINK_TICK_US && !is_planted(Plant::LateTickUnexcused);
-        let excused_us = if is_excused { late_us } else { 0 };
+        let excused_us = if late_us > LINK_TICK_US { late_us } else { 0 };
         let peers: Vec<_> = self.links.keys().copied().collect();
         for peer in peers {
             self.look_at_link(peer, excused_us, now);

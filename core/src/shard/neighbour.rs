@@ -324,12 +324,14 @@ impl Neighbour {
         &mut self,
         extent: Extent,
         (publisher, origin): (Option<PublisherId>, Option<Origin>),
+        is_state: bool,
         ack: Option<u64>,
         log: &mut Log,
     ) {
         if let Some(Item::Run(last)) = self.items.last_mut()
             && last.publisher == publisher
             && last.origin == origin
+            && last.is_state == is_state
             && last.ack.is_none()
             && ack.is_none()
             && last.extent.absorb(&extent)
@@ -337,7 +339,14 @@ impl Neighbour {
             return;
         }
         if let Some(memory) = log.lend(extent.segment, self.shard) {
-            self.items.push(Item::Run(LentRun { extent, memory, publisher, origin, ack }));
+            self.items.push(Item::Run(LentRun {
+                extent,
+                memory,
+                publisher,
+                origin,
+                is_state,
+                ack,
+            }));
         }
     }
 

@@ -52,6 +52,11 @@ pub enum Report {
         /// Whether it began to.
         is_wanted: bool,
     },
+    /// Retained values of the shard changed, and the digest of all by this exclusive or.
+    Retained {
+        /// What to change it by.
+        change: u64,
+    },
     /// What became of a link, or a connection that was to be one.
     Link(LinkReport),
 }

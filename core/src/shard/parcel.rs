@@ -4,19 +4,20 @@
 //! is bounded: batches and large messages by credit, runs by the log they lie in, what clients ask for
 //! by not reading them further, all else by the connections and subscriptions that it is about.
 
-use nexusd_wire::{Header, Sequence, SubscriptionId, TopicId};
+use nexusd_wire::{Header, NodeId, Sequence, SubscriptionId, TopicId};
 
 use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
 use crate::link::{Origin, Relay};
 use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
 use crate::owed_acks::AckPart;
+use crate::retained::Digest;
 use crate::shard::event::ConnectionId;
 use crate::shard::losing::Lost;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
 use crate::shard::relay::relayed_header;
 use crate::shard::replay::WantedTopic;
-use crate::shard::retained::ScanId;
+use crate::shard::retained::{ScanId, WantedValues};
 use crate::shard::routing::PublisherId;
 use crate::subscriber_queue::QueueId;
 
@@ -62,7 +63,11 @@ pub(crate) enum Item {
         wanted: Vec<WantedTopic>,
     },
     /// Retained values of topics that match are wanted, when they are asked for.
-    ScanRetained { scan: ScanId, filters: Box<[Box<str>]> },
+    ScanRetained { scan: ScanId, wanted: WantedValues },
+    /// The sums of all retained values are wanted, to compare them with a peer's.
+    DigestWanted { peer: NodeId },
+    /// The answer.
+    Digest { peer: NodeId, digest: Box<Digest> },
     /// Now, some of them.
     MoreRetained { scan: ScanId },
     /// That were some, or the last ones.
@@ -113,7 +118,7 @@ impl Item {
         match self {
             Self::OpenTopic { .. } | Self::CloseTopic { .. } | Self::Interest { .. } => 1,
             Self::Confirm { wanted, .. } => 1 + wanted.len(),
-            Self::ScanRetained { filters, .. } => 1 + filters.len(),
+            Self::ScanRetained { wanted: WantedValues::Matching(filters), .. } => 1 + filters.len(),
             Self::Recover { ranges, .. } => 1 + ranges.len(),
             _ => 0,
         }
@@ -129,6 +134,8 @@ pub(crate) struct LentRun {
     pub(crate) publisher: Option<PublisherId>,
     /// The other node that they come from.
     pub(crate) origin: Option<Origin>,
+    /// It is a retained value of this node's, which all nodes get.
+    pub(crate) is_state: bool,
     /// The last message of the run is acknowledged under this number.
     pub(crate) ack: Option<u64>,
 }

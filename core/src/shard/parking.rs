@@ -189,10 +189,10 @@ impl Shard {
 
     /// Takes all confirmed subscriptions off a connection that does not answer.
     pub(super) fn leave_all(&mut self, id: ConnectionId) {
-        if self.config.limits.parked_ttl_us == 0 {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        if self.config.limits.parked_ttl_us == 0 && connection.session.link.is_none() {
             return;
         }
-        let Some(connection) = open_connection(&mut self.connections, id) else { return };
         let queues = &self.plane.queues;
         let held = connection.session.subscriptions.iter().map(|(_, queue)| *queue);
         let confirmed: Vec<_> =

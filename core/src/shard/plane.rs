@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use nexusd_wire::{SubscriptionId, TopicId};
+use nexusd_wire::{NodeId, SubscriptionId, TopicId};
 use slab::Slab;
 
 use super::event::ConnectionId;
@@ -68,6 +68,10 @@ pub(crate) struct Plane {
     pub(crate) has_news: bool,
     /// Full `block` queues and since when, the one that is due first in front.
     pub(crate) blocked: BTreeSet<(u64, QueueId)>,
+    /// This node.
+    pub(crate) own: NodeId,
+    /// Queues of this shard's links.
+    pub(crate) link_queues: Vec<QueueId>,
     /// All subscriptions, by id.
     pub(crate) subscriptions: HashMap<SubscriptionId, QueueId>,
     /// Those that are parked, the one that expires first in front.
@@ -97,11 +101,17 @@ pub(crate) struct Plane {
 }
 
 impl Plane {
-    pub(crate) fn new(limits: Limits, seed: u64, wiring: Wiring) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        (own_node, is_meshed): (NodeId, bool),
+        seed: u64,
+        wiring: Wiring,
+    ) -> Self {
         let Wiring { own, shards, node, ends } = wiring;
         let routing = Routing::new(own, shards, seed);
         let credit = batches_per_neighbour(shards);
-        let retained = RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards);
+        let retained =
+            RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards, is_meshed);
         let neighbours = ends.into_iter().map(|ends| Neighbour::new(ends, credit, seed)).collect();
         Self {
             routing,
@@ -126,6 +136,8 @@ impl Plane {
             interest_changes: Vec::new(),
             has_news: false,
             blocked: BTreeSet::new(),
+            own: own_node,
+            link_queues: Vec::new(),
             subscriptions: HashMap::new(),
             parked: BTreeSet::new(),
             retained,
@@ -140,6 +152,12 @@ impl Plane {
             gap_bytes_left: 0,
             open_generations: Vec::new(),
         }
+    }
+
+    /// A queue is a link's.
+    pub(super) fn add_link_queue(&mut self, id: QueueId) {
+        self.link_queues.push(id);
+        self.node.set_has_links(self.routing.own, true);
     }
 
     /// Whether clients may have the shard keep `bytes` more of subscriptions and topic ids.

@@ -68,11 +68,18 @@ pub(super) struct Run {
     pub(super) publisher: Option<PublisherId>,
     /// The other node that they come from.
     pub(super) origin: Option<Origin>,
+    /// They become their topic's retained value, or clear it.
+    is_retained: bool,
     /// The run's last message is acknowledged under this number.
     pub(super) ack: Option<u64>,
 }
 
 impl Run {
+    /// Whether all other nodes get it: it changes a retained value, and was published here.
+    pub(super) fn is_state(&self) -> bool {
+        self.is_retained && self.origin.is_none()
+    }
+
     /// Whether a message that another node accepted may be added.
     pub(super) fn takes_relayed(&self, topic: TopicId, relay: Relay, expiry: Expiry) -> bool {
         self.topic == topic
@@ -176,7 +183,9 @@ impl Plane {
             self.check_retained(topic, &header)?;
             stamp = self.retained_stamp(topic, now);
         }
-        let continues = |run: &Run| run.topic == topic && run.ttl_ms == ttl_ms;
+        let continues = |run: &Run| {
+            run.topic == topic && run.ttl_ms == ttl_ms && run.is_retained == is_retained
+        };
         if !self.run.as_ref().is_some_and(continues) {
             self.begin_run(topic, publisher, header.stride(), ttl_ms, now)?;
         }
@@ -186,7 +195,9 @@ impl Plane {
                 return Err(Refusal::NoMemory);
             }
         }
-        if let Some(run) = self.run.as_ref().filter(|_| is_retained) {
+        if let Some(run) = self.run.as_mut().filter(|_| is_retained) {
+            run.is_retained = true;
+            run.plain = NO_TOPIC;
             let (extent, len) = (run.extent, frame.len() as u32);
             self.set_retained(topic, (extent.segment, extent.end() - len, len), extent.expiry);
         }
@@ -285,6 +296,7 @@ impl Plane {
             sequence,
             publisher,
             origin: None,
+            is_retained: false,
             ack: None,
         });
     }
@@ -412,6 +424,7 @@ impl Plane {
             run.sequence = sequence;
             (run.extent.len, run.extent.messages) = (stride as u32, 1);
             let expiry = run.extent.expiry;
+            run.is_retained = is_retained;
             if is_retained {
                 self.set_retained(topic, (segment, 0, stride as u32), expiry);
             }

@@ -14,11 +14,19 @@ use super::plane::Plane;
 use super::publish::Refusal;
 use super::routing::Route;
 use crate::expiry::Expiry;
-use crate::link::{LinkSession, Relay};
+use crate::link::{LinkSession, Origin, Relay};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 
 impl LinkSession {
+    /// The node behind a number of the peer's; `None` if it was not named.
+    fn origin_of(&self, handle: u32) -> Option<Origin> {
+        if handle == 0 {
+            return Some(self.relay.origin);
+        }
+        self.origins.iter().find(|(named, _)| *named == handle).map(|(_, origin)| *origin)
+    }
+
     /// A message of the peer's stream has come, whatever becomes of it.
     #[inline]
     pub(crate) fn count(&mut self, header: &Header) -> Relay {
@@ -41,7 +49,7 @@ impl Relay {
 
 impl Plane {
     /// Accepts one message of a link.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn publish_from_link(
         &mut self,
         id: ConnectionId,
@@ -52,6 +60,9 @@ impl Plane {
         let header = frame.header();
         let Some(link) = session.link.as_deref_mut() else { return Ok(()) };
         let relay = link.relay;
+        if relay.is_state {
+            return self.take_state(id, session, frame, now);
+        }
         if let Some(&Binding::Topic(topic)) = session.bindings.get(header.topic().0 as usize) {
             self.check(header)?;
             let header = relayed_header(header, relay);
@@ -125,10 +136,63 @@ impl Plane {
     /// Whether a message of another node may become its topic's retained value: it is newer than the one
     /// there is, and there is room for it.
     pub(super) fn may_become_retained(&mut self, topic: TopicId, header: &Header) -> bool {
-        let earlier = self.topics.topic(topic).retained.as_deref();
-        let stamp = earlier.and_then(|value| Header::peek(&value.frame)).map(Header::timestamp_us);
-        stamp.is_none_or(|stamp| stamp < header.timestamp_us())
-            && self.check_retained(topic, header).is_ok()
+        self.is_newer_state(topic, header) && self.check_retained(topic, header).is_ok()
+    }
+
+    /// Takes a retained value that the peer has and this node lacked, or had otherwise, from whichever
+    /// node it came first.
+    #[cold]
+    fn take_state(
+        &mut self,
+        id: ConnectionId,
+        session: &mut Session,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let header = frame.header();
+        let Some(link) = session.link.as_deref() else { return Ok(()) };
+        if let Some(origin) = link.origin_of(header.origin()) {
+            let relay = Relay { origin, ..link.relay };
+            if let Some(&Binding::Topic(topic)) = session.bindings.get(header.topic().0 as usize) {
+                self.check(header)?;
+                let header = relayed_header(header, relay);
+                self.append_state(topic, relay, &header, frame.bytes(), now)?;
+            } else {
+                self.relay_elsewhere(id, session, relay, frame)?;
+            }
+        }
+        if let Some(link) = session.link.as_deref_mut() {
+            link.count(header);
+        }
+        Ok(())
+    }
+
+    /// Publishes a retained value of another node, if it is newer than the one there is.
+    pub(super) fn append_state(
+        &mut self,
+        topic: TopicId,
+        relay: Relay,
+        header: &Header,
+        frame: &[u8],
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let is_over = header.ttl_ms() != 0 && relay.expiry(header, now).is_past(now.mono_us);
+        if is_over || !self.is_newer_state(topic, header) {
+            return Ok(());
+        }
+        self.append_relayed(topic, relay, header, frame, now)
+    }
+
+    /// Whether a large message is a retained value that is not newer than the one there is.
+    pub(super) fn is_stale_state(
+        &mut self,
+        topic: TopicId,
+        relay: Option<Relay>,
+        header: &Header,
+    ) -> bool {
+        relay.is_some_and(|relay| {
+            relay.is_state && !self.is_newer_state(topic, &relayed_header(header, relay))
+        })
     }
 
     /// Puts a message whose topic is another shard's into that one's batch.
@@ -144,9 +208,12 @@ impl Plane {
             debug_assert!(false, "topics of this shard do not come here");
             return Err(Refusal::RefusedTopic);
         };
-        let is_special = header.ttl_ms() != 0 || header.flags().contains(MessageFlags::RETAIN);
+        let is_special =
+            relay.is_state || header.ttl_ms() != 0 || header.flags().contains(MessageFlags::RETAIN);
         let next_at = frame.at() + frame.bytes().len() as u64;
-        let follows = self.passing.as_ref().is_some_and(|passing| passing.is_followed_by(frame));
+        // Those of a peer's state come from many nodes.
+        let follows = !relay.is_state
+            && self.passing.as_ref().is_some_and(|passing| passing.is_followed_by(frame));
         if !follows || !self.neighbours.of(owner).extend_batch(frame.bytes(), self.wall_us) {
             let run = BatchRun {
                 connection: id,
@@ -173,7 +240,10 @@ impl Plane {
 /// The header of a message that another node accepted, with the identity it has from there.
 #[inline(always)]
 pub(crate) fn relayed_header(header: &Header, relay: Relay) -> Header {
-    let number = if is_planted(Plant::OriginNumberLost) { Sequence(0) } else { header.sequence() };
+    // What a peer passes on of other nodes' state has its number from there.
+    let is_own = !relay.is_state || header.origin() == 0;
+    let number = if is_own { header.sequence() } else { header.origin_sequence() };
+    let number = if is_planted(Plant::OriginNumberLost) { Sequence(0) } else { number };
     header.with_origin(relay.origin.0).with_origin_sequence(number)
 }
 

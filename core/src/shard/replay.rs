@@ -130,7 +130,14 @@ impl Plane {
             self.name_to(topic, to);
             let lend = |extent: &Extent| {
                 let memory = self.log.lend(extent.segment, to)?;
-                Some(LentRun { extent: *extent, memory, publisher: None, origin: None, ack: None })
+                Some(LentRun {
+                    extent: *extent,
+                    memory,
+                    publisher: None,
+                    origin: None,
+                    is_state: false,
+                    ack: None,
+                })
             };
             let runs = extents.iter().filter_map(lend).collect();
             let newest = Some(newest);
@@ -185,7 +192,8 @@ impl Plane {
     pub(super) fn begin_replay(&mut self, id: QueueId, topic: TopicId, gap: Option<Gap>) {
         let queue = &mut self.queues[id.0 as usize];
         queue.push_bind(topic);
-        if let Some(gap) = gap {
+        // What a link lacks of retained values it finds out by itself.
+        if let Some(gap) = gap.filter(|_| !queue.is_link) {
             self.log.charge_gap(&gap);
             queue.items.push_back(Item::Gap(Box::new(gap)));
         }

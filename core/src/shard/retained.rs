@@ -8,22 +8,26 @@
 use std::collections::HashSet;
 
 use nexusd_wire::control::DeliveryMode;
-use nexusd_wire::{HEADER_BYTES, Header, MessageFlags, SubscriptionId, TopicId, filter_matches};
+use nexusd_wire::{
+    FrameKind, HEADER_BYTES, Header, MessageFlags, NodeId, SubscriptionId, TopicId, filter_matches,
+};
 
 use super::event::Now;
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
 use super::plane::Plane;
 use super::publish::Refusal;
 use super::routing::ShardIndex;
+use super::wiring::NodeWide;
 use crate::expiry::Expiry;
 use crate::gap::Gap;
 use crate::limits::{
-    LARGE_FRAME_BYTES, RETAINED_AHEAD_BYTES, RETAINED_BYTES_PER_STEP, RETAINED_LOOKS_PER_STEP,
-    RETAINED_REAPED_PER_TICK, SCANS_PER_TICK,
+    CLEARED_KEPT_MS, CLOCK_AHEAD_MAX_US, LARGE_FRAME_BYTES, RETAINED_AHEAD_BYTES,
+    RETAINED_BYTES_PER_STEP, RETAINED_LOOKS_PER_STEP, RETAINED_REAPED_PER_TICK, SCANS_PER_TICK,
 };
+use crate::link::Origin;
 use crate::log::{Extent, SegmentId};
 use crate::plant::{Plant, is_planted};
-use crate::retained::Retained;
+use crate::retained::{Buckets, Retained, Stamp};
 use crate::subscriber_queue::{Presence, QueueId, SubscriberQueue};
 
 /// Names a search. A subscription may begin one anew; what is said of the earlier one then counts no more.
@@ -36,6 +40,15 @@ pub(crate) struct ScanId {
     number: u32,
 }
 
+/// Which retained values are wanted.
+#[derive(Clone, Debug)]
+pub(crate) enum WantedValues {
+    /// Those of topics that match one of these filters.
+    Matching(Box<[Box<str>]>),
+    /// Those of these buckets, and what was cleared of them.
+    In(Box<Buckets>),
+}
+
 /// A search for retained values that one subscription wants.
 #[derive(Debug)]
 pub(crate) struct Scan {
@@ -45,6 +58,8 @@ pub(crate) struct Scan {
     /// Filters without wildcards, until they were looked up.
     names: Vec<Box<str>>,
     wildcards: Vec<Box<str>>,
+    /// Another node wants these, and what was cleared of them.
+    buckets: Option<Box<Buckets>>,
     /// The next slot to look at.
     slot: usize,
     /// Topics at or behind that slot that are done with already.
@@ -52,13 +67,20 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    fn new(to: ShardIndex, id: ScanId, filters: Box<[Box<str>]>) -> Self {
+    fn new(to: ShardIndex, id: ScanId, wanted: WantedValues) -> Self {
+        let (filters, buckets) = match wanted {
+            WantedValues::Matching(filters) => (filters, None),
+            WantedValues::In(buckets) => (Box::default(), Some(buckets)),
+        };
         let (wildcards, names) =
             filters.into_iter().partition(|filter| filter.contains(['+', '#']));
-        Self { to, id, names, wildcards, slot: 0, ahead: HashSet::new() }
+        Self { to, id, names, wildcards, buckets, slot: 0, ahead: HashSet::new() }
     }
 
     fn wants(&self, name: &str) -> bool {
+        if let Some(buckets) = &self.buckets {
+            return buckets.contain(name);
+        }
         let mut filters = self.wildcards.iter().chain(&self.names);
         filters.any(|filter| filter_matches(filter, name))
     }
@@ -105,43 +127,88 @@ impl Plane {
         expiry: Expiry,
     ) {
         let frame = self.log.bytes(segment, start, len);
-        let is_clear = Header::peek(frame).is_none_or(|header| header.payload_len() == 0);
-        let value = (!is_clear).then(|| Retained { frame: frame.into(), expiry });
-        let place = &mut self.topics.topic(topic).retained;
+        let header = Header::peek(frame).filter(|header| header.payload_len() == 0);
+        let value = match header {
+            None => Some(Retained { frame: frame.into(), expiry }),
+            Some(header) => self.mark_of_clear(topic, *header),
+        };
+        let place = &self.topics.topic(topic).retained;
         if value.is_some() && place.is_some() && is_planted(Plant::RetainedNotReplaced) {
             return;
         }
-        self.retained.replace(topic, place, value);
+        self.replace_retained(topic, value);
+    }
+
+    /// What is left of a value that was cleared, if other nodes have to know and there is room.
+    fn mark_of_clear(&mut self, topic: TopicId, header: Header) -> Option<Retained> {
+        let earlier = self.topics.topic(topic).retained.as_deref();
+        let is_kept = self.retained.are_shared() && self.retained.fits(HEADER_BYTES, earlier);
+        is_kept.then(|| {
+            let header = header.with_lengths_of(&Header::new(FrameKind::Message, 0, 0));
+            let now = Now { mono_us: self.now_us, wall_us: self.wall_us };
+            Retained { frame: header.bytes().into(), expiry: Expiry::of(CLEARED_KEPT_MS, now) }
+        })
+    }
+
+    fn replace_retained(&mut self, id: TopicId, value: Option<Retained>) {
+        let topic = self.topics.topic(id);
+        if self.retained.are_shared() {
+            let stamp = |value: &Retained| {
+                Header::peek(&value.frame).map(|header| stamp_of(header, self.own, &self.node))
+            };
+            let (old, new) =
+                (topic.retained.as_deref().and_then(stamp), value.as_ref().and_then(stamp));
+            self.retained.sum_up(&topic.name, old, new);
+        }
+        self.retained.replace(id, &mut topic.retained, value);
+    }
+
+    /// Whether a message of another node is newer than its topic's retained value, by the clocks of those
+    /// who accepted them; and no clock is further ahead than it may be.
+    pub(super) fn is_newer_state(&mut self, topic: TopicId, header: &Header) -> bool {
+        let new = stamp_of(header, self.own, &self.node);
+        let earlier = self.topics.topic(topic).retained.as_deref();
+        let earlier = earlier.and_then(|value| Header::peek(&value.frame));
+        let is_ahead = new.timestamp_us > self.wall_us.saturating_add(CLOCK_AHEAD_MAX_US);
+        self.metrics.rejected += u64::from(is_ahead);
+        !is_ahead && earlier.is_none_or(|earlier| stamp_of(earlier, self.own, &self.node) < new)
     }
 
     /// Gives up retained values that have expired; if there are very many, some of them.
     pub(super) fn reap_retained(&mut self) {
         for _ in 0..RETAINED_REAPED_PER_TICK {
             let Some(topic) = self.retained.expired(self.now_us) else { return };
-            self.retained.replace(topic, &mut self.topics.topic(topic).retained, None);
-            self.metrics.ttl_expired += 1;
+            let place = &self.topics.topic(topic).retained;
+            let is_value = place.as_deref().is_some_and(|value| !value.is_cleared());
+            self.replace_retained(topic, None);
+            self.metrics.ttl_expired += u64::from(is_value);
         }
     }
 
     /// Begins scans at all owners for a queue that wants retained values.
     pub(super) fn begin_scans(&mut self, id: QueueId) {
+        let filters = self.queues[id.0 as usize].filters.clone();
+        self.begin_scans_for(id, &WantedValues::Matching(filters));
+    }
+
+    /// The same for what is wanted in some other way.
+    pub(super) fn begin_scans_for(&mut self, id: QueueId, wanted: &WantedValues) {
         let queue = &mut self.queues[id.0 as usize];
         queue.scans_begun += 1;
         let scan = queue.scan_id(id);
         for neighbour in self.neighbours.all() {
             queue.scans.insert(neighbour.shard);
-            let filters = queue.filters.clone();
-            neighbour.tell(ParcelItem::ScanRetained { scan, filters });
+            neighbour.tell(ParcelItem::ScanRetained { scan, wanted: wanted.clone() });
         }
-        let (own, filters) = (self.routing.own, queue.filters.clone());
+        let own = self.routing.own;
         queue.scans.insert(own);
         queue.scans_idle = queue.scans;
-        self.begin_scan(own, scan, filters);
+        self.begin_scan(own, scan, wanted.clone());
     }
 
     /// Begins a scan for a queue of any shard, in place of an earlier one.
-    pub(super) fn begin_scan(&mut self, to: ShardIndex, id: ScanId, filters: Box<[Box<str>]>) {
-        self.scans.insert(id.subscription, Scan::new(to, id, filters));
+    pub(super) fn begin_scan(&mut self, to: ShardIndex, id: ScanId, wanted: WantedValues) {
+        self.scans.insert(id.subscription, Scan::new(to, id, wanted));
     }
 
     /// Asks for the next portion of retained values, if the queue has sent most of the last one.
@@ -217,7 +284,8 @@ impl Plane {
             }
             scan.names.pop();
         }
-        if scan.wildcards.is_empty() || self.retained.count() == 0 {
+        let goes_through_all = !scan.wildcards.is_empty() || scan.buckets.is_some();
+        if !goes_through_all || self.retained.are_none() {
             return true;
         }
         while scan.slot < self.topics.slots() {
@@ -258,7 +326,10 @@ impl Plane {
 
     /// Hands a topic's retained value, if it has one, to the queue of a scan; returns its bytes.
     fn hand_over(&mut self, scan: &Scan, topic: TopicId) -> usize {
-        let Some(value) = self.topics.topic(topic).retained.take() else { return 0 };
+        let place = &mut self.topics.topic(topic).retained;
+        // That a value was cleared is for nodes alone.
+        let is_wanted = |value: &mut Box<Retained>| scan.buckets.is_some() || !value.is_cleared();
+        let Some(value) = place.take_if(is_wanted) else { return 0 };
         let placed = self.place_retained(topic, &value);
         let frame_bytes = value.frame.len();
         let is_expired = value.expiry.is_past(self.now_us);
@@ -279,8 +350,14 @@ impl Plane {
             Some(extent) => {
                 self.name_to(topic, scan.to);
                 let memory = self.log.lend(extent.segment, scan.to);
-                let run =
-                    |memory| LentRun { extent, memory, publisher: None, origin: None, ack: None };
+                let run = |memory| LentRun {
+                    extent,
+                    memory,
+                    publisher: None,
+                    origin: None,
+                    is_state: false,
+                    ack: None,
+                };
                 let replay = Replay {
                     queue: scan.id.queue,
                     subscription: scan.id.subscription,
@@ -360,4 +437,13 @@ impl Plane {
             }
         }
     }
+}
+
+/// When, and by whom, a value was accepted.
+fn stamp_of(header: &Header, own: NodeId, node: &NodeWide) -> Stamp {
+    let origin = match header.origin() {
+        0 => own,
+        other => node.node_of(Origin(other)),
+    };
+    Stamp { timestamp_us: header.timestamp_us(), origin }
 }

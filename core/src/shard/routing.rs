@@ -40,6 +40,10 @@ impl ShardIndex {
 pub(crate) struct ShardMask(u64);
 
 impl ShardMask {
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     #[inline]
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0

@@ -1,14 +1,14 @@
 //! How the shards of a node are joined: a ring from each to each, and the few numbers that all of
 //! them count together.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nexusd_wire::NodeId;
 
 use super::inbox::{self, Receiver, Sender};
 use super::parcel::Parcel;
-use super::routing::ShardIndex;
+use super::routing::{ShardIndex, ShardMask};
 use crate::limits::{PARCELS_PER_INBOX, SHARDS_MAX};
 use crate::link::Origin;
 use crate::sources::Sources;
@@ -68,6 +68,8 @@ pub(crate) struct NodeWide {
     /// Other nodes whose messages came here, by their number less one. Asked when a link begins, and when
     /// a connection is told of a node.
     origins: Mutex<Vec<NodeId>>,
+    /// Shards that have links, by bit.
+    with_links: AtomicU64,
 }
 
 impl NodeWide {
@@ -78,6 +80,7 @@ impl NodeWide {
             topics: AtomicUsize::new(0),
             sources: Sources::default(),
             origins: Mutex::default(),
+            with_links: AtomicU64::new(0),
         }
     }
 
@@ -89,6 +92,20 @@ impl NodeWide {
 
     pub(crate) fn remove_topic(&self) {
         self.topics.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a shard has links.
+    pub(crate) fn set_has_links(&self, shard: ShardIndex, has_links: bool) {
+        let bit = 1 << shard.index();
+        match has_links {
+            true => self.with_links.fetch_or(bit, Ordering::AcqRel),
+            false => self.with_links.fetch_and(!bit, Ordering::AcqRel),
+        };
+    }
+
+    /// The shards that have links.
+    pub(crate) fn shards_with_links(&self) -> ShardMask {
+        ShardMask::from_bits(self.with_links.load(Ordering::Acquire))
     }
 
     /// The number of another node, which it keeps.

@@ -10,6 +10,7 @@ mod links;
 mod memory;
 mod moves;
 mod replay;
+mod replication;
 mod retained;
 mod shards;
 mod sources;

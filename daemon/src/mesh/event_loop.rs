@@ -99,12 +99,16 @@ impl<L: Links> EventLoop<L> {
     /// Tells discovery what happened and does what it wants; returns whether that was the last time.
     fn turn(&mut self, ready: &Ready) -> bool {
         let now = now();
-        let News { interest, links, resolutions, is_draining, is_over } = self.reports.take();
+        let News { interest, retained, links, resolutions, is_draining, is_over } =
+            self.reports.take();
         for (filter, change) in &interest {
             let is_wanted = *change > 0;
             for _ in 0..change.unsigned_abs() {
                 self.discovery.on_event(now, Event::Interest { filter, is_wanted });
             }
+        }
+        if retained != 0 {
+            self.discovery.on_event(now, Event::Retained { change: retained });
         }
         for event in links {
             self.discovery.on_event(now, Event::Link(event));
@@ -174,6 +178,7 @@ impl<L: Links> EventLoop<L> {
                 self.tell(LinkCommand::Send { peer, frames: frames.into() });
             }
             Output::Forget { peer } => self.tell(LinkCommand::Forget { peer }),
+            Output::CompareRetained { peer } => self.tell(LinkCommand::CompareRetained { peer }),
             Output::CloseIdle { peer } => self.tell(LinkCommand::CloseIdle { peer }),
             Output::Notice(notice) => log(&notice),
         }

@@ -35,6 +35,8 @@ struct Waiting {
 pub(super) struct News {
     /// By how many subscriptions more, or fewer, each filter is wanted; none by 0.
     pub(super) interest: HashMap<Box<str>, i64>,
+    /// What the digest of retained values changed by.
+    pub(super) retained: u64,
     /// In the order in which each shard told it.
     pub(super) links: Vec<LinkEvent>,
     pub(super) resolutions: Vec<Resolution>,
@@ -62,6 +64,11 @@ impl Reports {
                 news.interest.insert(filter, sum);
             }
         });
+    }
+
+    /// The digest of retained values changed. Nobody is woken for it: it is told with the next beacon.
+    pub(crate) fn on_retained(&self, change: u64) {
+        self.lock().news.retained ^= change;
     }
 
     /// Something happened to a link.

@@ -27,7 +27,7 @@ impl Discovery {
             mesh_port: self.config.mesh_port,
             app_port: self.config.app_port,
             interest_hash: self.interest.last_hash(),
-            retained_digest: 0,
+            retained_digest: self.retained.digest(),
             is_goodbye: due == Due::Goodbye,
         };
         let datagram = beacon.encode(self.config.key.as_ref());
@@ -112,15 +112,21 @@ impl Discovery {
         if !self.learn(claim, Word::Beacon) {
             return;
         }
-        let now_us = self.now_us;
+        let (now_us, own) = (self.now_us, &self.retained);
+        let mut differs = false;
         let link = self.peers.change(beacon.node, |peer| {
             peer.last_heard_us = now_us;
             peer.is_heard = true;
             peer.beacon_hash = Some(beacon.interest_hash);
             peer.sync.on_beacon(beacon.interest_hash, now_us);
+            differs = peer.retained.on_beacon(beacon.retained_digest, own, now_us);
             peer.link
         });
-        if link == Some(Link::Idle) && beacon.interest_hash != 0 {
+        if link == Some(Link::Up) && differs {
+            self.outbox.push(Output::CompareRetained { peer: beacon.node });
+        }
+        // With a new link they are compared anyway.
+        if link == Some(Link::Idle) && (beacon.interest_hash != 0 || differs) {
             // It dials, too: it knows best what it wants.
             let delay_us = DIAL_YIELD_US + self.spread_us();
             self.want_link(beacon.node, delay_us);

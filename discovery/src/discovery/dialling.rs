@@ -179,8 +179,10 @@ impl Discovery {
             }
             LinkRefusal::Unexpected => {
                 self.answer_dial(&dial, Outcome::Busy);
-                if let Some(node) = dial.peer {
-                    self.on_replaced(node, dial.address, found);
+                match dial.peer {
+                    Some(node) => self.on_replaced(node, dial.address, found),
+                    // The data plane keeps the link elsewhere: dialled by its id, the node is taken there.
+                    None => self.on_found(dial.address, found),
                 }
             }
             LinkRefusal::WrongCluster | LinkRefusal::WrongKey | LinkRefusal::Version => {
@@ -226,6 +228,11 @@ impl Discovery {
         } else {
             self.want_link(node, 0);
         }
+        self.on_found(address, found);
+    }
+
+    /// A node answered a dial and is to be dialled by its id.
+    fn on_found(&mut self, address: SocketAddr, found: Option<NodeId>) {
         if let Some(found) = found.filter(|&found| self.peers.get(found).is_none()) {
             let claim = Claim { node: found, start_us: 0, address, app_port: 0 };
             self.learn(claim, Word::Rumour);

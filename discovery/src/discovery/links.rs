@@ -140,8 +140,6 @@ impl Discovery {
             peer.is_suspected = false;
             peer.idle_since_us = None;
             peer.last_heard_us = now_us;
-            // What a beacon said before is old by now.
-            peer.beacon_hash = None;
             peer.sync.on_down();
         });
     }

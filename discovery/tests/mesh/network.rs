@@ -465,6 +465,7 @@ impl Network {
                     self.close_arrives(pair, id, host, other, LinkDown::Broken);
                 }
             }
+            Output::CompareRetained { .. } => {}
             Output::CloseIdle { peer } => {
                 if let Some((pair, id, other)) = self.link_to(host, peer) {
                     self.close(pair, id, host, LinkDown::Idle);

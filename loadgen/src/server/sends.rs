@@ -52,7 +52,7 @@ impl SendWatch {
     pub(crate) fn connect(endpoint: &Endpoint) -> Result<Self, LoadError> {
         let introduction = Introduction { endpoint, lane: 0, payload_bytes: 0 };
         let wish = Wish { filters: &[TOPIC], ..Wish::default() };
-        let SubscriberEnd { connection, framing } =
+        let SubscriberEnd { connection, framing, .. } =
             Target::Nexusd.subscribe(&introduction, &wish)?;
         Ok(Self { connection, framing })
     }

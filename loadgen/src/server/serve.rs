@@ -5,20 +5,22 @@
 //! generator that started it lets go of it or dies. Pump and relay answer a line there with what they
 //! have sent; the daemon says so in its own statistics.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use nexusd::config::{DiscoveryMode, LogFormat, LogLevel, UnixSocket};
-use nexusd::{Config, Node};
+use nexusd::config::{DiscoveryMode, InterfaceChoice, LogFormat, LogLevel, UnixSocket};
+use nexusd::{Config, Invocation, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{Command, Limits, Report, Service};
 use serde::Serialize;
 
-use super::{Addresses, SendTotals, ServerOptions};
+use super::{Addresses, MeshOptions, SendTotals, ServerOptions};
 use crate::error::LoadError;
 use crate::pinning;
 use crate::pump::Pump;
@@ -27,6 +29,8 @@ use crate::target::Target;
 
 /// Commands that wait for a forwarder; two samples and its end come.
 const MAILBOX_COMMANDS: usize = 16;
+/// The interface that nodes of this host find each other on.
+const LOOPBACK: &str = "lo";
 /// A measured node has nothing to flush when it is stopped.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -43,15 +47,26 @@ pub(crate) fn serve(target: Target, options: &ServerOptions) -> Result<(), LoadE
 }
 
 /// What a node that is measured is started with; everything else is the daemon's default.
-pub(crate) fn node_config(options: &ServerOptions) -> Config {
-    let defaults = Config::default();
+pub(crate) fn node_config(options: &ServerOptions) -> Result<Config, LoadError> {
+    let MeshOptions { cluster, mcast_port, peer, small } = &options.mesh;
+    let defaults = if *small { small_profile()? } else { Config::default() };
     let connections = options.connections_max.unwrap_or(defaults.limits.connections);
-    Config {
+    let (discovery, multicast_port) = match (cluster, mcast_port) {
+        (None, _) => (DiscoveryMode::Off, defaults.multicast_port),
+        (Some(_), None) => (DiscoveryMode::Static, defaults.multicast_port),
+        (Some(_), Some(port)) => (DiscoveryMode::Multicast, *port),
+    };
+    Ok(Config {
+        cluster: cluster.clone().unwrap_or_else(|| defaults.cluster.clone()),
         limits: Limits { connections, ..defaults.limits.clone() },
         shards: options.shards.or(defaults.shards),
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
-        discovery: DiscoveryMode::Off,
+        mesh_port: 0,
+        discovery,
+        multicast_port,
+        interfaces: vec![InterfaceChoice::Name(LOOPBACK.to_owned())],
+        peers: peer.iter().map(SocketAddr::to_string).collect(),
         unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
         // Several cores, or one that several shards share, are the whole process's.
         pin: match options.cores.as_slice() {
@@ -62,7 +77,22 @@ pub(crate) fn node_config(options: &ServerOptions) -> Config {
         spin_us: options.spin_us,
         drain_timeout: DRAIN_TIMEOUT,
         ..defaults
+    })
+}
+
+/// The defaults of a small host.
+fn small_profile() -> Result<Config, LoadError> {
+    let arguments = ["nexusd", "--profile", "small"].map(OsString::from);
+    let no_file = |_: &Path| Err(io::ErrorKind::NotFound.into());
+    match Config::from_sources(arguments, [], no_file) {
+        Ok(Invocation::Run(config)) => Ok(*config),
+        Ok(Invocation::Print(text)) => Err(cannot_start(text)),
+        Err(error) => Err(cannot_start(error.to_string())),
     }
+}
+
+fn cannot_start(cause: String) -> LoadError {
+    LoadError::Spawn { target: Target::Nexusd.name(), cause }
 }
 
 /// A name that no other process has.
@@ -72,15 +102,15 @@ fn unix_name() -> String {
 
 fn serve_node(options: &ServerOptions) -> Result<(), LoadError> {
     nexusd::logging::start(LogLevel::Warn, LogFormat::Text);
-    let failed = |cause: String| LoadError::Spawn { target: Target::Nexusd.name(), cause };
-    let node = Node::start(node_config(options)).map_err(|error| failed(error.to_string()))?;
+    let node =
+        Node::start(node_config(options)?).map_err(|error| cannot_start(error.to_string()))?;
     announce(&node_addresses(&node))?;
     let drainer = node.drainer();
     thread::spawn(move || {
         read_input(|| {});
         drainer.drain();
     });
-    node.wait().map_err(|error| failed(error.to_string()))?;
+    node.wait().map_err(|error| cannot_start(error.to_string()))?;
     Ok(())
 }
 
@@ -89,6 +119,7 @@ pub(crate) fn node_addresses(node: &Node) -> Addresses {
     Addresses {
         tcp: node.tcp_addresses().first().copied(),
         unix: node.unix_name().map(str::to_owned),
+        mesh: node.mesh_addresses().first().copied(),
     }
 }
 
@@ -108,6 +139,7 @@ fn serve_forwarder(
             ListenAddress::Unix(_) => None,
         },
         unix: Some(unix.local_address().to_string()),
+        mesh: None,
     };
     let (commands, receiver) =
         mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;

@@ -86,6 +86,13 @@ pub(crate) fn subscriber_opening(wish: &Wish<'_>) -> Vec<u8> {
     out
 }
 
+/// What a client says last: nothing is kept for it then.
+pub(crate) fn farewell() -> Vec<u8> {
+    let mut out = Vec::new();
+    FrameEncoder::new().goodbye(&mut out, "done", 0);
+    out
+}
+
 /// Hello and the TopicBinds, up to the pong behind the last.
 pub(super) fn publish(
     connection: &Connection,

@@ -7,6 +7,9 @@ use crate::control::{self, Farewell, Role};
 use crate::header::{FrameKind, Header, PROTOCOL_MAJOR, PROTOCOL_MINOR};
 use crate::ids::{NodeId, SubscriptionId};
 
+/// Buckets that nodes compare their retained values by.
+pub const RETAINED_BUCKETS: usize = 1_024;
+
 /// Who a node is, as it says so at the start of a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Introduction<'a> {
@@ -44,7 +47,7 @@ pub struct Member {
 /// One part of what a node wants of others.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NodeStatePart<'a> {
-    /// CRC-64/WE of the whole.
+    /// Name of the whole: its CRC-64/WE, or a number that no other set has; 0: it is empty.
     pub hash: u64,
     /// Its number, from 0.
     pub part: u32,
@@ -59,9 +62,9 @@ pub struct NodeStatePart<'a> {
 /// What a node wants from now on, and no longer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InterestChange<'a> {
-    /// Hash of the set that is changed.
+    /// Name of the set that is changed.
     pub before: u64,
-    /// Hash of the set that comes of it.
+    /// Name of the set that comes of it.
     pub hash: u64,
     /// Filters that are new.
     pub added: &'a [&'a str],
@@ -194,6 +197,30 @@ impl FrameEncoder {
         let root = control::InterestDelta::create(&mut self.builder, &args);
         self.builder.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::InterestDelta, 0, 0));
+    }
+
+    /// Appends a RetainedDigest: a sum of each bucket. One that is no answer is answered with the receiver's.
+    pub fn retained_digest(
+        &mut self,
+        out: &mut Vec<u8>,
+        buckets: &[u64; RETAINED_BUCKETS],
+        is_answer: bool,
+    ) {
+        let b = &mut self.builder;
+        let buckets = Some(b.create_vector(buckets));
+        let root =
+            control::RetainedDigest::create(b, &control::RetainedDigestArgs { buckets, is_answer });
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::RetainedDigest, 0, 0));
+    }
+
+    /// Appends a RetainedFetch: a bit for each bucket that is asked for.
+    pub fn retained_fetch(&mut self, out: &mut Vec<u8>, buckets: &[u64; RETAINED_BUCKETS / 64]) {
+        let b = &mut self.builder;
+        let buckets = Some(b.create_vector(buckets));
+        let root = control::RetainedFetch::create(b, &control::RetainedFetchArgs { buckets });
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::RetainedFetch, 0, 0));
     }
 
     /// Appends a LinkAck: how many messages of the receiver's `stream` the sender has had.

@@ -6141,5 +6141,262 @@ pub mod nexusd {
                 ds.finish()
             }
         }
+        pub enum RetainedDigestOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct RetainedDigest<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for RetainedDigest<'a> {
+            type Inner = RetainedDigest<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> RetainedDigest<'a> {
+            pub const VT_BUCKETS: ::flatbuffers::VOffsetT = 4;
+            pub const VT_IS_ANSWER: ::flatbuffers::VOffsetT = 6;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                RetainedDigest { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args RetainedDigestArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<RetainedDigest<'bldr>> {
+                let mut builder = RetainedDigestBuilder::new(_fbb);
+                if let Some(x) = args.buckets {
+                    builder.add_buckets(x);
+                }
+                builder.add_is_answer(args.is_answer);
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn buckets(&self) -> ::flatbuffers::Vector<'a, u64> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(
+                            RetainedDigest::VT_BUCKETS,
+                            None,
+                        )
+                        .unwrap()
+                }
+            }
+            #[inline]
+            pub fn is_answer(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(RetainedDigest::VT_IS_ANSWER, Some(false)).unwrap() }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for RetainedDigest<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>(
+                        "buckets",
+                        Self::VT_BUCKETS,
+                        true,
+                    )?
+                    .visit_field::<bool>("is_answer", Self::VT_IS_ANSWER, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct RetainedDigestArgs<'a> {
+            pub buckets: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+            pub is_answer: bool,
+        }
+        impl<'a> Default for RetainedDigestArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                RetainedDigestArgs {
+                    buckets: None, // required field
+                    is_answer: false,
+                }
+            }
+        }
+
+        pub struct RetainedDigestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RetainedDigestBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_buckets(
+                &mut self,
+                buckets: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u64>>,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    RetainedDigest::VT_BUCKETS,
+                    buckets,
+                );
+            }
+            #[inline]
+            pub fn add_is_answer(&mut self, is_answer: bool) {
+                self.fbb_.push_slot::<bool>(RetainedDigest::VT_IS_ANSWER, is_answer, false);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> RetainedDigestBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                RetainedDigestBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<RetainedDigest<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, RetainedDigest::VT_BUCKETS, "buckets");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for RetainedDigest<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("RetainedDigest");
+                ds.field("buckets", &self.buckets());
+                ds.field("is_answer", &self.is_answer());
+                ds.finish()
+            }
+        }
+        pub enum RetainedFetchOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct RetainedFetch<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for RetainedFetch<'a> {
+            type Inner = RetainedFetch<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> RetainedFetch<'a> {
+            pub const VT_BUCKETS: ::flatbuffers::VOffsetT = 4;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                RetainedFetch { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args RetainedFetchArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<RetainedFetch<'bldr>> {
+                let mut builder = RetainedFetchBuilder::new(_fbb);
+                if let Some(x) = args.buckets {
+                    builder.add_buckets(x);
+                }
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn buckets(&self) -> ::flatbuffers::Vector<'a, u64> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u64>>>(
+                            RetainedFetch::VT_BUCKETS,
+                            None,
+                        )
+                        .unwrap()
+                }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for RetainedFetch<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u64>>>(
+                        "buckets",
+                        Self::VT_BUCKETS,
+                        true,
+                    )?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct RetainedFetchArgs<'a> {
+            pub buckets: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u64>>>,
+        }
+        impl<'a> Default for RetainedFetchArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                RetainedFetchArgs {
+      buckets: None, // required field
+    }
+            }
+        }
+
+        pub struct RetainedFetchBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RetainedFetchBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_buckets(
+                &mut self,
+                buckets: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, u64>>,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    RetainedFetch::VT_BUCKETS,
+                    buckets,
+                );
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> RetainedFetchBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                RetainedFetchBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<RetainedFetch<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, RetainedFetch::VT_BUCKETS, "buckets");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for RetainedFetch<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("RetainedFetch");
+                ds.field("buckets", &self.buckets());
+                ds.finish()
+            }
+        }
     } // pub mod control
 } // pub mod nexusd

@@ -21,13 +21,13 @@ pub mod nexusd {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_FRAME_KIND: u8 = 99;
+        pub const ENUM_MAX_FRAME_KIND: u8 = 101;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 32] = [
+        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 34] = [
             FrameKind::Hello,
             FrameKind::Welcome,
             FrameKind::Ping,
@@ -60,6 +60,8 @@ pub mod nexusd {
             FrameKind::InterestDelta,
             FrameKind::LinkAck,
             FrameKind::NodeStateRequest,
+            FrameKind::RetainedDigest,
+            FrameKind::RetainedFetch,
         ];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -99,9 +101,11 @@ pub mod nexusd {
             pub const InterestDelta: Self = Self(97);
             pub const LinkAck: Self = Self(98);
             pub const NodeStateRequest: Self = Self(99);
+            pub const RetainedDigest: Self = Self(100);
+            pub const RetainedFetch: Self = Self(101);
 
             pub const ENUM_MIN: u8 = 1;
-            pub const ENUM_MAX: u8 = 99;
+            pub const ENUM_MAX: u8 = 101;
             pub const ENUM_VALUES: &'static [Self] = &[
                 Self::Hello,
                 Self::Welcome,
@@ -135,6 +139,8 @@ pub mod nexusd {
                 Self::InterestDelta,
                 Self::LinkAck,
                 Self::NodeStateRequest,
+                Self::RetainedDigest,
+                Self::RetainedFetch,
             ];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
@@ -171,6 +177,8 @@ pub mod nexusd {
                     Self::InterestDelta => Some("InterestDelta"),
                     Self::LinkAck => Some("LinkAck"),
                     Self::NodeStateRequest => Some("NodeStateRequest"),
+                    Self::RetainedDigest => Some("RetainedDigest"),
+                    Self::RetainedFetch => Some("RetainedFetch"),
                     _ => None,
                 }
             }

@@ -232,6 +232,13 @@ pub(crate) enum Sample {
         proof: Option<Vec<u8>>,
     },
     NodeStateRequest,
+    RetainedDigest {
+        buckets: Vec<u64>,
+        is_answer: bool,
+    },
+    RetainedFetch {
+        buckets: Vec<u64>,
+    },
 }
 
 impl Sample {
@@ -269,6 +276,8 @@ impl Sample {
             Self::InterestDelta { .. } => FrameKind::InterestDelta,
             Self::LinkAck { .. } => FrameKind::LinkAck,
             Self::NodeStateRequest => FrameKind::NodeStateRequest,
+            Self::RetainedDigest { .. } => FrameKind::RetainedDigest,
+            Self::RetainedFetch { .. } => FrameKind::RetainedFetch,
         }
     }
 

@@ -131,6 +131,7 @@ impl Node {
             mesh_port: address.port(),
             app_port: 5672,
             key: key.clone(),
+            is_on: true,
         };
         let mut limits = scenario.limits.clone();
         limits.memory_bytes *= count;

@@ -111,7 +111,9 @@ impl World<'_> {
                 self.has_stopped_accepting = true;
                 Ok(())
             }
-            Output::Report(Report::Interest { .. } | Report::Link(_)) => Ok(()),
+            Output::Report(Report::Interest { .. } | Report::Retained { .. } | Report::Link(_)) => {
+                Ok(())
+            }
             Output::Report(Report::Metrics(metrics)) => {
                 self.coverage.mark(Mark::OutputMetrics);
                 self.oracle.on_sample(&metrics)?;

@@ -2,7 +2,7 @@
 //! the other one, in a cluster without a key and in one with it.
 
 use nexusd_wire::control::{DeliveryMode, Farewell, Role};
-use nexusd_wire::{CHALLENGE_BYTES, ClusterKey, SubscriptionId};
+use nexusd_wire::{CHALLENGE_BYTES, ClusterKey, RETAINED_BUCKETS, SubscriptionId};
 
 use super::interest_hash::interest_hash;
 use super::vectors::{NODE, OTHER_NODE, START_US, TIMESTAMP_US, Vector};
@@ -20,6 +20,8 @@ const ADDED: &str = "plant/pump/#";
 const REMOVED: &str = "plant/#";
 
 const DIALLER: &str = "node that dials";
+/// A bucket of topics.
+const RETAINED_BUCKET: usize = 164;
 const DIALLED: &str = "node that is dialled";
 const NODE_SENDER: &str = "node";
 
@@ -214,6 +216,22 @@ pub(crate) fn link_vectors() -> Vec<Vector> {
         NODE_SENDER,
         "asks what the peer wants",
         Sample::NodeStateRequest,
+    );
+    let mut sums = vec![0; RETAINED_BUCKETS];
+    sums[RETAINED_BUCKET] = 0x1234_5678;
+    add(
+        "retained_digest.hex",
+        NODE_SENDER,
+        "sums up the sender's retained values, which are all in one bucket",
+        Sample::RetainedDigest { buckets: sums, is_answer: true },
+    );
+    let mut bits = vec![0; RETAINED_BUCKETS / 64];
+    bits[RETAINED_BUCKET / 64] = 1 << (RETAINED_BUCKET % 64);
+    add(
+        "retained_fetch.hex",
+        NODE_SENDER,
+        "asks for the retained values of that bucket",
+        Sample::RetainedFetch { buckets: bits },
     );
     all
 }

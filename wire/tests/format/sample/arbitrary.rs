@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use nexusd_wire::control::{
     DeliveryMode, ErrorCode, Farewell, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
 };
-use nexusd_wire::{NodeId, PROTOCOL_MINOR, SubscriptionId};
+use nexusd_wire::{NodeId, PROTOCOL_MINOR, RETAINED_BUCKETS, SubscriptionId};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -287,6 +287,12 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             })
             .boxed(),
         Just(Sample::NodeStateRequest).boxed(),
+        (vec(any::<u64>(), RETAINED_BUCKETS), any::<bool>())
+            .prop_map(|(buckets, is_answer)| Sample::RetainedDigest { buckets, is_answer })
+            .boxed(),
+        vec(any::<u64>(), RETAINED_BUCKETS / 64)
+            .prop_map(|buckets| Sample::RetainedFetch { buckets })
+            .boxed(),
     ])
 }
 

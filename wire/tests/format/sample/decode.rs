@@ -249,6 +249,15 @@ impl Sample {
                 }
             }
             FrameKind::NodeStateRequest => Self::NodeStateRequest,
+            FrameKind::RetainedDigest => {
+                let body = frame.body::<control::RetainedDigest<'_>>()?;
+                let buckets = body.buckets().iter().collect();
+                Self::RetainedDigest { buckets, is_answer: body.is_answer() }
+            }
+            FrameKind::RetainedFetch => {
+                let body = frame.body::<control::RetainedFetch<'_>>()?;
+                Self::RetainedFetch { buckets: body.buckets().iter().collect() }
+            }
             unknown => panic!("a checked frame is of a known kind, not {unknown:?}"),
         })
     }

@@ -117,6 +117,13 @@ impl Sample {
                 encoder.link_ack(out, *stream, *received, proof.as_deref());
             }
             Self::NodeStateRequest => FrameEncoder::node_state_request(out),
+            Self::RetainedDigest { buckets, is_answer } => {
+                let buckets = buckets[..].try_into().expect("all buckets");
+                encoder.retained_digest(out, buckets, *is_answer);
+            }
+            Self::RetainedFetch { buckets } => {
+                encoder.retained_fetch(out, buckets[..].try_into().expect("a bit for each"));
+            }
             Self::PublishPause | Self::PublishResume => {
                 FrameEncoder::bare(out, &Header::new(self.kind(), 0, 0));
             }

@@ -24,6 +24,8 @@ pub struct MeshThread {
     /// The state machine.
     pub discovery: Discovery,
     interest: BTreeMap<Box<str>, i64>,
+    /// What the digest of retained values changed by.
+    pub retained: u64,
     /// What links reported, in order.
     pub news: Vec<LinkReport>,
     /// What names came to.
@@ -50,6 +52,7 @@ impl MeshThread {
         Self {
             discovery,
             interest: BTreeMap::new(),
+            retained: 0,
             news: Vec::new(),
             resolutions: Vec::new(),
             datagrams: VecDeque::new(),
@@ -90,6 +93,10 @@ impl Node {
             for _ in 0..change.unsigned_abs() {
                 discovery.on_event(now, Event::Interest { filter: &filter, is_wanted });
             }
+        }
+        let change = std::mem::take(&mut mesh.retained);
+        if change != 0 {
+            discovery.on_event(now, Event::Retained { change });
         }
         for report in mesh.news.drain(..) {
             discovery.on_event(now, Event::Link(link_event(report)));
@@ -166,6 +173,9 @@ impl Node {
                 self.command(LinkCommand::Send { peer, frames: frames.into() }, network);
             }
             Output::Forget { peer } => self.command(LinkCommand::Forget { peer }, network),
+            Output::CompareRetained { peer } => {
+                self.command(LinkCommand::CompareRetained { peer }, network);
+            }
             Output::CloseIdle { peer } => self.command(LinkCommand::CloseIdle { peer }, network),
             Output::Notice(notice) => self.mesh.notices.push(notice),
         }

@@ -218,6 +218,7 @@ impl Node {
                     self.mesh.on_interest(filter, is_wanted);
                     self.kick(self.mesh_thread(), network);
                 }
+                Output::Report(Report::Retained { change }) => self.mesh.retained ^= change,
                 Output::Report(Report::Link(report)) => {
                     self.reports.push(report.clone());
                     self.mesh.news.push(report);

@@ -1,0 +1,283 @@
+//! A mesh whose nodes are restarted one after the other, as for an upgrade, while applications go on.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nexusd_netns::on_a_network;
+use nexusd_tests::{Address, Client, Daemon, Heard, Listened, TurnOff, eventually};
+use nexusd_wire::SubscribeRequest;
+
+use crate::{all_linked, measured, reaches};
+
+const NODES: usize = 5;
+/// Messages that a publisher has under way at a time.
+const PORTION: u64 = 20;
+/// Time between two portions.
+const PACE: Duration = Duration::from_millis(3);
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Longest wait for an answer.
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// A message that a daemon has accepted.
+struct Accepted {
+    number: u64,
+    /// Before it was published, and behind its acknowledgement.
+    times: [Instant; 2],
+    /// Which connection it was published on; the first one ends with the first restart of its node.
+    life: u32,
+    /// To how many subscriptions and nodes it went; of those that Goodbye alone told of, nobody knows.
+    delivered: Option<u32>,
+}
+
+/// What a subscriber has had of each publisher.
+#[derive(Default)]
+struct Received {
+    numbers: HashMap<u64, HashSet<u64>>,
+    newest: HashMap<u64, u64>,
+    gaps: u64,
+}
+
+/// When a node was restarted.
+#[derive(Clone, Copy)]
+struct Restart {
+    begun: Instant,
+    /// Everybody reached everybody again.
+    whole: Instant,
+}
+
+/// A client of the daemon at this address, if there is one that stays.
+fn try_meet(address: &Address) -> Option<Client> {
+    let mut client = Client::over(address.connect(None).ok()?);
+    client.hello();
+    client.try_flush().ok()?;
+    match client.listen(ANSWER) {
+        Listened::Heard(Heard::Welcome { .. }) => Some(client),
+        _ => None,
+    }
+}
+
+/// Publishes until it is over, on as many connections as that takes.
+fn publish(address: &Address, publisher: u64, is_going_on: &AtomicBool) -> Vec<Accepted> {
+    let topic = format!("load/{publisher}");
+    let (mut accepted, mut number, mut life) = (Vec::new(), 0, 0);
+    while is_going_on.load(Ordering::Relaxed) {
+        let Some(mut client) = try_meet(address) else {
+            thread::sleep(PACE);
+            continue;
+        };
+        life += 1;
+        while is_going_on.load(Ordering::Relaxed)
+            && publish_portion(&mut client, &topic, publisher, (&mut number, life), &mut accepted)
+        {
+            thread::sleep(PACE);
+        }
+    }
+    accepted
+}
+
+/// Publishes some messages and waits for what becomes of them; returns whether the daemon is still there.
+fn publish_portion(
+    client: &mut Client,
+    topic: &str,
+    publisher: u64,
+    (number, life): (&mut u64, u32),
+    accepted: &mut Vec<Accepted>,
+) -> bool {
+    let begun = Instant::now();
+    // The daemon's name for each.
+    let mut open = HashMap::new();
+    for _ in 0..PORTION {
+        *number += 1;
+        let payload = [publisher.to_le_bytes(), number.to_le_bytes()].concat();
+        open.insert(client.publish_asking(topic, &payload), *number);
+    }
+    // The daemon may be gone; what it said before is there to be heard.
+    let _ = client.try_flush();
+    while !open.is_empty() {
+        match client.listen(ANSWER) {
+            Listened::Heard(Heard::PublishAck(entries)) => {
+                for entry in entries.iter().filter(|entry| entry.sequence > 0) {
+                    let number = open.remove(&entry.publisher_sequence).expect("an open one");
+                    let times = [begun, Instant::now()];
+                    let delivered = Some(entry.delivered);
+                    accepted.push(Accepted { number, times, life, delivered });
+                }
+            }
+            Listened::Heard(Heard::Goodbye { last_accepted }) => {
+                let told = open.iter().filter(|(sequence, _)| **sequence <= last_accepted);
+                for (_, &number) in told {
+                    let times = [begun, Instant::now()];
+                    accepted.push(Accepted { number, times, life, delivered: None });
+                }
+                return false;
+            }
+            Listened::Heard(Heard::Error(complaint)) => panic!("{complaint:?}"),
+            Listened::Heard(_) => {}
+            Listened::End => panic!("an end without Goodbye"),
+            Listened::Silence => panic!("no answer to {} messages of {topic}", open.len()),
+        }
+    }
+    true
+}
+
+/// Takes what comes until it is over, on as many connections as that takes.
+fn subscribe(address: &Address, received: &Mutex<Received>, is_going_on: &AtomicBool) {
+    while is_going_on.load(Ordering::Relaxed) {
+        let Some(mut client) = try_meet(address) else {
+            thread::sleep(PACE);
+            continue;
+        };
+        client.ask_to_subscribe(&SubscribeRequest {
+            filters: &["load/#"],
+            queue_messages: Some(0),
+            queue_bytes: Some(64 << 20),
+            ..SubscribeRequest::default()
+        });
+        if client.try_flush().is_err() {
+            continue;
+        }
+        while is_going_on.load(Ordering::Relaxed) {
+            match client.listen(PATIENCE) {
+                Listened::Heard(Heard::Message(message)) => {
+                    let Some(&[publisher, number]) = numbers(&message.payload).as_deref() else {
+                        continue;
+                    };
+                    let mut received = received.lock().expect("no panic");
+                    let newest = received.newest.insert(publisher, number).unwrap_or(0);
+                    assert!(number > newest, "{publisher}: {number} comes behind {newest}");
+                    received.numbers.entry(publisher).or_default().insert(number);
+                }
+                Listened::Heard(Heard::Gap(_)) => received.lock().expect("no panic").gaps += 1,
+                Listened::Heard(_) | Listened::Silence => {}
+                Listened::End => break,
+            }
+        }
+    }
+}
+
+/// The two numbers in a payload, if it is not a probe's.
+fn numbers(payload: &[u8]) -> Option<Vec<u64>> {
+    let (halves, []) = payload.as_chunks::<8>() else { return None };
+    Some(halves.iter().map(|half| u64::from_le_bytes(*half)).collect())
+}
+
+#[test]
+fn a_rolling_restart_under_load_loses_nothing_that_was_acknowledged_and_repeats_nothing() {
+    on_a_network(NODES as u8, |network| {
+        let mut nodes: Vec<Daemon> = network.hosts().iter().map(|host| host.node(&[])).collect();
+        all_linked(&nodes);
+        let addresses: Vec<Address> = nodes.iter().map(Daemon::unix).collect();
+        let received: Vec<Mutex<Received>> = (0..NODES).map(|_| Mutex::default()).collect();
+        let [is_publishing, is_listening] = [AtomicBool::new(true), AtomicBool::new(true)];
+        let mut restarts = Vec::new();
+        let accepted = thread::scope(|scope| {
+            let _stop = [TurnOff(&is_publishing), TurnOff(&is_listening)];
+            for (address, received) in addresses.iter().zip(&received) {
+                let is_listening = &is_listening;
+                scope.spawn(move || subscribe(address, received, is_listening));
+            }
+            for node in &nodes {
+                reaches(node, "load/probe", NODES as u32);
+            }
+            let publishers: Vec<_> = (0..NODES)
+                .map(|at| {
+                    let (address, is_going_on) = (&addresses[at], &is_publishing);
+                    scope.spawn(move || publish(address, at as u64, is_going_on))
+                })
+                .collect();
+            eventually("everybody has had something of everybody", || {
+                received.iter().all(|it| it.lock().expect("no panic").newest.len() == NODES)
+            });
+            for (at, host) in network.hosts().iter().enumerate() {
+                let begun = Instant::now();
+                nodes[at].terminate();
+                let ended = nodes[at].wait();
+                assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+                assert!(!ended.log.contains("did not take everything"), "{}", ended.log);
+                nodes[at] = host.node(&[]);
+                for node in &nodes {
+                    reaches(node, "load/probe", NODES as u32);
+                }
+                restarts.push(Restart { begun, whole: Instant::now() });
+                // The next one goes when everything flows again.
+                let before = total(&received);
+                eventually("messages flow", || total(&received) > before + 5_000);
+            }
+            is_publishing.store(false, Ordering::Relaxed);
+            let accepted: Vec<_> =
+                publishers.into_iter().map(|it| it.join().expect("no panic")).collect();
+            for (publisher, accepted) in accepted.iter().enumerate() {
+                let last = accepted.iter().map(|it| it.number).max().expect("it published");
+                for (at, received) in received.iter().enumerate() {
+                    eventually(&format!("{at} has had all of {publisher}"), || {
+                        received.lock().expect("no panic").newest.get(&(publisher as u64))
+                            == Some(&last)
+                    });
+                }
+            }
+            is_listening.store(false, Ordering::Relaxed);
+            accepted
+        });
+        let longest = restarts.iter().map(|restart| restart.whole - restart.begun).max();
+        let published: usize = accepted.iter().map(Vec::len).sum();
+        measured(&format!(
+            "{published} messages were acknowledged meanwhile; {:?} at most from SIGTERM until \
+             everybody reached everybody again",
+            longest.expect("five restarts")
+        ));
+        for (publisher, accepted) in accepted.iter().enumerate() {
+            for (subscriber, received) in received.iter().enumerate() {
+                let received = received.lock().expect("no panic");
+                account(publisher, accepted, subscriber, &received, &restarts);
+            }
+        }
+    });
+}
+
+fn total(received: &[Mutex<Received>]) -> usize {
+    let of_one = |received: &Mutex<Received>| -> usize {
+        received.lock().expect("no panic").numbers.values().map(HashSet::len).sum()
+    };
+    received.iter().map(of_one).sum()
+}
+
+/// Checks that a subscriber has had all that a publisher was promised, and nothing else.
+fn account(
+    publisher: usize,
+    accepted: &[Accepted],
+    subscriber: usize,
+    received: &Received,
+    restarts: &[Restart],
+) {
+    assert_eq!(received.gaps, 0, "nodes that say goodbye lose nothing: subscriber {subscriber}");
+    let had = &received.numbers[&(publisher as u64)];
+    let own = restarts[publisher];
+    let mut missing = Vec::new();
+    for it in accepted {
+        let [published, acknowledged] = it.times;
+        let is_within =
+            |restart: &Restart| acknowledged >= restart.begun && published <= restart.whole;
+        // It was not there itself.
+        let is_away = is_within(&restarts[subscriber]);
+        // A node that has just started does not know yet who wants what, and says so in the count.
+        let is_new = it.life > 1 && is_within(&own) && it.delivered != Some(NODES as u32);
+        if !is_away && !is_new && !had.contains(&it.number) {
+            missing.push((it.number, it.life, it.delivered));
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "{subscriber} has not had {} messages of {publisher}, such as {:?}",
+        missing.len(),
+        &missing[..missing.len().min(5)]
+    );
+    let accepted: HashSet<u64> = accepted.iter().map(|it| it.number).collect();
+    let refused: Vec<_> = had.difference(&accepted).collect();
+    assert!(
+        refused.is_empty(),
+        "{subscriber} has had what {publisher} may publish anew: {refused:?}"
+    );
+}
