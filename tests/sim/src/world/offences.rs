@@ -261,7 +261,7 @@ fn malformed(dice: &mut Dice) -> Offence {
     match dice.below(5) {
         // A kind that is none, with anything behind it.
         0 => {
-            bytes[4] = dice.pick(&[0, 99, 255]);
+            bytes[4] = dice.pick(&[0, 15, 255]);
             bytes.extend((0..64).map(|_| dice.below(256) as u8));
         }
         // Shorter than its header.
