@@ -213,6 +213,8 @@ pub(crate) struct LinkSession {
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
     pub(crate) peer: NodeId,
+    /// Connections of this shard that had become links when it came.
+    pub(crate) links_begun: u64,
     pub(crate) start_us: u64,
     pub(crate) address: SocketAddr,
     pub(crate) app_port: u16,
@@ -248,6 +250,8 @@ pub(crate) struct Link {
     pub(crate) connection: Option<ConnectionId>,
     /// The attempt that the connection comes from; `None`: the peer dialled.
     pub(crate) dial: Option<u64>,
+    /// Which one it is of all connections of this shard that became links.
+    pub(crate) begun: u64,
     /// Both have said so.
     pub(crate) is_up: bool,
     /// What this node sends.
@@ -281,6 +285,7 @@ impl Link {
             origin,
             connection: None,
             dial: None,
+            begun: 0,
             is_up: false,
             queue: None,
             stream: None,

@@ -121,6 +121,8 @@ pub struct Shard {
     /// What is remembered of those that were given up.
     ended_streams: BTreeMap<NodeId, EndedStream>,
     links_due_us: Option<u64>,
+    /// Counts connections that became links.
+    links_begun: u64,
     /// Nodes that were given up with what was queued for them.
     given_up: BTreeSet<NodeId>,
     /// Numbers the challenges that other nodes are given.
@@ -306,6 +308,7 @@ impl Shard {
             links: Links::new(),
             ended_streams: BTreeMap::new(),
             links_due_us: None,
+            links_begun: 0,
             given_up: BTreeSet::new(),
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),

@@ -8,7 +8,7 @@
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
-use nexusd_wire::control::{self, ErrorCode};
+use nexusd_wire::control::{self, ErrorCode, Farewell};
 use nexusd_wire::{CHALLENGE_BYTES, Frame, Introduction, NodeId, PROOF_BYTES, PROTOCOL_MINOR};
 use siphasher::sip::SipHasher24;
 
@@ -17,7 +17,7 @@ use super::output::{Output, Report};
 use super::routing::home_of_node;
 use super::violation::Violation;
 use super::{Shard, fatal, open_connection};
-use crate::link::{Guest, LinkRefusal, LinkReport};
+use crate::link::{Guest, Link, LinkRefusal, LinkReport};
 use crate::session::SessionState;
 
 const UNSIGNED: &str = "the other node does not have this cluster's key (--cluster-key)";
@@ -170,6 +170,15 @@ impl Shard {
                 return Ok(());
             }
         }
+        let is_overtaken =
+            |link: &Link| link.connection.is_none() && link.begun > guest.links_begun;
+        if self.links.get(&guest.peer).is_some_and(is_overtaken) {
+            // Another connection was the link meanwhile, and is none any more. What came over that one may
+            // be missing in what this one tells.
+            self.report_refused(id, LinkRefusal::Superseded);
+            self.say_farewell(id, Farewell::Superseded, now);
+            return Ok(());
+        }
         let stream = ack.stream().map(Into::into);
         if self.establish(id, *guest, None, None, now) {
             self.attach(id, stream, ack.received());
@@ -207,6 +216,7 @@ impl Shard {
         let told = said.mesh_address().and_then(|address| address.parse::<IpAddr>().ok());
         let guest = Guest {
             peer,
+            links_begun: self.links_begun,
             start_us: said.start_us(),
             address: SocketAddr::new(told.unwrap_or(from.ip()), said.mesh_port()),
             app_port: said.app_port(),

@@ -80,7 +80,8 @@ impl Shard {
             return false;
         }
         let old = link.connection.replace(id);
-        (link.guest, link.dial, link.is_up) = (guest, dial, false);
+        self.links_begun += 1;
+        (link.guest, link.dial, link.is_up, link.begun) = (guest, dial, false, self.links_begun);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
         (link.down_since_us, link.parts) = (None, Parts::default());
         link.comparison = Comparison::default();
@@ -436,7 +437,7 @@ impl Shard {
     }
 
     /// Ends a connection that is not, or no longer, the link.
-    fn say_farewell(&mut self, id: ConnectionId, farewell: Farewell, now: Now) {
+    pub(super) fn say_farewell(&mut self, id: ConnectionId, farewell: Farewell, now: Now) {
         if let Some(connection) = open_connection(&mut self.connections, id) {
             let text = "another connection between the two nodes is the link";
             self.encoder.farewell(&mut connection.outbound.control, text, farewell);

@@ -544,6 +544,38 @@ fn a_link_that_breaks_before_anything_has_come_over_it_loses_nothing() {
 }
 
 #[test]
+fn a_count_that_another_connection_has_overtaken_does_not_count() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.publish(0, publisher, &0u32.to_le_bytes());
+        pair.cut(0);
+        // The other node dials, and what it says of its count is long on its way.
+        pair.dial(1, true);
+        let slow = pair.wires.pop().expect("it was dialled");
+        let hello = pair.desks[1].take(slow[1]);
+        pair.desks[0].say(slow[0], &hello);
+        let welcome = pair.desks[0].take(slow[0]);
+        pair.desks[1].say(slow[1], &welcome);
+        let count = pair.desks[1].take(slow[1]);
+        // Meanwhile another connection is the link for a moment.
+        pair.dial(0, true);
+        pair.carry();
+        pair.publish(0, publisher, &1u32.to_le_bytes());
+        pair.cut(pair.wires.len() - 1);
+        pair.desks[0].stall(slow[0]);
+        pair.desks[0].say(slow[0], &count);
+        pair.dial(0, true);
+        pair.carry();
+        pair.publish(0, publisher, &2u32.to_le_bytes());
+        assert_eq!(pair.payloads(1, subscriber), payloads(0..3), "{shards} shards");
+    }
+}
+
+#[test]
 fn what_a_link_loses_takes_numbers_and_is_told_at_its_place() {
     for shards in [1, 3] {
         let mut pair = Pair::linked(shards);

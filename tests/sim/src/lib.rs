@@ -24,6 +24,8 @@
 //! `--trace` shows the conversation. A second kind of run plants a known bug in the shard
 //! ([`nexusd_core::plant`]) and must find it.
 //!
+//! With more than one node ([`mesh`]) whole nodes, discovery included, talk over a network with faults.
+//!
 //! `cargo xtask sim --seeds 1000` runs seeds; for very many, `cargo run --profile sim -p nexusd-sim
 //! -- --seeds 100000` is built with full optimisation and still has every assertion in it.
 

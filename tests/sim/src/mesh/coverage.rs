@@ -26,8 +26,8 @@ marks! {
     Multicast = "run" "with multicast",
     Seeds = "run" "with names of others",
     Key = "run" "with a cluster key",
-    Up = "link" "up",
-    UpAgain = "link" "up on another connection",
+    Up = "link" "up, dialled here",
+    UpForPeer = "link" "up, dialled by the peer",
     Broken = "link" "broken",
     Idle = "link" "closed as idle",
     Ending = "link" "ended by its peer",
@@ -66,6 +66,7 @@ marks! {
     Subscribe = "operation" "subscribe",
     Unsubscribe = "operation" "unsubscribe",
     Publish = "operation" "publish",
+    Rest = "operation" "nobody wants anything for a minute",
     Probe = "check" "a message to see who gets it",
     ProbeHad = "check" "one that has to come did",
 }

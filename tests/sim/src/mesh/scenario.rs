@@ -119,7 +119,7 @@ impl Scenario {
             nodes,
             shards_max: shards.clamp(1, 3),
             limits: Limits {
-                memory_bytes: dice.pick(&[6 << 20, 24 << 20]),
+                memory_bytes: dice.pick(&[1 << 20, 6 << 20, 24 << 20]),
                 connections: 500,
                 topics: 1_000,
                 ..Limits::default()

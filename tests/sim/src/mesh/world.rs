@@ -8,7 +8,7 @@ mod faults;
 mod operations;
 mod settling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use nexusd_core::{Door, LinkDown, LinkRefusal, LinkReport, PeerAddress};
@@ -75,14 +75,16 @@ pub struct World<'a> {
     happenings: u64,
     /// Since when one node knows what another wants, and the name of that.
     known_since: BTreeMap<(Incarnation, Incarnation), (u64, u64)>,
+    /// Of two of which one has given up the other: the first has not had a link to the second since.
+    parted: BTreeSet<(Incarnation, Incarnation)>,
     /// The hash of what a node wants, if that is sure.
     wanted: BTreeMap<Incarnation, Option<u64>>,
     /// Until when everything that went wrong is over.
     trouble_until_us: u64,
     /// Nothing goes wrong any more.
     is_mended: bool,
-    /// Publishers of nodes that stopped in good order, with nothing in their way.
-    clean_ends: Vec<Incarnation>,
+    /// Nodes that are no more: when they crashed; `None`: they stopped in good order and in time.
+    ends: BTreeMap<Incarnation, Option<u64>>,
     last_reset_us: u64,
 }
 
@@ -136,10 +138,11 @@ impl<'a> World<'a> {
             next_client: 0,
             happenings: 0,
             known_since: BTreeMap::new(),
+            parted: BTreeSet::new(),
             wanted: BTreeMap::new(),
             trouble_until_us: 0,
             is_mended: false,
-            clean_ends: Vec::new(),
+            ends: BTreeMap::new(),
             last_reset_us: 0,
         }
     }
@@ -424,6 +427,7 @@ impl<'a> World<'a> {
         if it.stalls_until_us > self.network.now_us {
             return Ok(());
         }
+        self.oracle.now_us = self.network.now_us;
         let bytes = self.network.read(it.wire, 0, usize::MAX);
         if !bytes.is_empty() {
             let result = it.read(&bytes, &mut self.oracle, self.coverage);
@@ -466,12 +470,11 @@ impl<'a> World<'a> {
         for report in reports {
             trace!(self.trace, "{} host {host}: {report:?}", self.network.now_us);
             let mark = match report {
-                LinkReport::Up { dial, .. } => {
-                    if dial.is_some() {
-                        Mark::Up
-                    } else {
-                        Mark::UpAgain
+                LinkReport::Up { peer, dial, .. } => {
+                    if let Some(life) = self.lives.get(&peer) {
+                        self.parted.remove(&(at, life.at));
                     }
+                    if dial.is_some() { Mark::Up } else { Mark::UpForPeer }
                 }
                 LinkReport::Refused { reason, .. } => match reason {
                     LinkRefusal::Superseded => Mark::Superseded,
@@ -518,7 +521,10 @@ impl<'a> World<'a> {
     fn part(&mut self, at: Incarnation, peer: NodeId) {
         if let Some(life) = self.lives.get(&peer) {
             self.oracle.parted(at, life.at);
-            self.known_since.remove(&(at, life.at));
+            for pair in [(at, life.at), (life.at, at)] {
+                self.known_since.remove(&pair);
+                self.parted.insert(pair);
+            }
         }
     }
 }

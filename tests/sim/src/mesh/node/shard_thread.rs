@@ -20,6 +20,10 @@ impl Node {
             self.accept(network);
         }
         self.read_mail(shard, network);
+        // It may look at its clock before anything that has waited is read.
+        if self.dice.one_in(3) {
+            self.tick_if_due(shard, network);
+        }
         let mut sockets = self.sockets.of_shard(shard);
         let first = self.dice.below(sockets.len());
         sockets.rotate_left(first);
@@ -27,6 +31,13 @@ impl Node {
             self.serve_socket(shard, id, network);
         }
         self.look_into_inbox(shard, network);
+        self.tick_if_due(shard, network);
+        self.carry_out(shard, network);
+        self.finish_moves(shard, &sockets, network);
+        self.look_ahead(shard, &sockets, network);
+    }
+
+    fn tick_if_due(&mut self, shard: usize, network: &Network) {
         let now = self.now(network);
         let is_due = |at_us: u64| at_us <= now.mono_us;
         if let Some(it) = &mut self.shards[shard].shard
@@ -34,9 +45,6 @@ impl Node {
         {
             it.on_event(now, Event::Tick);
         }
-        self.carry_out(shard, network);
-        self.finish_moves(shard, &sockets, network);
-        self.look_ahead(shard, &sockets, network);
     }
 
     fn feed(&mut self, shard: usize, event: Event<'_>, network: &Network) {

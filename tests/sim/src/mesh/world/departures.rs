@@ -66,6 +66,10 @@ impl World<'_> {
         let Some(life) = self.lives.get(&peer).filter(|life| life.is_alive) else {
             return Ok(());
         };
+        // A node that stops gives up what is broken then.
+        if self.hosts[host].node.as_ref().is_some_and(|node| node.drains_since_us.is_some()) {
+            return Ok(());
+        }
         let now_us = self.network.now_us;
         let from_us = now_us.saturating_sub(OUTAGE_WINDOW_US);
         let total_us = self.outages.total_us(host, life.at.0, from_us, now_us);

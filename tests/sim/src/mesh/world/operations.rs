@@ -94,6 +94,12 @@ impl World<'_> {
             return;
         }
         let stream = self.dice.pick(&open);
+        self.end_stream(host, client, stream);
+    }
+
+    pub(super) fn end_stream(&mut self, host: usize, client: usize, stream: usize) {
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let it = &mut node.clients[client];
         let Some(subscription) = self.oracle.streams[stream].subscription else { return };
         self.coverage.mark(Mark::Unsubscribe);
         trace!(self.trace, "{} host {host}: stream {stream} ends", self.network.now_us);
@@ -156,6 +162,7 @@ impl World<'_> {
             let peer = node.mesh.discovery.peer(other_node.id);
             let hash = peer
                 .filter(|peer| peer.is_linked() && peer.is_synced())
+                .filter(|_| !self.parted.contains(&(at, to)))
                 .and_then(|peer| peer.interest_hash());
             match hash {
                 // A set that is empty is owed nothing.

@@ -6,7 +6,6 @@ use nexusd_discovery::PeerStatus;
 use super::World;
 use crate::mesh::coverage::Mark;
 use crate::mesh::network::{Happening, RESENT_US};
-use crate::mesh::node::Node;
 use crate::mesh::oracle::{Fate, State};
 use crate::mesh::wire::Wire;
 use crate::trace::trace;
@@ -18,6 +17,8 @@ const CONVERGED_US: u64 = 30_000_000;
 const STEP_US: u64 = 50_000;
 /// Within this time all is sent that was published before; connections may be slow.
 const DRAINED_US: u64 = 600_000_000;
+/// A topic is remembered for a minute, give or take a look at it.
+const REMEMBERED_US: u64 = 55_000_000;
 /// Within this time messages are where they are wanted, and acknowledged.
 const DELIVERED_US: u64 = 4_000_000;
 
@@ -25,6 +26,28 @@ impl World<'_> {
     pub(super) fn settle(&mut self) -> Result<(), Violation> {
         self.mend()?;
         trace!(self.trace, "{} all is mended", self.network.now_us);
+        self.converge()?;
+        if self.dice.one_in(12) {
+            self.rest()?;
+            self.converge()?;
+        }
+        self.assert_invariants()?;
+        // What was lost and not told shows behind what comes now; and shards have to be told as well.
+        self.run_for(300_000)?;
+        let since_us = self.network.now_us;
+        while let Some(what) = self.what_is_queued() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < DRAINED_US, "{us} us after the last message there are {what}");
+            self.run_for(STEP_US)?;
+        }
+        self.probe()?;
+        self.check_ends();
+        self.oracle.check_suspects()?;
+        self.assert_invariants()
+    }
+
+    /// Waits until every node knows all that is to be known.
+    fn converge(&mut self) -> Result<(), Violation> {
         let since_us = self.network.now_us;
         while let Some(why) = self.why_not_converged() {
             let us = self.network.now_us - since_us;
@@ -32,19 +55,32 @@ impl World<'_> {
             self.run_for(STEP_US)?;
         }
         self.coverage.converged(self.network.now_us - since_us);
-        self.assert_invariants()?;
-        // What was lost and not told shows behind what comes now; and shards have to be told as well.
-        self.run_for(300_000)?;
-        let since_us = self.network.now_us;
-        while self.is_anything_queued() {
-            let us = self.network.now_us - since_us;
-            ensure!(us < DRAINED_US, "{us} us after the last message there are some on their way");
-            self.run_for(STEP_US)?;
+        Ok(())
+    }
+
+    /// Nobody wants anything for so long that links are closed; then everybody does.
+    fn rest(&mut self) -> Result<(), Violation> {
+        trace!(self.trace, "{} all subscriptions end", self.network.now_us);
+        self.coverage.mark(Mark::Rest);
+        let is_open = |stream: &usize| self.oracle.streams[*stream].state == State::Open;
+        let open: Vec<usize> = (0..self.oracle.streams.len()).filter(is_open).collect();
+        for stream in open {
+            let (host, number) =
+                (self.oracle.streams[stream].at.0, self.oracle.streams[stream].client);
+            let Some(node) = &self.hosts[host].node else { continue };
+            let client = node.clients.iter().position(|client| client.number == number);
+            if let Some(client) = client {
+                self.end_stream(host, client, stream);
+                self.flush_client(host, client);
+            }
         }
-        self.probe()?;
-        self.check_clean_ends();
-        self.oracle.check_suspects()?;
-        self.assert_invariants()
+        let us = self.dice.between(50_000_000, 90_000_000);
+        self.run_for(us)?;
+        for host in 0..self.hosts.len() {
+            self.subscribe(host, self.scenario.publishers);
+            self.flush_client(host, self.scenario.publishers);
+        }
+        self.run_for(100_000)
     }
 
     /// Nothing goes wrong any more, and what did is over.
@@ -75,15 +111,20 @@ impl World<'_> {
         self.run_for(until_us.saturating_sub(self.network.now_us))
     }
 
-    /// Whether messages wait anywhere: in a queue, or on a connection.
-    fn is_anything_queued(&self) -> bool {
-        let mut nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
-        let waits = |node: &Node| {
-            node.metrics().queued_messages > 0
-                || node.clients.iter().any(|client| !client.outbox.is_empty())
-        };
-        let held = |wire: &Wire| wire.streams.iter().any(|stream| stream.held > 4_096);
-        nodes.any(waits) || self.network.wires.values().any(held)
+    /// What still waits anywhere, in a queue or on a connection, if anything does.
+    fn what_is_queued(&self) -> Option<String> {
+        for node in self.hosts.iter().filter_map(|host| host.node.as_ref()) {
+            let (host, messages) = (node.host, node.metrics().queued_messages);
+            if messages > 0 {
+                return Some(format!("{messages} messages in queues of host {host}"));
+            }
+            if node.clients.iter().any(|client| !client.outbox.is_empty()) {
+                return Some(format!("messages that clients of host {host} cannot write"));
+            }
+        }
+        let held = |wire: &Wire| wire.streams.iter().map(|stream| stream.held).max();
+        let longest = self.network.wires.values().filter_map(held).max().unwrap_or_default();
+        (longest > 4_096).then(|| format!("{longest} bytes on a connection"))
     }
 
     fn unstall(&mut self, host: usize) -> Result<(), Violation> {
@@ -203,20 +244,20 @@ impl World<'_> {
         Ok(())
     }
 
-    /// What nodes accepted that stopped in good order has arrived.
-    fn check_clean_ends(&mut self) {
-        let ended = std::mem::take(&mut self.clean_ends);
-        let publishers: Vec<(u32, Vec<usize>)> = self
-            .oracle
-            .publishers
-            .iter()
-            .filter(|(_, publisher)| ended.contains(&publisher.at))
-            .map(|(number, publisher)| (*number, publisher.by_topic.keys().copied().collect()))
-            .collect();
-        for (publisher, topics) in publishers {
-            for topic in topics {
-                self.oracle.check_tail(publisher, topic);
+    /// What nodes accepted that are no more has arrived, or its loss was told.
+    fn check_ends(&mut self) {
+        let ends = std::mem::take(&mut self.ends);
+        let mut tails = Vec::new();
+        for (number, publisher) in &self.oracle.publishers {
+            if let Some(crashed_us) = ends.get(&publisher.at) {
+                let topics = publisher.by_topic.keys();
+                tails.extend(topics.map(|topic| (*number, *topic, *crashed_us)));
             }
+        }
+        for (publisher, topic, crashed_us) in tails {
+            // What was quiet for longer may have been forgotten on both sides.
+            let since_us = crashed_us.map(|us| us.saturating_sub(REMEMBERED_US));
+            self.oracle.check_tail(publisher, topic, since_us);
         }
     }
 }
