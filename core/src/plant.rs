@@ -147,6 +147,8 @@ plants! {
     DeadRoutesKept = "dead-routes-kept",
     /// A peer that was suspected is not reported when it is heard again.
     NeverTrusted = "never-trusted",
+    /// A shard that had no CPU takes its peers for silent.
+    LateTickUnexcused = "late-tick-unexcused",
     /// Peers are not told how many of their messages have come.
     LinkNeverAcked = "link-never-acked",
     /// Topics that a peer had bound are forgotten with the connection.

@@ -478,7 +478,8 @@ impl Shard {
         let Some(due_us) = self.links_due_us.take() else { return };
         // While this thread had no CPU it could not have heard anybody.
         let late_us = now.mono_us.saturating_sub(due_us);
-        let excused_us = if late_us > LINK_TICK_US { late_us } else { 0 };
+        let is_excused = late_us > LINK_TICK_US && !is_planted(Plant::LateTickUnexcused);
+        let excused_us = if is_excused { late_us } else { 0 };
         let peers: Vec<_> = self.links.keys().copied().collect();
         for peer in peers {
             self.look_at_link(peer, excused_us, now);
