@@ -4,7 +4,7 @@
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
 //! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
-//! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `landing.rs` receives
+//! `crossing.rs` talks to other shards, `closing.rs` takes queues off connections, `handover.rs` gives connections up to them, `landing.rs` receives
 //! large messages, `flush.rs` plans sends, `buffers.rs` bounds what waits for connections, `memory.rs`
 //! keeps the log in its budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does
 //! what is due by time.
@@ -13,6 +13,7 @@
 mod admission;
 mod backpressure;
 mod buffers;
+mod closing;
 mod control;
 mod crossing;
 mod drain;
@@ -50,7 +51,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use buffers::Buffers;
 use drain::Drain;
-use event::{CloseReason, Command, ConnectionId, Door, Event, Now, PeerAddress};
+use event::{Command, ConnectionId, Door, Event, Now, PeerAddress};
 use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
@@ -60,21 +61,21 @@ use nexusd_wire::{
 use output::{Output, Report};
 use plane::Plane;
 use publish::Refusal;
-use routing::{PublisherId, ShardIndex};
+use routing::ShardIndex;
 use violation::Violation;
 use wiring::{Wiring, wire};
 
 use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
-    ACKS_OWED_MAX, BINDING_BYTES, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US,
-    LARGE_FRAME_BYTES, Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
+    ACKS_OWED_MAX, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US, LARGE_FRAME_BYTES,
+    Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
 };
-use crate::link::{EndedStream, LinkRefusal, Links, MeshConfig};
+use crate::link::{EndedStream, Links, MeshConfig};
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
-use crate::subscriber_queue::{Presence, QueueId};
+use crate::subscriber_queue::QueueId;
 
 /// What a shard is made from.
 #[derive(Clone, Debug)]
@@ -628,149 +629,6 @@ impl Shard {
         };
         connection.outbound.blocked_since_us = None;
         self.schedule(id);
-    }
-
-    /// After a send that read from `queue`: what had to wait for its end.
-    fn look_after(&mut self, id: ConnectionId, queue: QueueId) {
-        // A send can have read from a queue in two places: it may be gone by the second.
-        match self.plane.queues.get(queue.0 as usize) {
-            None => {}
-            Some(dying) if dying.is_dying => self.remove_queue(id, queue),
-            Some(leaving) if leaving.presence == Presence::Leaving => {
-                self.plane.cut_if_due(queue);
-                self.park_if_free(id, queue);
-            }
-            Some(sent_from) if sent_from.is_carefree() => {}
-            Some(_) => {
-                self.plane.cut_if_due(queue);
-                self.plane.release_if_drained(queue);
-                self.plane.ask_for_retained(queue);
-            }
-        }
-    }
-
-    /// Takes a queue out of the plane and, once it is gone, out of its connection.
-    fn remove_queue(&mut self, id: ConnectionId, queue: QueueId) {
-        self.disappoint(queue);
-        if self.plane.remove_queue(queue) {
-            self.detach(id, queue);
-        }
-    }
-
-    /// The connection sends nothing more from a queue, but for the rest of a frame.
-    fn detach(&mut self, id: ConnectionId, queue: QueueId) {
-        let is_gone = !self.plane.queues.contains(queue.0 as usize);
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return;
-        };
-        let outbound = &mut connection.outbound;
-        outbound.ready.retain(|ready| *ready != queue);
-        self.plane.newly_ready.retain(|ready| *ready != queue);
-        if outbound.run.is_some_and(|run| run.queue == queue) {
-            outbound.run = None;
-        }
-        if outbound.cut_queue == Some(queue) && is_gone {
-            outbound.cut_queue = None;
-        }
-    }
-
-    /// The same for many queues of a connection at once.
-    fn remove_queues(&mut self, id: ConnectionId, queues: &[QueueId]) {
-        for &queue in queues {
-            self.disappoint(queue);
-            self.plane.remove_queue(queue);
-        }
-        let Plane { queues, newly_ready, .. } = &mut self.plane;
-        let is_left = |queue: &QueueId| queues.contains(queue.0 as usize);
-        newly_ready.retain(is_left);
-        if let Some(connection) = open_connection(&mut self.connections, id) {
-            let outbound = &mut connection.outbound;
-            outbound.ready.retain(is_left);
-            outbound.run = outbound.run.filter(|run| is_left(&run.queue));
-            outbound.cut_queue = outbound.cut_queue.filter(is_left);
-        }
-    }
-
-    fn on_closed(&mut self, id: ConnectionId, reason: CloseReason) {
-        if reason != CloseReason::Moved {
-            self.report_refused(id, LinkRefusal::Closed);
-        }
-        let Some(connection) = open_connection(&mut self.connections, id) else {
-            return;
-        };
-        let mut touched = std::mem::take(&mut self.scratch_queues);
-        flush::settle(&mut connection.outbound, &mut self.plane, 0, &mut touched);
-        touched.extend(connection.outbound.cut_queue.take());
-        let subscriptions = std::mem::take(&mut connection.session.subscriptions);
-        touched.extend(connection.outbound.ready.iter().copied());
-        let landing = connection.inbound.landing.take();
-        let bindings = std::mem::take(&mut connection.session.bindings);
-        let held_by = std::mem::take(&mut connection.session.held_by);
-        // A subscription that is parked here does not go on here.
-        let state = std::mem::replace(&mut connection.session.state, SessionState::Closing);
-        let source = connection.session.source.take();
-        let link = connection.session.link.take();
-        let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
-        let is_parked = |queue: &QueueId| {
-            let may_come_back = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
-            // What becomes of a link's is the link's to say.
-            let is_kept = link.is_some() || may_come_back;
-            is_kept && self.plane.queues[queue.0 as usize].awaits.is_empty()
-        };
-        let (mut parked, ended): (Vec<_>, Vec<_>) = held.into_iter().partition(is_parked);
-        parked.sort_unstable();
-        touched.extend(ended);
-        touched.sort_unstable();
-        touched.dedup();
-        touched.retain(|queue| {
-            let is_there = self.plane.queues.contains(queue.0 as usize);
-            is_there && parked.binary_search(queue).is_err()
-        });
-        for queue in &touched {
-            self.plane.queues[queue.0 as usize].front_sent = 0;
-        }
-        if !is_planted(Plant::ClosedQueueKept) {
-            self.remove_queues(id, &touched);
-        }
-        self.scratch_queues = touched;
-        self.plane.newly_ready.retain(|queue| parked.binary_search(queue).is_err());
-        for queue in parked {
-            self.park(queue);
-        }
-        if let Some(Landing::Segment { segment, .. }) = landing {
-            self.plane.log.release(segment);
-        }
-        match link {
-            Some(link) => self.on_link_closed(id, &link, bindings, self.now_us),
-            None => {
-                self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
-                for binding in bindings {
-                    self.plane.release_binding(binding);
-                }
-            }
-        }
-        let own = self.plane.routing.own;
-        // Queues of other shards find out when they release it.
-        for (_, queue) in held_by.into_iter().filter(|(shard, _)| *shard == own) {
-            if let Some(queue) = self.plane.queues.get_mut(queue.0 as usize) {
-                queue.waiting.remove(&PublisherId { shard: own, connection: id });
-            }
-        }
-        if let Some(connection) = self.connections[id.index as usize].take() {
-            self.buffers.forget(&connection);
-        }
-        self.plane.open_generations[id.index as usize] = 0;
-        if let Some(source) = source {
-            self.plane.node.sources.close(&source, self.now_us);
-        }
-        match (state, reason) {
-            (SessionState::Moving(to), CloseReason::Moved) => {
-                self.plane.metrics.connections_moved += 1;
-                self.plane.node.move_connection(own, to);
-            }
-            _ => self.plane.node.remove_connection(own),
-        }
-        self.open -= 1;
     }
 
     fn on_own_message(&mut self, topic: &str, payload: &[u8], now: Now) {
