@@ -16,7 +16,7 @@ use super::event::{ConnectionId, Door, Now, PeerAddress};
 use super::output::{Output, Report};
 use super::routing::home_of_node;
 use super::violation::Violation;
-use super::{Shard, fatal, open_connection};
+use super::{Shard, ShardConfig, fatal, open_connection};
 use crate::link::{Guest, Link, LinkRefusal, LinkReport};
 use crate::session::SessionState;
 
@@ -32,14 +32,8 @@ impl Shard {
         let config = &self.config;
         let mesh_address = config.mesh.address.map(|address| address.to_string());
         let introduction = Introduction {
-            node: config.node,
-            start_us: config.mesh.start_us,
-            cluster: &config.cluster,
-            mesh_address: mesh_address.as_deref(),
-            mesh_port: config.mesh.mesh_port,
-            app_port: config.mesh.app_port,
             challenge: challenge.as_ref().map(<[u8; CHALLENGE_BYTES]>::as_slice),
-            proof: None,
+            ..introduction(config, mesh_address.as_deref())
         };
         let control = &mut connection.outbound.control;
         self.encoder.node_hello(control, &config.software, &introduction);
@@ -82,14 +76,9 @@ impl Shard {
         let config = &self.config;
         let mesh_address = config.mesh.address.map(|address| address.to_string());
         let introduction = Introduction {
-            node: config.node,
-            start_us: config.mesh.start_us,
-            cluster: &config.cluster,
-            mesh_address: mesh_address.as_deref(),
-            mesh_port: config.mesh.mesh_port,
-            app_port: config.mesh.app_port,
             challenge: challenge.as_ref().map(<[u8; CHALLENGE_BYTES]>::as_slice),
             proof: proof.as_ref().map(<[u8; PROOF_BYTES]>::as_slice),
+            ..introduction(config, mesh_address.as_deref())
         };
         #[expect(
             clippy::unnecessary_min_or_max,
@@ -276,5 +265,19 @@ impl Shard {
             part.copy_from_slice(&hasher.finish().to_le_bytes());
         }
         challenge
+    }
+}
+
+/// What this node says of itself, without what is signed. Its address is lent as text.
+fn introduction<'a>(config: &'a ShardConfig, mesh_address: Option<&'a str>) -> Introduction<'a> {
+    Introduction {
+        node: config.node,
+        start_us: config.mesh.start_us,
+        cluster: &config.cluster,
+        mesh_address,
+        mesh_port: config.mesh.mesh_port,
+        app_port: config.mesh.app_port,
+        challenge: None,
+        proof: None,
     }
 }

@@ -5,6 +5,7 @@ mod cut_sends;
 #[allow(unreachable_pub)]
 mod desk;
 mod hostile;
+mod hostile_peers;
 mod letting_go;
 mod links;
 mod memory;
