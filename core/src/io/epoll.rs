@@ -20,6 +20,8 @@ mod send;
 use std::collections::VecDeque;
 use std::io;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use self::accept::ListenerSlot;
 use super::clock;
 use super::connection::{Connection, ConnectionTable, Receive};
@@ -38,6 +40,8 @@ use crate::limits::{
 use crate::shard::event::{CloseReason, ConnectionId, Event, Now};
 use crate::shard::output::{Output, Report};
 use crate::shard::routing::ShardIndex;
+
+const PAGE_BYTES: usize = 4_096;
 
 /// How a driver is set up.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -62,10 +66,22 @@ impl Default for EpollOptions {
     }
 }
 
+/// What the receive buffer is made of, so that it begins where a page does, as the memory of sent bytes
+/// in the kernel mostly does: a copy between places that lie 16 bytes apart in their pages takes some
+/// processors three times as long.
+#[derive(Clone, FromBytes, IntoBytes, Immutable)]
+#[repr(C, align(4096))]
+struct Page([u8; PAGE_BYTES]);
+
+/// At least so many bytes.
+fn zeroed_pages(bytes: usize) -> Box<[Page]> {
+    vec![Page([0; PAGE_BYTES]); bytes.div_ceil(PAGE_BYTES)].into_boxed_slice()
+}
+
 /// Drives a service by epoll.
 pub struct EpollDriver {
     poll: KernelPoll,
-    buffer: Box<[u8]>,
+    buffer: Box<[Page]>,
     gathered: Gathered,
     connections: ConnectionTable,
     connections_max: usize,
@@ -98,7 +114,7 @@ impl EpollDriver {
         poll.watch_writes(commands.doorbell(), Operation::Doorbell.numbered(0))?;
         let mut driver = Self {
             poll,
-            buffer: vec![0; options.receive_buffer_bytes as usize].into_boxed_slice(),
+            buffer: zeroed_pages(options.receive_buffer_bytes as usize),
             gathered: Gathered::new(),
             connections: ConnectionTable::default(),
             connections_max: options.connections_max.min(SLOTS_MAX / 2),

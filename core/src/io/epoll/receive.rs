@@ -5,6 +5,7 @@
 //! flood delays the others by more than that.
 
 use rustix::net::{RecvFlags, recv};
+use zerocopy::IntoBytes;
 
 use super::EpollDriver;
 use crate::io::connection::{Phase, Receive};
@@ -80,15 +81,16 @@ impl EpollDriver {
         let Some(socket) = connection.socket() else {
             return 0;
         };
-        let result = recv(socket, &mut *self.buffer, RecvFlags::DONTWAIT);
+        let buffer = self.buffer.as_mut_bytes();
+        let result = recv(socket, &mut *buffer, RecvFlags::DONTWAIT);
         let received = result.map_or(0, |(bytes, _)| bytes);
         if lingers {
             connection.discarded = connection.discarded.saturating_add(received as u32);
         } else if received > 0 {
-            let bytes = &self.buffer[..received];
+            let bytes = &buffer[..received];
             service.on_event(self.now, Event::Received { connection: id, bytes });
         }
-        let is_full = result.map(|(bytes, _)| bytes == self.buffer.len());
+        let is_full = result.map(|(bytes, _)| bytes == buffer.len());
         self.end_receive(service, id, is_full, received);
         received
     }
