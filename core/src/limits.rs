@@ -137,6 +137,16 @@ pub const BINDING_BYTES: usize = 16;
 pub const PARKED_MAX: usize = 10_000;
 /// Topics of which a subscription says how far its client had come.
 pub const POSITIONS_MAX: usize = 1_024;
+/// Topics of subscriptions that a shard fetches from other nodes at a time.
+pub const FETCHES_MAX: usize = 65_536;
+/// How long a subscription that comes back waits for nodes to be found: since the start of this one, and
+/// since it came if its client has had something of one to which there is no link.
+pub const FETCH_FOUND_US: u64 = 1_000_000;
+/// How long it waits for nodes that do not answer.
+pub const FETCH_TIMEOUT_US: u64 = 2_000_000;
+/// How long a peer gets a topic live because it asked for what is held of it. By then it has told what it
+/// wants.
+pub const ASKED_FILTER_KEPT_US: u64 = 30_000_000;
 /// Retained values take at most this share (one part in …) of `--memory-limit`.
 pub const RETAINED_SHARE: usize = 8;
 /// Memory that a retained value is counted with beside its frame.

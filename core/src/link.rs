@@ -193,6 +193,18 @@ pub(crate) struct Relay {
     pub(crate) clock_offset_us: i64,
     /// They are retained values that the peer was asked for.
     pub(crate) is_state: bool,
+    /// They answer a fetch, and are for its subscription alone.
+    pub(crate) fetch: FetchId,
+}
+
+/// Names a fetch on this node, and the ReplayRequests for it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct FetchId(pub(crate) u64);
+
+impl FetchId {
+    pub(crate) const NONE: Self = Self(0);
+    /// What answers a fetch on a connection that came behind the beginning of the answer.
+    pub(crate) const STALE: Self = Self(u64::MAX);
 }
 
 /// What the connection of a link has to know at every message; the link has the rest.
@@ -207,6 +219,20 @@ pub(crate) struct LinkSession {
     pub(crate) unacknowledged: u64,
     /// Other nodes, by the peer's numbers.
     pub(crate) origins: Vec<(u32, Origin)>,
+    /// The fetch that the peer is answering, and whether what comes now is part of the answer.
+    pub(crate) answers: FetchId,
+    pub(crate) is_answer: bool,
+}
+
+impl LinkSession {
+    /// What comes next belongs to a fetch, or not.
+    pub(crate) fn note_fetch(&mut self) {
+        self.relay.fetch = match (self.is_answer, self.answers) {
+            (false, _) => FetchId::NONE,
+            (true, FetchId::NONE) => FetchId::STALE,
+            (true, fetch) => fetch,
+        };
+    }
 }
 
 /// A node that shows who it is, until it is known whether its connection is the link.
@@ -262,6 +288,8 @@ pub(crate) struct Link {
     /// What the peer wants, and the hash that it gave that.
     pub(crate) filters: BTreeSet<Box<str>>,
     pub(crate) filter_bytes: usize,
+    /// Topics that it asked this node to replay, and until when their live messages go to it for that.
+    pub(crate) asked: BTreeMap<Box<str>, u64>,
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
@@ -292,6 +320,7 @@ impl Link {
             received: 0,
             filters: BTreeSet::new(),
             filter_bytes: 0,
+            asked: BTreeMap::new(),
             hash: None,
             parts: Parts::default(),
             comparison: Comparison::default(),

@@ -119,7 +119,9 @@ fn drop_oldest(
                 queue.binds.push_back(Name::Node(*origin));
                 queue.items.pop_front();
             }
-            Some(Item::ReplayComplete(_)) => completed.extend(queue.items.pop_front()),
+            Some(Item::ReplayComplete(_) | Item::Answer(_)) => {
+                completed.extend(queue.items.pop_front())
+            }
             // The loss goes on where an earlier one, not told yet, ended. Losses of both kinds stand
             // in their order, but not without end.
             Some(Item::Gap(earlier))

@@ -11,6 +11,7 @@
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod admission;
+pub(crate) mod answering;
 mod backpressure;
 mod buffers;
 mod closing;
@@ -20,6 +21,7 @@ mod drain;
 pub mod event;
 mod expiring;
 mod fan_out;
+pub(crate) mod fetching;
 mod flush;
 mod greeting;
 pub mod handover;
@@ -52,6 +54,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use buffers::Buffers;
 use drain::Drain;
 use event::{Command, ConnectionId, Door, Event, Now, PeerAddress};
+use fetching::Question;
 use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
@@ -71,7 +74,7 @@ use crate::limits::{
     ACKS_OWED_MAX, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US, LARGE_FRAME_BYTES,
     Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
 };
-use crate::link::{EndedStream, Links, MeshConfig};
+use crate::link::{EndedStream, FetchId, Links, MeshConfig};
 use crate::metrics::Metrics;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
@@ -126,6 +129,8 @@ pub struct Shard {
     links_begun: u64,
     /// Nodes that were given up with what was queued for them.
     given_up: BTreeSet<NodeId>,
+    /// What peers are asked for, on behalf of subscriptions that come back.
+    questions: BTreeMap<FetchId, Question>,
     /// Numbers the challenges that other nodes are given.
     next_challenge: u64,
     /// Connections that have asked other shards for more than is on its way there, in turn.
@@ -180,6 +185,9 @@ impl Service for Shard {
         }
         if !self.waiting_for_neighbours.is_empty() && !self.plane.neighbours.are_clogged() {
             self.let_askers_on(now);
+        }
+        if self.plane.fetching.is_busy() {
+            self.advance_fetches();
         }
         self.settle(now);
         while self.buffers.is_over() {
@@ -247,7 +255,8 @@ impl Service for Shard {
         let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
         let retained_due_us = self.plane.retained.due_us();
         let others = [self.parked_due_us(), scans_due_us, retained_due_us, self.links_due_us];
-        due.into_iter().chain(others).flatten().min()
+        let fetches_due_us = self.plane.fetches_due_us();
+        due.into_iter().chain(others).chain([fetches_due_us]).flatten().min()
     }
 
     fn is_finished(&self) -> bool {
@@ -290,7 +299,7 @@ impl Shard {
             buffers: Buffers::new(&config.limits, wiring.shards),
             plane: Plane::new(
                 config.limits.clone(),
-                (config.node, config.mesh.is_on),
+                (config.node, config.mesh.is_on.then_some(config.mesh.start_us)),
                 config.seed,
                 wiring,
             ),
@@ -311,6 +320,7 @@ impl Shard {
             links_due_us: None,
             links_begun: 0,
             given_up: BTreeSet::new(),
+            questions: BTreeMap::new(),
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
             next_inbox: 0,

@@ -22,7 +22,9 @@ use crate::limits::{FILTER_BYTES, ITEMS_KEPT, SUBSCRIPTION_BYTES};
 use crate::link::Origin;
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
+use crate::shard::answering::Answer;
 use crate::shard::event::ConnectionId;
+use crate::shard::fetching::Gate;
 use crate::shard::parking::Comeback;
 use crate::shard::routing::{PublisherId, ShardMask};
 
@@ -43,6 +45,8 @@ pub(crate) enum Item {
     Gap(Box<Gap>),
     /// The end of a topic's replay.
     ReplayComplete(Box<ReplayComplete>),
+    /// The beginning, or the end, of what a peer asked for.
+    Answer(Answer),
 }
 
 /// What a connection is told the name of.
@@ -142,6 +146,10 @@ pub(crate) struct SubscriberQueue {
     /// Shards that have not confirmed yet that they know the filters. Messages of their topics are not
     /// for this queue before they have, and nothing is sent before all have.
     pub(crate) awaits: ShardMask,
+    /// Topics of which other nodes have still to answer what they hold, which is to come before what is live.
+    pub(crate) gates: Vec<Gate>,
+    /// The client was told that it exists.
+    pub(crate) is_told: bool,
     /// Owners that have not handed over all retained values that are wanted; and of these, the ones that
     /// wait to be asked for more.
     pub(crate) scans: ShardMask,
@@ -198,6 +206,8 @@ impl SubscriberQueue {
             is_condemned: false,
             expiry: Expiry::NEVER,
             awaits: ShardMask::default(),
+            gates: Vec::new(),
+            is_told: false,
             scans: ShardMask::default(),
             scans_idle: ShardMask::default(),
             scans_begun: 0,
@@ -479,7 +489,7 @@ impl SubscriberQueue {
             match item {
                 Item::Extent(extent) => log.release(extent.segment),
                 Item::Gap(gap) => log.discharge_gap(&gap),
-                Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) => {}
+                Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) | Item::Answer(_) => {}
             }
         }
         self.items.extend(partial.map(Item::Extent));
@@ -545,7 +555,7 @@ impl SubscriberQueue {
             .iter()
             .filter_map(|item| match item {
                 Item::Extent(extent) => Some(extent),
-                Item::Bind(_) | Item::NodeBind(_) | Item::Gap(_) | Item::ReplayComplete(_) => None,
+                _ => None,
             })
             .take_while(move |extent| {
                 log.kind(extent.segment) != SegmentKind::Log || log.serial(extent.segment) <= serial

@@ -115,7 +115,7 @@ impl Entry {
         match self.identity {
             None => {
                 self.asked = Asked::Subscribe;
-                self.encode_subscribe(request, false, encoder, out);
+                self.encode_subscribe(request, node, false, encoder, out);
             }
             Some(identity) if identity.node == node => {
                 self.asked = Asked::Resume;
@@ -127,7 +127,7 @@ impl Entry {
                 encoder.resume(out, request, identity.id, self.progress.received, mode);
             }
             // What another daemon had for it is gone, how much of it nobody knows.
-            Some(_) => self.ask_anew(request, true, encoder, out),
+            Some(_) => self.ask_anew(request, node, true, encoder, out),
         }
     }
 
@@ -136,11 +136,12 @@ impl Entry {
     pub(crate) fn ask_anew(
         &mut self,
         request: u64,
+        node: NodeId,
         is_in_doubt: bool,
         encoder: &mut FrameEncoder,
         out: &mut Vec<u8>,
     ) {
-        let is_covered = self.encode_subscribe(request, true, encoder, out);
+        let is_covered = self.encode_subscribe(request, node, true, encoder, out);
         self.asked = Asked::Anew { owes_gap: is_in_doubt || !is_covered };
     }
 
@@ -148,6 +149,7 @@ impl Entry {
     fn encode_subscribe(
         &self,
         request: u64,
+        node: NodeId,
         is_anew: bool,
         encoder: &mut FrameEncoder,
         out: &mut Vec<u8>,
@@ -155,7 +157,7 @@ impl Entry {
         let Wanted { filters, options } = &self.wanted;
         let room = limits::SUBSCRIBE_BYTES_MAX.saturating_sub(encoded_bytes(filters));
         let (told, is_complete) = match options.gap_mode {
-            GapMode::ReplayBuffer => self.progress.positions.told_within(room),
+            GapMode::ReplayBuffer => self.progress.positions.told_within(room, Some(node)),
             GapMode::None | GapMode::RetainedOnly => (Vec::new(), false),
         };
         let positions: Vec<_> = told
@@ -255,7 +257,7 @@ impl Entry {
     pub(crate) fn paused(&self, ttl: Option<Duration>) -> Option<Paused> {
         let Identity { id, node } = self.identity?;
         let (positions, are_complete) =
-            self.progress.positions.told_within(limits::SUBSCRIBE_BYTES_MAX);
+            self.progress.positions.told_within(limits::SUBSCRIBE_BYTES_MAX, None);
         Some(Paused {
             options: self.wanted.options.clone(),
             ttl,

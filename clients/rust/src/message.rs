@@ -80,10 +80,10 @@ impl Message {
         &self.topic
     }
 
-    /// Whether the other message is known to have the same topic without a look at its name.
+    /// Whether the other message is known to have the same topic and origin without a look at their names.
     #[inline]
-    pub(crate) fn is_beside(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.topic, &other.topic)
+    pub(crate) fn is_alike(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.topic, &other.topic) && self.origin == other.origin
     }
 
     /// Why it is delivered: live, as a replay of what was missed, or as a retained value.

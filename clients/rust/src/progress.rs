@@ -66,14 +66,22 @@ impl Progress {
         for event in messages {
             let Event::Message(message) = event else { continue };
             if let Some(last) = last
-                && !last.is_beside(message)
+                && !last.is_alike(message)
             {
-                self.positions.note(last.topic_name(), last.sequence(), node);
+                self.note_position(last, node);
             }
             last = Some(message);
         }
         if let Some(last) = last {
-            self.positions.note(last.topic_name(), last.sequence(), node);
+            self.note_position(last, node);
+        }
+    }
+
+    fn note_position(&mut self, message: &Message, node: NodeId) {
+        let (topic, origin) = (message.topic_name(), message.origin());
+        self.positions.note(topic, message.sequence(), node);
+        if origin != node {
+            self.positions.note_origin(topic, message.origin_sequence(), origin);
         }
     }
 

@@ -208,7 +208,7 @@ impl<'a> Session<'a> {
                 Ask::First(request) => subscriptions.ask(request, self.node, encoder, out),
                 Ask::Anew { request, is_in_doubt } => {
                     if let Some(entry) = subscriptions.by_request(request) {
-                        entry.ask_anew(request, is_in_doubt, encoder, out);
+                        entry.ask_anew(request, self.node, is_in_doubt, encoder, out);
                     }
                 }
             }

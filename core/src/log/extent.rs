@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use nexusd_wire::control::DeliveryMode;
-use nexusd_wire::{Sequence, TopicId};
+use nexusd_wire::{Header, Sequence, TopicId};
 
 use super::{Log, SegmentId};
 use crate::expiry::Expiry;
@@ -77,6 +77,30 @@ impl Log {
         Some((topic, part))
     }
 
+    /// Adds to `parts` what `is_wanted` of an extent's messages, as extents of those that lie side by side.
+    pub(crate) fn split_where(
+        &self,
+        extent: &Extent,
+        parts: &mut Vec<Extent>,
+        is_wanted: impl Fn(&Header) -> bool,
+    ) {
+        let nothing = Extent { len: 0, messages: 0, ..*extent };
+        let mut part = nothing;
+        let mut at = extent.start;
+        while at < extent.end() {
+            let header = self.header(extent.segment, at);
+            let stride = header.stride() as u32;
+            if is_wanted(header) {
+                (part.len, part.messages) = (part.len + stride, part.messages + 1);
+            } else {
+                parts.extend((part.len > 0).then_some(part));
+                part = Extent { start: at + stride, ..nothing };
+            }
+            at += stride;
+        }
+        parts.extend((part.len > 0).then_some(part));
+    }
+
     /// Notes the other nodes that the messages of an extent come from.
     pub(crate) fn note_origins(&self, extent: &Extent, origins: &mut BTreeSet<Origin>) {
         let mut at = extent.start;
@@ -104,6 +128,11 @@ impl Log {
 
     /// The number of an extent's last message.
     pub(crate) fn last_sequence(&self, extent: &Extent) -> Sequence {
+        self.last_header(extent).sequence()
+    }
+
+    /// The header of an extent's last message.
+    pub(crate) fn last_header(&self, extent: &Extent) -> &Header {
         let mut last = self.header(extent.segment, extent.start);
         let mut at = extent.start + last.stride() as u32;
         // Numbers may be missing between.
@@ -111,6 +140,6 @@ impl Log {
             last = self.header(extent.segment, at);
             at += last.stride() as u32;
         }
-        last.sequence()
+        last
     }
 }

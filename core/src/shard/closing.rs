@@ -103,7 +103,7 @@ impl Shard {
             let may_come_back = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
             // What becomes of a link's is the link's to say.
             let is_kept = link.is_some() || may_come_back;
-            is_kept && self.plane.queues[queue.0 as usize].awaits.is_empty()
+            is_kept && self.plane.queues[queue.0 as usize].is_confirmed()
         };
         let (mut parked, ended): (Vec<_>, Vec<_>) = held.into_iter().partition(is_parked);
         parked.sort_unstable();

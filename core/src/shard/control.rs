@@ -269,9 +269,7 @@ impl Shard {
             return Ok(());
         };
         connection.session.subscriptions.push((subscription, QueueId(slot)));
-        if self.plane.neighbours.len() == 0 {
-            self.confirm_subscription(QueueId(slot));
-        }
+        self.confirm_if_ready(QueueId(slot));
         Ok(())
     }
 
@@ -289,10 +287,14 @@ impl Shard {
         self.plane.routing.subscription_id(random)
     }
 
-    /// Every shard knows the filters of a subscription: its client is told, and gets what was queued
-    /// meanwhile.
-    pub(super) fn confirm_subscription(&mut self, id: QueueId) {
-        let queue = &mut self.plane.queues[id.0 as usize];
+    /// Every shard knows the filters of a subscription, and other nodes have answered: its client is told,
+    /// once, and gets what was queued meanwhile.
+    pub(super) fn confirm_if_ready(&mut self, id: QueueId) {
+        let Some(queue) = self.plane.queues.get_mut(id.0 as usize) else { return };
+        if !queue.is_confirmed() || queue.is_told || queue.is_dying {
+            return;
+        }
+        queue.is_told = true;
         queue.is_ready = !queue.is_empty();
         if queue.is_ready {
             self.plane.newly_ready.push(id);
@@ -382,7 +384,7 @@ impl Shard {
         let held = &mut connection.session.subscriptions;
         let found = held.iter().position(|(subscription, _)| *subscription == wanted);
         let queues = &self.plane.queues;
-        let is_confirmed = |at: usize| queues[held[at].1.0 as usize].awaits.is_empty();
+        let is_confirmed = |at: usize| queues[held[at].1.0 as usize].is_confirmed();
         if found.is_none() && self.plane.is_parked(wanted) {
             let ttl_ms = self.end_parked(wanted, unsubscribe.pause());
             let Some(connection) = open_connection(&mut self.connections, id) else {

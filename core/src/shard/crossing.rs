@@ -58,6 +58,7 @@ impl Shard {
             | Item::Publish(_)
             | Item::PublishLarge(_)
             | Item::LoseOnLink { .. }
+            | Item::FetchAnswered { .. }
             | Item::DrainRound(_) => {
                 let stalled = &mut self.plane.neighbours.of(from).stalled;
                 stalled.push_back(item);
@@ -86,6 +87,27 @@ impl Shard {
             Item::Confirm { queue, created_at, subscription, wanted } => {
                 self.plane.replay_elsewhere(from, queue, subscription, &wanted);
                 self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
+            }
+            Item::Fetch { fetch, topic, had } => self.begin_asking(fetch, topic, had),
+            Item::FetchAsked { fetch, peers, is_first } => {
+                self.plane.fetch_asked(fetch, &peers, is_first.then_some(from));
+            }
+            Item::EndFetch { fetch } => {
+                self.questions.remove(&fetch);
+            }
+            Item::FetchBegins { queue, subscription, topic } => {
+                if self.plane.is_same_queue(queue, subscription) {
+                    self.plane.close_gate(queue, topic);
+                }
+            }
+            Item::FetchedFrom { queue, subscription, topic, origin } => {
+                self.plane.open_gate(queue, subscription, topic, origin);
+            }
+            Item::FetchEnds { queue, subscription, fetched } => {
+                self.plane.end_gate(queue, subscription, fetched);
+            }
+            Item::Answer { queue, subscription, asked } => {
+                self.plane.answer_elsewhere(from, queue, subscription, &asked);
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
             Item::ScanRetained { scan, wanted } => self.plane.begin_scan(from, scan, wanted),
@@ -196,6 +218,10 @@ impl Shard {
                     }
                     None
                 }
+                Item::FetchAnswered { fetch, peer, is_partial } => {
+                    self.plane.fetch_answered(fetch, peer, is_partial);
+                    None
+                }
                 Item::DrainRound(round) => {
                     self.plane.neighbours.of(from).drain_round = round;
                     self.advance_drain(now);
@@ -259,9 +285,7 @@ impl Shard {
             return;
         }
         queue.awaits.remove(from);
-        if queue.awaits.is_empty() {
-            self.confirm_subscription(id);
-        }
+        self.confirm_if_ready(id);
     }
 
     /// A topic that a client bound is refused by its owner.
@@ -440,7 +464,7 @@ impl Plane {
         let publisher = PublisherId { shard: from, connection: message.connection };
         let refusal = match topic.flatten() {
             None => Refusal::RefusedTopic,
-            Some(topic) if self.is_stale_state(topic, message.relay, &message.header) => {
+            Some(topic) if self.is_unwanted(topic, message.relay, &message.header) => {
                 self.neighbours.of(from).tell(Item::LargeTaken { bytes });
                 return None;
             }

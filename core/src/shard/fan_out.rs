@@ -18,7 +18,7 @@ use super::routing::{PublisherId, ShardIndex, ShardMask};
 use crate::audience::Audience;
 use crate::expiry::Expiry;
 use crate::limits::ACKS_PER_FRAME;
-use crate::link::Origin;
+use crate::link::{FetchId, Origin};
 use crate::log::Extent;
 use crate::owed_acks::{AckPart, OwnersPart};
 use crate::plant::{Plant, is_planted};
@@ -59,6 +59,9 @@ impl Plane {
     pub(crate) fn flush_run(&mut self, now: Now) {
         self.passing = None;
         let Some(run) = self.run.take() else { return };
+        if run.fetch != FetchId::NONE {
+            return self.hand_fetched(&run);
+        }
         self.topics.refresh_audience(run.topic, &self.index, &self.queues);
         let topic = self.topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
@@ -253,6 +256,9 @@ fn fan_out(
         let id = audience.matches[at].queue;
         let queue = &mut hall.queues[id.0 as usize];
         if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
+            continue;
+        }
+        if origin.is_some_and(|origin| queue.keeps_out(topic, origin)) {
             continue;
         }
         delivered += 1;

@@ -8,6 +8,7 @@
 use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{FrameEncoder, WarningReport};
 
+use super::answering::Answer;
 use super::plane::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
 use crate::expiry::Expiry;
@@ -147,6 +148,12 @@ fn plan_queue(
                 let ReplayComplete { topic, messages, latest } = **replay;
                 let subscription = queue.subscription;
                 encoder.replay_complete(inline, topic, subscription, messages, latest);
+                let marker = inline.len() as u32 - start;
+                plan.push(Piece::Marker { queue: id, start, bytes: marker });
+                *bytes += marker as usize;
+            }
+            Item::Answer(Answer { request, end }) => {
+                encoder.replay_answer(inline, *request, *end);
                 let marker = inline.len() as u32 - start;
                 plan.push(Piece::Marker { queue: id, start, bytes: marker });
                 *bytes += marker as usize;

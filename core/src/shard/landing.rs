@@ -171,7 +171,7 @@ impl Shard {
         let relay = session.link.as_deref_mut().map(|link| link.count(&header));
         let ack = header.flags().contains(MessageFlags::ACK).then(|| session.acks.owe(sequence));
         match route {
-            Route::Own(topic) if self.plane.is_stale_state(topic, relay, &header) => {
+            Route::Own(topic) if self.plane.is_unwanted(topic, relay, &header) => {
                 self.plane.log.release(segment);
             }
             Route::Own(topic) => {

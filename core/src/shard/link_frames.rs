@@ -31,6 +31,8 @@ impl Shard {
             FrameKind::NodeBind => self.on_node_bind(id, frame),
             FrameKind::RetainedDigest => self.on_retained_digest(id, frame),
             FrameKind::RetainedFetch => self.on_retained_fetch(id, frame),
+            FrameKind::ReplayRequest => self.on_replay_request(id, frame),
+            FrameKind::ReplayAnswer => self.on_replay_answer(id, frame, now),
             FrameKind::Ping => {
                 self.acknowledge(id);
                 self.on_ping(id, frame)
@@ -191,7 +193,9 @@ impl Shard {
                     link.filter_bytes -= memory;
                     self.plane.client_bytes -= memory;
                 }
-                if let Some((_, queue)) = link.queue {
+                let queue = link.queue;
+                let is_indexed = is_wanted && self.take_asked_filter(peer, &filter);
+                if let Some((_, queue)) = queue.filter(|_| !is_indexed) {
                     self.index_filter(queue, &filter, is_wanted);
                 }
             }
@@ -270,6 +274,8 @@ impl Shard {
             session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
         }
         session.relay.is_state = deliver.mode() == DeliveryMode::Retained;
+        session.is_answer = deliver.mode() == DeliveryMode::Fetched;
+        session.note_fetch();
         let Some(link) = self.links.get_mut(&session.peer) else { return Ok(()) };
         if link.stream != Some(stream) {
             link.stream = Some(stream);

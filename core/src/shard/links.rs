@@ -24,7 +24,7 @@ use crate::limits::{
     LINK_QUEUE_BYTES, LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX, TOPIC_IDLE_US,
 };
 use crate::link::{
-    Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
+    Comparison, EndedStream, FetchId, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
     LinkSession, Parts, Relay, takes_over,
 };
 use crate::plant::{Plant, is_planted};
@@ -95,12 +95,19 @@ impl Shard {
         (session.state, session.door, session.guest) = (SessionState::Open, Door::Mesh, None);
         session.link = Some(Box::new(LinkSession {
             peer,
-            relay: Relay { origin: link.origin, clock_offset_us: 0, is_state: false },
+            relay: Relay {
+                origin: link.origin,
+                clock_offset_us: 0,
+                is_state: false,
+                fetch: FetchId::NONE,
+            },
             received: link.received
                 + u64::from(is_planted(Plant::LinkCountOffByOne) && link.received > 0),
             unacknowledged: 0,
             unacknowledged_bytes: 0,
             origins: Vec::new(),
+            answers: FetchId::NONE,
+            is_answer: false,
         }));
         let control = &mut connection.outbound.control;
         self.encoder.link_ack(control, link.stream, link.received, proof);
@@ -180,6 +187,7 @@ impl Shard {
             self.report_link(LinkReport::Stored { peer, hash });
         }
         self.compare_retained(peer);
+        self.ask_peer(peer);
     }
 
     /// The peer binds its topics anew. Those of before stay known for as long as it would have kept them
@@ -268,9 +276,10 @@ impl Shard {
 
     /// Gives up what is queued for a peer.
     fn drop_link_queue(&mut self, peer: NodeId, queue: QueueId) {
+        self.forget_asked_filters(peer, u64::MAX);
         let Some(link) = self.links.get_mut(&peer) else { return };
-        link.queue = None;
         let filters: Vec<_> = link.filters.iter().cloned().collect();
+        link.queue = None;
         for filter in filters {
             if is_planted(Plant::DeadRoutesKept) {
                 break;
@@ -326,6 +335,7 @@ impl Shard {
 
     /// A peer is gone, or neither node wants anything of the other. `is_clean`: nothing of it was lost.
     pub(super) fn end_link(&mut self, peer: NodeId, reason: LinkDown, is_clean: bool, now: Now) {
+        self.stop_asking(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let (queue, connection) = (link.queue, link.connection);
         let mut bindings = std::mem::take(&mut link.bindings);
@@ -490,6 +500,7 @@ impl Shard {
     }
 
     fn look_at_link(&mut self, peer: NodeId, excused_us: u64, now: Now) {
+        self.forget_asked_filters(peer, now.mono_us);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let Some(id) = link.connection else {
             let since = link.down_since_us.get_or_insert(now.mono_us);

@@ -7,11 +7,13 @@
 use nexusd_wire::{Header, NodeId, Sequence, SubscriptionId, TopicId};
 
 use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
-use crate::link::{Origin, Relay};
+use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
 use crate::owed_acks::AckPart;
 use crate::retained::Digest;
+use crate::shard::answering::{Answer, Asked};
 use crate::shard::event::ConnectionId;
+use crate::shard::fetching::Fetched;
 use crate::shard::losing::Lost;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
@@ -82,6 +84,22 @@ pub(crate) enum Item {
     Replay(Box<Replay>),
     /// The answer.
     Confirmed { queue: QueueId, created_at: u64 },
+    /// Other nodes are to be asked for what they hold of a topic, behind what is had of each.
+    Fetch { fetch: FetchId, topic: Box<str>, had: Vec<(NodeId, u64)> },
+    /// These were asked, and at first there were no others.
+    FetchAsked { fetch: FetchId, peers: Vec<NodeId>, is_first: bool },
+    /// One has answered, or will not.
+    FetchAnswered { fetch: FetchId, peer: NodeId, is_partial: bool },
+    /// No more is wanted.
+    EndFetch { fetch: FetchId },
+    /// Ahead of `Confirmed`: what other nodes send of the topic is not for the queue yet.
+    FetchBegins { queue: QueueId, subscription: SubscriptionId, topic: TopicId },
+    /// What one sends from now on is.
+    FetchedFrom { queue: QueueId, subscription: SubscriptionId, topic: TopicId, origin: Origin },
+    /// All of them are heard.
+    FetchEnds { queue: QueueId, subscription: SubscriptionId, fetched: Fetched },
+    /// A peer asks for what is held of a topic.
+    Answer { queue: QueueId, subscription: SubscriptionId, asked: Asked },
 
     // An owner to the shards of its topics' subscribers, and back.
     /// The name of a topic, before its first run.
@@ -140,6 +158,13 @@ pub(crate) struct LentRun {
     pub(crate) ack: Option<u64>,
 }
 
+impl LentRun {
+    /// Messages for one queue, which was chosen already.
+    pub(crate) fn addressed(extent: Extent, memory: Memory) -> Self {
+        Self { extent, memory, publisher: None, origin: None, is_state: false, ack: None }
+    }
+}
+
 /// What an owner holds of a topic, for one queue of the receiver's.
 #[derive(Debug)]
 pub(crate) struct Replay {
@@ -154,6 +179,8 @@ pub(crate) struct Replay {
     pub(crate) runs: Vec<LentRun>,
     /// The number of the topic's newest message, if that ends its replay; none of a retained value.
     pub(crate) newest: Option<Sequence>,
+    /// They answer a peer, over the link whose queue it is.
+    pub(crate) answer: Option<Answer>,
 }
 
 /// A large message on its way to its topic's owner.

@@ -85,7 +85,7 @@ impl Shard {
         if let Some(text) = too_many(comeback, queue, under_way) {
             return Err((ErrorCode::Rejected, text));
         }
-        if !queue.awaits.is_empty() {
+        if !queue.is_confirmed() {
             return Err((ErrorCode::NotFound, "Subscription not found".to_owned()));
         }
         if queue.presence == Presence::Connected && queue.connection == comeback.connection {
@@ -196,7 +196,7 @@ impl Shard {
         let queues = &self.plane.queues;
         let held = connection.session.subscriptions.iter().map(|(_, queue)| *queue);
         let confirmed: Vec<_> =
-            held.filter(|queue| queues[queue.0 as usize].awaits.is_empty()).collect();
+            held.filter(|queue| queues[queue.0 as usize].is_confirmed()).collect();
         self.leave_together(id, &confirmed);
     }
 
@@ -382,7 +382,7 @@ impl Plane {
         queue.items.extend(queued.into_iter().filter_map(|item| match item {
             Item::Extent(extent) => Some(Item::Extent(replayed(extent))),
             Item::Gap(gap) => Some(Item::Gap(gap)),
-            Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) => None,
+            Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) | Item::Answer(_) => None,
         }));
         (queue.replay_messages, queue.replay_bytes) = (queue.messages, queue.bytes);
         if earliest != Expiry::NEVER {
@@ -408,7 +408,7 @@ impl Plane {
                         replay.topic(topic);
                     }
                 }
-                Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) => {}
+                Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) | Item::Answer(_) => {}
             }
         }
         let live = queue.items.split_off(end);

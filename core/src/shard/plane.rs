@@ -15,6 +15,7 @@ use slab::Slab;
 
 use super::event::ConnectionId;
 use super::expiring::Expiring;
+use super::fetching::Fetching;
 use super::neighbour::{Neighbour, Neighbours};
 use super::passing_on::Passing;
 use super::publish::Run;
@@ -82,6 +83,8 @@ pub(crate) struct Plane {
     pub(crate) scans: BTreeMap<SubscriptionId, Scan>,
     /// Those of which a queue of this shard has asked for the next portion.
     pub(crate) scans_due: Vec<ScanId>,
+    /// What is asked of other nodes for subscriptions that come back.
+    pub(super) fetching: Fetching,
     /// Queues with messages that will expire.
     pub(crate) expiring: Expiring,
     /// Time of the event that is dealt with.
@@ -103,7 +106,7 @@ pub(crate) struct Plane {
 impl Plane {
     pub(crate) fn new(
         limits: Limits,
-        (own_node, is_meshed): (NodeId, bool),
+        (own_node, start_us): (NodeId, Option<u64>),
         seed: u64,
         wiring: Wiring,
     ) -> Self {
@@ -111,7 +114,7 @@ impl Plane {
         let routing = Routing::new(own, shards, seed);
         let credit = batches_per_neighbour(shards);
         let retained =
-            RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards, is_meshed);
+            RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards, start_us.is_some());
         let neighbours = ends.into_iter().map(|ends| Neighbour::new(ends, credit, seed)).collect();
         Self {
             routing,
@@ -143,6 +146,7 @@ impl Plane {
             retained,
             scans: BTreeMap::new(),
             scans_due: Vec::new(),
+            fetching: Fetching::new(start_us),
             expiring: Expiring::default(),
             now_us: 0,
             wall_us: 0,

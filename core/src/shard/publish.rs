@@ -20,7 +20,7 @@ use super::relay::{relayed_header, renumbered_header};
 use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
 use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
-use crate::link::{Origin, Relay};
+use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, SegmentId, prefetch_header};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
@@ -68,6 +68,8 @@ pub(super) struct Run {
     pub(super) publisher: Option<PublisherId>,
     /// The other node that they come from.
     pub(super) origin: Option<Origin>,
+    /// They answer it, and are for its subscription alone.
+    pub(super) fetch: FetchId,
     /// They become their topic's retained value, or clear it.
     is_retained: bool,
     /// The run's last message is acknowledged under this number.
@@ -84,6 +86,7 @@ impl Run {
     pub(super) fn takes_relayed(&self, topic: TopicId, relay: Relay, expiry: Expiry) -> bool {
         self.topic == topic
             && self.origin == Some(relay.origin)
+            && self.fetch == relay.fetch
             && self.extent.expiry == expiry
             && self.ack.is_none()
     }
@@ -91,6 +94,7 @@ impl Run {
     /// Its messages come from another node.
     pub(super) fn come_from(&mut self, relay: Relay, expiry: Expiry) {
         self.origin = Some(relay.origin);
+        self.fetch = relay.fetch;
         self.extent.expiry = expiry;
         self.plain = NO_TOPIC;
     }
@@ -296,6 +300,7 @@ impl Plane {
             sequence,
             publisher,
             origin: None,
+            fetch: FetchId::NONE,
             is_retained: false,
             ack: None,
         });
@@ -408,7 +413,9 @@ impl Plane {
             None => accepted_header(&header, topic, sequence, stamp.wall_us),
             Some(relay) => {
                 let header = relayed_header(&header, relay);
-                is_retained = is_retained && self.may_become_retained(topic, &header);
+                is_retained = is_retained
+                    && relay.fetch == FetchId::NONE
+                    && self.may_become_retained(topic, &header);
                 renumbered_header(&header, topic, sequence)
             }
         };

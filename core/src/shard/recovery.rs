@@ -88,14 +88,7 @@ impl Plane {
             let mut runs = Vec::new();
             for extent in self.held_between(range) {
                 let memory = self.log.lend(extent.segment, to);
-                let run = |memory| LentRun {
-                    extent,
-                    memory,
-                    publisher: None,
-                    origin: None,
-                    is_state: false,
-                    ack: None,
-                };
+                let run = |memory| LentRun::addressed(extent, memory);
                 runs.extend(memory.map(run));
             }
             recovered.push((range, runs));

@@ -14,7 +14,7 @@ use super::plane::Plane;
 use super::publish::Refusal;
 use super::routing::Route;
 use crate::expiry::Expiry;
-use crate::link::{LinkSession, Origin, Relay};
+use crate::link::{FetchId, LinkSession, Origin, Relay};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 
@@ -63,6 +63,11 @@ impl Plane {
         if relay.is_state {
             return self.take_state(id, session, frame, now);
         }
+        if relay.fetch != FetchId::NONE && header.origin() != 0 {
+            // The peer is not asked for what others accepted.
+            link.count(header);
+            return Ok(());
+        }
         if let Some(&Binding::Topic(topic)) = session.bindings.get(header.topic().0 as usize) {
             self.check(header)?;
             let header = relayed_header(header, relay);
@@ -85,6 +90,9 @@ impl Plane {
         frame: &[u8],
         now: Now,
     ) -> Result<(), Refusal> {
+        if relay.fetch != FetchId::NONE && !self.is_fetched(relay, header) {
+            return Ok(());
+        }
         let expiry = relay.expiry(header, now);
         if !self.run.as_ref().is_some_and(|run| run.takes_relayed(topic, relay, expiry)) {
             self.begin_relayed_run(topic, relay, expiry, header, now)?;
@@ -97,6 +105,7 @@ impl Plane {
             }
         }
         if header.flags().contains(MessageFlags::RETAIN)
+            && relay.fetch == FetchId::NONE
             && self.may_become_retained(topic, header)
             && let Some(run) = &self.run
         {
@@ -183,16 +192,19 @@ impl Plane {
         self.append_relayed(topic, relay, header, frame, now)
     }
 
-    /// Whether a large message is a retained value that is not newer than the one there is.
-    pub(super) fn is_stale_state(
+    /// Whether a large message is a retained value that is not newer than the one there is, or answers a
+    /// fetch that does not want it.
+    pub(super) fn is_unwanted(
         &mut self,
         topic: TopicId,
         relay: Option<Relay>,
         header: &Header,
     ) -> bool {
-        relay.is_some_and(|relay| {
-            relay.is_state && !self.is_newer_state(topic, &relayed_header(header, relay))
-        })
+        let Some(relay) = relay else { return false };
+        let relayed = relayed_header(header, relay);
+        let is_stale = relay.is_state && !self.is_newer_state(topic, &relayed);
+        let is_answer = relay.fetch != FetchId::NONE;
+        is_stale || (is_answer && (header.origin() != 0 || !self.is_fetched(relay, &relayed)))
     }
 
     /// Puts a message whose topic is another shard's into that one's batch.
@@ -208,8 +220,10 @@ impl Plane {
             debug_assert!(false, "topics of this shard do not come here");
             return Err(Refusal::RefusedTopic);
         };
-        let is_special =
-            relay.is_state || header.ttl_ms() != 0 || header.flags().contains(MessageFlags::RETAIN);
+        let is_special = relay.is_state
+            || relay.fetch != FetchId::NONE
+            || header.ttl_ms() != 0
+            || header.flags().contains(MessageFlags::RETAIN);
         let next_at = frame.at() + frame.bytes().len() as u64;
         // Those of a peer's state come from many nodes.
         let follows = !relay.is_state

@@ -5,15 +5,15 @@
 //! the confirmation that they know its filters. An owner answers topic by topic with what it holds
 //! (`history.rs`); what it sends behind its confirmation is live.
 
-use std::collections::BTreeSet;
-
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nexusd_wire::control::{self, DeliveryMode, GapReason};
 use nexusd_wire::{NodeId, Sequence, SubscriptionId, TopicId, filter_matches};
 
+use super::answering::Answer;
 use super::event::ConnectionId;
 use super::fan_out::is_open;
+use super::fetching::Target;
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
 use super::plane::Plane;
 use super::routing::ShardIndex;
@@ -30,6 +30,8 @@ pub(crate) struct WantedTopic {
     pub(crate) after: u64,
     /// The number was given by another node: what is held here may all be new.
     pub(crate) is_foreign: bool,
+    /// For each node whose messages the client has had, that node's number of the newest one.
+    pub(crate) origins: Vec<(NodeId, u64)>,
 }
 
 /// What an owner has of a topic that is wanted.
@@ -52,19 +54,27 @@ impl Plane {
         node: NodeId,
         filters: &[Box<str>],
     ) -> Vec<Vec<WantedTopic>> {
-        let mut by_owner = vec![Vec::new(); self.routing.shards()];
-        let mut seen = HashSet::new();
+        let mut by_topic: BTreeMap<&str, WantedTopic> = BTreeMap::new();
         for position in subscribe.positions().into_iter().flatten() {
-            let name = position.topic();
-            if filters.iter().any(|filter| filter_matches(filter, name)) && seen.insert(name) {
-                by_owner[self.routing.owner_of(name).index()].push(WantedTopic {
-                    name: name.into(),
-                    after: position.sequence(),
-                    is_foreign: position
-                        .origin()
-                        .is_some_and(|origin| NodeId::from(origin) != node),
-                });
+            let (name, after) = (position.topic(), position.sequence());
+            if !filters.iter().any(|filter| filter_matches(filter, name)) {
+                continue;
             }
+            let origin = position.origin().map_or(node, NodeId::from);
+            let wanted = by_topic.entry(name).or_insert_with(|| WantedTopic {
+                name: name.into(),
+                after,
+                is_foreign: false,
+                origins: Vec::new(),
+            });
+            wanted.is_foreign |= origin != node;
+            if wanted.origins.iter().all(|(known, _)| *known != origin) {
+                wanted.origins.push((origin, after));
+            }
+        }
+        let mut by_owner = vec![Vec::new(); self.routing.shards()];
+        for wanted in by_topic.into_values() {
+            by_owner[self.routing.owner_of(&wanted.name).index()].push(wanted);
         }
         by_owner
     }
@@ -100,7 +110,11 @@ impl Plane {
             self.settle_history();
         }
         for wanted in wanted {
-            if let Some(held) = self.held(wanted) {
+            if wanted.is_foreign && self.fetching.is_possible() {
+                let (shard, queue) = (self.routing.own, id);
+                let subscription = self.queues[id.0 as usize].subscription;
+                self.begin_fetch(Target { shard, queue, subscription }, wanted);
+            } else if let Some(held) = self.held(wanted) {
                 let Held { topic, lost, is_unknown, extents, newest } = held;
                 let gap = missed(GapReason::ReplayWindow, topic, lost, is_unknown);
                 self.begin_replay(id, topic, gap);
@@ -125,23 +139,22 @@ impl Plane {
             self.settle_history();
         }
         for wanted in wanted {
+            if wanted.is_foreign && self.fetching.is_possible() {
+                self.begin_fetch(Target { shard: to, queue, subscription }, wanted);
+                continue;
+            }
             let Some(held) = self.held(wanted) else { continue };
             let Held { topic, lost, is_unknown, extents, newest } = held;
             self.name_to(topic, to);
             let lend = |extent: &Extent| {
                 let memory = self.log.lend(extent.segment, to)?;
-                Some(LentRun {
-                    extent: *extent,
-                    memory,
-                    publisher: None,
-                    origin: None,
-                    is_state: false,
-                    ack: None,
-                })
+                Some(LentRun::addressed(*extent, memory))
             };
             let runs = extents.iter().filter_map(lend).collect();
             let newest = Some(newest);
-            let replay = Replay { queue, subscription, topic, lost, is_unknown, runs, newest };
+            let answer = None;
+            let replay =
+                Replay { queue, subscription, topic, lost, is_unknown, runs, newest, answer };
             self.neighbours.of(to).tell(ParcelItem::Replay(Box::new(replay)));
         }
         self.stay_in_budget();
@@ -149,7 +162,8 @@ impl Plane {
 
     /// An owner has answered: what it holds goes into the queue, if that is still there.
     pub(super) fn on_replay(&mut self, lender: ShardIndex, replay: Replay) {
-        let Replay { queue: id, subscription, topic, lost, is_unknown, runs, newest } = replay;
+        let Replay { queue: id, subscription, topic, lost, is_unknown, runs, newest, answer } =
+            replay;
         let is_there = self.is_same_queue(id, subscription);
         if is_there {
             let gap = match newest {
@@ -157,6 +171,9 @@ impl Plane {
                 None => runs.is_empty().then(Gap::of_retained_value),
             };
             self.begin_replay(id, topic, gap);
+            if let Some(Answer { request, .. }) = answer {
+                self.begin_answer(id, request);
+            }
         }
         let mut extents = Vec::with_capacity(runs.len());
         for LentRun { mut extent, memory, .. } in runs {
@@ -169,6 +186,9 @@ impl Plane {
         }
         if let Some(newest) = newest.filter(|_| is_there) {
             self.end_replay(id, topic, &extents, newest);
+        }
+        if let Some(answer) = answer.filter(|_| is_there) {
+            self.end_answer(id, answer);
         }
         self.stay_in_budget();
     }

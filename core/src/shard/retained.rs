@@ -350,14 +350,7 @@ impl Plane {
             Some(extent) => {
                 self.name_to(topic, scan.to);
                 let memory = self.log.lend(extent.segment, scan.to);
-                let run = |memory| LentRun {
-                    extent,
-                    memory,
-                    publisher: None,
-                    origin: None,
-                    is_state: false,
-                    ack: None,
-                };
+                let run = |memory| LentRun::addressed(extent, memory);
                 let replay = Replay {
                     queue: scan.id.queue,
                     subscription: scan.id.subscription,
@@ -366,6 +359,7 @@ impl Plane {
                     is_unknown: false,
                     runs: memory.map(run).into_iter().collect(),
                     newest: None,
+                    answer: None,
                 };
                 self.neighbours.of(scan.to).tell(ParcelItem::Replay(Box::new(replay)));
                 self.log.release(extent.segment);
@@ -385,6 +379,7 @@ impl Plane {
                         is_unknown: false,
                         runs: Vec::new(),
                         newest: None,
+                        answer: None,
                     };
                     self.neighbours.of(scan.to).tell(ParcelItem::Replay(Box::new(replay)));
                 }

@@ -4,6 +4,7 @@ mod coming_back;
 mod cut_sends;
 #[allow(unreachable_pub)]
 mod desk;
+mod fetching;
 mod hostile;
 mod hostile_peers;
 mod letting_go;

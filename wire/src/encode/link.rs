@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::FrameEncoder;
 use crate::control::{self, Farewell, Role};
 use crate::header::{FrameKind, Header, PROTOCOL_MAJOR, PROTOCOL_MINOR};
-use crate::ids::{NodeId, SubscriptionId};
+use crate::ids::{NodeId, Sequence, SubscriptionId};
 
 /// Buckets that nodes compare their retained values by.
 pub const RETAINED_BUCKETS: usize = 1_024;
@@ -221,6 +221,35 @@ impl FrameEncoder {
         let root = control::RetainedFetch::create(b, &control::RetainedFetchArgs { buckets });
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::RetainedFetch, 0, 0));
+    }
+
+    /// Appends a ReplayRequest: for what came behind `after`, or for all (`None`).
+    pub fn replay_request(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u64,
+        topic: &str,
+        after: Option<Sequence>,
+    ) {
+        let b = &mut self.builder;
+        let topic = Some(b.create_string(topic));
+        let after = after.map(|after| after.0);
+        let args = control::ReplayRequestArgs { request, topic, after };
+        let root = control::ReplayRequest::create(b, &args);
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::ReplayRequest, 0, 0));
+    }
+
+    /// Appends a ReplayAnswer: the beginning of an answer, or its end, which says whether it is partial.
+    pub fn replay_answer(&mut self, out: &mut Vec<u8>, request: u64, end: Option<bool>) {
+        let b = &mut self.builder;
+        let (is_end, is_partial) = (end.is_some(), end.unwrap_or(false));
+        let root = control::ReplayAnswer::create(
+            b,
+            &control::ReplayAnswerArgs { request, is_end, is_partial },
+        );
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::ReplayAnswer, 0, 0));
     }
 
     /// Appends a LinkAck: how many messages of the receiver's `stream` the sender has had.

@@ -353,17 +353,18 @@ pub mod nexusd {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_DELIVERY_MODE: u8 = 3;
+        pub const ENUM_MAX_DELIVERY_MODE: u8 = 4;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_DELIVERY_MODE: [DeliveryMode; 4] = [
+        pub const ENUM_VALUES_DELIVERY_MODE: [DeliveryMode; 5] = [
             DeliveryMode::Live,
             DeliveryMode::Replay,
             DeliveryMode::Retained,
             DeliveryMode::Redelivery,
+            DeliveryMode::Fetched,
         ];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -375,11 +376,12 @@ pub mod nexusd {
             pub const Replay: Self = Self(1);
             pub const Retained: Self = Self(2);
             pub const Redelivery: Self = Self(3);
+            pub const Fetched: Self = Self(4);
 
             pub const ENUM_MIN: u8 = 0;
-            pub const ENUM_MAX: u8 = 3;
+            pub const ENUM_MAX: u8 = 4;
             pub const ENUM_VALUES: &'static [Self] =
-                &[Self::Live, Self::Replay, Self::Retained, Self::Redelivery];
+                &[Self::Live, Self::Replay, Self::Retained, Self::Redelivery, Self::Fetched];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
                 match self {
@@ -387,6 +389,7 @@ pub mod nexusd {
                     Self::Replay => Some("Replay"),
                     Self::Retained => Some("Retained"),
                     Self::Redelivery => Some("Redelivery"),
+                    Self::Fetched => Some("Fetched"),
                     _ => None,
                 }
             }
@@ -6395,6 +6398,286 @@ pub mod nexusd {
             fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
                 let mut ds = f.debug_struct("RetainedFetch");
                 ds.field("buckets", &self.buckets());
+                ds.finish()
+            }
+        }
+        pub enum ReplayRequestOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct ReplayRequest<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for ReplayRequest<'a> {
+            type Inner = ReplayRequest<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> ReplayRequest<'a> {
+            pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+            pub const VT_TOPIC: ::flatbuffers::VOffsetT = 6;
+            pub const VT_AFTER: ::flatbuffers::VOffsetT = 8;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                ReplayRequest { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args ReplayRequestArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<ReplayRequest<'bldr>> {
+                let mut builder = ReplayRequestBuilder::new(_fbb);
+                if let Some(x) = args.after {
+                    builder.add_after(x);
+                }
+                builder.add_request(args.request);
+                if let Some(x) = args.topic {
+                    builder.add_topic(x);
+                }
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn request(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(ReplayRequest::VT_REQUEST, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn topic(&self) -> &'a str {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<&str>>(ReplayRequest::VT_TOPIC, None)
+                        .unwrap()
+                }
+            }
+            #[inline]
+            pub fn after(&self) -> Option<u64> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(ReplayRequest::VT_AFTER, None) }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for ReplayRequest<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<&str>>(
+                        "topic",
+                        Self::VT_TOPIC,
+                        true,
+                    )?
+                    .visit_field::<u64>("after", Self::VT_AFTER, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct ReplayRequestArgs<'a> {
+            pub request: u64,
+            pub topic: Option<::flatbuffers::WIPOffset<&'a str>>,
+            pub after: Option<u64>,
+        }
+        impl<'a> Default for ReplayRequestArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                ReplayRequestArgs {
+                    request: 0,
+                    topic: None, // required field
+                    after: None,
+                }
+            }
+        }
+
+        pub struct ReplayRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplayRequestBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_request(&mut self, request: u64) {
+                self.fbb_.push_slot::<u64>(ReplayRequest::VT_REQUEST, request, 0);
+            }
+            #[inline]
+            pub fn add_topic(&mut self, topic: ::flatbuffers::WIPOffset<&'b str>) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    ReplayRequest::VT_TOPIC,
+                    topic,
+                );
+            }
+            #[inline]
+            pub fn add_after(&mut self, after: u64) {
+                self.fbb_.push_slot_always::<u64>(ReplayRequest::VT_AFTER, after);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> ReplayRequestBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                ReplayRequestBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<ReplayRequest<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, ReplayRequest::VT_TOPIC, "topic");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for ReplayRequest<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("ReplayRequest");
+                ds.field("request", &self.request());
+                ds.field("topic", &self.topic());
+                ds.field("after", &self.after());
+                ds.finish()
+            }
+        }
+        pub enum ReplayAnswerOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct ReplayAnswer<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for ReplayAnswer<'a> {
+            type Inner = ReplayAnswer<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> ReplayAnswer<'a> {
+            pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+            pub const VT_IS_END: ::flatbuffers::VOffsetT = 6;
+            pub const VT_IS_PARTIAL: ::flatbuffers::VOffsetT = 8;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                ReplayAnswer { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args ReplayAnswerArgs,
+            ) -> ::flatbuffers::WIPOffset<ReplayAnswer<'bldr>> {
+                let mut builder = ReplayAnswerBuilder::new(_fbb);
+                builder.add_request(args.request);
+                builder.add_is_partial(args.is_partial);
+                builder.add_is_end(args.is_end);
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn request(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(ReplayAnswer::VT_REQUEST, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn is_end(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(ReplayAnswer::VT_IS_END, Some(false)).unwrap() }
+            }
+            #[inline]
+            pub fn is_partial(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(ReplayAnswer::VT_IS_PARTIAL, Some(false)).unwrap() }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for ReplayAnswer<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+                    .visit_field::<bool>("is_end", Self::VT_IS_END, false)?
+                    .visit_field::<bool>("is_partial", Self::VT_IS_PARTIAL, false)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct ReplayAnswerArgs {
+            pub request: u64,
+            pub is_end: bool,
+            pub is_partial: bool,
+        }
+        impl<'a> Default for ReplayAnswerArgs {
+            #[inline]
+            fn default() -> Self {
+                ReplayAnswerArgs { request: 0, is_end: false, is_partial: false }
+            }
+        }
+
+        pub struct ReplayAnswerBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReplayAnswerBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_request(&mut self, request: u64) {
+                self.fbb_.push_slot::<u64>(ReplayAnswer::VT_REQUEST, request, 0);
+            }
+            #[inline]
+            pub fn add_is_end(&mut self, is_end: bool) {
+                self.fbb_.push_slot::<bool>(ReplayAnswer::VT_IS_END, is_end, false);
+            }
+            #[inline]
+            pub fn add_is_partial(&mut self, is_partial: bool) {
+                self.fbb_.push_slot::<bool>(ReplayAnswer::VT_IS_PARTIAL, is_partial, false);
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> ReplayAnswerBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                ReplayAnswerBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<ReplayAnswer<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for ReplayAnswer<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("ReplayAnswer");
+                ds.field("request", &self.request());
+                ds.field("is_end", &self.is_end());
+                ds.field("is_partial", &self.is_partial());
                 ds.finish()
             }
         }

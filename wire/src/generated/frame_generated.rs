@@ -21,13 +21,13 @@ pub mod nexusd {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_FRAME_KIND: u8 = 101;
+        pub const ENUM_MAX_FRAME_KIND: u8 = 103;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 34] = [
+        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 36] = [
             FrameKind::Hello,
             FrameKind::Welcome,
             FrameKind::Ping,
@@ -62,6 +62,8 @@ pub mod nexusd {
             FrameKind::NodeStateRequest,
             FrameKind::RetainedDigest,
             FrameKind::RetainedFetch,
+            FrameKind::ReplayRequest,
+            FrameKind::ReplayAnswer,
         ];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -103,9 +105,11 @@ pub mod nexusd {
             pub const NodeStateRequest: Self = Self(99);
             pub const RetainedDigest: Self = Self(100);
             pub const RetainedFetch: Self = Self(101);
+            pub const ReplayRequest: Self = Self(102);
+            pub const ReplayAnswer: Self = Self(103);
 
             pub const ENUM_MIN: u8 = 1;
-            pub const ENUM_MAX: u8 = 101;
+            pub const ENUM_MAX: u8 = 103;
             pub const ENUM_VALUES: &'static [Self] = &[
                 Self::Hello,
                 Self::Welcome,
@@ -141,6 +145,8 @@ pub mod nexusd {
                 Self::NodeStateRequest,
                 Self::RetainedDigest,
                 Self::RetainedFetch,
+                Self::ReplayRequest,
+                Self::ReplayAnswer,
             ];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
@@ -179,6 +185,8 @@ pub mod nexusd {
                     Self::NodeStateRequest => Some("NodeStateRequest"),
                     Self::RetainedDigest => Some("RetainedDigest"),
                     Self::RetainedFetch => Some("RetainedFetch"),
+                    Self::ReplayRequest => Some("ReplayRequest"),
+                    Self::ReplayAnswer => Some("ReplayAnswer"),
                     _ => None,
                 }
             }

@@ -239,6 +239,16 @@ pub(crate) enum Sample {
     RetainedFetch {
         buckets: Vec<u64>,
     },
+    ReplayRequest {
+        request: u64,
+        topic: String,
+        after: Option<u64>,
+    },
+    ReplayAnswer {
+        request: u64,
+        is_end: bool,
+        is_partial: bool,
+    },
 }
 
 impl Sample {
@@ -278,6 +288,8 @@ impl Sample {
             Self::NodeStateRequest => FrameKind::NodeStateRequest,
             Self::RetainedDigest { .. } => FrameKind::RetainedDigest,
             Self::RetainedFetch { .. } => FrameKind::RetainedFetch,
+            Self::ReplayRequest { .. } => FrameKind::ReplayRequest,
+            Self::ReplayAnswer { .. } => FrameKind::ReplayAnswer,
         }
     }
 

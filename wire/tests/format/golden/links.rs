@@ -233,5 +233,29 @@ pub(crate) fn link_vectors() -> Vec<Vector> {
         "asks for the retained values of that bucket",
         Sample::RetainedFetch { buckets: bits },
     );
+    add(
+        "replay_request.hex",
+        NODE_SENDER,
+        "asks for what the peer accepted for a topic behind its message 41",
+        Sample::ReplayRequest { request: 7, topic: "plant/temperature".into(), after: Some(41) },
+    );
+    add(
+        "replay_request_all.hex",
+        NODE_SENDER,
+        "asks for all that the peer holds of what it accepted for a topic",
+        Sample::ReplayRequest { request: 8, topic: "plant/temperature".into(), after: None },
+    );
+    add(
+        "replay_answer.hex",
+        NODE_SENDER,
+        "what answers request 7 follows",
+        Sample::ReplayAnswer { request: 7, is_end: false, is_partial: false },
+    );
+    add(
+        "replay_answer_end.hex",
+        NODE_SENDER,
+        "that was all that is held, and there was more",
+        Sample::ReplayAnswer { request: 7, is_end: true, is_partial: true },
+    );
     all
 }

@@ -293,6 +293,16 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
         vec(any::<u64>(), RETAINED_BUCKETS / 64)
             .prop_map(|buckets| Sample::RetainedFetch { buckets })
             .boxed(),
+        (any::<u64>(), text(), any::<Option<u64>>())
+            .prop_map(|(request, topic, after)| Sample::ReplayRequest { request, topic, after })
+            .boxed(),
+        (any::<u64>(), any::<Option<bool>>())
+            .prop_map(|(request, end)| Sample::ReplayAnswer {
+                request,
+                is_end: end.is_some(),
+                is_partial: end.unwrap_or(false),
+            })
+            .boxed(),
     ])
 }
 

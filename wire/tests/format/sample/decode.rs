@@ -258,6 +258,19 @@ impl Sample {
                 let body = frame.body::<control::RetainedFetch<'_>>()?;
                 Self::RetainedFetch { buckets: body.buckets().iter().collect() }
             }
+            FrameKind::ReplayRequest => {
+                let body = frame.body::<control::ReplayRequest<'_>>()?;
+                let topic = body.topic().to_owned();
+                Self::ReplayRequest { request: body.request(), topic, after: body.after() }
+            }
+            FrameKind::ReplayAnswer => {
+                let body = frame.body::<control::ReplayAnswer<'_>>()?;
+                Self::ReplayAnswer {
+                    request: body.request(),
+                    is_end: body.is_end(),
+                    is_partial: body.is_partial(),
+                }
+            }
             unknown => panic!("a checked frame is of a known kind, not {unknown:?}"),
         })
     }

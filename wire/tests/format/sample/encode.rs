@@ -124,6 +124,12 @@ impl Sample {
             Self::RetainedFetch { buckets } => {
                 encoder.retained_fetch(out, buckets[..].try_into().expect("a bit for each"));
             }
+            Self::ReplayRequest { request, topic, after } => {
+                encoder.replay_request(out, *request, topic, after.map(Sequence));
+            }
+            Self::ReplayAnswer { request, is_end, is_partial } => {
+                encoder.replay_answer(out, *request, is_end.then_some(*is_partial));
+            }
             Self::PublishPause | Self::PublishResume => {
                 FrameEncoder::bare(out, &Header::new(self.kind(), 0, 0));
             }

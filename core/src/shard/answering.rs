@@ -1,0 +1,191 @@
+//! What another node asks this one for: the messages that it accepted for a topic and still holds. They go
+//! over the link ahead of the live ones, between two ReplayAnswers (`fetching.rs` is the other end).
+
+use nexusd_wire::control::{self, DeliveryMode};
+use nexusd_wire::{Frame, NodeId, SubscriptionId, TopicId, check_topic};
+
+use super::Shard;
+use super::event::ConnectionId;
+use super::parcel::{Item as ParcelItem, LentRun, Replay};
+use super::plane::Plane;
+use super::routing::ShardIndex;
+use super::violation::Violation;
+use crate::limits::ASKED_FILTER_KEPT_US;
+use crate::log::Extent;
+use crate::plant::{Plant, is_planted};
+use crate::subscriber_queue::{Item, QueueId};
+
+/// What a peer asks for of a topic.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) request: u64,
+    pub(crate) topic: Box<str>,
+    /// The newest message that is not wanted; `None`: all are.
+    pub(crate) after: Option<u64>,
+}
+
+/// Stands in a link's queue before and behind the messages of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Answer {
+    pub(crate) request: u64,
+    /// At the end: whether more was asked for than is held.
+    pub(crate) end: Option<bool>,
+}
+
+/// What this shard holds of what was asked for.
+struct Held {
+    topic: TopicId,
+    extents: Vec<Extent>,
+    is_partial: bool,
+}
+
+impl Shard {
+    pub(super) fn on_replay_request(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let request = frame.body::<control::ReplayRequest<'_>>()?;
+        let topic = request.topic();
+        if let Err(cause) = check_topic(topic) {
+            return Err(Violation::by(frame, &format!("a topic of the peer's: {cause}")));
+        }
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
+        let Some(link) = self.links.get(&peer) else { return Ok(()) };
+        let Some((subscription, queue)) = link.queue else { return Ok(()) };
+        // Without memory there is no answer, and the peer tells its subscription that it knows nothing.
+        if !self.keep_asked_filter(peer, queue, topic) {
+            return Ok(());
+        }
+        let (request, topic, after) = (request.request(), topic.into(), request.after());
+        let asked = Asked { request, topic, after };
+        let owner = self.plane.routing.owner_of(&asked.topic);
+        if owner == self.plane.routing.own {
+            self.plane.answer(queue, &asked);
+        } else {
+            let item = ParcelItem::Answer { queue, subscription, asked };
+            self.plane.neighbours.of(owner).tell(item);
+        }
+        Ok(())
+    }
+
+    /// From now on the peer gets the topic's live messages, though what it wants may not have been told yet.
+    /// Once it has been, this is of no use any more. Returns whether there is memory for it.
+    fn keep_asked_filter(&mut self, peer: NodeId, queue: QueueId, topic: &str) -> bool {
+        let memory = Self::filter_memory(topic);
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let until_us = self.now_us + ASKED_FILTER_KEPT_US;
+        if let Some(until) = link.asked.get_mut(topic) {
+            *until = until_us;
+            return true;
+        }
+        if link.filters.contains(topic) || is_planted(Plant::AskedNotKept) {
+            return true;
+        }
+        if !self.plane.may_keep_for_clients(memory) {
+            return false;
+        }
+        link.asked.insert(topic.into(), until_us);
+        link.filter_bytes += memory;
+        self.plane.client_bytes += memory;
+        self.index_filter(queue, topic, true);
+        true
+    }
+
+    /// The peer has told that it wants the filter itself; whether it is indexed for that already.
+    pub(super) fn take_asked_filter(&mut self, peer: NodeId, filter: &str) -> bool {
+        let Some(link) = self.links.get_mut(&peer) else { return false };
+        let was_asked = link.asked.remove(filter).is_some();
+        if was_asked {
+            let memory = Self::filter_memory(filter);
+            link.filter_bytes -= memory;
+            self.plane.client_bytes -= memory;
+        }
+        was_asked
+    }
+
+    /// Forgets what a peer asked for a while ago.
+    pub(super) fn forget_asked_filters(&mut self, peer: NodeId, now_us: u64) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let is_old = |(_, until): &(&Box<str>, &u64)| **until <= now_us;
+        let old: Vec<_> = link.asked.iter().filter(is_old).map(|(name, _)| name.clone()).collect();
+        let queue = link.queue;
+        for filter in old {
+            self.take_asked_filter(peer, &filter);
+            if let Some((_, queue)) = queue {
+                self.index_filter(queue, &filter, false);
+            }
+        }
+    }
+}
+
+impl Plane {
+    /// Puts the answer into the queue of a link of this shard.
+    pub(super) fn answer(&mut self, queue: QueueId, asked: &Asked) {
+        if let Some(held) = self.held_for_peer(asked) {
+            let Held { topic, extents, is_partial } = held;
+            self.begin_replay(queue, topic, None);
+            self.begin_answer(queue, asked.request);
+            for extent in extents {
+                self.push_replay(queue, extent);
+            }
+            self.end_answer(queue, Answer { request: asked.request, end: Some(is_partial) });
+        }
+        self.stay_in_budget();
+    }
+
+    /// Lends the answer to the shard of a link.
+    pub(super) fn answer_elsewhere(
+        &mut self,
+        to: ShardIndex,
+        queue: QueueId,
+        subscription: SubscriptionId,
+        asked: &Asked,
+    ) {
+        if let Some(held) = self.held_for_peer(asked) {
+            let Held { topic, extents, is_partial } = held;
+            self.name_to(topic, to);
+            let lend = |extent: &Extent| {
+                let memory = self.log.lend(extent.segment, to)?;
+                Some(LentRun::addressed(*extent, memory))
+            };
+            let runs = extents.iter().filter_map(lend).collect();
+            let answer = Some(Answer { request: asked.request, end: Some(is_partial) });
+            let (lost, is_unknown, newest) = (None, false, None);
+            let replay =
+                Replay { queue, subscription, topic, lost, is_unknown, runs, newest, answer };
+            self.neighbours.of(to).tell(ParcelItem::Replay(Box::new(replay)));
+        }
+        self.stay_in_budget();
+    }
+
+    /// `None`: the node has as many topics as it may, so nothing can be said.
+    fn held_for_peer(&mut self, asked: &Asked) -> Option<Held> {
+        let topic = self.topics.find_or_insert(&asked.topic, self.limits.topics, self.now_us)?;
+        self.settle_history();
+        let standing = self.topics.standing(topic)?;
+        let after = asked.after.unwrap_or(0) + u64::from(is_planted(Plant::AnswerOffByOne));
+        let (mut extents, mut is_partial) = (Vec::new(), false);
+        if after < standing.newest {
+            let newest_run = self.topics.newest_run(topic);
+            let (held, oldest) =
+                self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
+            is_partial = oldest > after + 1;
+            for extent in &held {
+                let extent = Extent { mode: DeliveryMode::Fetched, ..*extent };
+                self.log.split_where(&extent, &mut extents, |header| header.origin() == 0);
+            }
+        }
+        Some(Held { topic, extents, is_partial })
+    }
+
+    pub(super) fn begin_answer(&mut self, queue: QueueId, request: u64) {
+        let items = &mut self.queues[queue.0 as usize].items;
+        items.push_back(Item::Answer(Answer { request, end: None }));
+    }
+
+    pub(super) fn end_answer(&mut self, queue: QueueId, answer: Answer) {
+        self.queues[queue.0 as usize].items.push_back(Item::Answer(answer));
+        self.make_ready(queue);
+    }
+}

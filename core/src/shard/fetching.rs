@@ -1,0 +1,568 @@
+//! What a subscription that comes back gets from other nodes: of a topic, the messages that these accepted
+//! and still hold behind what its client has had of each.
+//!
+//! The owner of the topic keeps a *fetch* and asks every node that there is a link to. Until a node has
+//! answered, what it sends live of the topic is not for the subscription: the answer ends where the live
+//! messages behind it begin, in the same stream, so none is missing between and none comes twice. The
+//! client is told of its subscription when all have answered, or did not in time.
+//!
+//! The way of an answer: the shard of the link counts its messages (`relay.rs`), the owner numbers them
+//! and keeps them out of its history, and the shard of the queue gets them as it gets a replay.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nexusd_wire::control::{DeliveryMode, GapReason};
+use nexusd_wire::{Frame, FrameKind, Header, NodeId, Sequence, SubscriptionId, TopicId, control};
+
+use super::event::{ConnectionId, Now};
+use super::parcel::{Item as ParcelItem, LentRun, Replay};
+use super::plane::Plane;
+use super::publish::Run;
+use super::replay::WantedTopic;
+use super::routing::{ShardIndex, ShardMask};
+use super::violation::Violation;
+use super::{Shard, open_connection};
+use crate::gap::Gap;
+use crate::limits::{FETCH_FOUND_US, FETCH_TIMEOUT_US, FETCHES_MAX, SHARDS_MAX};
+use crate::link::{FetchId, Origin, Relay};
+use crate::log::Extent;
+use crate::plant::{Plant, is_planted};
+use crate::subscriber_queue::{Item, QueueId, ReplayComplete, SubscriberQueue};
+
+/// No topic: slots are far fewer.
+const NO_TOPIC: TopicId = TopicId(u32::MAX);
+
+/// The queue that a fetch is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Target {
+    pub(crate) shard: ShardIndex,
+    pub(crate) queue: QueueId,
+    pub(crate) subscription: SubscriptionId,
+}
+
+/// What other nodes are asked for, of one topic and for one subscription.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    topic: TopicId,
+    target: Target,
+    /// How far the client has come with the messages of each node; and those that came since.
+    had: BTreeMap<NodeId, u64>,
+    /// Nodes whose messages it has had, and that have not answered.
+    named: BTreeSet<NodeId>,
+    /// Nodes that were asked and have not answered, and those that have.
+    asked: BTreeSet<NodeId>,
+    answered: BTreeSet<NodeId>,
+    /// Shards that have not said whom they asked.
+    asking: ShardMask,
+    /// The topic's newest message when it began.
+    newest: u64,
+    is_partial: bool,
+    replayed: u64,
+    begun_us: u64,
+}
+
+/// All fetches of a shard's topics.
+#[derive(Debug, Default)]
+pub(crate) struct Fetching {
+    /// When the node started, microseconds since 1970; `None`: it is on its own.
+    start_us: Option<u64>,
+    fetches: BTreeMap<FetchId, Fetch>,
+    last: u64,
+    /// Fetches that this shard's peers are to be asked for.
+    begun: Vec<(FetchId, Box<str>, Vec<(NodeId, u64)>)>,
+    /// Queues of this shard for which nothing more is fetched.
+    done: Vec<QueueId>,
+}
+
+impl Fetching {
+    pub(crate) fn new(start_us: Option<u64>) -> Self {
+        Self { start_us, ..Self::default() }
+    }
+
+    /// Whether there is something to look after.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.fetches.is_empty() || !self.begun.is_empty() || !self.done.is_empty()
+    }
+
+    /// Whether there are other nodes to ask.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.start_us.is_some()
+    }
+}
+
+/// What the shards are told of a fetch: what its answers are asked with.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) topic: Box<str>,
+    pub(crate) had: Vec<(NodeId, u64)>,
+    /// Peers that were asked and have not answered.
+    pub(crate) open: BTreeSet<NodeId>,
+}
+
+/// The end of a fetch, as its queue is told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetched {
+    pub(crate) topic: TopicId,
+    pub(crate) is_partial: bool,
+    pub(crate) messages: u64,
+    pub(crate) latest: Sequence,
+}
+
+/// A topic that a queue gets from other nodes: it is to have the live messages of those that have answered.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    topic: TopicId,
+    answered: Vec<Origin>,
+}
+
+impl SubscriberQueue {
+    /// Whether its client may be told of it: all that has to be known or had before is.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.awaits.is_empty() && self.gates.is_empty()
+    }
+
+    /// Whether live messages of another node are not for it, because it gets them with an answer.
+    #[inline]
+    pub(crate) fn keeps_out(&self, topic: TopicId, origin: Origin) -> bool {
+        !self.gates.is_empty() && self.is_behind_gate(topic, origin)
+    }
+
+    #[cold]
+    fn is_behind_gate(&self, topic: TopicId, origin: Origin) -> bool {
+        let gate = self.gates.iter().find(|gate| gate.topic == topic);
+        gate.is_some_and(|gate| !gate.answered.contains(&origin))
+            && !is_planted(Plant::FetchedTwice)
+    }
+
+    /// Puts what is replayed ahead of what came live meanwhile.
+    fn put_replays_first(&mut self) {
+        let is_ahead = |item: &Item| match item {
+            Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) | Item::Answer(_) => true,
+            Item::Extent(extent) => extent.mode != DeliveryMode::Live,
+            Item::Gap(gap) => gap.reason() == GapReason::ReplayWindow,
+        };
+        let (ahead, live): (Vec<_>, Vec<_>) = self.items.drain(..).partition(is_ahead);
+        self.items.extend(ahead.into_iter().chain(live));
+        if let Some(Item::Extent(last)) = self.items.back_mut() {
+            last.expect_hole();
+        }
+    }
+}
+
+impl Shard {
+    /// Asks the peers of this shard, and those that it finds while the fetch lasts.
+    pub(super) fn begin_asking(
+        &mut self,
+        fetch: FetchId,
+        topic: Box<str>,
+        had: Vec<(NodeId, u64)>,
+    ) {
+        self.questions.insert(fetch, Question { topic, had, open: BTreeSet::new() });
+        let up = self.links.iter().filter(|(_, link)| link.is_up);
+        let peers: Vec<_> = up.map(|(peer, _)| *peer).collect();
+        for peer in &peers {
+            self.ask(fetch, *peer);
+        }
+        self.tell_owner(
+            fetch,
+            |plane| plane.fetch_asked(fetch, &peers, Some(plane.routing.own)),
+            || ParcelItem::FetchAsked { fetch, peers: peers.clone(), is_first: true },
+        );
+    }
+
+    /// A link stands, again or for the first time: its peer is asked for all that is fetched.
+    pub(super) fn ask_peer(&mut self, peer: NodeId) {
+        let fetches: Vec<_> = self.questions.keys().copied().collect();
+        for fetch in fetches {
+            self.ask(fetch, peer);
+            self.tell_owner(
+                fetch,
+                |plane| plane.fetch_asked(fetch, &[peer], None),
+                || ParcelItem::FetchAsked { fetch, peers: vec![peer], is_first: false },
+            );
+        }
+    }
+
+    fn ask(&mut self, fetch: FetchId, peer: NodeId) {
+        let Some(question) = self.questions.get_mut(&fetch) else { return };
+        let Some(id) = self.links.get(&peer).and_then(|link| link.connection) else { return };
+        let Some(connection) = open_connection(&mut self.connections, id) else { return };
+        question.open.insert(peer);
+        let after = question.had.iter().find(|(node, _)| *node == peer);
+        let after = after.map(|(_, after)| Sequence(*after));
+        let control = &mut connection.outbound.control;
+        self.encoder.replay_request(control, fetch.0, &question.topic, after);
+        self.schedule(id);
+    }
+
+    /// An answer begins or ends.
+    pub(super) fn on_replay_answer(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+        now: Now,
+    ) -> Result<(), Violation> {
+        debug_assert_eq!(frame.kind(), FrameKind::ReplayAnswer);
+        let answer = frame.body::<control::ReplayAnswer<'_>>()?;
+        let fetch = FetchId(answer.request());
+        self.plane.flush_run(now);
+        let Some(connection) = open_connection(&mut self.connections, id) else { return Ok(()) };
+        let Some(session) = connection.session.link.as_deref_mut() else { return Ok(()) };
+        let peer = session.peer;
+        session.answers = if answer.is_end() { FetchId::NONE } else { fetch };
+        session.note_fetch();
+        if answer.is_end() {
+            self.peer_answered(fetch, peer, answer.is_partial());
+        }
+        Ok(())
+    }
+
+    fn peer_answered(&mut self, fetch: FetchId, peer: NodeId, is_partial: bool) {
+        let question = self.questions.get_mut(&fetch);
+        if !question.is_some_and(|question| question.open.remove(&peer)) {
+            return;
+        }
+        self.tell_owner(
+            fetch,
+            |plane| plane.fetch_answered(fetch, peer, is_partial),
+            || ParcelItem::FetchAnswered { fetch, peer, is_partial },
+        );
+    }
+
+    /// A peer is gone: it answers nothing.
+    pub(super) fn stop_asking(&mut self, peer: NodeId) {
+        let fetches: Vec<_> = self.questions.keys().copied().collect();
+        for fetch in fetches {
+            self.peer_answered(fetch, peer, true);
+        }
+    }
+
+    /// Tells the shard that keeps a fetch, behind all that came before for it.
+    fn tell_owner(
+        &mut self,
+        fetch: FetchId,
+        here: impl FnOnce(&mut Plane),
+        elsewhere: impl FnOnce() -> ParcelItem,
+    ) {
+        let owner = fetch.owner();
+        if owner == self.plane.routing.own {
+            here(&mut self.plane);
+        } else if owner.index() < self.plane.routing.shards() {
+            let neighbour = self.plane.neighbours.of(owner);
+            neighbour.close_batch();
+            neighbour.tell(elsewhere());
+            self.plane.passing = None;
+        }
+    }
+
+    /// Ends the fetches that have all they can get, and begins to ask for new ones.
+    pub(super) fn advance_fetches(&mut self) {
+        while let Some((fetch, topic, had)) = self.plane.fetching.begun.pop() {
+            self.begin_asking(fetch, topic, had);
+        }
+        for fetch in self.plane.end_fetches() {
+            self.questions.remove(&fetch);
+        }
+        while let Some(queue) = self.plane.fetching.done.pop() {
+            self.confirm_if_ready(queue);
+        }
+    }
+}
+
+impl Plane {
+    /// Begins to fetch a topic of this shard for a subscription, and replays what this node accepted itself.
+    pub(super) fn begin_fetch(&mut self, target: Target, wanted: &WantedTopic) {
+        let limit = self.limits.topics;
+        let is_full = self.fetching.fetches.len() >= FETCHES_MAX;
+        let topic = self.topics.find_or_insert(&wanted.name, limit, self.now_us);
+        let Some(topic) = topic.filter(|_| !is_full) else {
+            let (topic, latest) = (NO_TOPIC, Sequence(0));
+            let nothing = Fetched { topic, is_partial: true, messages: 0, latest };
+            return self.end_gate_at(target, nothing);
+        };
+        self.fetching.last += 1;
+        let fetch = FetchId::new(self.fetching.last, self.routing.own);
+        let mut had: BTreeMap<NodeId, u64> = wanted.origins.iter().copied().collect();
+        let own = had.remove(&self.own);
+        let question: Vec<_> = had.iter().map(|(node, after)| (*node, *after)).collect();
+        let mut begun = Fetch {
+            topic,
+            target,
+            named: had.keys().copied().collect(),
+            had,
+            asked: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            asking: ShardMask::default(),
+            newest: self.topics.topic(topic).sequence,
+            is_partial: false,
+            replayed: 0,
+            begun_us: self.now_us,
+        };
+        let name = wanted.name.clone();
+        for neighbour in self.neighbours.all() {
+            begun.asking.insert(neighbour.shard);
+            let (topic, had) = (name.clone(), question.clone());
+            neighbour.tell(ParcelItem::Fetch { fetch, topic, had });
+        }
+        begun.asking.insert(self.routing.own);
+        self.fetching.begun.push((fetch, name, question));
+        if target.shard == self.routing.own {
+            self.close_gate(target.queue, topic);
+        } else {
+            self.name_to(topic, target.shard);
+            let Target { shard, queue, subscription } = target;
+            let gate = ParcelItem::FetchBegins { queue, subscription, topic };
+            self.neighbours.of(shard).tell(gate);
+        }
+        let after = own.unwrap_or(0);
+        begun.is_partial = self.replay_where(&mut begun, after, |header, _| header.origin() == 0);
+        self.fetching.fetches.insert(fetch, begun);
+    }
+
+    /// Replays, of what this node holds of a fetch's topic behind its message `after`, the messages for which
+    /// `is_wanted`, up to those that the queue gets live. Returns whether there were more.
+    fn replay_where(
+        &mut self,
+        fetch: &mut Fetch,
+        after: u64,
+        is_wanted: impl Fn(&Header, &Fetch) -> bool,
+    ) -> bool {
+        self.settle_history();
+        let topic = fetch.topic;
+        let Some(standing) = self.topics.standing(topic) else { return false };
+        if after >= standing.newest {
+            return false;
+        }
+        let newest_run = self.topics.newest_run(topic);
+        let (extents, oldest) =
+            self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
+        let newest = fetch.newest;
+        let mut parts = Vec::new();
+        for extent in &extents {
+            self.log.split_where(extent, &mut parts, |header| {
+                header.sequence().0 <= newest && is_wanted(header, fetch)
+            });
+        }
+        fetch.replayed += parts.iter().map(|part| u64::from(part.messages)).sum::<u64>();
+        self.hand_to(fetch.target, topic, &parts);
+        oldest > after + 1
+    }
+
+    /// Puts messages in this shard's log into a queue, or lends them to its shard.
+    fn hand_to(&mut self, target: Target, topic: TopicId, parts: &[Extent]) {
+        let Target { shard, queue, subscription } = target;
+        let replayed = parts.iter().map(|part| Extent { mode: DeliveryMode::Replay, ..*part });
+        if parts.is_empty() {
+            return;
+        }
+        if shard == self.routing.own {
+            if self.is_same_queue(queue, subscription) {
+                self.begin_replay(queue, topic, None);
+                replayed.for_each(|extent| self.push_replay(queue, extent));
+            }
+            return;
+        }
+        self.name_to(topic, shard);
+        let lend = |extent: Extent| {
+            let memory = self.log.lend(extent.segment, shard)?;
+            Some(LentRun::addressed(extent, memory))
+        };
+        let runs = replayed.filter_map(lend).collect();
+        let (lost, is_unknown, newest, answer) = (None, false, None, None);
+        let replay = Replay { queue, subscription, topic, lost, is_unknown, runs, newest, answer };
+        self.neighbours.of(shard).tell(ParcelItem::Replay(Box::new(replay)));
+    }
+
+    /// Whether a message that answers a fetch is wanted. `header` is the peer's.
+    pub(super) fn is_fetched(&self, relay: Relay, header: &Header) -> bool {
+        let Some(fetch) = self.fetching.fetches.get(&relay.fetch) else { return false };
+        let node = self.node.node_of(relay.origin);
+        header.origin_sequence().0 > fetch.had.get(&node).copied().unwrap_or(0)
+    }
+
+    /// Hands a run of messages that answer a fetch to the queue that it is for.
+    #[cold]
+    pub(super) fn hand_fetched(&mut self, run: &Run) {
+        let topic = self.topics.topic(run.topic);
+        topic.used_at_us = self.now_us;
+        topic.sequence = run.sequence.0;
+        let messages = u64::from(run.extent.messages);
+        self.metrics.messages_in += messages;
+        self.metrics.bytes_in += u64::from(run.extent.len);
+        self.metrics.relayed += messages;
+        let origin = run.origin.unwrap_or(Origin(0));
+        if let Some(mut fetch) = self.fetching.fetches.remove(&run.fetch) {
+            let last = self.log.last_header(&run.extent).origin_sequence();
+            fetch.had.insert(self.node.node_of(origin), last.0);
+            fetch.replayed += messages;
+            self.hand_to(fetch.target, run.topic, &[run.extent]);
+            self.fetching.fetches.insert(run.fetch, fetch);
+        }
+        self.log.release(run.extent.segment);
+        if self.log.is_over_budget() {
+            self.shrink_to_budget();
+        }
+    }
+
+    /// Peers were asked. `all_of`: these are all that this shard had a link to at first.
+    pub(super) fn fetch_asked(
+        &mut self,
+        id: FetchId,
+        peers: &[NodeId],
+        all_of: Option<ShardIndex>,
+    ) {
+        let Some(fetch) = self.fetching.fetches.get_mut(&id) else { return };
+        if let Some(shard) = all_of {
+            fetch.asking.remove(shard);
+        }
+        let new = peers.iter().filter(|peer| !fetch.answered.contains(peer));
+        fetch.asked.extend(new);
+    }
+
+    /// A peer has answered, or will not.
+    pub(super) fn fetch_answered(&mut self, id: FetchId, peer: NodeId, is_partial: bool) {
+        let Some(fetch) = self.fetching.fetches.get_mut(&id) else { return };
+        fetch.asked.remove(&peer);
+        fetch.is_partial |= is_partial;
+        if fetch.answered.insert(peer) {
+            fetch.named.remove(&peer);
+            let (topic, target) = (fetch.topic, fetch.target);
+            let origin = self.node.origin_of(peer);
+            self.open_gate_at(target, topic, origin);
+        }
+    }
+
+    fn open_gate_at(&mut self, target: Target, topic: TopicId, origin: Origin) {
+        let Target { shard, queue, subscription } = target;
+        if shard == self.routing.own {
+            self.open_gate(queue, subscription, topic, origin);
+        } else {
+            let item = ParcelItem::FetchedFrom { queue, subscription, topic, origin };
+            self.neighbours.of(shard).tell(item);
+        }
+    }
+
+    /// Ends what has all it can get; which ones.
+    fn end_fetches(&mut self) -> Vec<FetchId> {
+        if self.fetching.fetches.is_empty() {
+            return Vec::new();
+        }
+        let all = self.fetching.fetches.iter();
+        let due: Vec<_> = all.filter(|(_, fetch)| self.is_over(fetch)).map(|(id, _)| *id).collect();
+        for id in &due {
+            self.end_fetch(*id);
+        }
+        due
+    }
+
+    fn is_over(&self, fetch: &Fetch) -> bool {
+        let since_us = self.now_us.saturating_sub(fetch.begun_us);
+        let has_settled =
+            self.wall_us.saturating_sub(self.fetching.start_us.unwrap_or(0)) >= FETCH_FOUND_US;
+        let is_complete = fetch.asking.is_empty() && fetch.asked.is_empty();
+        let is_settled = has_settled && fetch.named.is_empty();
+        (is_complete && (is_settled || since_us >= FETCH_FOUND_US)) || since_us >= FETCH_TIMEOUT_US
+    }
+
+    fn end_fetch(&mut self, id: FetchId) {
+        let Some(mut fetch) = self.fetching.fetches.remove(&id) else { return };
+        fetch.is_partial |= !fetch.named.is_empty() || !fetch.asked.is_empty();
+        // Of nodes that do not answer this one may hold something.
+        let names: BTreeMap<u32, NodeId> = self.node.all_origins();
+        let from = self.topics.standing(fetch.topic).map_or(0, |standing| standing.first - 1);
+        self.replay_where(&mut fetch, from, |header, fetch| {
+            let Some(node) = names.get(&header.origin()) else { return false };
+            let had = fetch.had.get(node).copied().unwrap_or(0);
+            !fetch.answered.contains(node) && header.origin_sequence().0 > had
+        });
+        let latest = Sequence(self.topics.topic(fetch.topic).sequence);
+        let Fetch { topic, target, is_partial, replayed: messages, .. } = fetch;
+        let fetched = Fetched { topic, is_partial, messages, latest };
+        for neighbour in self.neighbours.all() {
+            neighbour.tell(ParcelItem::EndFetch { fetch: id });
+        }
+        self.end_gate_at(target, fetched);
+    }
+
+    fn end_gate_at(&mut self, target: Target, fetched: Fetched) {
+        let Target { shard, queue, subscription } = target;
+        if shard == self.routing.own {
+            self.end_gate(queue, subscription, fetched);
+        } else {
+            let item = ParcelItem::FetchEnds { queue, subscription, fetched };
+            self.neighbours.of(shard).tell(item);
+        }
+    }
+
+    /// When a fetch may end though nothing comes.
+    pub(super) fn fetches_due_us(&self) -> Option<u64> {
+        let since_start_us = self.wall_us.saturating_sub(self.fetching.start_us.unwrap_or(0));
+        let settled_us = self.now_us + FETCH_FOUND_US.saturating_sub(since_start_us);
+        let due = |fetch: &Fetch| {
+            let found_us = fetch.begun_us + FETCH_FOUND_US;
+            let timeout_us = fetch.begun_us + FETCH_TIMEOUT_US;
+            [found_us, settled_us, timeout_us].into_iter().find(|due| *due > self.now_us)
+        };
+        self.fetching.fetches.values().filter_map(due).min()
+    }
+
+    /// Live messages of a topic from other nodes are not for a queue, until they have answered.
+    pub(super) fn close_gate(&mut self, queue: QueueId, topic: TopicId) {
+        if let Some(queue) = self.queues.get_mut(queue.0 as usize) {
+            queue.gates.push(Gate { topic, answered: Vec::new() });
+        }
+    }
+
+    pub(super) fn open_gate(
+        &mut self,
+        queue: QueueId,
+        subscription: SubscriptionId,
+        topic: TopicId,
+        origin: Origin,
+    ) {
+        if self.is_same_queue(queue, subscription)
+            && let Some(queue) = self.queues.get_mut(queue.0 as usize)
+            && let Some(gate) = queue.gates.iter_mut().find(|gate| gate.topic == topic)
+        {
+            gate.answered.push(origin);
+        }
+    }
+
+    /// Nothing more is fetched of a topic for a queue.
+    pub(super) fn end_gate(&mut self, id: QueueId, subscription: SubscriptionId, fetched: Fetched) {
+        if !self.is_same_queue(id, subscription) {
+            return;
+        }
+        let Fetched { topic, is_partial, messages, latest } = fetched;
+        let mut gap = None;
+        if is_partial && !is_planted(Plant::FetchGapUntold) {
+            let mut unknown = Gap::new(GapReason::ReplayWindow);
+            unknown.note_unknown();
+            self.log.charge_gap(&unknown);
+            gap = Some(Item::Gap(Box::new(unknown)));
+        }
+        let Some(queue) = self.queues.get_mut(id.0 as usize) else { return };
+        queue.gates.retain(|gate| gate.topic != topic);
+        // What is missing is missing before what came.
+        gap.into_iter().for_each(|gap| queue.items.push_front(gap));
+        if messages > 0 {
+            let complete = ReplayComplete { topic, messages, latest };
+            queue.items.push_back(Item::ReplayComplete(Box::new(complete)));
+        }
+        if queue.gates.is_empty() {
+            queue.put_replays_first();
+        }
+        self.fetching.done.push(id);
+    }
+}
+
+impl FetchId {
+    fn new(number: u64, owner: ShardIndex) -> Self {
+        Self(number * SHARDS_MAX as u64 + owner.index() as u64)
+    }
+
+    /// The shard that keeps the fetch.
+    fn owner(self) -> ShardIndex {
+        ShardIndex::new((self.0 % SHARDS_MAX as u64) as usize)
+    }
+}
