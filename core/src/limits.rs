@@ -144,6 +144,8 @@ pub const FETCHES_MAX: usize = 65_536;
 pub const FETCH_FOUND_US: u64 = 1_000_000;
 /// How long it waits for nodes that do not answer.
 pub const FETCH_TIMEOUT_US: u64 = 2_000_000;
+/// How long after its start a node hands over what it accepted before it knew what a peer wants.
+pub const EARLY_MESSAGES_US: u64 = 5_000_000;
 /// How long a peer gets a topic live because it asked for what is held of it. By then it has told what it
 /// wants.
 pub const ASKED_FILTER_KEPT_US: u64 = 30_000_000;

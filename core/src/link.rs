@@ -15,6 +15,7 @@ use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
 use crate::retained::{Buckets, Digest};
 use crate::session::Binding;
+use crate::shard::answering::Asked;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::ShardMask;
 use crate::subscriber_queue::QueueId;
@@ -291,6 +292,9 @@ pub(crate) struct Link {
     /// Topics that it asked this node to replay, and until when their live messages go to it for that.
     pub(crate) asked: BTreeMap<Box<str>, u64>,
     pub(crate) hash: Option<u64>,
+    /// The peer has told what it wants before; until then, what it asks this node to replay.
+    pub(crate) has_told: bool,
+    pub(crate) asked_early: Vec<Asked>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
     /// Topics that the peer had bound on connections before this one: of them something may be lost that
@@ -322,6 +326,8 @@ impl Link {
             filter_bytes: 0,
             asked: BTreeMap::new(),
             hash: None,
+            has_told: false,
+            asked_early: Vec::new(),
             parts: Parts::default(),
             comparison: Comparison::default(),
             bindings: Vec::new(),

@@ -148,6 +148,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) awaits: ShardMask,
     /// Topics of which other nodes have still to answer what they hold, which is to come before what is live.
     pub(crate) gates: Vec<Gate>,
+    /// They do not hold all that is missing.
+    pub(crate) is_partial: bool,
     /// The client was told that it exists.
     pub(crate) is_told: bool,
     /// Owners that have not handed over all retained values that are wanted; and of these, the ones that
@@ -207,6 +209,7 @@ impl SubscriberQueue {
             expiry: Expiry::NEVER,
             awaits: ShardMask::default(),
             gates: Vec::new(),
+            is_partial: false,
             is_told: false,
             scans: ShardMask::default(),
             scans_idle: ShardMask::default(),

@@ -1,16 +1,22 @@
-//! What another node asks this one for: the messages that it accepted for a topic and still holds. They go
-//! over the link ahead of the live ones, between two ReplayAnswers (`fetching.rs` is the other end).
+//! What another node gets over its link of what this one accepted earlier and still holds.
+//!
+//! It asks for that of a topic, for a subscription that comes back: the messages go ahead of the live ones,
+//! between two ReplayAnswers (`fetching.rs` is the other end). And from a node that has just started it gets
+//! what that accepted before it knew what the other wants: that is as good as live.
+
+use std::sync::Arc;
 
 use nexusd_wire::control::{self, DeliveryMode};
-use nexusd_wire::{Frame, NodeId, SubscriptionId, TopicId, check_topic};
+use nexusd_wire::{Frame, NodeId, SubscriptionId, TopicId, check_topic, filter_matches};
 
 use super::Shard;
 use super::event::ConnectionId;
+use super::fetching::Target;
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
 use super::plane::Plane;
 use super::routing::ShardIndex;
 use super::violation::Violation;
-use crate::limits::ASKED_FILTER_KEPT_US;
+use crate::limits::{ASKED_FILTER_KEPT_US, EARLY_MESSAGES_US, FETCHES_MAX};
 use crate::log::Extent;
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
@@ -51,22 +57,32 @@ impl Shard {
             return Err(Violation::by(frame, &format!("a topic of the peer's: {cause}")));
         }
         let Some(peer) = self.peer_of(id) else { return Ok(()) };
-        let Some(link) = self.links.get(&peer) else { return Ok(()) };
-        let Some((subscription, queue)) = link.queue else { return Ok(()) };
-        // Without memory there is no answer, and the peer tells its subscription that it knows nothing.
-        if !self.keep_asked_filter(peer, queue, topic) {
-            return Ok(());
-        }
         let (request, topic, after) = (request.request(), topic.into(), request.after());
         let asked = Asked { request, topic, after };
-        let owner = self.plane.routing.owner_of(&asked.topic);
-        if owner == self.plane.routing.own {
-            self.plane.answer(queue, &asked);
-        } else {
-            let item = ParcelItem::Answer { queue, subscription, asked };
-            self.plane.neighbours.of(owner).tell(item);
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        if link.has_told {
+            self.answer_peer(peer, &asked);
+        } else if link.asked_early.len() < FETCHES_MAX {
+            // What is as good as live to the peer goes first, and that is known when it tells what it wants.
+            link.asked_early.push(asked);
         }
         Ok(())
+    }
+
+    /// Without memory there is no answer, and the peer tells its subscription that it knows nothing.
+    fn answer_peer(&mut self, peer: NodeId, asked: &Asked) {
+        let Some(link) = self.links.get(&peer) else { return };
+        let Some((subscription, queue)) = link.queue else { return };
+        if !self.keep_asked_filter(peer, queue, &asked.topic) {
+            return;
+        }
+        let owner = self.plane.routing.owner_of(&asked.topic);
+        if owner == self.plane.routing.own {
+            self.plane.answer(queue, asked);
+        } else {
+            let item = ParcelItem::Answer { queue, subscription, asked: asked.clone() };
+            self.plane.neighbours.of(owner).tell(item);
+        }
     }
 
     /// From now on the peer gets the topic's live messages, though what it wants may not have been told yet.
@@ -102,6 +118,46 @@ impl Shard {
             self.plane.client_bytes -= memory;
         }
         was_asked
+    }
+
+    /// The peer is about to be known to want something, and maybe for the first time: of a node that has just
+    /// started it then gets, as if it were live, what was accepted before. What other shards lend meanwhile,
+    /// for other peers, is among that. Returns the queue it goes to.
+    pub(super) fn begin_early_messages(&mut self, peer: NodeId, is_first: bool) -> Option<Target> {
+        let age_us = self.plane.wall_us.saturating_sub(self.config.mesh.start_us);
+        let (subscription, queue) = self.links.get(&peer)?.queue?;
+        if !is_first || age_us >= EARLY_MESSAGES_US {
+            return None;
+        }
+        let held = self.plane.queues.get_mut(queue.0 as usize)?;
+        for neighbour in self.plane.neighbours.iter() {
+            held.awaits.insert(neighbour.shard);
+        }
+        Some(Target { shard: self.plane.routing.own, queue, subscription })
+    }
+
+    /// What the peer wants is known now.
+    pub(super) fn end_early_messages(&mut self, peer: NodeId, early: Option<Target>) {
+        let Some(link) = self.links.get_mut(&peer).filter(|link| link.has_told) else { return };
+        let asked_early = std::mem::take(&mut link.asked_early);
+        if let Some(target) = early {
+            let Target { queue, subscription, .. } = target;
+            let filters: Arc<[Box<str>]> = link.filters.iter().cloned().collect();
+            let created_at = self.plane.queues[queue.0 as usize].created_at;
+            for neighbour in self.plane.neighbours.all() {
+                let filters = Arc::clone(&filters);
+                neighbour.tell(ParcelItem::EarlyMessages {
+                    queue,
+                    created_at,
+                    subscription,
+                    filters,
+                });
+            }
+            self.plane.hand_over_early(target, &filters);
+        }
+        for asked in &asked_early {
+            self.answer_peer(peer, asked);
+        }
     }
 
     /// Forgets what a peer asked for a while ago.
@@ -159,23 +215,45 @@ impl Plane {
         self.stay_in_budget();
     }
 
+    /// Hands all that this node accepted for topics of this shard, and that is wanted, to the queue of a link.
+    pub(super) fn hand_over_early(&mut self, target: Target, filters: &[Box<str>]) {
+        self.settle_history();
+        for slot in 0..self.topics.slots() {
+            let topic = self.topics.id_of(slot);
+            let Some(standing) = self.topics.standing(topic) else { continue };
+            let name = self.topics.name(topic);
+            if standing.newest == 0 || !filters.iter().any(|it| filter_matches(it, name)) {
+                continue;
+            }
+            // What is not held any more was accepted for nobody, and is no loss.
+            let (own, _) = self.accepted_after(topic, 0);
+            self.hand_to(target, topic, &own);
+        }
+        self.stay_in_budget();
+    }
+
+    /// What this node accepted for a topic behind a message and still holds; and whether there was more.
+    fn accepted_after(&self, topic: TopicId, after: u64) -> (Vec<Extent>, bool) {
+        let mut own = Vec::new();
+        let Some(standing) = self.topics.standing(topic).filter(|it| after < it.newest) else {
+            return (own, false);
+        };
+        let newest_run = self.topics.newest_run(topic);
+        let (held, oldest) =
+            self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
+        for extent in &held {
+            self.log.split_where(extent, &mut own, |header| header.origin() == 0);
+        }
+        (own, oldest > after + 1)
+    }
+
     /// `None`: the node has as many topics as it may, so nothing can be said.
     fn held_for_peer(&mut self, asked: &Asked) -> Option<Held> {
         let topic = self.topics.find_or_insert(&asked.topic, self.limits.topics, self.now_us)?;
         self.settle_history();
-        let standing = self.topics.standing(topic)?;
         let after = asked.after.unwrap_or(0) + u64::from(is_planted(Plant::AnswerOffByOne));
-        let (mut extents, mut is_partial) = (Vec::new(), false);
-        if after < standing.newest {
-            let newest_run = self.topics.newest_run(topic);
-            let (held, oldest) =
-                self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
-            is_partial = oldest > after + 1;
-            for extent in &held {
-                let extent = Extent { mode: DeliveryMode::Fetched, ..*extent };
-                self.log.split_where(&extent, &mut extents, |header| header.origin() == 0);
-            }
-        }
+        let (mut extents, is_partial) = self.accepted_after(topic, after);
+        extents.iter_mut().for_each(|extent| extent.mode = DeliveryMode::Fetched);
         Some(Held { topic, extents, is_partial })
     }
 

@@ -291,7 +291,7 @@ impl Shard {
     /// once, and gets what was queued meanwhile.
     pub(super) fn confirm_if_ready(&mut self, id: QueueId) {
         let Some(queue) = self.plane.queues.get_mut(id.0 as usize) else { return };
-        if !queue.is_confirmed() || queue.is_told || queue.is_dying {
+        if !queue.is_confirmed() || queue.is_link || queue.is_told || queue.is_dying {
             return;
         }
         queue.is_told = true;

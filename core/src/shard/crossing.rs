@@ -11,6 +11,7 @@ use nexusd_wire::control::{ErrorCode, PublishStatus};
 use nexusd_wire::{ErrorReport, FrameKind, Header, MessageFlags, Sequence, TopicId};
 
 use super::event::{ConnectionId, Now};
+use super::fetching::Target;
 use super::neighbour::{Asker, Neighbour};
 use super::output::Output;
 use super::parcel::{Batch, BatchRun, Correction, Item, LargeMessage};
@@ -103,11 +104,15 @@ impl Shard {
             Item::FetchedFrom { queue, subscription, topic, origin } => {
                 self.plane.open_gate(queue, subscription, topic, origin);
             }
-            Item::FetchEnds { queue, subscription, fetched } => {
-                self.plane.end_gate(queue, subscription, fetched);
+            Item::FetchEnds { queue, subscription, topic, is_partial } => {
+                self.plane.end_gate(queue, subscription, topic, is_partial);
             }
             Item::Answer { queue, subscription, asked } => {
                 self.plane.answer_elsewhere(from, queue, subscription, &asked);
+            }
+            Item::EarlyMessages { queue, created_at, subscription, filters } => {
+                self.plane.hand_over_early(Target { shard: from, queue, subscription }, &filters);
+                self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
             Item::ScanRetained { scan, wanted } => self.plane.begin_scan(from, scan, wanted),
@@ -218,8 +223,8 @@ impl Shard {
                     }
                     None
                 }
-                Item::FetchAnswered { fetch, peer, is_partial } => {
-                    self.plane.fetch_answered(fetch, peer, is_partial);
+                Item::FetchAnswered { fetch, peer, answer } => {
+                    self.plane.fetch_answered(fetch, peer, answer);
                     None
                 }
                 Item::DrainRound(round) => {

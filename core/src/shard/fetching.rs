@@ -16,6 +16,7 @@ use nexusd_wire::{Frame, FrameKind, Header, NodeId, Sequence, SubscriptionId, To
 
 use super::event::{ConnectionId, Now};
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
+use super::parking::{ReplayedTopics, replayed};
 use super::plane::Plane;
 use super::publish::Run;
 use super::replay::WantedTopic;
@@ -27,7 +28,7 @@ use crate::limits::{FETCH_FOUND_US, FETCH_TIMEOUT_US, FETCHES_MAX, SHARDS_MAX};
 use crate::link::{FetchId, Origin, Relay};
 use crate::log::Extent;
 use crate::plant::{Plant, is_planted};
-use crate::subscriber_queue::{Item, QueueId, ReplayComplete, SubscriberQueue};
+use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 
 /// No topic: slots are far fewer.
 const NO_TOPIC: TopicId = TopicId(u32::MAX);
@@ -47,17 +48,14 @@ pub(crate) struct Fetch {
     target: Target,
     /// How far the client has come with the messages of each node; and those that came since.
     had: BTreeMap<NodeId, u64>,
-    /// Nodes whose messages it has had, and that have not answered.
+    /// Nodes whose messages it has had, or that were there, and that have not answered.
     named: BTreeSet<NodeId>,
     /// Nodes that were asked and have not answered, and those that have.
     asked: BTreeSet<NodeId>,
     answered: BTreeSet<NodeId>,
     /// Shards that have not said whom they asked.
     asking: ShardMask,
-    /// The topic's newest message when it began.
-    newest: u64,
     is_partial: bool,
-    replayed: u64,
     begun_us: u64,
 }
 
@@ -99,15 +97,6 @@ pub(crate) struct Question {
     pub(crate) open: BTreeSet<NodeId>,
 }
 
-/// The end of a fetch, as its queue is told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Fetched {
-    pub(crate) topic: TopicId,
-    pub(crate) is_partial: bool,
-    pub(crate) messages: u64,
-    pub(crate) latest: Sequence,
-}
-
 /// A topic that a queue gets from other nodes: it is to have the live messages of those that have answered.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -116,9 +105,9 @@ pub(crate) struct Gate {
 }
 
 impl SubscriberQueue {
-    /// Whether its client may be told of it: all that has to be known or had before is.
+    /// Whether its client may be told of it: all that has to be known or had before is. A peer is told nothing.
     pub(crate) fn is_confirmed(&self) -> bool {
-        self.awaits.is_empty() && self.gates.is_empty()
+        self.is_link || (self.awaits.is_empty() && self.gates.is_empty())
     }
 
     /// Whether live messages of another node are not for it, because it gets them with an answer.
@@ -132,20 +121,6 @@ impl SubscriberQueue {
         let gate = self.gates.iter().find(|gate| gate.topic == topic);
         gate.is_some_and(|gate| !gate.answered.contains(&origin))
             && !is_planted(Plant::FetchedTwice)
-    }
-
-    /// Puts what is replayed ahead of what came live meanwhile.
-    fn put_replays_first(&mut self) {
-        let is_ahead = |item: &Item| match item {
-            Item::Bind(_) | Item::NodeBind(_) | Item::ReplayComplete(_) | Item::Answer(_) => true,
-            Item::Extent(extent) => extent.mode != DeliveryMode::Live,
-            Item::Gap(gap) => gap.reason() == GapReason::ReplayWindow,
-        };
-        let (ahead, live): (Vec<_>, Vec<_>) = self.items.drain(..).partition(is_ahead);
-        self.items.extend(ahead.into_iter().chain(live));
-        if let Some(Item::Extent(last)) = self.items.back_mut() {
-            last.expect_hole();
-        }
     }
 }
 
@@ -212,28 +187,29 @@ impl Shard {
         session.answers = if answer.is_end() { FetchId::NONE } else { fetch };
         session.note_fetch();
         if answer.is_end() {
-            self.peer_answered(fetch, peer, answer.is_partial());
+            self.peer_answered(fetch, peer, Some(answer.is_partial()));
         }
         Ok(())
     }
 
-    fn peer_answered(&mut self, fetch: FetchId, peer: NodeId, is_partial: bool) {
+    /// `answer`: whether more was asked for than the peer holds; `None`: the peer is gone.
+    fn peer_answered(&mut self, fetch: FetchId, peer: NodeId, answer: Option<bool>) {
         let question = self.questions.get_mut(&fetch);
         if !question.is_some_and(|question| question.open.remove(&peer)) {
             return;
         }
         self.tell_owner(
             fetch,
-            |plane| plane.fetch_answered(fetch, peer, is_partial),
-            || ParcelItem::FetchAnswered { fetch, peer, is_partial },
+            |plane| plane.fetch_answered(fetch, peer, answer),
+            || ParcelItem::FetchAnswered { fetch, peer, answer },
         );
     }
 
-    /// A peer is gone: it answers nothing.
+    /// A peer is gone. If it comes back it is asked again.
     pub(super) fn stop_asking(&mut self, peer: NodeId) {
         let fetches: Vec<_> = self.questions.keys().copied().collect();
         for fetch in fetches {
-            self.peer_answered(fetch, peer, true);
+            self.peer_answered(fetch, peer, None);
         }
     }
 
@@ -276,9 +252,7 @@ impl Plane {
         let is_full = self.fetching.fetches.len() >= FETCHES_MAX;
         let topic = self.topics.find_or_insert(&wanted.name, limit, self.now_us);
         let Some(topic) = topic.filter(|_| !is_full) else {
-            let (topic, latest) = (NO_TOPIC, Sequence(0));
-            let nothing = Fetched { topic, is_partial: true, messages: 0, latest };
-            return self.end_gate_at(target, nothing);
+            return self.end_gate_at(target, NO_TOPIC, true);
         };
         self.fetching.last += 1;
         let fetch = FetchId::new(self.fetching.last, self.routing.own);
@@ -293,9 +267,7 @@ impl Plane {
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
             asking: ShardMask::default(),
-            newest: self.topics.topic(topic).sequence,
             is_partial: false,
-            replayed: 0,
             begun_us: self.now_us,
         };
         let name = wanted.name.clone();
@@ -320,7 +292,7 @@ impl Plane {
     }
 
     /// Replays, of what this node holds of a fetch's topic behind its message `after`, the messages for which
-    /// `is_wanted`, up to those that the queue gets live. Returns whether there were more.
+    /// `is_wanted`. Returns whether there were more.
     fn replay_where(
         &mut self,
         fetch: &mut Fetch,
@@ -336,20 +308,16 @@ impl Plane {
         let newest_run = self.topics.newest_run(topic);
         let (extents, oldest) =
             self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
-        let newest = fetch.newest;
         let mut parts = Vec::new();
         for extent in &extents {
-            self.log.split_where(extent, &mut parts, |header| {
-                header.sequence().0 <= newest && is_wanted(header, fetch)
-            });
+            self.log.split_where(extent, &mut parts, |header| is_wanted(header, fetch));
         }
-        fetch.replayed += parts.iter().map(|part| u64::from(part.messages)).sum::<u64>();
         self.hand_to(fetch.target, topic, &parts);
         oldest > after + 1
     }
 
     /// Puts messages in this shard's log into a queue, or lends them to its shard.
-    fn hand_to(&mut self, target: Target, topic: TopicId, parts: &[Extent]) {
+    pub(super) fn hand_to(&mut self, target: Target, topic: TopicId, parts: &[Extent]) {
         let Target { shard, queue, subscription } = target;
         let replayed = parts.iter().map(|part| Extent { mode: DeliveryMode::Replay, ..*part });
         if parts.is_empty() {
@@ -377,6 +345,9 @@ impl Plane {
     pub(super) fn is_fetched(&self, relay: Relay, header: &Header) -> bool {
         let Some(fetch) = self.fetching.fetches.get(&relay.fetch) else { return false };
         let node = self.node.node_of(relay.origin);
+        if fetch.answered.contains(&node) {
+            return false;
+        }
         header.origin_sequence().0 > fetch.had.get(&node).copied().unwrap_or(0)
     }
 
@@ -394,7 +365,6 @@ impl Plane {
         if let Some(mut fetch) = self.fetching.fetches.remove(&run.fetch) {
             let last = self.log.last_header(&run.extent).origin_sequence();
             fetch.had.insert(self.node.node_of(origin), last.0);
-            fetch.replayed += messages;
             self.hand_to(fetch.target, run.topic, &[run.extent]);
             self.fetching.fetches.insert(run.fetch, fetch);
         }
@@ -419,10 +389,16 @@ impl Plane {
         fetch.asked.extend(new);
     }
 
-    /// A peer has answered, or will not.
-    pub(super) fn fetch_answered(&mut self, id: FetchId, peer: NodeId, is_partial: bool) {
+    /// A peer has answered, or is gone.
+    pub(super) fn fetch_answered(&mut self, id: FetchId, peer: NodeId, answer: Option<bool>) {
         let Some(fetch) = self.fetching.fetches.get_mut(&id) else { return };
         fetch.asked.remove(&peer);
+        let Some(is_partial) = answer else {
+            if !fetch.answered.contains(&peer) {
+                fetch.named.insert(peer);
+            }
+            return;
+        };
         fetch.is_partial |= is_partial;
         if fetch.answered.insert(peer) {
             fetch.named.remove(&peer);
@@ -475,21 +451,18 @@ impl Plane {
             let had = fetch.had.get(node).copied().unwrap_or(0);
             !fetch.answered.contains(node) && header.origin_sequence().0 > had
         });
-        let latest = Sequence(self.topics.topic(fetch.topic).sequence);
-        let Fetch { topic, target, is_partial, replayed: messages, .. } = fetch;
-        let fetched = Fetched { topic, is_partial, messages, latest };
         for neighbour in self.neighbours.all() {
             neighbour.tell(ParcelItem::EndFetch { fetch: id });
         }
-        self.end_gate_at(target, fetched);
+        self.end_gate_at(fetch.target, fetch.topic, fetch.is_partial);
     }
 
-    fn end_gate_at(&mut self, target: Target, fetched: Fetched) {
+    fn end_gate_at(&mut self, target: Target, topic: TopicId, is_partial: bool) {
         let Target { shard, queue, subscription } = target;
         if shard == self.routing.own {
-            self.end_gate(queue, subscription, fetched);
+            self.end_gate(queue, subscription, topic, is_partial);
         } else {
-            let item = ParcelItem::FetchEnds { queue, subscription, fetched };
+            let item = ParcelItem::FetchEnds { queue, subscription, topic, is_partial };
             self.neighbours.of(shard).tell(item);
         }
     }
@@ -529,30 +502,46 @@ impl Plane {
     }
 
     /// Nothing more is fetched of a topic for a queue.
-    pub(super) fn end_gate(&mut self, id: QueueId, subscription: SubscriptionId, fetched: Fetched) {
+    pub(super) fn end_gate(
+        &mut self,
+        id: QueueId,
+        subscription: SubscriptionId,
+        topic: TopicId,
+        is_partial: bool,
+    ) {
         if !self.is_same_queue(id, subscription) {
             return;
         }
-        let Fetched { topic, is_partial, messages, latest } = fetched;
-        let mut gap = None;
-        if is_partial && !is_planted(Plant::FetchGapUntold) {
+        let queue = &mut self.queues[id.0 as usize];
+        queue.gates.retain(|gate| gate.topic != topic);
+        queue.is_partial |= is_partial && !is_planted(Plant::FetchGapUntold);
+        if queue.gates.is_empty() {
+            self.bracket_as_replay(id);
+            self.fetching.done.push(id);
+        }
+    }
+
+    /// All that has come to a queue while its client waited is a replay, and what is missing is missing
+    /// before it.
+    fn bracket_as_replay(&mut self, id: QueueId) {
+        let queue = &mut self.queues[id.0 as usize];
+        debug_assert!(!queue.is_held(), "nothing is sent of it before");
+        let mut replay = ReplayedTopics::default();
+        queue.items.retain(|item| !matches!(item, Item::ReplayComplete(_)));
+        for item in &mut queue.items {
+            if let Item::Extent(extent) = item {
+                *extent = replayed(*extent);
+                replay.add(extent, &self.log);
+            }
+        }
+        (queue.replay_messages, queue.replay_bytes) = (queue.messages, queue.bytes);
+        queue.items.extend(replay.ends());
+        if std::mem::take(&mut queue.is_partial) {
             let mut unknown = Gap::new(GapReason::ReplayWindow);
             unknown.note_unknown();
             self.log.charge_gap(&unknown);
-            gap = Some(Item::Gap(Box::new(unknown)));
+            queue.items.push_front(Item::Gap(Box::new(unknown)));
         }
-        let Some(queue) = self.queues.get_mut(id.0 as usize) else { return };
-        queue.gates.retain(|gate| gate.topic != topic);
-        // What is missing is missing before what came.
-        gap.into_iter().for_each(|gap| queue.items.push_front(gap));
-        if messages > 0 {
-            let complete = ReplayComplete { topic, messages, latest };
-            queue.items.push_back(Item::ReplayComplete(Box::new(complete)));
-        }
-        if queue.gates.is_empty() {
-            queue.put_replays_first();
-        }
-        self.fetching.done.push(id);
     }
 }
 

@@ -4,6 +4,8 @@
 //! is bounded: batches and large messages by credit, runs by the log they lie in, what clients ask for
 //! by not reading them further, all else by the connections and subscriptions that it is about.
 
+use std::sync::Arc;
+
 use nexusd_wire::{Header, NodeId, Sequence, SubscriptionId, TopicId};
 
 use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
@@ -13,7 +15,6 @@ use crate::owed_acks::AckPart;
 use crate::retained::Digest;
 use crate::shard::answering::{Answer, Asked};
 use crate::shard::event::ConnectionId;
-use crate::shard::fetching::Fetched;
 use crate::shard::losing::Lost;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
@@ -88,8 +89,8 @@ pub(crate) enum Item {
     Fetch { fetch: FetchId, topic: Box<str>, had: Vec<(NodeId, u64)> },
     /// These were asked, and at first there were no others.
     FetchAsked { fetch: FetchId, peers: Vec<NodeId>, is_first: bool },
-    /// One has answered, or will not.
-    FetchAnswered { fetch: FetchId, peer: NodeId, is_partial: bool },
+    /// One has answered, and holds all of it or not; or it is gone.
+    FetchAnswered { fetch: FetchId, peer: NodeId, answer: Option<bool> },
     /// No more is wanted.
     EndFetch { fetch: FetchId },
     /// Ahead of `Confirmed`: what other nodes send of the topic is not for the queue yet.
@@ -97,9 +98,16 @@ pub(crate) enum Item {
     /// What one sends from now on is.
     FetchedFrom { queue: QueueId, subscription: SubscriptionId, topic: TopicId, origin: Origin },
     /// All of them are heard.
-    FetchEnds { queue: QueueId, subscription: SubscriptionId, fetched: Fetched },
+    FetchEnds { queue: QueueId, subscription: SubscriptionId, topic: TopicId, is_partial: bool },
     /// A peer asks for what is held of a topic.
     Answer { queue: QueueId, subscription: SubscriptionId, asked: Asked },
+    /// A peer is to get what was accepted before it told what it wants, which is this. Asks for `Confirmed`.
+    EarlyMessages {
+        queue: QueueId,
+        created_at: u64,
+        subscription: SubscriptionId,
+        filters: Arc<[Box<str>]>,
+    },
 
     // An owner to the shards of its topics' subscribers, and back.
     /// The name of a topic, before its first run.

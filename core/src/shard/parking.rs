@@ -412,11 +412,7 @@ impl Plane {
             }
         }
         let live = queue.items.split_off(end);
-        let ended = replay.topics.iter().filter(|topic| topic.messages > 0);
-        let ends = ended.map(|topic| Item::ReplayComplete(Box::new(*topic)));
-        if !is_planted(Plant::ReplayCompleteMissing) {
-            queue.items.extend(ends);
-        }
+        queue.items.extend(replay.ends());
         queue.items.extend(live);
         if !is_planted(Plant::BindNotRepeated) {
             queue.binds.extend(replay.topics.iter().map(|topic| Name::Topic(topic.topic)));
@@ -448,7 +444,7 @@ fn too_many(comeback: &Comeback, queue: &SubscriberQueue, under_way: u64) -> Opt
 
 /// Messages that come again, or later than they should have; they stay what they are if they are no live
 /// ones.
-fn replayed(extent: Extent) -> Extent {
+pub(super) fn replayed(extent: Extent) -> Extent {
     match extent.mode {
         DeliveryMode::Live => Extent { mode: DeliveryMode::Replay, ..extent },
         _ => extent,
@@ -457,7 +453,7 @@ fn replayed(extent: Extent) -> Extent {
 
 /// The topics of what a client gets that comes back, by first appearance, with their replayed messages.
 #[derive(Default)]
-struct ReplayedTopics {
+pub(super) struct ReplayedTopics {
     topics: Vec<ReplayComplete>,
     /// Other nodes that they come from.
     origins: BTreeSet<Origin>,
@@ -474,7 +470,15 @@ impl ReplayedTopics {
         &mut self.topics[place]
     }
 
-    fn add(&mut self, extent: &Extent, log: &Log) {
+    /// The frames that end the replay of each.
+    pub(super) fn ends(&self) -> impl Iterator<Item = Item> {
+        let ended = self.topics.iter().filter(|topic| topic.messages > 0);
+        ended
+            .filter(|_| !is_planted(Plant::ReplayCompleteMissing))
+            .map(|topic| Item::ReplayComplete(Box::new(*topic)))
+    }
+
+    pub(super) fn add(&mut self, extent: &Extent, log: &Log) {
         let mut rest = *extent;
         while let Some((topic, part)) = log.split_off_topic(&mut rest) {
             let last = log.last_sequence(&part);
