@@ -15,7 +15,7 @@ use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
 use crate::retained::{Buckets, Digest};
 use crate::session::Binding;
-use crate::shard::answering::Asked;
+use crate::shard::answering::AskedEarly;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::ShardMask;
 use crate::subscriber_queue::QueueId;
@@ -294,7 +294,9 @@ pub(crate) struct Link {
     pub(crate) hash: Option<u64>,
     /// The peer has told what it wants before; until then, what it asks this node to replay.
     pub(crate) has_told: bool,
-    pub(crate) asked_early: Vec<Asked>,
+    pub(crate) asked_early: Vec<AskedEarly>,
+    /// Filters that the peer asked this node to know, by request: the shards that do not yet.
+    pub(crate) unknown_to: BTreeMap<u64, ShardMask>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
     /// Topics that the peer had bound on connections before this one: of them something may be lost that
@@ -328,6 +330,7 @@ impl Link {
             hash: None,
             has_told: false,
             asked_early: Vec::new(),
+            unknown_to: BTreeMap::new(),
             parts: Parts::default(),
             comparison: Comparison::default(),
             bindings: Vec::new(),

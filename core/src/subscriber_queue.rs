@@ -148,7 +148,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) awaits: ShardMask,
     /// Topics of which other nodes have still to answer what they hold, which is to come before what is live.
     pub(crate) gates: Vec<Gate>,
-    /// They do not hold all that is missing.
+    /// Something was asked of them, and they do not hold all that is missing.
+    pub(crate) is_fetched: bool,
     pub(crate) is_partial: bool,
     /// The client was told that it exists.
     pub(crate) is_told: bool,
@@ -209,6 +210,7 @@ impl SubscriberQueue {
             expiry: Expiry::NEVER,
             awaits: ShardMask::default(),
             gates: Vec::new(),
+            is_fetched: false,
             is_partial: false,
             is_told: false,
             scans: ShardMask::default(),

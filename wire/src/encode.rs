@@ -35,6 +35,8 @@ pub struct SubscribeRequest<'a> {
     pub counted: bool,
     /// How far the client had come in some topics; at most 1,024.
     pub positions: &'a [Position<'a>],
+    /// The answer waits, 1 s at most, until other nodes know what is wanted.
+    pub wait_mesh: bool,
 }
 
 /// How far a subscriber had come in one topic.
@@ -300,6 +302,7 @@ impl FrameEncoder {
             receive_retained: subscribe.receive_retained,
             counted: subscribe.counted,
             positions,
+            wait_mesh: subscribe.wait_mesh,
         };
         let root = control::Subscribe::create(b, &args);
         b.finish_minimal(root);

@@ -186,6 +186,7 @@ impl Entry {
                     || (is_anew && options.gap_mode == GapMode::RetainedOnly),
                 counted: options.counted,
                 positions: &positions,
+                wait_mesh: options.wait_mesh,
             },
         );
         let is_known = |filter: &String| is_topic(filter) && self.progress.positions.has(filter);

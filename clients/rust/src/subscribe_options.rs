@@ -39,6 +39,7 @@ pub struct SubscribeOptions {
     pub(crate) queue_bytes: Option<u64>,
     pub(crate) retained: bool,
     pub(crate) counted: bool,
+    pub(crate) wait_mesh: bool,
     pub(crate) gap_mode: GapMode,
     pub(crate) buffer_messages: usize,
     pub(crate) buffer_bytes: usize,
@@ -52,6 +53,7 @@ impl Default for SubscribeOptions {
             queue_bytes: None,
             retained: false,
             counted: true,
+            wait_mesh: false,
             gap_mode: GapMode::default(),
             buffer_messages: limits::BUFFER_MESSAGES,
             buffer_bytes: limits::BUFFER_BYTES,
@@ -80,6 +82,14 @@ impl SubscribeOptions {
     /// How many bytes the daemon queues.
     pub fn queue_bytes(mut self, bytes: u64) -> Self {
         self.queue_bytes = Some(bytes);
+        self
+    }
+
+    /// Whether subscribing waits, 1 s at most, until the other nodes of the mesh know what is wanted: what is
+    /// published at any of them from then on is delivered. Default: no, which leaves out what is published
+    /// elsewhere within the next milliseconds.
+    pub fn wait_mesh(mut self, wait_mesh: bool) -> Self {
+        self.wait_mesh = wait_mesh;
         self
     }
 

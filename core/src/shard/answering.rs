@@ -7,14 +7,16 @@
 use std::sync::Arc;
 
 use nexusd_wire::control::{self, DeliveryMode};
-use nexusd_wire::{Frame, NodeId, SubscriptionId, TopicId, check_topic, filter_matches};
+use nexusd_wire::{
+    Frame, NodeId, SubscriptionId, TopicId, check_filter, check_topic, filter_matches,
+};
 
 use super::Shard;
 use super::event::ConnectionId;
 use super::fetching::Target;
 use super::parcel::{Item as ParcelItem, LentRun, Replay};
 use super::plane::Plane;
-use super::routing::ShardIndex;
+use super::routing::{ShardIndex, ShardMask};
 use super::violation::Violation;
 use crate::limits::{ASKED_FILTER_KEPT_US, EARLY_MESSAGES_US, FETCHES_MAX};
 use crate::log::Extent;
@@ -28,6 +30,13 @@ pub(crate) struct Asked {
     pub(crate) topic: Box<str>,
     /// The newest message that is not wanted; `None`: all are.
     pub(crate) after: Option<u64>,
+}
+
+/// What a peer asks before it has told what it wants: that is waited for.
+#[derive(Clone, Debug)]
+pub(crate) enum AskedEarly {
+    Messages(Asked),
+    Interest { request: u64, filters: Vec<Box<str>> },
 }
 
 /// Stands in a link's queue before and behind the messages of an answer.
@@ -64,7 +73,7 @@ impl Shard {
             self.answer_peer(peer, &asked);
         } else if link.asked_early.len() < FETCHES_MAX {
             // What is as good as live to the peer goes first, and that is known when it tells what it wants.
-            link.asked_early.push(asked);
+            link.asked_early.push(AskedEarly::Messages(asked));
         }
         Ok(())
     }
@@ -120,6 +129,62 @@ impl Shard {
         was_asked
     }
 
+    /// The peer wants to be sure that what it wants is known. It is, as soon as all shards have heard of it.
+    pub(super) fn on_interest_request(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame<'_>,
+    ) -> Result<(), Violation> {
+        let request = frame.body::<control::InterestRequest<'_>>()?;
+        let filters: Vec<Box<str>> = request.filters().iter().map(Box::from).collect();
+        let cause = filters.iter().find_map(|filter| check_filter(filter).err());
+        if let Some(cause) = cause {
+            return Err(Violation::by(frame, &format!("a filter of the peer's: {cause}")));
+        }
+        let Some(peer) = self.peer_of(id) else { return Ok(()) };
+        let Some(link) = self.links.get_mut(&peer) else { return Ok(()) };
+        let request = request.request();
+        if link.has_told {
+            self.know_interest(peer, request, &filters);
+        } else if link.asked_early.len() < FETCHES_MAX {
+            link.asked_early.push(AskedEarly::Interest { request, filters });
+        }
+        Ok(())
+    }
+
+    /// Answers as soon as all shards have heard of the filters. Without memory there is no answer, and the
+    /// peer's client is told a little later.
+    fn know_interest(&mut self, peer: NodeId, request: u64, filters: &[Box<str>]) {
+        let Some((_, queue)) = self.links.get(&peer).and_then(|link| link.queue) else { return };
+        if !filters.iter().all(|filter| self.keep_asked_filter(peer, queue, filter)) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let mut unknown_to = ShardMask::default();
+        for neighbour in self.plane.neighbours.all() {
+            unknown_to.insert(neighbour.shard);
+            neighbour.tell(ParcelItem::Know { peer, request });
+        }
+        if unknown_to.is_empty() {
+            self.plane.end_answer(queue, Answer { request, end: Some(false) });
+        } else if link.unknown_to.len() < FETCHES_MAX {
+            link.unknown_to.insert(request, unknown_to);
+        }
+    }
+
+    /// A shard has heard of what a peer wants.
+    pub(super) fn on_known(&mut self, peer: NodeId, request: u64, from: ShardIndex) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(unknown_to) = link.unknown_to.get_mut(&request) else { return };
+        unknown_to.remove(from);
+        if unknown_to.is_empty() {
+            link.unknown_to.remove(&request);
+            if let Some((_, queue)) = link.queue {
+                self.plane.end_answer(queue, Answer { request, end: Some(false) });
+            }
+        }
+    }
+
     /// The peer is about to be known to want something, and maybe for the first time: of a node that has just
     /// started it then gets, as if it were live, what was accepted before. What other shards lend meanwhile,
     /// for other peers, is among that. Returns the queue it goes to.
@@ -155,8 +220,13 @@ impl Shard {
             }
             self.plane.hand_over_early(target, &filters);
         }
-        for asked in &asked_early {
-            self.answer_peer(peer, asked);
+        for asked in asked_early {
+            match asked {
+                AskedEarly::Messages(asked) => self.answer_peer(peer, &asked),
+                AskedEarly::Interest { request, filters } => {
+                    self.know_interest(peer, request, &filters);
+                }
+            }
         }
     }
 

@@ -261,6 +261,9 @@ impl Shard {
         self.plane.queues.insert(queue);
         self.plane.subscriptions.insert(subscription, QueueId(slot));
         self.plane.replay(QueueId(slot), &wanted[self.plane.routing.own.index()]);
+        if subscribe.wait_mesh() && self.plane.fetching.is_possible() {
+            self.plane.begin_waiting(QueueId(slot));
+        }
         if subscribe.receive_retained() {
             self.plane.begin_scans(QueueId(slot));
         }

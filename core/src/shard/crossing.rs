@@ -89,7 +89,7 @@ impl Shard {
                 self.plane.replay_elsewhere(from, queue, subscription, &wanted);
                 self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
             }
-            Item::Fetch { fetch, topic, had } => self.begin_asking(fetch, topic, had),
+            Item::Fetch { fetch, wanted } => self.begin_asking(fetch, wanted),
             Item::FetchAsked { fetch, peers, is_first } => {
                 self.plane.fetch_asked(fetch, &peers, is_first.then_some(from));
             }
@@ -110,6 +110,10 @@ impl Shard {
             Item::Answer { queue, subscription, asked } => {
                 self.plane.answer_elsewhere(from, queue, subscription, &asked);
             }
+            Item::Know { peer, request } => {
+                self.plane.neighbours.of(from).tell(Item::Known { peer, request });
+            }
+            Item::Known { peer, request } => self.on_known(peer, request, from),
             Item::EarlyMessages { queue, created_at, subscription, filters } => {
                 self.plane.hand_over_early(Target { shard: from, queue, subscription }, &filters);
                 self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });

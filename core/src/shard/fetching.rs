@@ -10,6 +10,7 @@
 //! and keeps them out of its history, and the shard of the queue gets them as it gets a replay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use nexusd_wire::control::{DeliveryMode, GapReason};
 use nexusd_wire::{Frame, FrameKind, Header, NodeId, Sequence, SubscriptionId, TopicId, control};
@@ -30,8 +31,9 @@ use crate::log::Extent;
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 
-/// No topic: slots are far fewer.
+/// No topic: slots are far fewer. Of a fetch that could not begin, and of one that fetches nothing.
 const NO_TOPIC: TopicId = TopicId(u32::MAX);
+const NOTHING: TopicId = TopicId(u32::MAX - 1);
 
 /// The queue that a fetch is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,7 +69,7 @@ pub(crate) struct Fetching {
     fetches: BTreeMap<FetchId, Fetch>,
     last: u64,
     /// Fetches that this shard's peers are to be asked for.
-    begun: Vec<(FetchId, Box<str>, Vec<(NodeId, u64)>)>,
+    begun: Vec<(FetchId, Wanted)>,
     /// Queues of this shard for which nothing more is fetched.
     done: Vec<QueueId>,
 }
@@ -88,13 +90,21 @@ impl Fetching {
     }
 }
 
-/// What the shards are told of a fetch: what its answers are asked with.
+/// What peers are asked for.
 #[derive(Clone, Debug)]
+pub(crate) enum Wanted {
+    /// Messages of a topic behind those that were had of each node.
+    Messages { topic: Box<str>, had: Vec<(NodeId, u64)> },
+    /// To know that these filters are wanted.
+    Interest(Arc<[Box<str>]>),
+}
+
+/// What a shard asks its peers.
+#[derive(Debug)]
 pub(crate) struct Question {
-    pub(crate) topic: Box<str>,
-    pub(crate) had: Vec<(NodeId, u64)>,
+    wanted: Wanted,
     /// Peers that were asked and have not answered.
-    pub(crate) open: BTreeSet<NodeId>,
+    open: BTreeSet<NodeId>,
 }
 
 /// A topic that a queue gets from other nodes: it is to have the live messages of those that have answered.
@@ -126,13 +136,8 @@ impl SubscriberQueue {
 
 impl Shard {
     /// Asks the peers of this shard, and those that it finds while the fetch lasts.
-    pub(super) fn begin_asking(
-        &mut self,
-        fetch: FetchId,
-        topic: Box<str>,
-        had: Vec<(NodeId, u64)>,
-    ) {
-        self.questions.insert(fetch, Question { topic, had, open: BTreeSet::new() });
+    pub(super) fn begin_asking(&mut self, fetch: FetchId, wanted: Wanted) {
+        self.questions.insert(fetch, Question { wanted, open: BTreeSet::new() });
         let up = self.links.iter().filter(|(_, link)| link.is_up);
         let peers: Vec<_> = up.map(|(peer, _)| *peer).collect();
         for peer in &peers {
@@ -163,10 +168,18 @@ impl Shard {
         let Some(id) = self.links.get(&peer).and_then(|link| link.connection) else { return };
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         question.open.insert(peer);
-        let after = question.had.iter().find(|(node, _)| *node == peer);
-        let after = after.map(|(_, after)| Sequence(*after));
         let control = &mut connection.outbound.control;
-        self.encoder.replay_request(control, fetch.0, &question.topic, after);
+        match &question.wanted {
+            Wanted::Messages { topic, had } => {
+                let after = had.iter().find(|(node, _)| *node == peer);
+                let after = after.map(|(_, after)| Sequence(*after));
+                self.encoder.replay_request(control, fetch.0, topic, after);
+            }
+            Wanted::Interest(filters) => {
+                let filters = filters.iter().map(|filter| &**filter);
+                self.encoder.interest_request(control, fetch.0, filters);
+            }
+        }
         self.schedule(id);
     }
 
@@ -233,8 +246,8 @@ impl Shard {
 
     /// Ends the fetches that have all they can get, and begins to ask for new ones.
     pub(super) fn advance_fetches(&mut self) {
-        while let Some((fetch, topic, had)) = self.plane.fetching.begun.pop() {
-            self.begin_asking(fetch, topic, had);
+        while let Some((fetch, wanted)) = self.plane.fetching.begun.pop() {
+            self.begin_asking(fetch, wanted);
         }
         for fetch in self.plane.end_fetches() {
             self.questions.remove(&fetch);
@@ -254,30 +267,12 @@ impl Plane {
         let Some(topic) = topic.filter(|_| !is_full) else {
             return self.end_gate_at(target, NO_TOPIC, true);
         };
-        self.fetching.last += 1;
-        let fetch = FetchId::new(self.fetching.last, self.routing.own);
         let mut had: BTreeMap<NodeId, u64> = wanted.origins.iter().copied().collect();
         let own = had.remove(&self.own);
-        let question: Vec<_> = had.iter().map(|(node, after)| (*node, *after)).collect();
-        let mut begun = Fetch {
-            topic,
-            target,
-            named: had.keys().copied().collect(),
-            had,
-            asked: BTreeSet::new(),
-            answered: BTreeSet::new(),
-            asking: ShardMask::default(),
-            is_partial: false,
-            begun_us: self.now_us,
-        };
         let name = wanted.name.clone();
-        for neighbour in self.neighbours.all() {
-            begun.asking.insert(neighbour.shard);
-            let (topic, had) = (name.clone(), question.clone());
-            neighbour.tell(ParcelItem::Fetch { fetch, topic, had });
-        }
-        begun.asking.insert(self.routing.own);
-        self.fetching.begun.push((fetch, name, question));
+        let question = had.iter().map(|(node, after)| (*node, *after)).collect();
+        let fetch = self.ask_peers(&Wanted::Messages { topic: name, had: question });
+        let mut begun = self.fetch_of(topic, target, had);
         if target.shard == self.routing.own {
             self.close_gate(target.queue, topic);
         } else {
@@ -289,6 +284,45 @@ impl Plane {
         let after = own.unwrap_or(0);
         begun.is_partial = self.replay_where(&mut begun, after, |header, _| header.origin() == 0);
         self.fetching.fetches.insert(fetch, begun);
+    }
+
+    /// Has a subscription of this shard wait until the peers know its filters.
+    pub(super) fn begin_waiting(&mut self, queue: QueueId) {
+        let held = &mut self.queues[queue.0 as usize];
+        held.gates.push(Gate { topic: NOTHING, answered: Vec::new() });
+        let (filters, subscription) = (held.filters.iter().cloned().collect(), held.subscription);
+        let fetch = self.ask_peers(&Wanted::Interest(filters));
+        let target = Target { shard: self.routing.own, queue, subscription };
+        let begun = self.fetch_of(NOTHING, target, BTreeMap::new());
+        self.fetching.fetches.insert(fetch, begun);
+    }
+
+    /// Lets all shards ask their peers.
+    fn ask_peers(&mut self, wanted: &Wanted) -> FetchId {
+        self.fetching.last += 1;
+        let fetch = FetchId::new(self.fetching.last, self.routing.own);
+        for neighbour in self.neighbours.all() {
+            neighbour.tell(ParcelItem::Fetch { fetch, wanted: wanted.clone() });
+        }
+        self.fetching.begun.push((fetch, wanted.clone()));
+        fetch
+    }
+
+    fn fetch_of(&self, topic: TopicId, target: Target, had: BTreeMap<NodeId, u64>) -> Fetch {
+        let mut asking = ShardMask::default();
+        asking.insert(self.routing.own);
+        self.neighbours.iter().for_each(|neighbour| asking.insert(neighbour.shard));
+        Fetch {
+            topic,
+            target,
+            named: had.keys().copied().collect(),
+            had,
+            asked: BTreeSet::new(),
+            answered: BTreeSet::new(),
+            asking,
+            is_partial: false,
+            begun_us: self.now_us,
+        }
     }
 
     /// Replays, of what this node holds of a fetch's topic behind its message `after`, the messages for which
@@ -433,28 +467,37 @@ impl Plane {
 
     fn is_over(&self, fetch: &Fetch) -> bool {
         let since_us = self.now_us.saturating_sub(fetch.begun_us);
+        let is_complete = fetch.asking.is_empty() && fetch.asked.is_empty();
+        if fetch.topic == NOTHING {
+            return is_complete || since_us >= FETCH_FOUND_US;
+        }
         let has_settled =
             self.wall_us.saturating_sub(self.fetching.start_us.unwrap_or(0)) >= FETCH_FOUND_US;
-        let is_complete = fetch.asking.is_empty() && fetch.asked.is_empty();
         let is_settled = has_settled && fetch.named.is_empty();
         (is_complete && (is_settled || since_us >= FETCH_FOUND_US)) || since_us >= FETCH_TIMEOUT_US
     }
 
     fn end_fetch(&mut self, id: FetchId) {
         let Some(mut fetch) = self.fetching.fetches.remove(&id) else { return };
-        fetch.is_partial |= !fetch.named.is_empty() || !fetch.asked.is_empty();
-        // Of nodes that do not answer this one may hold something.
-        let names: BTreeMap<u32, NodeId> = self.node.all_origins();
-        let from = self.topics.standing(fetch.topic).map_or(0, |standing| standing.first - 1);
-        self.replay_where(&mut fetch, from, |header, fetch| {
-            let Some(node) = names.get(&header.origin()) else { return false };
-            let had = fetch.had.get(node).copied().unwrap_or(0);
-            !fetch.answered.contains(node) && header.origin_sequence().0 > had
-        });
+        if fetch.topic != NOTHING {
+            self.replay_of_silent(&mut fetch);
+        }
         for neighbour in self.neighbours.all() {
             neighbour.tell(ParcelItem::EndFetch { fetch: id });
         }
         self.end_gate_at(fetch.target, fetch.topic, fetch.is_partial);
+    }
+
+    /// Of nodes that do not answer this one may hold something.
+    fn replay_of_silent(&mut self, fetch: &mut Fetch) {
+        fetch.is_partial |= !fetch.named.is_empty() || !fetch.asked.is_empty();
+        let names: BTreeMap<u32, NodeId> = self.node.all_origins();
+        let from = self.topics.standing(fetch.topic).map_or(0, |standing| standing.first - 1);
+        self.replay_where(fetch, from, |header, fetch| {
+            let Some(node) = names.get(&header.origin()) else { return false };
+            let had = fetch.had.get(node).copied().unwrap_or(0);
+            !fetch.answered.contains(node) && header.origin_sequence().0 > had
+        });
     }
 
     fn end_gate_at(&mut self, target: Target, topic: TopicId, is_partial: bool) {
@@ -515,8 +558,11 @@ impl Plane {
         let queue = &mut self.queues[id.0 as usize];
         queue.gates.retain(|gate| gate.topic != topic);
         queue.is_partial |= is_partial && !is_planted(Plant::FetchGapUntold);
+        queue.is_fetched |= topic != NOTHING;
         if queue.gates.is_empty() {
-            self.bracket_as_replay(id);
+            if queue.is_fetched {
+                self.bracket_as_replay(id);
+            }
             self.fetching.done.push(id);
         }
     }

@@ -32,6 +32,7 @@ impl Shard {
             FrameKind::RetainedDigest => self.on_retained_digest(id, frame),
             FrameKind::RetainedFetch => self.on_retained_fetch(id, frame),
             FrameKind::ReplayRequest => self.on_replay_request(id, frame),
+            FrameKind::InterestRequest => self.on_interest_request(id, frame),
             FrameKind::ReplayAnswer => self.on_replay_answer(id, frame, now),
             FrameKind::Ping => {
                 self.acknowledge(id);

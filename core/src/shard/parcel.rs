@@ -15,6 +15,7 @@ use crate::owed_acks::AckPart;
 use crate::retained::Digest;
 use crate::shard::answering::{Answer, Asked};
 use crate::shard::event::ConnectionId;
+use crate::shard::fetching::Wanted;
 use crate::shard::losing::Lost;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
@@ -85,8 +86,8 @@ pub(crate) enum Item {
     Replay(Box<Replay>),
     /// The answer.
     Confirmed { queue: QueueId, created_at: u64 },
-    /// Other nodes are to be asked for what they hold of a topic, behind what is had of each.
-    Fetch { fetch: FetchId, topic: Box<str>, had: Vec<(NodeId, u64)> },
+    /// Other nodes are to be asked.
+    Fetch { fetch: FetchId, wanted: Wanted },
     /// These were asked, and at first there were no others.
     FetchAsked { fetch: FetchId, peers: Vec<NodeId>, is_first: bool },
     /// One has answered, and holds all of it or not; or it is gone.
@@ -101,6 +102,10 @@ pub(crate) enum Item {
     FetchEnds { queue: QueueId, subscription: SubscriptionId, topic: TopicId, is_partial: bool },
     /// A peer asks for what is held of a topic.
     Answer { queue: QueueId, subscription: SubscriptionId, asked: Asked },
+    /// The filters of a peer that were told before are known: asks for `Known`.
+    Know { peer: NodeId, request: u64 },
+    /// The answer.
+    Known { peer: NodeId, request: u64 },
     /// A peer is to get what was accepted before it told what it wants, which is this. Asks for `Confirmed`.
     EarlyMessages {
         queue: QueueId,

@@ -209,3 +209,44 @@ fn who_leaves_before_the_answer_is_forgotten() {
         assert_eq!(pair.desks[1].metrics().subscriptions, 0);
     }
 }
+
+#[test]
+fn who_waits_for_the_mesh_is_told_when_other_nodes_know_what_it_wants() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let publisher = publisher_of(&mut pair, 1);
+        let subscriber = pair.desks[1].greet();
+        let filters = &["+", "b/#"];
+        let request = SubscribeRequest {
+            request: 1,
+            filters,
+            wait_mesh: true,
+            ..SubscribeRequest::default()
+        };
+        pair.desks[1].ask_to_subscribe(subscriber, &request);
+        assert_eq!(pair.desks[1].heard(subscriber), [], "the other node knows nothing yet");
+        pair.carry();
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(matches!(heard[..], [Heard::Subscribed { .. }]), "{shards} shards: {heard:?}");
+        publish(&mut pair, publisher, 1);
+        let heard = pair.desks[1].heard(subscriber);
+        assert_eq!(numbers(&heard), [1], "{shards} shards: {heard:?}");
+        let is_replay = |heard: &Heard| matches!(heard, Heard::DeliverAs { .. });
+        assert!(!heard.iter().any(is_replay), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_peer_that_does_not_say_that_it_knows_is_waited_for_for_a_second() {
+    let mut pair = Pair::linked(1);
+    pair.is_cut = true;
+    let subscriber = pair.desks[1].greet();
+    let filters = &["a"];
+    let request =
+        SubscribeRequest { request: 1, filters, wait_mesh: true, ..SubscribeRequest::default() };
+    pair.desks[1].ask_to_subscribe(subscriber, &request);
+    pair.pass(900_000);
+    assert_eq!(pair.desks[1].heard(subscriber), []);
+    pair.pass(200_000);
+    assert!(matches!(pair.desks[1].heard(subscriber)[..], [Heard::Subscribed { .. }]));
+}

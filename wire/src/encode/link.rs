@@ -240,6 +240,22 @@ impl FrameEncoder {
         self.finish(out, Header::new(FrameKind::ReplayRequest, 0, 0));
     }
 
+    /// Appends an InterestRequest.
+    pub fn interest_request<'a>(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u64,
+        filters: impl Iterator<Item = &'a str>,
+    ) {
+        let b = &mut self.builder;
+        let filters: Vec<_> = filters.map(|filter| b.create_string(filter)).collect();
+        let filters = Some(b.create_vector(&filters));
+        let args = control::InterestRequestArgs { request, filters };
+        let root = control::InterestRequest::create(b, &args);
+        b.finish_minimal(root);
+        self.finish(out, Header::new(FrameKind::InterestRequest, 0, 0));
+    }
+
     /// Appends a ReplayAnswer: the beginning of an answer, or its end, which says whether it is partial.
     pub fn replay_answer(&mut self, out: &mut Vec<u8>, request: u64, end: Option<bool>) {
         let b = &mut self.builder;

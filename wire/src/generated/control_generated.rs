@@ -3408,6 +3408,7 @@ pub mod nexusd {
             pub const VT_RECEIVE_RETAINED: ::flatbuffers::VOffsetT = 14;
             pub const VT_COUNTED: ::flatbuffers::VOffsetT = 16;
             pub const VT_POSITIONS: ::flatbuffers::VOffsetT = 18;
+            pub const VT_WAIT_MESH: ::flatbuffers::VOffsetT = 20;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3437,6 +3438,7 @@ pub mod nexusd {
                 if let Some(x) = args.filters {
                     builder.add_filters(x);
                 }
+                builder.add_wait_mesh(args.wait_mesh);
                 builder.add_counted(args.counted);
                 builder.add_receive_retained(args.receive_retained);
                 if let Some(x) = args.policy {
@@ -3518,6 +3520,13 @@ pub mod nexusd {
                     >>(Subscribe::VT_POSITIONS, None)
                 }
             }
+            #[inline]
+            pub fn wait_mesh(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(Subscribe::VT_WAIT_MESH, Some(false)).unwrap() }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Subscribe<'_> {
@@ -3539,6 +3548,7 @@ pub mod nexusd {
                     .visit_field::<::flatbuffers::ForwardsUOffset<
                         ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Position>>,
                     >>("positions", Self::VT_POSITIONS, false)?
+                    .visit_field::<bool>("wait_mesh", Self::VT_WAIT_MESH, false)?
                     .finish();
                 Ok(())
             }
@@ -3560,6 +3570,7 @@ pub mod nexusd {
                     ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Position<'a>>>,
                 >,
             >,
+            pub wait_mesh: bool,
         }
         impl<'a> Default for SubscribeArgs<'a> {
             #[inline]
@@ -3573,6 +3584,7 @@ pub mod nexusd {
                     receive_retained: false,
                     counted: false,
                     positions: None,
+                    wait_mesh: false,
                 }
             }
         }
@@ -3635,6 +3647,10 @@ pub mod nexusd {
                 );
             }
             #[inline]
+            pub fn add_wait_mesh(&mut self, wait_mesh: bool) {
+                self.fbb_.push_slot::<bool>(Subscribe::VT_WAIT_MESH, wait_mesh, false);
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> SubscribeBuilder<'a, 'b, A> {
@@ -3660,6 +3676,7 @@ pub mod nexusd {
                 ds.field("receive_retained", &self.receive_retained());
                 ds.field("counted", &self.counted());
                 ds.field("positions", &self.positions());
+                ds.field("wait_mesh", &self.wait_mesh());
                 ds.finish()
             }
         }
@@ -6548,6 +6565,148 @@ pub mod nexusd {
                 ds.field("request", &self.request());
                 ds.field("topic", &self.topic());
                 ds.field("after", &self.after());
+                ds.finish()
+            }
+        }
+        pub enum InterestRequestOffset {}
+        #[derive(Copy, Clone, PartialEq)]
+
+        pub struct InterestRequest<'a> {
+            pub _tab: ::flatbuffers::Table<'a>,
+        }
+
+        impl<'a> ::flatbuffers::Follow<'a> for InterestRequest<'a> {
+            type Inner = InterestRequest<'a>;
+            #[inline]
+            unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+                Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+            }
+        }
+
+        impl<'a> InterestRequest<'a> {
+            pub const VT_REQUEST: ::flatbuffers::VOffsetT = 4;
+            pub const VT_FILTERS: ::flatbuffers::VOffsetT = 6;
+
+            #[inline]
+            pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+                InterestRequest { _tab: table }
+            }
+            #[allow(unused_mut)]
+            pub fn create<
+                'bldr: 'args,
+                'args: 'mut_bldr,
+                'mut_bldr,
+                A: ::flatbuffers::Allocator + 'bldr,
+            >(
+                _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+                args: &'args InterestRequestArgs<'args>,
+            ) -> ::flatbuffers::WIPOffset<InterestRequest<'bldr>> {
+                let mut builder = InterestRequestBuilder::new(_fbb);
+                builder.add_request(args.request);
+                if let Some(x) = args.filters {
+                    builder.add_filters(x);
+                }
+                builder.finish()
+            }
+
+            #[inline]
+            pub fn request(&self) -> u64 {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<u64>(InterestRequest::VT_REQUEST, Some(0)).unwrap() }
+            }
+            #[inline]
+            pub fn filters(
+                &self,
+            ) -> ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<
+                            ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                        >>(InterestRequest::VT_FILTERS, None)
+                        .unwrap()
+                }
+            }
+        }
+
+        impl ::flatbuffers::Verifiable for InterestRequest<'_> {
+            #[inline]
+            fn run_verifier(
+                v: &mut ::flatbuffers::Verifier,
+                pos: usize,
+            ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+                v.visit_table(pos)?
+                    .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+                    .visit_field::<::flatbuffers::ForwardsUOffset<
+                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
+                    >>("filters", Self::VT_FILTERS, true)?
+                    .finish();
+                Ok(())
+            }
+        }
+        pub struct InterestRequestArgs<'a> {
+            pub request: u64,
+            pub filters: Option<
+                ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>,
+                >,
+            >,
+        }
+        impl<'a> Default for InterestRequestArgs<'a> {
+            #[inline]
+            fn default() -> Self {
+                InterestRequestArgs {
+                    request: 0,
+                    filters: None, // required field
+                }
+            }
+        }
+
+        pub struct InterestRequestBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+            fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+        }
+        impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> InterestRequestBuilder<'a, 'b, A> {
+            #[inline]
+            pub fn add_request(&mut self, request: u64) {
+                self.fbb_.push_slot::<u64>(InterestRequest::VT_REQUEST, request, 0);
+            }
+            #[inline]
+            pub fn add_filters(
+                &mut self,
+                filters: ::flatbuffers::WIPOffset<
+                    ::flatbuffers::Vector<'b, ::flatbuffers::ForwardsUOffset<&'b str>>,
+                >,
+            ) {
+                self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(
+                    InterestRequest::VT_FILTERS,
+                    filters,
+                );
+            }
+            #[inline]
+            pub fn new(
+                _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+            ) -> InterestRequestBuilder<'a, 'b, A> {
+                let start = _fbb.start_table();
+                InterestRequestBuilder { fbb_: _fbb, start_: start }
+            }
+            #[inline]
+            pub fn finish(self) -> ::flatbuffers::WIPOffset<InterestRequest<'a>> {
+                let o = self.fbb_.end_table(self.start_);
+                self.fbb_.required(o, InterestRequest::VT_FILTERS, "filters");
+                ::flatbuffers::WIPOffset::new(o.value())
+            }
+        }
+
+        impl ::core::fmt::Debug for InterestRequest<'_> {
+            fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+                let mut ds = f.debug_struct("InterestRequest");
+                ds.field("request", &self.request());
+                ds.field("filters", &self.filters());
                 ds.finish()
             }
         }

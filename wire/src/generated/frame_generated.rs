@@ -21,13 +21,13 @@ pub mod nexusd {
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
-        pub const ENUM_MAX_FRAME_KIND: u8 = 103;
+        pub const ENUM_MAX_FRAME_KIND: u8 = 104;
         #[deprecated(
             since = "2.0.0",
             note = "Use associated constants instead. This will no longer be generated in 2021."
         )]
         #[allow(non_camel_case_types)]
-        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 36] = [
+        pub const ENUM_VALUES_FRAME_KIND: [FrameKind; 37] = [
             FrameKind::Hello,
             FrameKind::Welcome,
             FrameKind::Ping,
@@ -64,6 +64,7 @@ pub mod nexusd {
             FrameKind::RetainedFetch,
             FrameKind::ReplayRequest,
             FrameKind::ReplayAnswer,
+            FrameKind::InterestRequest,
         ];
 
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -107,9 +108,10 @@ pub mod nexusd {
             pub const RetainedFetch: Self = Self(101);
             pub const ReplayRequest: Self = Self(102);
             pub const ReplayAnswer: Self = Self(103);
+            pub const InterestRequest: Self = Self(104);
 
             pub const ENUM_MIN: u8 = 1;
-            pub const ENUM_MAX: u8 = 103;
+            pub const ENUM_MAX: u8 = 104;
             pub const ENUM_VALUES: &'static [Self] = &[
                 Self::Hello,
                 Self::Welcome,
@@ -147,6 +149,7 @@ pub mod nexusd {
                 Self::RetainedFetch,
                 Self::ReplayRequest,
                 Self::ReplayAnswer,
+                Self::InterestRequest,
             ];
             /// Returns the variant's name or "" if unknown.
             pub fn variant_name(self) -> Option<&'static str> {
@@ -187,6 +190,7 @@ pub mod nexusd {
                     Self::RetainedFetch => Some("RetainedFetch"),
                     Self::ReplayRequest => Some("ReplayRequest"),
                     Self::ReplayAnswer => Some("ReplayAnswer"),
+                    Self::InterestRequest => Some("InterestRequest"),
                     _ => None,
                 }
             }

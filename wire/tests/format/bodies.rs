@@ -191,6 +191,7 @@ fn the_smallest_parts_in_large_numbers_are_accepted() {
         receive_retained: false,
         counted: false,
         positions: Vec::new(),
+        wait_mesh: false,
     };
     let state = Sample::NodeState {
         hash: 0,
@@ -247,6 +248,7 @@ fn bodies_written_by_hand_as_the_protocol_document_shows_are_read() {
                 receive_retained: false,
                 counted: false,
                 positions: Vec::new(),
+                wait_mesh: false,
             },
         ),
         (

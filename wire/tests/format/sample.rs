@@ -139,6 +139,7 @@ pub(crate) enum Sample {
         counted: bool,
         /// Topic, sequence, origin.
         positions: Vec<(String, u64, Option<NodeId>)>,
+        wait_mesh: bool,
     },
     SubscriptionInfo {
         request: u64,
@@ -244,6 +245,10 @@ pub(crate) enum Sample {
         topic: String,
         after: Option<u64>,
     },
+    InterestRequest {
+        request: u64,
+        filters: Vec<String>,
+    },
     ReplayAnswer {
         request: u64,
         is_end: bool,
@@ -289,6 +294,7 @@ impl Sample {
             Self::RetainedDigest { .. } => FrameKind::RetainedDigest,
             Self::RetainedFetch { .. } => FrameKind::RetainedFetch,
             Self::ReplayRequest { .. } => FrameKind::ReplayRequest,
+            Self::InterestRequest { .. } => FrameKind::InterestRequest,
             Self::ReplayAnswer { .. } => FrameKind::ReplayAnswer,
         }
     }

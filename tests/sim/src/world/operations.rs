@@ -507,6 +507,7 @@ impl World<'_> {
             counted: stream.is_counted,
             receive_retained: stream.wants_retained,
             positions: &positions,
+            wait_mesh: false,
         };
         let encoder = &mut self.encoder;
         let place = self.oracle.next_stream();

@@ -246,6 +246,12 @@ pub(crate) fn link_vectors() -> Vec<Vector> {
         Sample::ReplayRequest { request: 8, topic: "plant/temperature".into(), after: None },
     );
     add(
+        "interest_request.hex",
+        NODE_SENDER,
+        "wants a filter from now on, and to know when the peer knows it",
+        Sample::InterestRequest { request: 9, filters: vec!["plant/+/temperature".into()] },
+    );
+    add(
         "replay_answer.hex",
         NODE_SENDER,
         "what answers request 7 follows",

@@ -309,6 +309,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             receive_retained: false,
             counted: false,
             positions: Vec::new(),
+            wait_mesh: false,
         },
     );
     add(
@@ -324,6 +325,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             receive_retained: true,
             counted: true,
             positions: Vec::new(),
+            wait_mesh: true,
         },
     );
     add(
@@ -339,6 +341,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             receive_retained: false,
             counted: true,
             positions: vec![(TOPIC.into(), 41, Some(NODE)), ("plant/pump/speed".into(), 0, None)],
+            wait_mesh: false,
         },
     );
     add(

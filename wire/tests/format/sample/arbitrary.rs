@@ -117,11 +117,12 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
         (
             texts(),
             option::of(one_of(OverflowPolicy::ENUM_VALUES)),
-            any::<(u64, Option<u32>, Option<u64>, bool, bool)>(),
+            any::<(u64, Option<u32>, Option<u64>, bool, bool, bool)>(),
             vec((text(), any::<(u64, Option<u128>)>()), 0..4),
         )
             .prop_map(|(filters, policy, numbers, positions)| {
-                let (request, queue_messages, queue_bytes, receive_retained, counted) = numbers;
+                let (request, queue_messages, queue_bytes, receive_retained, counted, wait_mesh) =
+                    numbers;
                 let position = |(topic, (sequence, origin)): (String, (u64, Option<u128>))| {
                     (topic, sequence, origin.map(NodeId))
                 };
@@ -135,6 +136,7 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                     receive_retained,
                     counted,
                     positions,
+                    wait_mesh,
                 }
             })
             .boxed(),
@@ -295,6 +297,9 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             .boxed(),
         (any::<u64>(), text(), any::<Option<u64>>())
             .prop_map(|(request, topic, after)| Sample::ReplayRequest { request, topic, after })
+            .boxed(),
+        (any::<u64>(), texts())
+            .prop_map(|(request, filters)| Sample::InterestRequest { request, filters })
             .boxed(),
         (any::<u64>(), any::<Option<bool>>())
             .prop_map(|(request, end)| Sample::ReplayAnswer {

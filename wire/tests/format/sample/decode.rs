@@ -103,6 +103,7 @@ impl Sample {
                             (at.topic().to_owned(), at.sequence(), at.origin().map(Into::into))
                         })
                         .collect(),
+                    wait_mesh: body.wait_mesh(),
                 }
             }
             FrameKind::SubscriptionInfo => {
@@ -262,6 +263,11 @@ impl Sample {
                 let body = frame.body::<control::ReplayRequest<'_>>()?;
                 let topic = body.topic().to_owned();
                 Self::ReplayRequest { request: body.request(), topic, after: body.after() }
+            }
+            FrameKind::InterestRequest => {
+                let body = frame.body::<control::InterestRequest<'_>>()?;
+                let filters = body.filters().iter().map(str::to_owned).collect();
+                Self::InterestRequest { request: body.request(), filters }
             }
             FrameKind::ReplayAnswer => {
                 let body = frame.body::<control::ReplayAnswer<'_>>()?;

@@ -127,6 +127,9 @@ impl Sample {
             Self::ReplayRequest { request, topic, after } => {
                 encoder.replay_request(out, *request, topic, after.map(Sequence));
             }
+            Self::InterestRequest { request, filters } => {
+                encoder.interest_request(out, *request, filters.iter().map(String::as_str));
+            }
             Self::ReplayAnswer { request, is_end, is_partial } => {
                 encoder.replay_answer(out, *request, is_end.then_some(*is_partial));
             }
@@ -146,6 +149,7 @@ impl Sample {
                 receive_retained,
                 counted,
                 positions,
+                wait_mesh,
             } => {
                 let positions: Vec<_> = positions
                     .iter()
@@ -166,6 +170,7 @@ impl Sample {
                         receive_retained: *receive_retained,
                         counted: *counted,
                         positions: &positions,
+                        wait_mesh: *wait_mesh,
                     },
                 );
             }
