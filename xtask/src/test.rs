@@ -204,6 +204,12 @@ fn lints() -> Result<()> {
     Invocation::cargo()
         .args(["clippy", "--package", "nexusd-sim", "--features", "plant", "--all-targets"])
         .args(["--locked", "--", "-D", "warnings"])
+        .run()?;
+    // The daemon that speaks a later protocol.
+    Invocation::cargo()
+        .args(["clippy", "--package", "nexusd", "--package", "nexusd-core", "--package"])
+        .args(["nexusd-wire", "--features", "protocol-next", "--all-targets"])
+        .args(["--locked", "--", "-D", "warnings"])
         .run()
 }
 
