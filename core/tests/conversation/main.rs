@@ -7,6 +7,7 @@ mod desk;
 mod hostile;
 mod hostile_peers;
 mod letting_go;
+mod link_memory;
 mod links;
 mod memory;
 mod moves;
