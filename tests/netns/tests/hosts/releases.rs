@@ -8,7 +8,9 @@ use nexusd_netns::{Host, Listener, Load, Meets as _, on_a_network};
 use nexusd_tests::Release::{Next, This};
 use nexusd_tests::{Address, Daemon, Release, eventually};
 use nexusd_wire::control::{Role, Welcome};
-use nexusd_wire::{Cut, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, Metadata};
+use nexusd_wire::{
+    Cut, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, Metadata, SubscribeRequest,
+};
 
 use crate::{all_linked, measured, reaches};
 
@@ -93,9 +95,25 @@ fn dial(from: &Host, dialler: Release, to: &Host, dialled: Release, cluster: &st
     ];
     let peer = format!("{}:5671", to.address());
     let dialled = to.node_of(dialled, &flags);
+    // Before anybody is there: it comes over the link when the two compare what they have.
+    let metadata = metadata_of_the_next_release();
+    let flagged = MessageFlags(FOREIGN_FLAG).with(MessageFlags::RETAIN);
+    let header = Header::new(FrameKind::Message, 0, 0).with_flags(flagged);
+    let mut publisher = dialled.meet();
+    publisher.publish_with("state", &header, &metadata, b"kept");
+    publisher.catch_up();
     let dialler = from.node_of(dialler, &[&flags[..], &["--peers", &peer]].concat());
     let pair = [dialler, dialled];
     all_linked(&pair);
+    let mut subscriber = pair[0].meet();
+    subscriber.subscribe_with(&SubscribeRequest {
+        filters: &["state"],
+        receive_retained: true,
+        ..SubscribeRequest::default()
+    });
+    let value = subscriber.next_message();
+    assert_eq!((value.payload, value.metadata), (b"kept".to_vec(), metadata));
+    assert_eq!(value.flags & FOREIGN_FLAG, FOREIGN_FLAG, "{:#x}", value.flags);
     pair
 }
 
