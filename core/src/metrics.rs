@@ -83,6 +83,9 @@ pub struct Metrics {
     /// Memory now taken by the log in bytes: its segments, spare ones included, large messages, blocks,
     /// and the queues' extents.
     pub log_bytes: u64,
+    /// Frames of the next minor version that peers sent.
+    #[cfg(feature = "protocol-next")]
+    pub next_frames: u64,
 }
 
 impl AddAssign for Metrics {
@@ -126,6 +129,8 @@ impl AddAssign for Metrics {
             retained,
             retained_bytes,
             log_bytes,
+            #[cfg(feature = "protocol-next")]
+            next_frames,
         } = other;
         self.messages_in += messages_in;
         self.bytes_in += bytes_in;
@@ -164,6 +169,8 @@ impl AddAssign for Metrics {
         self.retained += retained;
         self.retained_bytes += retained_bytes;
         self.log_bytes += log_bytes;
+        #[cfg(feature = "protocol-next")]
+        (self.next_frames += next_frames);
     }
 }
 

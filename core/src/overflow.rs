@@ -120,7 +120,7 @@ fn drop_oldest(
                 queue.items.pop_front();
             }
             Some(Item::ReplayComplete(_) | Item::Answer(_)) => {
-                completed.extend(queue.items.pop_front())
+                completed.extend(queue.items.pop_front());
             }
             // The loss goes on where an earlier one, not told yet, ended. Losses of both kinds stand
             // in their order, but not without end.

@@ -54,6 +54,9 @@ pub(crate) struct Session {
     pub(crate) state: SessionState,
     /// Which way the connection came in.
     pub(crate) door: Door,
+    /// The minor version of the protocol that both sides speak.
+    #[cfg(feature = "protocol-next")]
+    pub(crate) minor: u8,
     /// What the other node was given to sign, until it has.
     pub(crate) challenge: Option<Box<[u8; CHALLENGE_BYTES]>>,
     /// Another node that has said who it is, until its connection is the link.
@@ -102,6 +105,8 @@ impl Session {
         Self {
             state: SessionState::AwaitingHello,
             door,
+            #[cfg(feature = "protocol-next")]
+            minor: 0,
             challenge: None,
             guest: None,
             link: None,

@@ -32,6 +32,8 @@ mod links;
 pub(crate) mod losing;
 mod memory;
 mod neighbour;
+#[cfg(feature = "protocol-next")]
+mod next;
 pub mod output;
 pub(crate) mod parcel;
 pub(crate) mod parking;

@@ -65,6 +65,8 @@ pub struct Config {
     pub multicast_port: u16,
     /// Other nodes that should be found (`--expected-peers`).
     pub expected_peers: usize,
+    /// Links to other nodes beyond which none is dialled (`--max-links`).
+    pub links_max: usize,
     /// Nodes to find the cluster through, as `host:port` (`--peers`).
     pub peers: Vec<String>,
     /// How those are tried until they are there (`--peer-retry-…`).
@@ -163,6 +165,7 @@ impl Default for Config {
             multicast_groups: vec![IpAddr::V4(MULTICAST_GROUP)],
             multicast_port: 5670,
             expected_peers: 0,
+            links_max: nexusd_discovery::limits::LINKS_MAX,
             peers: Vec::new(),
             peer_retry: PeerRetry::default(),
             unix_socket: UnixSocket::Auto,

@@ -21,7 +21,7 @@ const BAD_SETTINGS: u8 = 2;
 /// What shells add to a signal's number in the exit code of what it ended.
 const ENDED_BY_SIGNAL: i32 = 128;
 
-fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let sources = Config::from_sources(std::env::args_os(), std::env::vars_os(), |path| {
         std::fs::read_to_string(path)
     });

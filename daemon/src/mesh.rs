@@ -111,8 +111,8 @@ impl MeshThread {
             is_multicast,
             seeds: settings.peers.clone(),
             retry: retry(&settings.peer_retry),
+            links_max: settings.links_max,
             seed: config.seed,
-            ..nexusd_discovery::Config::default()
         });
         let reports = Arc::clone(&config.reports);
         let event_loop = EventLoop::new(

@@ -106,12 +106,16 @@ enum Kind {
 /// Lists fields of [`Metrics`] by name. Taking the struct apart completely makes a field that is
 /// missing here an error.
 macro_rules! list {
-    ($metrics:expr, counters: [$($counter:ident),* $(,)?], gauges: [$($gauge:ident),* $(,)?]) => {{
-        let Metrics { $($counter,)* $($gauge,)* } = *$metrics;
-        vec![
-            $((stringify!($counter), Kind::Counter, $counter),)*
+    (
+        $metrics:expr,
+        counters: [$($(#[$when:meta])* $counter:ident),* $(,)?],
+        gauges: [$($gauge:ident),* $(,)?]
+    ) => {{
+        let Metrics { $($(#[$when])* $counter,)* $($gauge,)* } = *$metrics;
+        Vec::from([
+            $($(#[$when])* (stringify!($counter), Kind::Counter, $counter),)*
             $((stringify!($gauge), Kind::Gauge, $gauge),)*
-        ]
+        ])
     }};
 }
 
@@ -124,6 +128,8 @@ fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
             slow_disconnected, protocol_errors, connections_refused, connections_moved,
             accepts_failed, timeouts, segments_evacuated, resumed, source_connections_refused,
             source_accepts_refused, source_messages_refused, greedy_disconnected,
+            #[cfg(feature = "protocol-next")]
+            next_frames,
         ],
         gauges: [
             connections, links, subscriptions, parked, topics, queued_messages, queued_bytes, retained,

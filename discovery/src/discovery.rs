@@ -194,6 +194,11 @@ impl Discovery {
         self.peers.linked()
     }
 
+    /// Links beyond which nobody is dialled.
+    pub fn links_max(&self) -> usize {
+        self.config.links_max
+    }
+
     /// CRC-64/WE of what this node wants, as of its last beacon or the last change before it.
     pub fn interest_hash(&self) -> u64 {
         self.interest.last_hash()

@@ -199,7 +199,7 @@ impl fmt::Display for Notice {
                 write!(f, "more than {peers} nodes are heard; further ones are ignored")
             }
             Self::LinksFull { links } => {
-                write!(f, "{links} nodes are linked; no further ones are dialled")
+                write!(f, "{links} nodes are linked; no further ones are dialled (--max-links)")
             }
         }
     }

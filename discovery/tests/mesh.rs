@@ -1,7 +1,7 @@
 //! Many nodes in a network of virtual time: how they find each other, and what faults they get over.
 //!
 //! Each test prints its seeds; `MESH_SEED` takes another first one, `MESH_SEEDS` more of them where random
-//! faults happen.
+//! faults happen, `MESH_NODES` another number of nodes where there are a thousand.
 
 #![allow(clippy::print_stdout, reason = "tests say their seed, and what they measure")]
 
@@ -127,10 +127,10 @@ fn a_hundred_nodes_know_each_other_within_five_seconds() {
 #[test]
 #[ignore = "takes minutes; run with --release"]
 fn a_thousand_nodes_know_each_other_within_fifteen_seconds() {
-    let seed = first_seed();
-    let took_us = measure("multicast", 1_000, multicast(), lossy(), seed);
+    let (seed, nodes) = (first_seed(), number("MESH_NODES", 1_000) as usize);
+    let took_us = measure("multicast", nodes, multicast(), lossy(), seed);
     assert!(took_us < 15 * SECOND_US, "seed {seed}: {took_us} us");
-    let took_us = measure("one seed", 1_000, static_seed(), lossy(), seed);
+    let took_us = measure("one seed", nodes, static_seed(), lossy(), seed);
     assert!(took_us < 15 * SECOND_US, "seed {seed}: {took_us} us");
 }
 

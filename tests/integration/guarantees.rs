@@ -22,7 +22,7 @@ fn functions_of(folder: &Path, names: &mut BTreeSet<String>) {
 fn every_promise_names_a_test_that_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut tests = BTreeSet::new();
-    for folder in ["tests/integration", "core/tests"] {
+    for folder in ["tests/integration", "tests/netns/tests", "core/tests"] {
         functions_of(&root.join(folder), &mut tests);
     }
     let text = fs::read_to_string(root.join("docs/GUARANTEES.md")).expect("the guarantees");

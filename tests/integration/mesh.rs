@@ -180,7 +180,8 @@ fn a_node_that_ends_hands_over_what_is_queued_and_is_gone_at_once() {
     let (stays, mut ends) = (mesh.node(), mesh.node());
     let (mut subscriber, mut account, mut publisher) = pair(&stays, &ends, "t/#", "t/probe");
     let mut statistics = Statistics::of(&stays);
-    statistics.wait_for_mesh(&[("peers", 1), ("linked", 1), ("synced", 1)]);
+    statistics.wait_for_mesh(&[("peers", 1), ("linked", 1), ("synced", 1), ("links_max", 4_096)]);
+    statistics.wait_for(&[("links", 1)]);
     for number in 1..=MESSAGES {
         publisher.publish("t/load", &[number as u8; 500]);
         if number % 64 == 0 {

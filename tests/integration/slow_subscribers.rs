@@ -134,6 +134,7 @@ const BLOCKING: SubscribeRequest<'_> = SubscribeRequest {
     receive_retained: false,
     counted: false,
     positions: &[],
+    wait_mesh: false,
 };
 
 /// Waits until a count has stood still for a while.

@@ -3,19 +3,58 @@
 //! Cargo builds the binary for the tests of its own package only, so a run of this package alone
 //! could find an old one or none. It lies beside the test binary's folder; the dependency list that
 //! cargo writes next to it names every source, and if one of those is younger, it is built anew.
-//! `NEXUSD_TESTS_BINARY` names another binary to test, which is taken as it is.
+//! `NEXUSD_TESTS_BINARY` names another binary to test, which is taken as it is; `NEXUSD_TESTS_NEXT_BINARY`
+//! that of the next release.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
+/// Which daemon.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Release {
+    /// The one under test.
+    This,
+    /// One to come, which speaks a later minor version of the protocol (feature `protocol-next`).
+    Next,
+}
+
+impl Release {
+    fn binary(self) -> &'static str {
+        match self {
+            Self::This => "nexusd",
+            Self::Next => "nexusd-next",
+        }
+    }
+
+    /// The variable that names another binary.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::This => "NEXUSD_TESTS_BINARY",
+            Self::Next => "NEXUSD_TESTS_NEXT_BINARY",
+        }
+    }
+
+    /// Where its binary is, built at the first call.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    pub fn path(self) -> &'static Path {
+        static BINARIES: [OnceLock<PathBuf>; 2] = [const { OnceLock::new() }; 2];
+        BINARIES[self as usize].get_or_init(|| match std::env::var_os(self.variable()) {
+            Some(given) => PathBuf::from(given),
+            None => built(self),
+        })
+    }
+}
+
 /// A command that runs the binary, without the settings of whoever runs the tests.
 ///
 /// # Panics
 /// If it cannot be built.
 pub fn nexusd() -> Command {
-    let mut command = Command::new(path());
+    let mut command = Command::new(Release::This.path());
     forget_settings(&mut command);
     command
 }
@@ -29,22 +68,13 @@ pub(crate) fn forget_settings(command: &mut Command) {
     }
 }
 
-/// Where the binary is, built at the first call.
-pub(crate) fn path() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("NEXUSD_TESTS_BINARY") {
-        Some(given) => PathBuf::from(given),
-        None => built(),
-    })
-}
-
-fn built() -> PathBuf {
+fn built(release: Release) -> PathBuf {
     // target/<profile>/deps/<test binary>
     let test = std::env::current_exe().expect("the path of the test binary");
     let profile_folder = test.ancestors().nth(2).expect("a folder of the profile");
-    let binary = profile_folder.join("nexusd");
+    let binary = profile_folder.join(release.binary());
     if !is_current(&binary) {
-        build(profile_folder);
+        build(release, profile_folder);
     }
     binary
 }
@@ -70,7 +100,7 @@ fn modified_at(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|data| data.modified()).ok()
 }
 
-fn build(profile_folder: &Path) {
+fn build(release: Release, profile_folder: &Path) {
     let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     let profile = match name(profile_folder).expect("a profile").as_str() {
         "debug" => "dev".to_owned(),
@@ -78,8 +108,9 @@ fn build(profile_folder: &Path) {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "nexusd", "--bin", "nexusd", "--profile"])
+        .args(["build", "--quiet", "--package", "nexusd", "--bin", release.binary(), "--profile"])
         .arg(profile)
+        .args((release == Release::Next).then_some("--features=protocol-next"))
         .arg("--target-dir")
         .arg(profile_folder.parent().expect("a target folder"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::address::Address;
-use crate::binary::{forget_settings, nexusd, path};
+use crate::binary::{Release, forget_settings, nexusd};
 use crate::client::Client;
 use crate::process::{Usage, usage};
 use crate::say::note;
@@ -85,12 +85,12 @@ impl Daemon {
         Self::start_command(command)
     }
 
-    /// Starts a daemon with these flags alone, by way of a program that becomes it, such as
+    /// Starts a daemon of a release with these flags alone, by way of a program that becomes it, such as
     /// `ip netns exec HOST`.
-    pub fn start_through(program: &[&str], flags: &[&str]) -> Self {
+    pub fn start_through(program: &[&str], release: Release, flags: &[&str]) -> Self {
         let mut command = Command::new(program[0]);
         forget_settings(&mut command);
-        command.args(&program[1..]).arg(path()).args(with_io(flags));
+        command.args(&program[1..]).arg(release.path()).args(with_io(flags));
         Self::start_command(command)
     }
 
@@ -99,7 +99,7 @@ impl Daemon {
         let mut command = Command::new("sh");
         forget_settings(&mut command);
         command.args(["-c", "ulimit -n \"$1\" && shift && exec \"$@\"", "sh", &limit.to_string()]);
-        command.arg(path()).args(with_io(&FLAGS)).args(flags);
+        command.arg(Release::This.path()).args(with_io(&FLAGS)).args(flags);
         Self::start_command(command)
     }
 

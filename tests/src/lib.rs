@@ -29,7 +29,7 @@ mod turn_off;
 pub use account::Account;
 pub use address::Address;
 pub use application::{Application, wait_for_the_end};
-pub use binary::nexusd;
+pub use binary::{Release, nexusd};
 pub use bystanders::Bystanders;
 pub use client::{Client, Line, Listened};
 pub use daemon::{Daemon, Ended};

@@ -84,8 +84,11 @@ impl<'a> Beacon<'a> {
         };
         let root = table::Beacon::create(&mut b, &args);
         b.finish_minimal(root);
+        let body = b.finished_data();
+        #[cfg(feature = "protocol-next")]
+        let body = &*crate::next::grown(body);
         let mut datagram = MAGIC.to_vec();
-        datagram.extend_from_slice(b.finished_data());
+        datagram.extend_from_slice(body);
         if let Some(key) = key {
             let proof = key.sign(&datagram);
             datagram.extend_from_slice(&proof);

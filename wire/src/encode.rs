@@ -486,6 +486,8 @@ impl FrameEncoder {
     /// Appends `header`, sized for the finished body, and the body.
     fn finish(&mut self, out: &mut Vec<u8>, header: Header) {
         let body = self.builder.finished_data();
+        #[cfg(feature = "protocol-next")]
+        let body = &*crate::next::grown(body);
         let kind = header.kind().unwrap_or(FrameKind::Error);
         let sized = header.with_lengths_of(&Header::new(kind, 0, body.len()));
         out.extend_from_slice(sized.as_bytes());

@@ -19,7 +19,7 @@ pub const FRAME_ALIGNMENT: usize = 8;
 /// Protocol version: sides with different majors do not talk.
 pub const PROTOCOL_MAJOR: u8 = 1;
 /// Protocol version: the lower of both sides' minors is spoken.
-pub const PROTOCOL_MINOR: u8 = 0;
+pub const PROTOCOL_MINOR: u8 = if cfg!(feature = "protocol-next") { 1 } else { 0 };
 
 /// Rounds a length up to the frame alignment.
 #[inline]
@@ -178,6 +178,10 @@ impl Header {
     #[inline]
     pub fn kind(&self) -> Option<FrameKind> {
         let kind = FrameKind(self.kind);
+        #[cfg(feature = "protocol-next")]
+        if kind == crate::next::NEXT_KIND {
+            return Some(kind);
+        }
         kind.variant_name().map(|_| kind)
     }
 

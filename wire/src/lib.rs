@@ -22,6 +22,8 @@ mod header;
 mod ids;
 mod metadata;
 mod names;
+#[cfg(feature = "protocol-next")]
+mod next;
 mod verify;
 
 #[allow(
@@ -64,3 +66,5 @@ pub use header::{
 pub use ids::{NodeId, Sequence, SubscriptionId, TopicId};
 pub use metadata::{Metadata, MetadataBuilder};
 pub use names::{NameError, TOPIC_BYTES_MAX, check_filter, check_topic, filter_matches};
+#[cfg(feature = "protocol-next")]
+pub use next::{NEXT_FLAG, NEXT_KIND};

@@ -24,6 +24,7 @@ mod profile;
 mod repository;
 mod setup;
 mod sim;
+mod soak;
 mod statistics;
 mod step;
 mod test;
@@ -80,6 +81,12 @@ const COMMANDS: &[Command] = &[
         summary: "drives whole conversations through the shard in virtual time, with faults",
         help: sim::HELP,
         run: sim::run,
+    },
+    Command {
+        name: "soak",
+        summary: "runs real daemons for long, where they have it hard",
+        help: soak::HELP,
+        run: soak::run,
     },
     Command {
         name: "fuzz",

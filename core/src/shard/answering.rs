@@ -233,8 +233,12 @@ impl Shard {
     /// Forgets what a peer asked for a while ago.
     pub(super) fn forget_asked_filters(&mut self, peer: NodeId, now_us: u64) {
         let Some(link) = self.links.get(&peer) else { return };
-        let is_old = |(_, until): &(&Box<str>, &u64)| **until <= now_us;
-        let old: Vec<_> = link.asked.iter().filter(is_old).map(|(name, _)| name.clone()).collect();
+        let old: Vec<Box<str>> = link
+            .asked
+            .iter()
+            .filter(|(_, until)| **until <= now_us)
+            .map(|(filter, _)| filter.clone())
+            .collect();
         let queue = link.queue;
         for filter in old {
             self.take_asked_filter(peer, &filter);

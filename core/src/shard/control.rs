@@ -69,9 +69,12 @@ impl Shard {
             return Ok(());
         };
         connection.session.state = SessionState::Open;
-        #[expect(
-            clippy::unnecessary_min_or_max,
-            reason = "the rule stands also while our minor is 0"
+        #[cfg_attr(
+            not(feature = "protocol-next"),
+            expect(
+                clippy::unnecessary_min_or_max,
+                reason = "the rule stands also while our minor is 0"
+            )
         )]
         let minor = hello.minor().min(PROTOCOL_MINOR);
         self.encoder.welcome(
@@ -83,6 +86,8 @@ impl Shard {
             self.config.limits.payload_bytes,
             METADATA_BYTES_MAX,
         );
+        #[cfg(feature = "protocol-next")]
+        self.agree_on(id, minor, true);
         Ok(())
     }
 

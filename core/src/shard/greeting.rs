@@ -80,13 +80,18 @@ impl Shard {
             proof: proof.as_ref().map(<[u8; PROOF_BYTES]>::as_slice),
             ..introduction(config, mesh_address.as_deref())
         };
-        #[expect(
-            clippy::unnecessary_min_or_max,
-            reason = "the rule stands also while our minor is 0"
+        #[cfg_attr(
+            not(feature = "protocol-next"),
+            expect(
+                clippy::unnecessary_min_or_max,
+                reason = "the rule stands also while our minor is 0"
+            )
         )]
         let minor = hello.minor().min(PROTOCOL_MINOR);
         let control = &mut connection.outbound.control;
         self.encoder.node_welcome(control, minor, &config.software, &introduction);
+        #[cfg(feature = "protocol-next")]
+        self.agree_on(id, minor, false);
         Ok(())
     }
 
@@ -131,6 +136,8 @@ impl Shard {
                 }
             }
         }
+        #[cfg(feature = "protocol-next")]
+        self.agree_on(id, welcome.minor(), false);
         self.establish(id, guest, Some(dial), proof.as_ref().map(<[u8; 32]>::as_slice), now);
         Ok(())
     }

@@ -58,6 +58,8 @@ impl Shard {
                 }
                 Ok(())
             }
+            #[cfg(feature = "protocol-next")]
+            nexusd_wire::NEXT_KIND => self.on_next(id, frame),
             _ => Err(Violation::by(frame, "nodes do not send this kind of frame over a link")),
         }
     }

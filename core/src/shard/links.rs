@@ -186,6 +186,8 @@ impl Shard {
         if hash.is_some() {
             self.report_link(LinkReport::Stored { peer, hash });
         }
+        #[cfg(feature = "protocol-next")]
+        self.say_next(id);
         self.compare_retained(peer);
         self.ask_peer(peer);
     }

@@ -487,5 +487,14 @@ pub(crate) fn accepted_header(
         .with_sequence(sequence)
         .with_origin_sequence(sequence)
         .with_timestamp_us(wall_us)
-        .with_flags(header.flags().without(MessageFlags::ACK))
+        .with_flags(accepted_flags(header))
 }
+
+#[cfg(not(feature = "protocol-next"))]
+#[inline(always)]
+fn accepted_flags(header: &Header) -> MessageFlags {
+    header.flags().without(MessageFlags::ACK)
+}
+
+#[cfg(feature = "protocol-next")]
+use super::next::accepted_flags;

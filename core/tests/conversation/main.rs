@@ -8,6 +8,7 @@ mod fetching;
 mod hostile;
 mod hostile_peers;
 mod letting_go;
+mod link_memory;
 mod links;
 mod memory;
 mod moves;

@@ -241,6 +241,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         show: |config| config.expected_peers.to_string(),
     },
     Setting {
+        name: "max-links",
+        heading: MESH,
+        value: "COUNT",
+        help: "Links to other nodes beyond which no further node is dialled, at most 4096. Who dials this \
+               one is taken up to 4096. Each takes a file descriptor.",
+        read: |config, text| {
+            config.links_max = read_count(text, 1, nexusd_discovery::limits::LINKS_MAX)?;
+            Ok(())
+        },
+        show: |config| config.links_max.to_string(),
+    },
+    Setting {
         name: "peers",
         heading: PEERS,
         value: "none|HOST:PORT,…",

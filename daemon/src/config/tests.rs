@@ -71,6 +71,7 @@ fn without_sources_the_documented_defaults_hold() {
         ("mcast-addr", "239.255.42.1"),
         ("mcast-port", "5670"),
         ("expected-peers", "0"),
+        ("max-links", "4096"),
         ("peers", "none"),
         ("peer-retry-count", "10"),
         ("peer-retry-interval", "2s"),
@@ -132,6 +133,7 @@ fn every_setting_can_come_from_each_source() {
         multicast_groups: vec!["ff02::7".parse().expect("an address")],
         multicast_port: 7002,
         expected_peers: 3,
+        links_max: 12,
         peers: vec!["node-2:5671".to_owned(), "[::1]:5671".to_owned()],
         peer_retry: PeerRetry {
             count: 4,
@@ -316,6 +318,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("mcast-addr", &["", "10.0.0.1", "239.1.1.1,239.1.1.2", "239.255.42.1:5670"]),
         ("mcast-port", &["", "0", "65536"]),
         ("expected-peers", &["", "-1", "all"]),
+        ("max-links", &["", "0", "4097", "all"]),
         ("peers", &["", "node-2", "node-2:0", "a:1,a:1", "http://a:1"]),
         ("peer-retry-count", &["", "-1", "1000001"]),
         ("peer-retry-interval", &["", "0", "99", "61m"]),
@@ -365,7 +368,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(listed.len(), 42, "new settings need bad values here: {listed:?}");
+    assert_eq!(listed.len(), 43, "new settings need bad values here: {listed:?}");
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub(crate) struct MeshStatus {
     pub(crate) suspected: u64,
     /// Of those, the ones whose interest is known.
     pub(crate) synced: u64,
+    /// Links beyond which nobody is dialled.
+    pub(crate) links_max: u64,
     /// What could not be sent, received or joined.
     pub(crate) socket_errors: u64,
     /// What discovery has done.
@@ -24,7 +26,12 @@ pub(crate) struct MeshStatus {
 
 impl MeshStatus {
     pub(super) fn of(discovery: &Discovery, now_us: u64, socket_errors: u64) -> Self {
-        let mut status = Self { socket_errors, counters: discovery.counters(), ..Self::default() };
+        let mut status = Self {
+            links_max: discovery.links_max() as u64,
+            socket_errors,
+            counters: discovery.counters(),
+            ..Self::default()
+        };
         for peer in discovery.peers() {
             status.peers += 1;
             status.linked += u64::from(peer.is_linked());
@@ -54,6 +61,7 @@ impl MeshStatus {
         json!({
             "peers": self.peers,
             "linked": self.linked,
+            "links_max": self.links_max,
             "suspected": self.suspected,
             "synced": self.synced,
             "socket_errors": self.socket_errors,

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nexusd_tests::{nexusd, note, skip};
+use nexusd_tests::{Release, note, skip};
 
 use crate::network::Network;
 
@@ -89,14 +89,14 @@ fn test_of<T>() -> String {
 
 fn run_inside(name: &str) {
     let this = std::env::current_exe().expect("the path of the test binary");
-    // Built, if it must be, out here.
-    let binary = nexusd().get_program().to_owned();
+    // Built, if they must be, out here.
+    let binaries = [Release::This, Release::Next].map(|it| (it.variable(), it.path()));
     let mut child = world()
         .args(["sh", "-ec", &format!("{FURNISH} && exec \"$@\""), "sh"])
         .arg(this)
         .args(["--exact", name, "--nocapture", "--include-ignored"])
         .env(INSIDE, name)
-        .env("NEXUSD_TESTS_BINARY", binary)
+        .envs(binaries)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
-use nexusd_tests::{Client, Daemon};
+use nexusd_tests::{Client, Daemon, Release};
 
 /// A bridge with hosts at its ports. It is gone when the process is.
 #[derive(Debug)]
@@ -101,10 +101,15 @@ impl Host {
 
     /// Starts a daemon with the usual ports and these flags besides.
     pub fn node(&self, flags: &[&str]) -> Daemon {
+        self.node_of(Release::This, flags)
+    }
+
+    /// The same of another release.
+    pub fn node_of(&self, release: Release, flags: &[&str]) -> Daemon {
         let (name, socket) = (self.name(), format!("/run/sockets/{}", self.name()));
         let mut all = vec!["--unix-socket", &socket, "--log-level", "info"];
         all.extend(flags);
-        Daemon::start_through(&["ip", "netns", "exec", &name], &all)
+        Daemon::start_through(&["ip", "netns", "exec", &name], release, &all)
     }
 
     /// Ends the host's TCP connections with another one as a firewall in between does that lost its

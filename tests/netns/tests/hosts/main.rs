@@ -6,6 +6,7 @@ mod losses;
 mod meeting;
 mod netsplits;
 mod nodes;
+mod releases;
 mod restarts;
 
 use nexusd_netns::Meets as _;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nexusd_netns::on_a_network;
-use nexusd_tests::{Address, Client, Daemon, Heard, Listened, TurnOff, eventually};
+use nexusd_netns::{Network, on_a_network};
+use nexusd_tests::{Address, Client, Daemon, Heard, Listened, Release, TurnOff, eventually};
 use nexusd_wire::{NodeId, Position, Sequence, SubscribeRequest};
 
 use crate::{all_linked, measured, reaches};
@@ -182,79 +182,87 @@ fn numbers(payload: &[u8]) -> Option<Vec<u64>> {
 
 #[test]
 fn a_rolling_restart_under_load_loses_nothing_that_was_acknowledged_and_repeats_nothing() {
-    on_a_network(NODES as u8, |network| {
-        let mut nodes: Vec<Daemon> = network.hosts().iter().map(|host| host.node(&[])).collect();
-        all_linked(&nodes);
-        let addresses: Vec<Address> = nodes.iter().map(Daemon::unix).collect();
-        let received: Vec<Mutex<Received>> = (0..NODES).map(|_| Mutex::default()).collect();
-        let [is_publishing, is_listening] = [AtomicBool::new(true), AtomicBool::new(true)];
-        let (mut longest, mut took) = (Duration::ZERO, Duration::ZERO);
-        let accepted = thread::scope(|scope| {
-            let _stop = [TurnOff(&is_publishing), TurnOff(&is_listening)];
-            for (address, received) in addresses.iter().zip(&received) {
-                let is_listening = &is_listening;
-                scope.spawn(move || subscribe(address, received, is_listening));
-            }
+    on_a_network(NODES as u8, |network| restart_each(&network, Release::This));
+}
+
+#[test]
+fn a_rolling_upgrade_to_a_later_protocol_loses_nothing_either() {
+    on_a_network(NODES as u8, |network| restart_each(&network, Release::Next));
+}
+
+/// Restarts all nodes one after the other, each as one of the later release, and accounts for all messages.
+fn restart_each(network: &Network, later: Release) {
+    let mut nodes: Vec<Daemon> = network.hosts().iter().map(|host| host.node(&[])).collect();
+    all_linked(&nodes);
+    let addresses: Vec<Address> = nodes.iter().map(Daemon::unix).collect();
+    let received: Vec<Mutex<Received>> = (0..NODES).map(|_| Mutex::default()).collect();
+    let [is_publishing, is_listening] = [AtomicBool::new(true), AtomicBool::new(true)];
+    let (mut longest, mut took) = (Duration::ZERO, Duration::ZERO);
+    let accepted = thread::scope(|scope| {
+        let _stop = [TurnOff(&is_publishing), TurnOff(&is_listening)];
+        for (address, received) in addresses.iter().zip(&received) {
+            let is_listening = &is_listening;
+            scope.spawn(move || subscribe(address, received, is_listening));
+        }
+        for node in &nodes {
+            reaches(node, "load/probe", NODES as u32);
+        }
+        let publishers: Vec<_> = (0..NODES)
+            .map(|at| {
+                let (address, is_going_on) = (&addresses[at], &is_publishing);
+                scope.spawn(move || publish(address, at as u64, is_going_on))
+            })
+            .collect();
+        eventually("everybody has had something of everybody", || {
+            received.iter().all(|it| it.lock().expect("no panic").newest.len() == NODES)
+        });
+        let begun = Instant::now();
+        for (at, host) in network.hosts().iter().enumerate() {
+            let begun = Instant::now();
+            nodes[at].terminate();
+            let ended = nodes[at].wait();
+            assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+            assert!(!ended.log.contains("did not take everything"), "{}", ended.log);
+            nodes[at] = host.node_of(later, &[]);
             for node in &nodes {
                 reaches(node, "load/probe", NODES as u32);
             }
-            let publishers: Vec<_> = (0..NODES)
-                .map(|at| {
-                    let (address, is_going_on) = (&addresses[at], &is_publishing);
-                    scope.spawn(move || publish(address, at as u64, is_going_on))
-                })
-                .collect();
-            eventually("everybody has had something of everybody", || {
-                received.iter().all(|it| it.lock().expect("no panic").newest.len() == NODES)
+            longest = longest.max(begun.elapsed());
+            // The next one goes when everything flows again, and has for a while.
+            let before = total(&received);
+            let flows = Instant::now();
+            eventually("messages flow", || {
+                total(&received) > before + 5_000 && flows.elapsed() > BETWEEN
             });
-            let begun = Instant::now();
-            for (at, host) in network.hosts().iter().enumerate() {
-                let begun = Instant::now();
-                nodes[at].terminate();
-                let ended = nodes[at].wait();
-                assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
-                assert!(!ended.log.contains("did not take everything"), "{}", ended.log);
-                nodes[at] = host.node(&[]);
-                for node in &nodes {
-                    reaches(node, "load/probe", NODES as u32);
-                }
-                longest = longest.max(begun.elapsed());
-                // The next one goes when everything flows again, and has for a while.
-                let before = total(&received);
-                let flows = Instant::now();
-                eventually("messages flow", || {
-                    total(&received) > before + 5_000 && flows.elapsed() > BETWEEN
+        }
+        is_publishing.store(false, Ordering::Relaxed);
+        took = begun.elapsed();
+        let accepted: Vec<_> =
+            publishers.into_iter().map(|it| it.join().expect("no panic")).collect();
+        for (publisher, accepted) in accepted.iter().enumerate() {
+            let last = accepted.iter().map(|it| it.number).max().expect("it published");
+            for (at, received) in received.iter().enumerate() {
+                eventually(&format!("{at} has had all of {publisher}"), || {
+                    received.lock().expect("no panic").newest.get(&(publisher as u64))
+                        == Some(&last)
                 });
             }
-            is_publishing.store(false, Ordering::Relaxed);
-            took = begun.elapsed();
-            let accepted: Vec<_> =
-                publishers.into_iter().map(|it| it.join().expect("no panic")).collect();
-            for (publisher, accepted) in accepted.iter().enumerate() {
-                let last = accepted.iter().map(|it| it.number).max().expect("it published");
-                for (at, received) in received.iter().enumerate() {
-                    eventually(&format!("{at} has had all of {publisher}"), || {
-                        received.lock().expect("no panic").newest.get(&(publisher as u64))
-                            == Some(&last)
-                    });
-                }
-            }
-            is_listening.store(false, Ordering::Relaxed);
-            accepted
-        });
-        let published: usize = accepted.iter().map(Vec::len).sum();
-        measured(&format!(
-            "{published} messages were acknowledged meanwhile, {:.0} a second; {longest:?} at most from \
-             SIGTERM until everybody reached everybody again",
-            published as f64 / took.as_secs_f64()
-        ));
-        for (publisher, accepted) in accepted.iter().enumerate() {
-            for (subscriber, received) in received.iter().enumerate() {
-                let received = received.lock().expect("no panic");
-                account(publisher, accepted, subscriber, &received);
-            }
         }
+        is_listening.store(false, Ordering::Relaxed);
+        accepted
     });
+    let published: usize = accepted.iter().map(Vec::len).sum();
+    measured(&format!(
+        "{published} messages were acknowledged meanwhile, {:.0} a second; {longest:?} at most from SIGTERM \
+         until everybody reached everybody again",
+        published as f64 / took.as_secs_f64()
+    ));
+    for (publisher, accepted) in accepted.iter().enumerate() {
+        for (subscriber, received) in received.iter().enumerate() {
+            let received = received.lock().expect("no panic");
+            account(publisher, accepted, subscriber, &received);
+        }
+    }
 }
 
 fn total(received: &[Mutex<Received>]) -> usize {
