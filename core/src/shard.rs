@@ -131,6 +131,8 @@ pub struct Shard {
     links_begun: u64,
     /// Nodes that were given up with what was queued for them.
     given_up: BTreeSet<NodeId>,
+    /// Peers that got what was accepted before they told what they want.
+    had_early_messages: BTreeSet<NodeId>,
     /// What peers are asked for, on behalf of subscriptions that come back.
     questions: BTreeMap<FetchId, Question>,
     /// Numbers the challenges that other nodes are given.
@@ -322,6 +324,7 @@ impl Shard {
             links_due_us: None,
             links_begun: 0,
             given_up: BTreeSet::new(),
+            had_early_messages: BTreeSet::new(),
             questions: BTreeMap::new(),
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),

@@ -191,7 +191,8 @@ impl Shard {
     pub(super) fn begin_early_messages(&mut self, peer: NodeId, is_first: bool) -> Option<Target> {
         let age_us = self.plane.wall_us.saturating_sub(self.config.mesh.start_us);
         let (subscription, queue) = self.links.get(&peer)?.queue?;
-        if !is_first || age_us >= EARLY_MESSAGES_US {
+        // A peer whose link was given up and stands again had them, or was told.
+        if !is_first || age_us >= EARLY_MESSAGES_US || !self.had_early_messages.insert(peer) {
             return None;
         }
         let held = self.plane.queues.get_mut(queue.0 as usize)?;
@@ -208,15 +209,9 @@ impl Shard {
         if let Some(target) = early {
             let Target { queue, subscription, .. } = target;
             let filters: Arc<[Box<str>]> = link.filters.iter().cloned().collect();
-            let created_at = self.plane.queues[queue.0 as usize].created_at;
             for neighbour in self.plane.neighbours.all() {
                 let filters = Arc::clone(&filters);
-                neighbour.tell(ParcelItem::EarlyMessages {
-                    queue,
-                    created_at,
-                    subscription,
-                    filters,
-                });
+                neighbour.tell(ParcelItem::EarlyMessages { queue, subscription, filters });
             }
             self.plane.hand_over_early(target, &filters);
         }

@@ -114,9 +114,15 @@ impl Shard {
                 self.plane.neighbours.of(from).tell(Item::Known { peer, request });
             }
             Item::Known { peer, request } => self.on_known(peer, request, from),
-            Item::EarlyMessages { queue, created_at, subscription, filters } => {
+            Item::EarlyMessages { queue, subscription, filters } => {
                 self.plane.hand_over_early(Target { shard: from, queue, subscription }, &filters);
-                self.plane.neighbours.of(from).tell(Item::Confirmed { queue, created_at });
+                let done = Item::EarlyMessagesEnd { queue, subscription };
+                self.plane.neighbours.of(from).tell(done);
+            }
+            Item::EarlyMessagesEnd { queue, subscription } => {
+                if self.plane.is_same_queue(queue, subscription) {
+                    self.plane.queues[queue.0 as usize].awaits.remove(from);
+                }
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
             Item::ScanRetained { scan, wanted } => self.plane.begin_scan(from, scan, wanted),

@@ -106,13 +106,10 @@ pub(crate) enum Item {
     Know { peer: NodeId, request: u64 },
     /// The answer.
     Known { peer: NodeId, request: u64 },
-    /// A peer is to get what was accepted before it told what it wants, which is this. Asks for `Confirmed`.
-    EarlyMessages {
-        queue: QueueId,
-        created_at: u64,
-        subscription: SubscriptionId,
-        filters: Arc<[Box<str>]>,
-    },
+    /// A peer is to get what was accepted before it told what it wants, which is this.
+    EarlyMessages { queue: QueueId, subscription: SubscriptionId, filters: Arc<[Box<str>]> },
+    /// That was all of it.
+    EarlyMessagesEnd { queue: QueueId, subscription: SubscriptionId },
 
     // An owner to the shards of its topics' subscribers, and back.
     /// The name of a topic, before its first run.

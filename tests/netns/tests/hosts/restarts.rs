@@ -17,6 +17,8 @@ const NODES: usize = 5;
 const PACE: Duration = Duration::from_millis(3);
 /// How long messages flow between two restarts.
 const BETWEEN: Duration = Duration::from_millis(300);
+/// The nodes keep what is published to a topic while one of them is restarted.
+const WINDOW: [&str; 2] = ["--message-buffer-size", "20000"];
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -192,7 +194,7 @@ fn a_rolling_upgrade_to_a_later_protocol_loses_nothing_either() {
 
 /// Restarts all nodes one after the other, each as one of the later release, and accounts for all messages.
 fn restart_each(network: &Network, later: Release) {
-    let mut nodes: Vec<Daemon> = network.hosts().iter().map(|host| host.node(&[])).collect();
+    let mut nodes: Vec<Daemon> = network.hosts().iter().map(|host| host.node(&WINDOW)).collect();
     all_linked(&nodes);
     let addresses: Vec<Address> = nodes.iter().map(Daemon::unix).collect();
     let received: Vec<Mutex<Received>> = (0..NODES).map(|_| Mutex::default()).collect();
@@ -223,7 +225,7 @@ fn restart_each(network: &Network, later: Release) {
             let ended = nodes[at].wait();
             assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
             assert!(!ended.log.contains("did not take everything"), "{}", ended.log);
-            nodes[at] = host.node_of(later, &[]);
+            nodes[at] = host.node_of(later, &WINDOW);
             for node in &nodes {
                 reaches(node, "load/probe", NODES as u32);
             }
