@@ -14,7 +14,6 @@ use nexusd_wire::control::Farewell;
 use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
 use crate::retained::{Buckets, Digest};
-use crate::session::Binding;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::ShardMask;
 use crate::subscriber_queue::QueueId;
@@ -265,10 +264,11 @@ pub(crate) struct Link {
     pub(crate) hash: Option<u64>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
-    /// Topics that the peer had bound on connections before this one: of them something may be lost that
-    /// is bound nowhere any more. Released once the peer would have forgotten them as well.
-    pub(crate) bindings: Vec<Binding>,
-    pub(crate) bindings_until_us: u64,
+    /// Its connection was up once: the peer may know what this node wants.
+    pub(crate) was_up: bool,
+    /// When it was given up before, everybody here was told that something may be lost, and nothing of
+    /// the peer's stream has come since.
+    pub(crate) is_told: bool,
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,
     pub(crate) is_suspected: bool,
@@ -295,8 +295,8 @@ impl Link {
             hash: None,
             parts: Parts::default(),
             comparison: Comparison::default(),
-            bindings: Vec::new(),
-            bindings_until_us: 0,
+            was_up: false,
+            is_told: false,
             last_heard_us: now_us,
             last_said_us: now_us,
             is_suspected: false,

@@ -151,8 +151,8 @@ plants! {
     LateTickUnexcused = "late-tick-unexcused",
     /// Peers are not told how many of their messages have come.
     LinkNeverAcked = "link-never-acked",
-    /// Topics that a peer had bound are forgotten with the connection.
-    LinkTopicsForgotten = "link-topics-forgotten",
+    /// What a peer may have lost is told of the topics of one shard only.
+    LossOfOneShard = "loss-of-one-shard",
     /// A stream of which nothing has come is begun anew after a break.
     LinkBegunAnew = "link-begun-anew",
     /// A link that broke is given up too soon.

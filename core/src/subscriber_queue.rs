@@ -23,6 +23,7 @@ use crate::link::Origin;
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 use crate::shard::event::ConnectionId;
+use crate::shard::losing::LossId;
 use crate::shard::parking::Comeback;
 use crate::shard::routing::{PublisherId, ShardMask};
 
@@ -150,6 +151,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) scans_begun: u32,
     /// The number of the Subscribe, for its answer.
     pub(crate) request: u64,
+    /// The last loss of unknown size that was told behind all messages, and how many had been sent by then.
+    pub(crate) unknown_told: Option<(LossId, u64)>,
     /// Serial of the segment of the newest extent: the queue is noted as a holder there.
     last_serial: Option<u64>,
 }
@@ -202,6 +205,7 @@ impl SubscriberQueue {
             scans_idle: ShardMask::default(),
             scans_begun: 0,
             request: 0,
+            unknown_told: None,
             last_serial: None,
         }
     }

@@ -84,6 +84,8 @@ pub(crate) struct Plane {
     pub(crate) scans_due: Vec<ScanId>,
     /// Queues with messages that will expire.
     pub(crate) expiring: Expiring,
+    /// Losses that nobody could name, found out on this shard.
+    pub(super) losses: u64,
     /// Time of the event that is dealt with.
     pub(crate) now_us: u64,
     /// The same by the wall clock, microseconds since 1970.
@@ -128,6 +130,7 @@ impl Plane {
             limits,
             run: None,
             passing: None,
+            losses: 0,
             newly_ready: Vec::new(),
             holds: Vec::new(),
             condemned: Vec::new(),

@@ -443,7 +443,74 @@ fn a_link_that_does_not_come_back_makes_its_peer_dead_and_its_subscribers_are_to
         let heard = pair.desks[1].heard(subscriber);
         let unknown = Heard::Gap { entries: Vec::new(), missed: u64::MAX };
         assert_eq!(heard, [unknown], "nobody knows how much was on its way");
-        assert!(pair.desks[1].heard(other).is_empty(), "it had nothing from there");
+        let heard_by_other = pair.desks[1].heard(other);
+        assert!(matches!(heard_by_other[..], [Heard::Gap { missed: u64::MAX, .. }]), "nor of what");
+    }
+}
+
+#[test]
+fn the_first_messages_of_a_topic_that_die_with_their_node_are_told_to_all() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let publisher = pair.desks[0].greet();
+        let filters = ["a", "b/c", "+/d", "#"];
+        let subscribers = filters.map(|filter| {
+            let subscriber = pair.desks[1].greet();
+            pair.desks[1].subscribe(subscriber, &[filter]);
+            subscriber
+        });
+        pair.tell_interest(1, &filters);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.is_cut = true;
+        pair.publish(0, publisher, b"accepted, and never sent");
+        pair.cut(0);
+        pair.pass(5_500_000);
+        for (subscriber, filter) in subscribers.into_iter().zip(filters) {
+            let heard = pair.desks[1].heard(subscriber);
+            assert!(
+                matches!(heard[..], [Heard::Gap { missed: u64::MAX, .. }]),
+                "{filter} on {shards} shards: {heard:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_node_that_never_stood_linked_loses_nothing_when_it_is_given_up() {
+    let mut pair = Pair::new(1);
+    let subscriber = pair.desks[1].greet();
+    pair.desks[1].subscribe(subscriber, &["#"]);
+    let wire = pair.dial(0, true);
+    let [dialled, accepted] = pair.wires[wire];
+    // All but the count with which the link begins.
+    let hello = pair.desks[0].take(dialled);
+    pair.desks[1].say(accepted, &hello);
+    pair.cut(wire);
+    pair.desks[1].command(LinkCommand::Forget { peer: id(0) });
+    pair.pass(6_000_000);
+    assert!(pair.desks[1].heard(subscriber).is_empty());
+}
+
+#[test]
+fn two_nodes_that_gave_each_other_up_tell_it_once() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a", "b"]);
+        pair.tell_interest(1, &["a", "b"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.cut(0);
+        pair.publish(0, publisher, b"lost");
+        pair.pass(5_500_000);
+        let unknown = Heard::Gap { entries: Vec::new(), missed: u64::MAX };
+        assert_eq!(pair.desks[1].heard(subscriber), [unknown]);
+        pair.dial(0, true);
+        pair.carry();
+        pair.tell_interest(1, &["a", "b"]);
+        pair.publish(0, publisher, b"behind");
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{shards} shards: {heard:?}");
+        assert!(heard.iter().any(|heard| matches!(heard, Heard::Message { .. })), "{heard:?}");
     }
 }
 

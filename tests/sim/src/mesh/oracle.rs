@@ -76,8 +76,6 @@ struct Progress {
     owed_from: Option<u32>,
     /// One of them has come.
     is_heard: bool,
-    /// When the newest one did.
-    heard_us: u64,
     /// Losses of unknown size that were told by then.
     unknowns: u64,
 }
@@ -167,8 +165,6 @@ pub struct Oracle {
     pub changed: Vec<Incarnation>,
     /// Messages that came.
     pub deliveries: u64,
-    /// Virtual time.
-    pub now_us: u64,
     /// What subscriptions hear, if anybody wants to know.
     pub heard: Option<Vec<String>>,
 }
@@ -185,7 +181,6 @@ impl Oracle {
             suspects: Vec::new(),
             changed: Vec::new(),
             deliveries: 0,
-            now_us: 0,
             heard: None,
         }
     }
@@ -231,26 +226,10 @@ impl Oracle {
         for stream in &mut self.streams {
             if stream.at == to && stream.state == State::Open && stream.wants(self.topics[topic]) {
                 let unknowns = stream.unknowns;
-                let fresh =
-                    Progress { next: 0, owed_from: None, is_heard: false, heard_us: 0, unknowns };
+                let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
                 let progress = stream.progress.entry((publisher, topic)).or_insert(fresh);
                 progress.owed_from.get_or_insert(number);
             }
-        }
-    }
-
-    /// One of two nodes has given up the other: what was owed may be lost without anybody who knows of it.
-    pub fn parted(&mut self, one: Incarnation, other: Incarnation) {
-        let publishers = &self.publishers;
-        for stream in &mut self.streams {
-            let from = match stream.at {
-                at if at == one => other,
-                at if at == other => one,
-                _ => continue,
-            };
-            stream.progress.retain(|(publisher, _), progress| {
-                progress.is_heard || publishers[publisher].at != from
-            });
         }
     }
 
@@ -382,7 +361,7 @@ impl Oracle {
         }
         stream.take_number(at, name, it.topic, it.sequence)?;
         let unknowns = stream.unknowns;
-        let fresh = Progress { next: 0, owed_from: None, is_heard: false, heard_us: 0, unknowns };
+        let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
         let progress = stream.progress.entry((publisher, it.topic)).or_insert(fresh);
         ensure!(
             progress.next <= number,
@@ -393,7 +372,6 @@ impl Oracle {
         let owed = progress.owed_numbers(number);
         let is_excused = unknowns > progress.unknowns;
         (progress.next, progress.is_heard, progress.unknowns) = (number + 1, true, unknowns);
-        progress.heard_us = self.now_us;
         if !is_excused {
             self.find_missing(at, publisher, it.topic, owed);
         }
@@ -474,15 +452,15 @@ impl Oracle {
 
     /// Looks whether the open subscriptions have had all of a publisher's messages to a topic, up to the last
     /// one, or were told otherwise. Its node has stopped in good order, or else crashed: then those that
-    /// were acknowledged count, for subscriptions that had one of the topic since `since_us`.
-    pub fn check_tail(&mut self, publisher: u32, topic: usize, crashed_since_us: Option<u64>) {
+    /// were acknowledged count.
+    pub fn check_tail(&mut self, publisher: u32, topic: usize, has_crashed: bool) {
         let Some(all) = self.publishers[&publisher].by_topic.get(&topic) else { return };
         let is_accepted = |publication: &u32| {
             matches!(self.publications[*publication as usize].fate, Fate::Accepted(_))
         };
-        let end = match crashed_since_us {
-            None => all.len(),
-            Some(_) => all.iter().rposition(is_accepted).map_or(0, |last| last + 1),
+        let end = match has_crashed {
+            false => all.len(),
+            true => all.iter().rposition(is_accepted).map_or(0, |last| last + 1),
         } as u32;
         for at in 0..self.streams.len() {
             let stream = &self.streams[at];
@@ -490,9 +468,7 @@ impl Oracle {
                 continue;
             };
             let is_told = progress.unknowns != stream.unknowns;
-            let is_known = crashed_since_us
-                .is_none_or(|since_us| progress.is_heard && progress.heard_us >= since_us);
-            if stream.state == State::Open && !is_told && is_known {
+            if stream.state == State::Open && !is_told {
                 self.find_missing(at, publisher, topic, progress.owed_numbers(end));
             }
         }

@@ -83,8 +83,8 @@ pub struct World<'a> {
     trouble_until_us: u64,
     /// Nothing goes wrong any more.
     is_mended: bool,
-    /// Nodes that are no more: when they crashed; `None`: they stopped in good order and in time.
-    ends: BTreeMap<Incarnation, Option<u64>>,
+    /// Nodes that are no more: whether they crashed, or did not stop in time.
+    ends: BTreeMap<Incarnation, bool>,
     last_reset_us: u64,
 }
 
@@ -427,7 +427,6 @@ impl<'a> World<'a> {
         if it.stalls_until_us > self.network.now_us {
             return Ok(());
         }
-        self.oracle.now_us = self.network.now_us;
         let bytes = self.network.read(it.wire, 0, usize::MAX);
         if !bytes.is_empty() {
             let result = it.read(&bytes, &mut self.oracle, self.coverage);
@@ -520,7 +519,6 @@ impl<'a> World<'a> {
 
     fn part(&mut self, at: Incarnation, peer: NodeId) {
         if let Some(life) = self.lives.get(&peer) {
-            self.oracle.parted(at, life.at);
             for pair in [(at, life.at), (life.at, at)] {
                 self.known_since.remove(&pair);
                 self.parted.insert(pair);

@@ -159,7 +159,7 @@ impl World<'_> {
             (life.is_alive, life.is_closed) = (false, true);
         }
         let at = (host, node.start);
-        self.ends.entry(at).or_insert(Some(self.network.now_us));
+        self.ends.entry(at).or_insert(true);
         self.oracle.node_ended(at);
         self.known_since.retain(|(from, to), _| *from != at && *to != at);
         self.wanted.remove(&at);
@@ -218,7 +218,7 @@ impl World<'_> {
         );
         if is_in_time {
             self.coverage.mark(Mark::Drained);
-            self.ends.insert((host, node.start), None);
+            self.ends.insert((host, node.start), false);
         }
         // What its clients were told is read before they go with it.
         self.end_node(host);

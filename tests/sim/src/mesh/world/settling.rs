@@ -17,8 +17,6 @@ const CONVERGED_US: u64 = 30_000_000;
 const STEP_US: u64 = 50_000;
 /// Within this time all is sent that was published before; connections may be slow.
 const DRAINED_US: u64 = 600_000_000;
-/// A topic is remembered for a minute, give or take a look at it.
-const REMEMBERED_US: u64 = 55_000_000;
 /// Within this time messages are where they are wanted, and acknowledged.
 const DELIVERED_US: u64 = 4_000_000;
 
@@ -249,15 +247,13 @@ impl World<'_> {
         let ends = std::mem::take(&mut self.ends);
         let mut tails = Vec::new();
         for (number, publisher) in &self.oracle.publishers {
-            if let Some(crashed_us) = ends.get(&publisher.at) {
+            if let Some(has_crashed) = ends.get(&publisher.at) {
                 let topics = publisher.by_topic.keys();
-                tails.extend(topics.map(|topic| (*number, *topic, *crashed_us)));
+                tails.extend(topics.map(|topic| (*number, *topic, *has_crashed)));
             }
         }
-        for (publisher, topic, crashed_us) in tails {
-            // What was quiet for longer may have been forgotten on both sides.
-            let since_us = crashed_us.map(|us| us.saturating_sub(REMEMBERED_US));
-            self.oracle.check_tail(publisher, topic, since_us);
+        for (publisher, topic, has_crashed) in tails {
+            self.oracle.check_tail(publisher, topic, has_crashed);
         }
     }
 }
