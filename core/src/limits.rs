@@ -209,6 +209,8 @@ pub const LINK_HEARTBEAT_US: u64 = 500_000;
 pub const LINK_SUSPECTED_US: u64 = 1_500_000;
 /// Silence of a peer, or time without a connection, after which it is dead, microseconds.
 pub const LINK_DEAD_US: u64 = 5_000_000;
+/// Time for what is under way from a node whose successor was heard, microseconds.
+pub const LINK_RETIRE_US: u64 = 3_000_000;
 /// How long a node remembers how far the stream of a peer that it gave up had come, microseconds.
 pub const ENDED_STREAM_KEPT_US: u64 = 600_000_000;
 /// How long nodes remember that a retained value was cleared, milliseconds.

@@ -50,6 +50,12 @@ pub enum LinkCommand {
         /// This node.
         peer: NodeId,
     },
+    /// Another start is where the node was: what it wanted is forgotten at once; what it sent and is under
+    /// way comes first, for a while, then its link closes.
+    Retire {
+        /// This node.
+        peer: NodeId,
+    },
     /// Compare all retained values with the peer's.
     CompareRetained {
         /// With this node.
@@ -68,6 +74,7 @@ impl LinkCommand {
         match self {
             Self::Send { peer, .. }
             | Self::Forget { peer }
+            | Self::Retire { peer }
             | Self::CompareRetained { peer }
             | Self::CloseIdle { peer } => *peer,
         }
@@ -276,6 +283,8 @@ pub(crate) struct Link {
     pub(crate) down_since_us: Option<u64>,
     /// It ends as soon as everything is sent and acknowledged.
     pub(crate) leaving: Option<Farewell>,
+    /// The node is no more, and what it sent may be under way until then.
+    pub(crate) retires_at_us: Option<u64>,
 }
 
 impl Link {
@@ -302,6 +311,7 @@ impl Link {
             is_suspected: false,
             down_since_us: None,
             leaving: None,
+            retires_at_us: None,
         }
     }
 }

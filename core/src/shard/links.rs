@@ -18,7 +18,7 @@ use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
     ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES,
-    LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX,
+    LINK_RETIRE_US, LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX,
 };
 use crate::link::{
     Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
@@ -42,6 +42,7 @@ impl Shard {
                 }
             }
             LinkCommand::Forget { peer } => self.end_link(peer, LinkDown::Forgotten, false, now),
+            LinkCommand::Retire { peer } => self.retire(peer, now),
             LinkCommand::CompareRetained { peer } => self.compare_retained(peer),
             LinkCommand::CloseIdle { peer } => self.leave_peer(peer, Farewell::Idle, now),
         }
@@ -80,7 +81,8 @@ impl Shard {
         self.links_begun += 1;
         (link.guest, link.dial, link.is_up, link.begun) = (guest, dial, false, self.links_begun);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
-        (link.down_since_us, link.parts) = (None, Parts::default());
+        (link.down_since_us, link.retires_at_us) = (None, None);
+        link.parts = Parts::default();
         link.comparison = Comparison::default();
         if let Some(old) = old {
             self.take_from(old, peer);
@@ -178,6 +180,10 @@ impl Shard {
             self.report_link(LinkReport::Stored { peer, hash });
         }
         self.compare_retained(peer);
+        if self.links.get(&peer).is_some_and(|link| link.leaving.is_some()) {
+            let now = Now { mono_us: self.now_us, wall_us: self.plane.wall_us };
+            self.leave_over(id, peer, now);
+        }
     }
 
     /// Makes the queue of what goes to the peer, behind a loss, if there is one.
@@ -274,6 +280,11 @@ impl Shard {
         link.connection = None;
         link.down_since_us = Some(now_us);
         let was_up = std::mem::take(&mut link.is_up);
+        if link.retires_at_us.is_some() {
+            let now = Now { mono_us: now_us, wall_us: self.plane.wall_us };
+            self.end_link(ended.peer, LinkDown::Broken, false, now);
+            return;
+        }
         if was_up {
             let down = LinkReport::Down { peer: ended.peer, reason: LinkDown::Broken };
             self.report_link(down);
@@ -324,6 +335,20 @@ impl Shard {
         }
     }
 
+    /// A successor of the peer was heard. Beacons overtake what goes over links: its last messages may still
+    /// be under way, and behind them the Goodbye with which nothing is lost.
+    fn retire(&mut self, peer: NodeId, now: Now) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if !link.is_up || is_planted(Plant::RetiredAtOnce) {
+            self.end_link(peer, LinkDown::Forgotten, false, now);
+            return;
+        }
+        link.retires_at_us = Some(now.mono_us + LINK_RETIRE_US);
+        if let Some((_, queue)) = link.queue {
+            self.drop_link_queue(peer, queue);
+        }
+    }
+
     /// A peer that is given up may only have stood still: should it come back, it goes on where it was.
     fn remember_stream(&mut self, link: &Link, now_us: u64) {
         self.ended_streams.retain(|_, ended| now_us < ended.until_us);
@@ -348,18 +373,22 @@ impl Shard {
     pub(super) fn leave_peer(&mut self, peer: NodeId, farewell: Farewell, now: Now) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.leaving = Some(farewell);
-        match link.connection.filter(|_| link.is_up) {
+        match link.connection {
             None => self.end_link(peer, LinkDown::Forgotten, true, now),
-            Some(id) => {
-                // The answer acknowledges all.
-                if let Some(connection) = open_connection(&mut self.connections, id) {
-                    let control = &mut connection.outbound.control;
-                    FrameEncoder::ping_or_pong(control, FrameKind::Ping, now.mono_us);
-                    self.schedule(id);
-                }
-                self.leave_if_done(peer, now);
-            }
+            Some(id) if link.is_up => self.leave_over(id, peer, now),
+            // The peer takes it for the link already: it is told once this node has heard how far it is.
+            Some(_) => {}
         }
+    }
+
+    fn leave_over(&mut self, id: ConnectionId, peer: NodeId, now: Now) {
+        // The answer acknowledges all.
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            let control = &mut connection.outbound.control;
+            FrameEncoder::ping_or_pong(control, FrameKind::Ping, now.mono_us);
+            self.schedule(id);
+        }
+        self.leave_if_done(peer, now);
     }
 
     /// Ends a link that was to end, if nothing is under way any more.
@@ -474,6 +503,10 @@ impl Shard {
         let is_due = now.mono_us - link.last_said_us >= LINK_HEARTBEAT_US;
         if is_due {
             link.last_said_us = now.mono_us;
+        }
+        if link.retires_at_us.is_some_and(|at_us| at_us <= now.mono_us) {
+            self.end_link(peer, LinkDown::Forgotten, false, now);
+            return;
         }
         if silent_us >= LINK_DEAD_US {
             self.plane.metrics.timeouts += 1;

@@ -178,8 +178,6 @@ impl Scenario {
         let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall];
         let is_long =
             self.outage_us >= 5_000_000 && (self.has(Trouble::Split) || self.has(Trouble::Freeze));
-        // A start that is heard of before the last word of the one before it has come.
-        let is_overtaken = self.has(Trouble::Drain) && self.weather.segment_loss > 0;
-        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_overtaken
+        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long
     }
 }

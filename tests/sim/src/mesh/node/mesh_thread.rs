@@ -173,6 +173,7 @@ impl Node {
                 self.command(LinkCommand::Send { peer, frames: frames.into() }, network);
             }
             Output::Forget { peer } => self.command(LinkCommand::Forget { peer }, network),
+            Output::Retire { peer } => self.command(LinkCommand::Retire { peer }, network),
             Output::CompareRetained { peer } => {
                 self.command(LinkCommand::CompareRetained { peer }, network);
             }

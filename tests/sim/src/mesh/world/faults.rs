@@ -52,7 +52,11 @@ impl World<'_> {
     }
 
     fn reset(&mut self) {
-        let links = self.links();
+        let mut links = self.links();
+        if !self.scenario.has(Trouble::Crash) {
+            // A last word that is under way would be lost with its connection.
+            links.retain(|wire| self.network.wires[wire].closed_at_us == [None; 2]);
+        }
         if links.is_empty() || self.is_anyone_draining() && !self.scenario.has(Trouble::Crash) {
             return;
         }
@@ -145,9 +149,10 @@ impl World<'_> {
     }
 
     fn start_again(&mut self, host: usize) {
-        let us = match self.dice.one_in(2) {
-            true => self.dice.between(10_000, 1_000_000),
-            false => self.dice.between(10_000, 9_000_000),
+        let us = match self.dice.below(3) {
+            0 => self.dice.between(1_000, 100_000),
+            1 => self.dice.between(10_000, 1_000_000),
+            _ => self.dice.between(10_000, 9_000_000),
         };
         self.network.later(us, Happening::Start { host });
     }
