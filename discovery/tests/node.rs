@@ -838,3 +838,23 @@ proptest! {
         rig.run_for(200 * SECOND_US);
     }
 }
+
+#[test]
+fn who_was_not_heard_while_others_joined_is_told_of_them() {
+    let mut rig = Rig::new();
+    rig.up(5);
+    rig.stored(5, Some(0));
+    rig.run_for(SECOND_US);
+    rig.sent(5);
+    rig.link(LinkEvent::Suspected { peer: NodeId(5) });
+    rig.link(LinkEvent::Trusted { peer: NodeId(5) });
+    rig.run_for(SECOND_US);
+    assert!(rig.sent(5).is_empty(), "nobody came meanwhile");
+    rig.link(LinkEvent::Suspected { peer: NodeId(5) });
+    rig.up(6);
+    rig.run_for(SECOND_US);
+    rig.sent(5);
+    rig.link(LinkEvent::Trusted { peer: NodeId(5) });
+    rig.run_for(SECOND_US);
+    assert!(rig.sent(5).contains(&FrameKind::NodeState));
+}
