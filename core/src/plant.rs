@@ -159,6 +159,10 @@ plants! {
     LinkBegunAnew = "link-begun-anew",
     /// A link that broke is given up too soon.
     LinkGivenUpEarly = "link-given-up-early",
+    /// Two nodes never find out what the other one's retained values are.
+    StateNotCompared = "state-not-compared",
+    /// Of two retained values the one that comes last stays.
+    OlderStateTaken = "older-state-taken",
     /// Messages that other nodes accepted have no number of theirs.
     OriginNumberLost = "origin-number-lost",
 }

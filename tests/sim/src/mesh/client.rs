@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
-use nexusd_wire::control::{self, OverflowPolicy, PublishStatus, Role};
+use nexusd_wire::control::{self, DeliveryMode, OverflowPolicy, PublishStatus, Role};
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
     SubscribeRequest, SubscriptionId, TopicId,
@@ -47,6 +47,8 @@ pub struct Client {
     names: BTreeMap<u32, usize>,
     nodes: BTreeMap<u32, NodeId>,
     run: Option<usize>,
+    /// They are values that the subscription asked for.
+    is_handed_over: bool,
     /// The last number that its daemon accepted, if it was told goodbye.
     pub goodbye: Option<u64>,
 }
@@ -73,6 +75,7 @@ impl Client {
             names: BTreeMap::new(),
             nodes: BTreeMap::new(),
             run: None,
+            is_handed_over: false,
             goodbye: None,
         };
         client.write(|encoder, out| encoder.hello(out, 0, Role::Client, "client", "sim"));
@@ -88,6 +91,26 @@ impl Client {
 
     /// Publishes a message; binds its topic before, if that is new.
     pub fn publish(&mut self, publication: u32, topic: usize, name: &str, len: usize, ack: bool) {
+        let mut payload = vec![publication as u8; len.max(4)];
+        payload[..4].copy_from_slice(&publication.to_le_bytes());
+        let flags = if ack { MessageFlags::ACK } else { MessageFlags::default() };
+        self.send(publication, (topic, name), flags, &payload);
+    }
+
+    /// Publishes a message that becomes its topic's retained value; of length 0: clears it.
+    pub fn retain(&mut self, publication: u32, topic: usize, name: &str, len: usize) {
+        let payload = vec![publication as u8; len];
+        let flags = MessageFlags::RETAIN.with(MessageFlags::KEYED).with(MessageFlags::ACK);
+        self.send(publication, (topic, name), flags, &payload);
+    }
+
+    fn send(
+        &mut self,
+        publication: u32,
+        (topic, name): (usize, &str),
+        flags: MessageFlags,
+        payload: &[u8],
+    ) {
         let known = self.bound.iter().position(|bound| *bound == topic);
         let id = TopicId(known.unwrap_or(self.bound.len()) as u32);
         if known.is_none() {
@@ -96,14 +119,12 @@ impl Client {
         }
         self.published.push(publication);
         self.begins.insert(self.written, publication);
-        let flags = if ack { MessageFlags::ACK } else { MessageFlags::default() };
         let header = Header::new(FrameKind::Message, 0, 0)
             .with_topic(id)
             .with_sequence(Sequence(self.published.len() as u64))
-            .with_flags(flags);
-        let mut payload = vec![publication as u8; len.max(4)];
-        payload[..4].copy_from_slice(&publication.to_le_bytes());
-        self.write(|_, out| FrameEncoder::message(out, &header, &[], &payload));
+            .with_flags(flags)
+            .with_key_hash(publication);
+        self.write(|_, out| FrameEncoder::message(out, &header, &[], payload));
     }
 
     /// Subscribes.
@@ -124,6 +145,21 @@ impl Client {
             filters,
             policy: Some(policy),
             queue_messages,
+            ..SubscribeRequest::default()
+        };
+        self.write(|encoder, out| encoder.subscribe(out, &subscribe));
+    }
+
+    /// Subscribes to topics and asks for the values that they have.
+    pub fn subscribe_to_values(&mut self, stream: usize, filters: &[&str]) {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, stream);
+        self.streams.push(stream);
+        let subscribe = SubscribeRequest {
+            request,
+            filters,
+            receive_retained: true,
             ..SubscribeRequest::default()
         };
         self.write(|encoder, out| encoder.subscribe(out, &subscribe));
@@ -218,6 +254,7 @@ impl Client {
                 let stream = oracle.stream_of(&self.streams, subscription);
                 ensure!(stream.is_some(), "client {number}: a run of an unknown subscription");
                 self.run = stream;
+                self.is_handed_over = body.mode() == DeliveryMode::Retained;
             }
             FrameKind::Message => {
                 let topic = self.names.get(&header.topic().0).copied();
@@ -238,6 +275,9 @@ impl Client {
                     sequence: header.sequence().0,
                     origin_sequence: header.origin_sequence().0,
                     payload: frame.payload(),
+                    timestamp_us: header.timestamp_us(),
+                    key_hash: header.key_hash(),
+                    is_handed_over: self.is_handed_over,
                 })?;
             }
             FrameKind::Gap => {

@@ -66,8 +66,12 @@ marks! {
     Subscribe = "operation" "subscribe",
     Unsubscribe = "operation" "unsubscribe",
     Publish = "operation" "publish",
+    ValueSet = "operation" "set a retained value",
+    ValueCleared = "operation" "clear a retained value",
     Rest = "operation" "nobody wants anything for a minute",
     Probe = "check" "a message to see who gets it",
+    ValueHad = "check" "a value that a late subscription got",
+    ValueHadNone = "check" "a value that was cleared everywhere",
     ProbeHad = "check" "one that has to come did",
 }
 

@@ -12,6 +12,7 @@ use std::ops::Range;
 use nexusd_wire::control::GapReason;
 use nexusd_wire::{NodeId, SubscriptionId, filter_matches};
 
+use super::values::{Value, Values};
 use crate::violation::{Violation, ensure};
 
 /// A node among all that ever started: its host, and the count of its start there.
@@ -134,6 +135,12 @@ pub struct Delivered<'a> {
     pub origin_sequence: u64,
     /// Its payload.
     pub payload: &'a [u8],
+    /// When its node accepted it, by that one's clock.
+    pub timestamp_us: u64,
+    /// Of a retained value, which message it is.
+    pub key_hash: u32,
+    /// The subscription had asked for the values that there are.
+    pub is_handed_over: bool,
 }
 
 /// A loss as it was told.
@@ -151,6 +158,10 @@ pub struct Loss {
 #[derive(Debug)]
 pub struct Oracle {
     topics: Vec<&'static str>,
+    /// The first topic whose messages become its retained value.
+    first_value: usize,
+    /// What is known of those.
+    pub values: Values,
     /// By number.
     pub publishers: BTreeMap<u32, Publisher>,
     /// By number.
@@ -171,9 +182,13 @@ pub struct Oracle {
 
 impl Oracle {
     /// One that knows of nothing yet.
-    pub fn new(topics: Vec<&'static str>, is_lossless: bool) -> Self {
+    pub fn new(mut topics: Vec<&'static str>, values: &[&'static str], is_lossless: bool) -> Self {
+        let first_value = topics.len();
+        topics.extend(values);
         Self {
             topics,
+            first_value,
+            values: Values::default(),
             publishers: BTreeMap::new(),
             publications: Vec::new(),
             streams: Vec::new(),
@@ -216,8 +231,15 @@ impl Oracle {
             fate: Fate::Written,
             sequence: None,
         });
-        self.owe(publication, at);
+        if topic < self.first_value {
+            self.owe(publication, at);
+        }
         publication
+    }
+
+    /// The topics whose messages become their retained values.
+    pub fn value_topics(&self) -> Range<usize> {
+        self.first_value..self.topics.len()
     }
 
     /// What a node's open subscriptions want of this message will come to them.
@@ -321,13 +343,20 @@ impl Oracle {
         let at = it.stream;
         let name = self.topics[it.topic];
         self.deliveries += 1;
-        let publication = it.payload.first_chunk().map(|first| u32::from_le_bytes(*first));
+        let is_value = it.topic >= self.first_value;
+        let publication = match is_value {
+            true => Some(it.key_hash),
+            false => it.payload.first_chunk().map(|first| u32::from_le_bytes(*first)),
+        };
         let publication = publication.unwrap_or(u32::MAX);
+        let is_clear = self.values.is_clear(publication);
         let Some(known) = self.publications.get_mut(publication as usize) else {
             return Err(Violation(format!("stream {at} got what nobody published, on {name}")));
         };
+        let filling = it.payload.get(4..).unwrap_or_default();
         ensure!(
-            it.payload[4..].iter().all(|byte| *byte == publication as u8),
+            filling.iter().all(|byte| *byte == publication as u8)
+                && it.payload.is_empty() == is_clear,
             "stream {at}: the payload of message {publication} was changed"
         );
         ensure!(
@@ -354,10 +383,20 @@ impl Oracle {
             earlier.is_none_or(|earlier| earlier == sequence),
             "stream {at}: message {publication} has the number {sequence}, and had {earlier:?}"
         );
+        let (node, of) = (publisher.node, stream.at);
         let (publisher, number) = (known.publisher, known.number);
         if let Some(heard) = &mut self.heard {
             let sequence = it.sequence;
             heard.push(format!("stream {at} hears message {publication} of {name} as {sequence}"));
+        }
+        if is_value {
+            let value = Value { timestamp_us: it.timestamp_us, node, publication };
+            self.values.heard(of, it.topic, value);
+            if it.is_handed_over {
+                self.values.handed_over(at, it.topic, value);
+                return Ok(());
+            }
+            return stream.take_number(at, name, it.topic, it.sequence);
         }
         stream.take_number(at, name, it.topic, it.sequence)?;
         let unknowns = stream.unknowns;

@@ -66,6 +66,8 @@ pub struct Scenario {
     pub key: Option<&'static str>,
     /// Topics that clients publish to.
     pub topics: Vec<&'static str>,
+    /// Topics whose messages all become their retained values; none: there are no such.
+    pub values: Vec<&'static str>,
     /// Filters that clients subscribe to.
     pub filters: Vec<&'static str>,
     /// Clients that publish, of each node, at most.
@@ -89,6 +91,7 @@ pub struct Scenario {
 }
 
 const TOPICS: [&str; 6] = ["a", "b/c", "b/d", "e/f/g", "news/today", "h"];
+const VALUES: [&str; 3] = ["state/door", "state/light", "state/of/all"];
 const FILTERS: [&str; 10] =
     ["#", "a", "b/+", "b/#", "b/c", "e/+/g", "+/today", "news/#", "h", "none/of/these"];
 
@@ -137,6 +140,7 @@ impl Scenario {
             seeds: Vec::new(),
             key: dice.one_in(4).then_some("a secret of the cluster"),
             topics: TOPICS[..1 + dice.below(TOPICS.len())].to_vec(),
+            values: Vec::new(),
             filters: FILTERS.to_vec(),
             publishers: 1 + dice.below(2),
             subscribers: 1 + dice.below(3),
@@ -151,6 +155,12 @@ impl Scenario {
         if dice.one_in(3) {
             scenario.troubles.push(Trouble::Stall);
             scenario.queue_messages = dice.pick(&[0, 8, 60]);
+        }
+        if dice.one_in(3) {
+            scenario.values = VALUES[..1 + dice.below(VALUES.len())].to_vec();
+            scenario.filters.extend(["state/#", "state/+"]);
+            // A clock that is a minute ahead counts for nothing.
+            scenario.troubles.retain(|trouble| *trouble != Trouble::WallStep);
         }
         if !scenario.is_multicast || dice.one_in(4) {
             scenario.seeds = vec![dice.below(nodes)];

@@ -111,18 +111,22 @@ impl<'a> World<'a> {
                 coverage.mark(mark);
             }
         }
+        let clocks_apart_us = match scenario.values.is_empty() {
+            true => 7_200_000_000,
+            false => 20_000_000,
+        };
         let host = |host: usize| Host {
             address: address_of(host),
             starts: 0,
             node: None,
             is_off: false,
             mono_ahead_us: 1 + dice.between(0, 1 << 40),
-            wall_ahead_us: 1_700_000_000_000_000 + dice.between(0, 7_200_000_000),
+            wall_ahead_us: 1_700_000_000_000_000 + dice.between(0, clocks_apart_us),
             last_start_us: 0,
         };
         let hosts = (0..nodes).map(host).collect();
         let network = Network::new(scenario.weather, dice.bits());
-        let mut oracle = Oracle::new(scenario.topics.clone(), is_lossless);
+        let mut oracle = Oracle::new(scenario.topics.clone(), &scenario.values, is_lossless);
         oracle.heard = trace.is_wanted().then(Vec::new);
         Self {
             scenario,

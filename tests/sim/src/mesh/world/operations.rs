@@ -39,6 +39,11 @@ impl World<'_> {
                 self.unsubscribe(host, client);
                 self.flush_client(host, client);
             }
+            2 | 3 if !self.scenario.values.is_empty() => {
+                let client = self.dice.below(publishers);
+                self.retain(host, client);
+                self.flush_client(host, client);
+            }
             _ => {
                 let client = match self.dice.one_in(6) {
                     true => self.dice.below(clients),
@@ -138,6 +143,34 @@ impl World<'_> {
             }
         }
         Some(publication)
+    }
+
+    /// A client sets or clears a retained value.
+    fn retain(&mut self, host: usize, client: usize) {
+        let topics = self.oracle.value_topics();
+        let topic = topics.start + self.dice.below(topics.len());
+        let len = match self.dice.one_in(4) {
+            true => 0,
+            false => 1 + self.dice.magnitude(self.scenario.payload_max) as usize,
+        };
+        let Some(node) = self.hosts[host].node.as_mut() else { return };
+        let it = &mut node.clients[client];
+        if it.is_over {
+            return;
+        }
+        let publication = self.oracle.publish(it.number, topic);
+        if len == 0 {
+            self.oracle.values.note_clear(publication);
+        }
+        self.coverage.mark(if len == 0 { Mark::ValueCleared } else { Mark::ValueSet });
+        let name = self.oracle.name(topic);
+        trace!(
+            self.trace,
+            "{} host {host}: client {} retains message {publication} of {len} bytes for {name}",
+            self.network.now_us,
+            it.number
+        );
+        it.retain(publication, topic, name, len);
     }
 
     /// What nodes want has changed.
