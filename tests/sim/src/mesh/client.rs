@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
-use nexusd_wire::control::{self, DeliveryMode, OverflowPolicy, PublishStatus, Role};
+use nexusd_wire::control::{self, DeliveryMode, GapMode, OverflowPolicy, PublishStatus, Role};
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
     SubscribeRequest, SubscriptionId, TopicId,
@@ -14,6 +14,9 @@ use super::coverage::{Coverage, Mark};
 use super::oracle::{Delivered, Loss, Oracle};
 use super::wire::WireId;
 use crate::violation::{Violation, ensure};
+
+/// A subscription that acknowledges does so after so many messages.
+const MESSAGES_PER_ACK: u64 = 16;
 
 /// One of them.
 pub struct Client {
@@ -27,6 +30,8 @@ pub struct Client {
     written: u64,
     /// It was welcomed.
     pub is_welcome: bool,
+    /// Its connection broke; it will come back.
+    pub is_away: bool,
     /// Its connection is over, or it was told that it will be.
     pub is_over: bool,
     /// It reads nothing until then.
@@ -56,12 +61,19 @@ pub struct Client {
 impl Client {
     /// A client that says Hello on a connection that was just made.
     pub fn new(number: u32, wire: WireId) -> Self {
-        let mut client = Self {
+        let mut client = Self::on(number, wire);
+        client.write(|encoder, out| encoder.hello(out, 0, Role::Client, "client", "sim"));
+        client
+    }
+
+    fn on(number: u32, wire: WireId) -> Self {
+        Self {
             number,
             wire,
             outbox: VecDeque::new(),
             written: 0,
             is_welcome: false,
+            is_away: false,
             is_over: false,
             stalls_until_us: 0,
             streams: Vec::new(),
@@ -77,9 +89,36 @@ impl Client {
             run: None,
             is_handed_over: false,
             goodbye: None,
-        };
-        client.write(|encoder, out| encoder.hello(out, 0, Role::Client, "client", "sim"));
-        client
+        }
+    }
+
+    /// Whether its connection may break without anything that nobody knows of: it waits for no answer, and
+    /// has published nothing.
+    pub fn may_leave(&self) -> bool {
+        let is_idle =
+            self.outbox.is_empty() && self.requests.is_empty() && self.published.is_empty();
+        is_idle && self.is_welcome && !self.is_over && !self.is_away && !self.streams.is_empty()
+    }
+
+    /// Goes on with its subscriptions over a new connection.
+    pub fn come_back(&mut self, wire: WireId, oracle: &mut Oracle) {
+        let stalls_until_us = self.stalls_until_us;
+        let streams = std::mem::take(&mut self.streams);
+        *self = Self { streams, stalls_until_us, ..Self::on(self.number, wire) };
+        let first = self.streams.first().and_then(|stream| oracle.streams[*stream].subscription);
+        self.write(|encoder, out| {
+            encoder.hello_again(out, 0, Role::Client, "client", "sim", first);
+        });
+        for stream in self.streams.clone() {
+            let it = &mut oracle.streams[stream];
+            it.has_come_back = true;
+            let (received, Some(subscription)) = (it.received, it.subscription) else { continue };
+            let request = self.next_request;
+            self.next_request += 1;
+            self.requests.insert(request, stream);
+            let mode = GapMode::None;
+            self.write(|encoder, out| encoder.resume(out, request, subscription, received, mode));
+        }
     }
 
     fn write(&mut self, encode: impl FnOnce(&mut FrameEncoder, &mut Vec<u8>)) {
@@ -134,6 +173,7 @@ impl Client {
         filters: &[&str],
         policy: OverflowPolicy,
         queue_messages: u32,
+        counted: bool,
     ) {
         let request = self.next_request;
         self.next_request += 1;
@@ -145,6 +185,7 @@ impl Client {
             filters,
             policy: Some(policy),
             queue_messages,
+            counted,
             ..SubscribeRequest::default()
         };
         self.write(|encoder, out| encoder.subscribe(out, &subscribe));
@@ -235,6 +276,9 @@ impl Client {
                 let stream = self.requests.remove(&body.request());
                 ensure!(stream.is_some(), "client {number}: an answer to no request");
                 if let Some(stream) = stream {
+                    if oracle.streams[stream].has_come_back {
+                        coverage.mark(Mark::Resumed);
+                    }
                     oracle.confirmed(stream, body.subscription().into());
                 }
             }
@@ -279,6 +323,14 @@ impl Client {
                     key_hash: header.key_hash(),
                     is_handed_over: self.is_handed_over,
                 })?;
+                let it = &oracle.streams[stream];
+                if it.is_counted
+                    && it.received.is_multiple_of(MESSAGES_PER_ACK)
+                    && let Some(subscription) = it.subscription
+                {
+                    let ack = [(subscription, it.received)];
+                    self.write(|encoder, out| encoder.stream_ack(out, &ack));
+                }
             }
             FrameKind::Gap => {
                 let body = frame.body::<control::Gap<'_>>().map_err(malformed)?;

@@ -109,6 +109,12 @@ pub struct Stream {
     unnamed: u64,
     unnamed_numbers: u64,
     unknowns: u64,
+    /// Messages that it had.
+    pub received: u64,
+    /// It acknowledges them.
+    pub is_counted: bool,
+    /// It went on over another connection: losses may be told again.
+    pub has_come_back: bool,
     /// Losses told because it did not read fast enough.
     pub overflows: u64,
 }
@@ -269,6 +275,9 @@ impl Oracle {
             unnamed: 0,
             unnamed_numbers: 0,
             unknowns: 0,
+            received: 0,
+            is_counted: false,
+            has_come_back: false,
             overflows: 0,
         });
         self.changed.push(at);
@@ -370,6 +379,7 @@ impl Oracle {
             "stream {at} wants {:?} and got message {publication} of {name}",
             stream.filters
         );
+        stream.received += 1;
         let is_own = publisher.at == stream.at;
         ensure!(
             it.origin == (!is_own).then_some(publisher.node),
@@ -383,7 +393,7 @@ impl Oracle {
             earlier.is_none_or(|earlier| earlier == sequence),
             "stream {at}: message {publication} has the number {sequence}, and had {earlier:?}"
         );
-        let (node, of) = (publisher.node, stream.at);
+        let (node, by, of) = (publisher.node, publisher.at, stream.at);
         let (publisher, number) = (known.publisher, known.number);
         if let Some(heard) = &mut self.heard {
             let sequence = it.sequence;
@@ -392,6 +402,8 @@ impl Oracle {
         if is_value {
             let value = Value { timestamp_us: it.timestamp_us, node, publication };
             self.values.heard(of, it.topic, value);
+            // Who accepted it had it first.
+            self.values.heard(by, it.topic, value);
             if it.is_handed_over {
                 self.values.handed_over(at, it.topic, value);
                 return Ok(());
@@ -465,6 +477,13 @@ impl Oracle {
             ensure!(first <= last, "stream {at} was told of a gap from {first} to {last}");
             let name = self.topics[topic];
             ensure!(stream.wants(name), "stream {at} was told of a gap in {name}");
+            let (had, _) = stream.numbers.get(&topic).copied().unwrap_or_default();
+            let first = match stream.has_come_back {
+                // It was told before the connection broke.
+                true if last <= had => continue,
+                true => first.max(had + 1),
+                false => first,
+            };
             stream.take_number(at, name, topic, first)?;
             let unknowns = stream.unknowns;
             stream.numbers.insert(topic, (last, unknowns));

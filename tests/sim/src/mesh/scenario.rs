@@ -45,6 +45,8 @@ pub enum Trouble {
     WallStep,
     /// A subscriber reads nothing for a while.
     Stall,
+    /// The connection of a subscriber breaks, and it comes back.
+    ComeBack,
 }
 
 /// All of it.
@@ -156,6 +158,9 @@ impl Scenario {
             scenario.troubles.push(Trouble::Stall);
             scenario.queue_messages = dice.pick(&[0, 8, 60]);
         }
+        if dice.one_in(4) {
+            scenario.troubles.push(Trouble::ComeBack);
+        }
         if dice.one_in(3) {
             scenario.values = VALUES[..1 + dice.below(VALUES.len())].to_vec();
             scenario.filters.extend(["state/#", "state/+"]);
@@ -185,7 +190,7 @@ impl Scenario {
     /// Whether everything has to arrive: nothing is cut off for so long that anybody is given up, and
     /// nothing ends.
     pub fn is_lossless(&self) -> bool {
-        let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall];
+        let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall, Trouble::ComeBack];
         let is_long =
             self.outage_us >= 5_000_000 && (self.has(Trouble::Split) || self.has(Trouble::Freeze));
         !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long

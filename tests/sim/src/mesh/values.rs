@@ -30,8 +30,8 @@ pub struct Values {
     newest: BTreeMap<(Incarnation, usize), Value>,
     /// Values that subscriptions got because they had asked for them.
     handed_over: BTreeMap<(usize, usize), Value>,
-    /// Messages whose stamp is known.
-    stamped: BTreeSet<u32>,
+    /// Messages that anybody was heard to have.
+    known: BTreeMap<u32, Value>,
 }
 
 impl Values {
@@ -45,14 +45,17 @@ impl Values {
         self.clears.contains(&publication)
     }
 
-    /// Messages that clear a value and were never heard of.
-    pub fn unheard_clears(&self) -> impl Iterator<Item = u32> {
-        self.clears.difference(&self.stamped).copied()
+    /// Messages that clear a value and may be newer than this one: a node may have them that no
+    /// subscription heard of.
+    pub fn clears_behind(&self, value: Option<Value>) -> impl Iterator<Item = u32> {
+        let may_be_newer =
+            move |clear: &u32| self.known.get(clear).is_none_or(|known| Some(*known) > value);
+        self.clears.iter().copied().filter(may_be_newer)
     }
 
     /// A subscription of a node was given a value, live or because it had asked for it.
     pub fn heard(&mut self, at: Incarnation, topic: usize, value: Value) {
-        self.stamped.insert(value.publication);
+        self.known.insert(value.publication, value);
         let newest = self.newest.entry((at, topic)).or_insert(value);
         *newest = value.max(*newest);
     }

@@ -3,6 +3,7 @@
 //! A run works for a number of operations while things go wrong, mends everything, waits until all nodes
 //! know all that is to be known, and then finds out by messages to every topic whether that is so.
 
+mod coming_back;
 mod departures;
 mod faults;
 mod operations;
@@ -244,6 +245,7 @@ impl<'a> World<'a> {
             Happening::ClientReads { host, start, client } => {
                 self.serve_client(host, start, client)?;
             }
+            Happening::ComeBack { host, start, client } => self.come_back(host, start, client),
             Happening::Operation => self.operate(),
             Happening::Fault => self.go_wrong(),
             Happening::Heal { pairs } => {
@@ -428,7 +430,7 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let it = &mut node.clients[client];
-        if it.stalls_until_us > self.network.now_us {
+        if it.is_away || it.stalls_until_us > self.network.now_us {
             return Ok(());
         }
         let bytes = self.network.read(it.wire, 0, usize::MAX);

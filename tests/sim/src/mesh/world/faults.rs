@@ -33,6 +33,7 @@ impl World<'_> {
             Trouble::Drain => self.begin_drain(),
             Trouble::WallStep => self.step_wall(),
             Trouble::Stall => self.stall(),
+            Trouble::ComeBack => self.break_client(),
         }
     }
 

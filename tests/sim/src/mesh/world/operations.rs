@@ -45,7 +45,9 @@ impl World<'_> {
                 self.flush_client(host, client);
             }
             _ => {
-                let client = match self.dice.one_in(6) {
+                // What was published over a connection that breaks may not have been accepted.
+                let may_all = !self.scenario.has(Trouble::ComeBack);
+                let client = match self.dice.one_in(6) && may_all {
                     true => self.dice.below(clients),
                     false => self.dice.below(publishers),
                 };
@@ -73,9 +75,10 @@ impl World<'_> {
             }
         }
         let policy = self.dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::DropNewest]);
+        let is_counted = self.dice.one_in(2);
         let Some(node) = &mut self.hosts[host].node else { return };
         let it = &mut node.clients[client];
-        if it.is_over || it.streams.len() >= 4 {
+        if it.is_over || it.is_away || it.streams.len() >= 4 {
             return;
         }
         self.coverage.mark(Mark::Subscribe);
@@ -87,7 +90,9 @@ impl World<'_> {
             self.network.now_us,
             it.number
         );
-        it.subscribe(stream, &chosen, policy, self.scenario.queue_messages);
+        self.oracle.streams[stream].is_counted = is_counted;
+        let queue_messages = self.scenario.queue_messages;
+        it.subscribe(stream, &chosen, policy, queue_messages, is_counted);
     }
 
     fn unsubscribe(&mut self, host: usize, client: usize) {
@@ -95,7 +100,7 @@ impl World<'_> {
         let it = &mut node.clients[client];
         let is_open = |stream: &&usize| self.oracle.streams[**stream].state == State::Open;
         let open: Vec<usize> = it.streams.iter().filter(is_open).copied().collect();
-        if it.is_over || open.is_empty() {
+        if it.is_over || it.is_away || open.is_empty() {
             return;
         }
         let stream = self.dice.pick(&open);

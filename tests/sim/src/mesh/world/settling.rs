@@ -134,6 +134,7 @@ impl World<'_> {
         for client in 0..node.clients.len() {
             node.clients[client].stalls_until_us = 0;
             self.network.later(0, Happening::ClientReads { host, start, client });
+            self.network.later(0, Happening::ComeBack { host, start, client });
         }
         Ok(())
     }
@@ -277,7 +278,7 @@ impl World<'_> {
                 it.topic == topic && it.fate != Fate::Refused
             };
             let is_nobodys = readers.iter().all(|(_, stream)| values.had(*stream, topic).is_none());
-            if is_nobodys && (!is_set || values.unheard_clears().any(is_unheard_clear)) {
+            if is_nobodys && (!is_set || values.clears_behind(newest).any(is_unheard_clear)) {
                 self.coverage.mark(Mark::ValueHadNone);
                 continue;
             }
