@@ -193,7 +193,7 @@ pub const OVERFLOW_LEAVE_EIGHTHS: u64 = 6;
 /// A blocked queue lets publishers go on at this many eighths of its limit.
 pub const BLOCK_RESUME_EIGHTHS: u64 = 4;
 
-/// Bytes queued for another node, unacknowledged ones included.
+/// Bytes queued for another node, unacknowledged ones included, unless configured otherwise.
 pub const LINK_QUEUE_BYTES: u64 = 16 << 20;
 /// Messages of a link after which they are acknowledged, …
 pub const LINK_ACK_MESSAGES: u64 = 4_096;
@@ -278,6 +278,8 @@ pub struct Limits {
     pub replay_messages: u64,
     /// Memory for messages that are kept for replay alone, in bytes (`--max-buffer-memory`).
     pub replay_bytes: usize,
+    /// Bytes queued for another node, unacknowledged ones included.
+    pub link_queue_bytes: u64,
     /// How long a parked subscription waits for its client, microseconds; 0: a broken connection parks
     /// none (`--paused-subscription-ttl`).
     pub parked_ttl_us: u64,
@@ -303,6 +305,7 @@ impl Default for Limits {
             block_timeout_us: 5_000_000,
             replay_messages: 5,
             replay_bytes: 50 << 20,
+            link_queue_bytes: LINK_QUEUE_BYTES,
             parked_ttl_us: 300_000_000,
             default_ttl_ms: 0,
             reaper_interval_us: 1_000_000,

@@ -17,8 +17,8 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
-    ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_QUEUE_BYTES,
-    LINK_RETIRE_US, LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX,
+    ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_RETIRE_US,
+    LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX,
 };
 use crate::link::{
     Comparison, EndedStream, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
@@ -192,7 +192,7 @@ impl Shard {
         let created_at = self.plane.index.renew();
         let limits = QueueLimits {
             messages: u64::MAX,
-            bytes: LINK_QUEUE_BYTES,
+            bytes: self.config.limits.link_queue_bytes,
             policy: OverflowPolicy::DropOldest,
         };
         let stream = CountedStream::new(true);

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
-use nexusd_wire::control::{self, DeliveryMode, GapMode, OverflowPolicy, PublishStatus, Role};
+use nexusd_wire::control::{
+    self, DeliveryMode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
+};
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
     SubscribeRequest, SubscriptionId, TopicId,
@@ -30,6 +32,8 @@ pub struct Client {
     written: u64,
     /// It was welcomed.
     pub is_welcome: bool,
+    /// It went on over another connection.
+    has_come_back: bool,
     /// Its connection broke; it will come back.
     pub is_away: bool,
     /// Its connection is over, or it was told that it will be.
@@ -73,6 +77,7 @@ impl Client {
             outbox: VecDeque::new(),
             written: 0,
             is_welcome: false,
+            has_come_back: false,
             is_away: false,
             is_over: false,
             stalls_until_us: 0,
@@ -100,11 +105,17 @@ impl Client {
         is_idle && self.is_welcome && !self.is_over && !self.is_away && !self.streams.is_empty()
     }
 
+    /// Whether it waits for an answer to a Resume, among others.
+    pub fn is_coming_back(&self) -> bool {
+        self.has_come_back && !self.requests.is_empty()
+    }
+
     /// Goes on with its subscriptions over a new connection.
     pub fn come_back(&mut self, wire: WireId, oracle: &mut Oracle) {
         let stalls_until_us = self.stalls_until_us;
         let streams = std::mem::take(&mut self.streams);
-        *self = Self { streams, stalls_until_us, ..Self::on(self.number, wire) };
+        *self =
+            Self { streams, stalls_until_us, has_come_back: true, ..Self::on(self.number, wire) };
         let first = self.streams.first().and_then(|stream| oracle.streams[*stream].subscription);
         self.write(|encoder, out| {
             encoder.hello_again(out, 0, Role::Client, "client", "sim", first);
@@ -347,6 +358,9 @@ impl Client {
                     entries.push((topic, entry.first(), entry.last()));
                 }
                 coverage.gap(body.reason());
+                if body.reason() == GapReason::LinkLost && !entries.is_empty() {
+                    coverage.mark(Mark::LinkGap);
+                }
                 if body.missed() == u64::MAX {
                     coverage.mark(Mark::UnknownGap);
                 }

@@ -21,6 +21,7 @@ marks! {
     LinkMessage = "message" "delivered from another node",
     Acked = "message" "acknowledged",
     RefusedPublish = "message" "refused",
+    LinkGap = "gap" "of a link, with numbers",
     UnknownGap = "gap" "of unknown size",
     Lossless = "run" "in which nothing may be lost",
     Multicast = "run" "with multicast",

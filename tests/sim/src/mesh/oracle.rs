@@ -115,7 +115,7 @@ pub struct Stream {
     pub is_counted: bool,
     /// It went on over another connection: losses may be told again.
     pub has_come_back: bool,
-    /// Losses told because it did not read fast enough.
+    /// Losses told because it, or a link, did not read fast enough.
     pub overflows: u64,
 }
 
@@ -471,7 +471,9 @@ impl Oracle {
             heard.push(format!("stream {at} is told of {loss:?}"));
         }
         let stream = &mut self.streams[at];
-        stream.overflows += u64::from(loss.reason == GapReason::SlowConsumer);
+        let is_of_link = loss.reason == GapReason::LinkLost && loss.missed < u64::MAX;
+        let has_overflown = is_of_link || loss.reason == GapReason::SlowConsumer;
+        stream.overflows += u64::from(has_overflown);
         let mut named = 0;
         for &(topic, first, last) in &loss.entries {
             ensure!(first <= last, "stream {at} was told of a gap from {first} to {last}");

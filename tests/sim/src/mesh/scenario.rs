@@ -158,6 +158,9 @@ impl Scenario {
             scenario.troubles.push(Trouble::Stall);
             scenario.queue_messages = dice.pick(&[0, 8, 60]);
         }
+        if dice.one_in(5) {
+            scenario.limits.link_queue_bytes = dice.pick(&[4 << 10, 32 << 10, 256 << 10]);
+        }
         if dice.one_in(4) {
             scenario.troubles.push(Trouble::ComeBack);
         }
@@ -193,6 +196,7 @@ impl Scenario {
         let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall, Trouble::ComeBack];
         let is_long =
             self.outage_us >= 5_000_000 && (self.has(Trouble::Split) || self.has(Trouble::Freeze));
-        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long
+        let is_narrow = self.limits.link_queue_bytes < Limits::default().link_queue_bytes;
+        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_narrow
     }
 }

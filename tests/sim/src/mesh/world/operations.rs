@@ -100,7 +100,8 @@ impl World<'_> {
         let it = &mut node.clients[client];
         let is_open = |stream: &&usize| self.oracle.streams[**stream].state == State::Open;
         let open: Vec<usize> = it.streams.iter().filter(is_open).copied().collect();
-        if it.is_over || it.is_away || open.is_empty() {
+        // A subscription that its old connection still holds is not found on the new one.
+        if it.is_over || it.is_away || it.is_coming_back() || open.is_empty() {
             return;
         }
         let stream = self.dice.pick(&open);

@@ -109,7 +109,21 @@ impl World<'_> {
         let asleep = self.hosts.iter().filter_map(|host| host.node.as_ref());
         let asleep = asleep.flat_map(|node| node.threads.iter()).map(|it| it.asleep_until_us);
         let until_us = asleep.max().unwrap_or_default();
-        self.run_for(until_us.saturating_sub(self.network.now_us))
+        self.run_for(until_us.saturating_sub(self.network.now_us))?;
+        let since_us = self.network.now_us;
+        while self.is_anyone_coming_back() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < CONVERGED_US, "{us} us after the last fault a client has not come back");
+            self.run_for(STEP_US)?;
+        }
+        Ok(())
+    }
+
+    fn is_anyone_coming_back(&self) -> bool {
+        let nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        nodes
+            .flat_map(|node| &node.clients)
+            .any(|client| !client.is_over && (client.is_away || client.is_coming_back()))
     }
 
     /// What still waits anywhere, in a queue or on a connection, if anything does.
