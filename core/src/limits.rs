@@ -205,7 +205,7 @@ pub const OVERFLOW_LEAVE_EIGHTHS: u64 = 6;
 /// A blocked queue lets publishers go on at this many eighths of its limit.
 pub const BLOCK_RESUME_EIGHTHS: u64 = 4;
 
-/// Bytes queued for another node, unacknowledged ones included.
+/// Bytes queued for another node, unacknowledged ones included, unless configured otherwise.
 pub const LINK_QUEUE_BYTES: u64 = 16 << 20;
 /// Messages of a link after which they are acknowledged, …
 pub const LINK_ACK_MESSAGES: u64 = 4_096;
@@ -221,6 +221,8 @@ pub const LINK_HEARTBEAT_US: u64 = 500_000;
 pub const LINK_SUSPECTED_US: u64 = 1_500_000;
 /// Silence of a peer, or time without a connection, after which it is dead, microseconds.
 pub const LINK_DEAD_US: u64 = 5_000_000;
+/// Time for what is under way from a node whose successor was heard, microseconds.
+pub const LINK_RETIRE_US: u64 = 3_000_000;
 /// How long a node remembers how far the stream of a peer that it gave up had come, microseconds.
 pub const ENDED_STREAM_KEPT_US: u64 = 600_000_000;
 /// How long nodes remember that a retained value was cleared, milliseconds.
@@ -288,6 +290,8 @@ pub struct Limits {
     pub replay_messages: u64,
     /// Memory for messages that are kept for replay alone, in bytes (`--max-buffer-memory`).
     pub replay_bytes: usize,
+    /// Bytes queued for another node, unacknowledged ones included.
+    pub link_queue_bytes: u64,
     /// How long a parked subscription waits for its client, microseconds; 0: a broken connection parks
     /// none (`--paused-subscription-ttl`).
     pub parked_ttl_us: u64,
@@ -313,6 +317,7 @@ impl Default for Limits {
             block_timeout_us: 5_000_000,
             replay_messages: 5,
             replay_bytes: 50 << 20,
+            link_queue_bytes: LINK_QUEUE_BYTES,
             parked_ttl_us: 300_000_000,
             default_ttl_ms: 0,
             reaper_interval_us: 1_000_000,

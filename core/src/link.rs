@@ -14,7 +14,6 @@ use nexusd_wire::control::Farewell;
 use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
 use crate::retained::{Buckets, Digest};
-use crate::session::Binding;
 use crate::shard::answering::AskedEarly;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::ShardMask;
@@ -52,6 +51,12 @@ pub enum LinkCommand {
         /// This node.
         peer: NodeId,
     },
+    /// Another start is where the node was: what it wanted is forgotten at once; what it sent and is under
+    /// way comes first, for a while, then its link closes.
+    Retire {
+        /// This node.
+        peer: NodeId,
+    },
     /// Compare all retained values with the peer's.
     CompareRetained {
         /// With this node.
@@ -70,6 +75,7 @@ impl LinkCommand {
         match self {
             Self::Send { peer, .. }
             | Self::Forget { peer }
+            | Self::Retire { peer }
             | Self::CompareRetained { peer }
             | Self::CloseIdle { peer } => *peer,
         }
@@ -299,10 +305,11 @@ pub(crate) struct Link {
     pub(crate) unknown_to: BTreeMap<u64, ShardMask>,
     pub(crate) parts: Parts,
     pub(crate) comparison: Comparison,
-    /// Topics that the peer had bound on connections before this one: of them something may be lost that
-    /// is bound nowhere any more. Released once the peer would have forgotten them as well.
-    pub(crate) bindings: Vec<Binding>,
-    pub(crate) bindings_until_us: u64,
+    /// Its connection was up once: the peer may know what this node wants.
+    pub(crate) was_up: bool,
+    /// When it was given up before, everybody here was told that something may be lost, and nothing of
+    /// the peer's stream has come since.
+    pub(crate) is_told: bool,
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,
     pub(crate) is_suspected: bool,
@@ -310,6 +317,8 @@ pub(crate) struct Link {
     pub(crate) down_since_us: Option<u64>,
     /// It ends as soon as everything is sent and acknowledged.
     pub(crate) leaving: Option<Farewell>,
+    /// The node is no more, and what it sent may be under way until then.
+    pub(crate) retires_at_us: Option<u64>,
 }
 
 impl Link {
@@ -333,13 +342,14 @@ impl Link {
             unknown_to: BTreeMap::new(),
             parts: Parts::default(),
             comparison: Comparison::default(),
-            bindings: Vec::new(),
-            bindings_until_us: 0,
+            was_up: false,
+            is_told: false,
             last_heard_us: now_us,
             last_said_us: now_us,
             is_suspected: false,
             down_since_us: None,
             leaving: None,
+            retires_at_us: None,
         }
     }
 }

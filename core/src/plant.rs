@@ -151,12 +151,18 @@ plants! {
     LateTickUnexcused = "late-tick-unexcused",
     /// Peers are not told how many of their messages have come.
     LinkNeverAcked = "link-never-acked",
-    /// Topics that a peer had bound are forgotten with the connection.
-    LinkTopicsForgotten = "link-topics-forgotten",
+    /// A node that was started anew is given up before its last messages have come.
+    RetiredAtOnce = "retired-at-once",
+    /// What a peer may have lost is told of the topics of one shard only.
+    LossOfOneShard = "loss-of-one-shard",
     /// A stream of which nothing has come is begun anew after a break.
     LinkBegunAnew = "link-begun-anew",
     /// A link that broke is given up too soon.
     LinkGivenUpEarly = "link-given-up-early",
+    /// Two nodes never find out what the other one's retained values are.
+    StateNotCompared = "state-not-compared",
+    /// Of two retained values the one that comes last stays.
+    OlderStateTaken = "older-state-taken",
     /// Messages that other nodes accepted have no number of theirs.
     OriginNumberLost = "origin-number-lost",
     /// What a subscription fetches it gets live as well.

@@ -25,6 +25,7 @@ use crate::plant::{Plant, is_planted};
 use crate::shard::answering::Answer;
 use crate::shard::event::ConnectionId;
 use crate::shard::fetching::Gate;
+use crate::shard::losing::LossId;
 use crate::shard::parking::Comeback;
 use crate::shard::routing::{PublisherId, ShardMask};
 
@@ -161,6 +162,8 @@ pub(crate) struct SubscriberQueue {
     pub(crate) scans_begun: u32,
     /// The number of the Subscribe, for its answer.
     pub(crate) request: u64,
+    /// The last loss of unknown size that was told behind all messages, and how many had been sent by then.
+    pub(crate) unknown_told: Option<(LossId, u64)>,
     /// Serial of the segment of the newest extent: the queue is noted as a holder there.
     last_serial: Option<u64>,
 }
@@ -217,6 +220,7 @@ impl SubscriberQueue {
             scans_idle: ShardMask::default(),
             scans_begun: 0,
             request: 0,
+            unknown_told: None,
             last_serial: None,
         }
     }

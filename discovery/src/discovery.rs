@@ -64,6 +64,8 @@ pub struct Discovery {
     is_draining: bool,
     is_told_peers_full: bool,
     is_told_links_full: bool,
+    /// Peers that ever joined.
+    joined: u64,
     counters: Counters,
 }
 
@@ -92,6 +94,7 @@ impl Discovery {
             is_draining: false,
             is_told_peers_full: false,
             is_told_links_full: false,
+            joined: 0,
             counters: Counters::default(),
             dice,
             config,

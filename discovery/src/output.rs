@@ -49,6 +49,12 @@ pub enum Output {
         /// The peer.
         peer: NodeId,
     },
+    /// The peer is no more, another start is where it was: its routes and its queue go, and its link closes
+    /// behind what is under way.
+    Retire {
+        /// The peer.
+        peer: NodeId,
+    },
     /// Compare all retained values with a peer: the digests differ.
     CompareRetained {
         /// The peer.

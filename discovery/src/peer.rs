@@ -45,6 +45,8 @@ pub struct Peer {
     pub(crate) is_dialled: bool,
     /// The link is silent.
     pub(crate) is_suspected: bool,
+    /// How many had joined when that last began or ended: later ones were not told of it.
+    pub(crate) joined_before: u64,
     /// It said goodbye; the link, if one stands, will say so too.
     pub(crate) is_leaving: bool,
     /// An operator was told that it is there.
@@ -74,6 +76,7 @@ impl Peer {
             link: Link::Never,
             is_dialled: false,
             is_suspected: false,
+            joined_before: 0,
             is_leaving: false,
             has_joined: false,
             is_heard: false,

@@ -177,7 +177,7 @@ fn a_later_start_at_the_same_address_supersedes_at_once() {
     let (from, mut successor) = (address(5), beacon(6));
     rig.hear_from(from, &successor.encode(None));
     assert!(!rig.knows(5) && rig.knows(6));
-    assert_eq!(rig.forgotten(), [NodeId(5)]);
+    assert_eq!(rig.retired(), [NodeId(5)], "its last messages may be under way");
     let left = |notice: &Notice| {
         matches!(notice, Notice::Left { node: NodeId(5), reason: Departure::Restarted, .. })
     };
@@ -208,7 +208,7 @@ fn of_two_that_are_linked_from_one_address_the_later_start_stays() {
     assert_eq!(rig.forgotten(), [NodeId(6)]);
     rig.link(LinkEvent::Up { peer: NodeId(7), start_us: 60, address, app_port, dial });
     assert!(rig.knows(7) && !rig.knows(5));
-    assert_eq!(rig.forgotten(), [NodeId(5)]);
+    assert_eq!(rig.retired(), [NodeId(5)]);
 }
 
 #[test]
@@ -837,4 +837,24 @@ proptest! {
         }
         rig.run_for(200 * SECOND_US);
     }
+}
+
+#[test]
+fn who_was_not_heard_while_others_joined_is_told_of_them() {
+    let mut rig = Rig::new();
+    rig.up(5);
+    rig.stored(5, Some(0));
+    rig.run_for(SECOND_US);
+    rig.sent(5);
+    rig.link(LinkEvent::Suspected { peer: NodeId(5) });
+    rig.link(LinkEvent::Trusted { peer: NodeId(5) });
+    rig.run_for(SECOND_US);
+    assert!(rig.sent(5).is_empty(), "nobody came meanwhile");
+    rig.link(LinkEvent::Suspected { peer: NodeId(5) });
+    rig.up(6);
+    rig.run_for(SECOND_US);
+    rig.sent(5);
+    rig.link(LinkEvent::Trusted { peer: NodeId(5) });
+    rig.run_for(SECOND_US);
+    assert!(rig.sent(5).contains(&FrameKind::NodeState));
 }

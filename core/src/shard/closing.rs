@@ -128,14 +128,12 @@ impl Shard {
         if let Some(Landing::Segment { segment, .. }) = landing {
             self.plane.log.release(segment);
         }
-        match link {
-            Some(link) => self.on_link_closed(id, &link, bindings, self.now_us),
-            None => {
-                self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
-                for binding in bindings {
-                    self.plane.release_binding(binding);
-                }
-            }
+        self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
+        for binding in bindings {
+            self.plane.release_binding(binding);
+        }
+        if let Some(link) = link {
+            self.on_link_closed(id, &link, self.now_us);
         }
         let own = self.plane.routing.own;
         // Queues of other shards find out when they release it.

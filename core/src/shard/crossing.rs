@@ -60,6 +60,7 @@ impl Shard {
             | Item::PublishLarge(_)
             | Item::LoseOnLink { .. }
             | Item::FetchAnswered { .. }
+            | Item::LoseUnknown { .. }
             | Item::DrainRound(_) => {
                 let stalled = &mut self.plane.neighbours.of(from).stalled;
                 stalled.push_back(item);
@@ -160,7 +161,10 @@ impl Shard {
                 self.unbind(topic, told);
             }
             Item::Run(run) => self.plane.deliver_lent(from, run, now),
-            Item::Lost { topic, first, lost } => self.plane.lose_foreign(topic, first, lost),
+            Item::Lost { topic, first, messages } => {
+                self.plane.lose_foreign(topic, first, messages);
+            }
+            Item::UnknownLost { loss } => self.plane.tell_unknown_lost(from, loss),
             Item::Return { segment, runs } => self.plane.log.take_back(segment, runs),
             Item::Recall { segment } => {
                 self.plane.give_back(from, segment);
@@ -226,15 +230,19 @@ impl Shard {
                 }
                 Item::Publish(batch) => self.plane.publish_batch(from, batch, now),
                 Item::PublishLarge(message) => self.plane.publish_large(from, message, now),
-                Item::LoseOnLink { handle, lost } => {
+                Item::LoseOnLink { handle, messages } => {
                     let opened = &self.plane.neighbours.of(from).opened;
                     if let Some(topic) = opened.get(handle.0 as usize).copied().flatten() {
-                        self.plane.lose(topic, lost, now);
+                        self.plane.lose(topic, messages, now);
                     }
                     None
                 }
                 Item::FetchAnswered { fetch, peer, answer } => {
                     self.plane.fetch_answered(fetch, peer, answer);
+                    None
+                }
+                Item::LoseUnknown { loss } => {
+                    self.plane.lose_unknown_here(loss, now);
                     None
                 }
                 Item::DrainRound(round) => {

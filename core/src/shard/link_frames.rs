@@ -1,14 +1,11 @@
 //! What a peer says over a link: the match beside the one of `shard.rs` for control frames of nodes.
 
-use std::collections::BTreeSet;
-
 use nexusd_wire::control::{self, DeliveryMode, Farewell};
 use nexusd_wire::{
     Frame, FrameKind, Header, Member, NodeId, SubscriptionId, check_filter, check_topic,
 };
 
 use super::event::{ConnectionId, Now};
-use super::losing::Lost;
 use super::neighbour::Asker;
 use super::publish::Refusal;
 use super::violation::Violation;
@@ -283,6 +280,7 @@ impl Shard {
         session.is_answer = deliver.mode() == DeliveryMode::Fetched;
         session.note_fetch();
         let Some(link) = self.links.get_mut(&session.peer) else { return Ok(()) };
+        link.is_told = false;
         if link.stream != Some(stream) {
             link.stream = Some(stream);
             session.received = 0;
@@ -299,28 +297,28 @@ impl Shard {
         };
         let bindings = &connection.session.bindings;
         let mut lost = Vec::new();
-        let mut named = 0;
         for entry in gap.entries().into_iter().flatten() {
             let messages = entry.last().wrapping_sub(entry.first()).wrapping_add(1);
             if messages == 0 || messages > LOST_ON_LINK_MAX {
                 return Err(Violation::by(frame, "a gap loses more than there can have been"));
             }
-            named += messages;
-            if let Some(&binding) = bindings.get(entry.topic() as usize) {
-                lost.push((binding, Lost::Messages(messages)));
-            }
+            let binding = bindings.get(entry.topic() as usize).copied().unwrap_or(Binding::Free);
+            lost.push((binding, messages));
         }
-        if gap.missed() != named {
-            // Of which topics, nobody knows any more: of those that it binds now, or had bound before.
-            let earlier = self.links.get(&peer).into_iter().flat_map(|link| &link.bindings);
-            let all: BTreeSet<_> = bindings.iter().chain(earlier).copied().collect();
-            lost.extend(all.into_iter().map(|binding| (binding, Lost::Unknown)));
-        }
+        let is_bound = |(binding, messages): &(Binding, u64)| match binding {
+            Binding::Free => 0,
+            _ => *messages,
+        };
+        let is_all_named = gap.missed() == lost.iter().map(is_bound).sum::<u64>();
         if is_planted(Plant::LinkGapUntold) {
             return Ok(());
         }
-        for (binding, lost) in lost {
-            self.plane.lose_bound(binding, lost, now);
+        for (binding, messages) in lost {
+            self.plane.lose_bound(binding, messages, now);
+        }
+        if !is_all_named && self.links.get(&peer).is_some_and(|link| !link.is_told) {
+            // The topics of the rest may never have been bound here.
+            self.plane.lose_unknown(now);
         }
         // Retained values may have been among them.
         self.compare_retained(peer);
@@ -358,7 +356,7 @@ impl Shard {
         }
         let now = Now { mono_us: self.now_us, wall_us: self.plane.wall_us };
         if let Some(binding) = binding {
-            self.plane.lose_bound(binding, Lost::Messages(1), now);
+            self.plane.lose_bound(binding, 1, now);
         }
     }
 

@@ -6,13 +6,10 @@
 //! peer does not come back in time, it is dead and all of it goes.
 //! Invariant: a queue that is a link's is of a link in the table, or ends with its connection.
 
-use std::collections::BTreeSet;
-
 use nexusd_wire::control::{Farewell, GapMode, GapReason, OverflowPolicy};
 use nexusd_wire::{FrameEncoder, FrameKind, Header, NodeId, SubscriptionId};
 
 use super::event::{ConnectionId, Door, Now};
-use super::losing::Lost;
 use super::output::{Output, Report};
 use super::parcel::Item as ParcelItem;
 use super::parking::Comeback;
@@ -20,15 +17,15 @@ use super::{Shard, open_connection};
 use crate::counted_stream::CountedStream;
 use crate::gap::Gap;
 use crate::limits::{
-    BINDING_BYTES, ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US,
-    LINK_QUEUE_BYTES, LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX, TOPIC_IDLE_US,
+    ENDED_STREAM_KEPT_US, FILTER_BYTES, LINK_DEAD_US, LINK_HEARTBEAT_US, LINK_RETIRE_US,
+    LINK_SUSPECTED_US, LINK_TICK_US, LINKS_MAX,
 };
 use crate::link::{
     Comparison, EndedStream, FetchId, Guest, Link, LinkCommand, LinkDown, LinkRefusal, LinkReport,
     LinkSession, Parts, Relay, takes_over,
 };
 use crate::plant::{Plant, is_planted};
-use crate::session::{Binding, SessionState};
+use crate::session::SessionState;
 use crate::subscriber_queue::{Item, Presence, QueueId, QueueLimits, SubscriberQueue};
 
 impl Shard {
@@ -45,6 +42,7 @@ impl Shard {
                 }
             }
             LinkCommand::Forget { peer } => self.end_link(peer, LinkDown::Forgotten, false, now),
+            LinkCommand::Retire { peer } => self.retire(peer, now),
             LinkCommand::CompareRetained { peer } => self.compare_retained(peer),
             LinkCommand::CloseIdle { peer } => self.leave_peer(peer, Farewell::Idle, now),
         }
@@ -83,7 +81,8 @@ impl Shard {
         self.links_begun += 1;
         (link.guest, link.dial, link.is_up, link.begun) = (guest, dial, false, self.links_begun);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
-        (link.down_since_us, link.parts) = (None, Parts::default());
+        (link.down_since_us, link.retires_at_us) = (None, None);
+        link.parts = Parts::default();
         link.comparison = Comparison::default();
         if let Some(old) = old {
             self.take_from(old, peer);
@@ -121,11 +120,9 @@ impl Shard {
     fn take_from(&mut self, old: ConnectionId, peer: NodeId) {
         let Some(connection) = open_connection(&mut self.connections, old) else { return };
         let session = &mut connection.session;
-        let bindings = std::mem::take(&mut session.bindings);
         session.state = SessionState::Closing;
         if let (Some(ended), Some(link)) = (session.link.take(), self.links.get_mut(&peer)) {
             link.received = ended.received;
-            link.bindings.extend(bindings);
         }
     }
 
@@ -138,10 +135,9 @@ impl Shard {
     ) {
         let Some(peer) = self.peer_of(id) else { return };
         let Some(link) = self.links.get_mut(&peer) else { return };
-        link.is_up = true;
+        (link.is_up, link.was_up) = (true, true);
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
-        self.keep_earlier_bindings(peer);
         let is_late = is_planted(Plant::LinkResumeTwice) && received > 0;
         let said = received - u64::from(is_late);
         let received = queue.and_then(|(known, queue)| {
@@ -169,8 +165,12 @@ impl Shard {
                     self.drop_link_queue(peer, old);
                 }
                 // Whoever has had something has had it of a stream that was given up.
-                if self.given_up.remove(&peer) || said > 0 {
+                let was_given_up = self.given_up.remove(&peer);
+                if was_given_up || said > 0 {
                     gap.note_unknown();
+                }
+                if let Some(link) = self.links.get_mut(&peer) {
+                    link.is_told = was_given_up;
                 }
                 self.begin_stream(id, peer, gap);
             }
@@ -190,32 +190,9 @@ impl Shard {
         self.say_next(id);
         self.compare_retained(peer);
         self.ask_peer(peer);
-    }
-
-    /// The peer binds its topics anew. Those of before stay known for as long as it would have kept them
-    /// bound, each once: what it loses of one that it never binds again has to be told all the same.
-    fn keep_earlier_bindings(&mut self, peer: NodeId) {
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        link.bindings_until_us = self.now_us + TOPIC_IDLE_US;
-        let mut all = std::mem::take(&mut link.bindings);
-        all.sort_unstable();
-        let mut kept = Vec::new();
-        let is_spare = |binding: &Binding| {
-            let is_topic = !is_planted(Plant::LinkTopicsForgotten)
-                && matches!(binding, Binding::Topic(_) | Binding::Elsewhere(..));
-            let is_new = is_topic && kept.last() != Some(binding);
-            kept.extend(is_new.then_some(*binding));
-            !is_new
-        };
-        let spare: Vec<_> = all.into_iter().filter(is_spare).collect();
-        link.bindings = kept;
-        self.release_bindings(spare);
-    }
-
-    fn release_bindings(&mut self, bindings: Vec<Binding>) {
-        self.plane.client_bytes -= bindings.len() * BINDING_BYTES;
-        for binding in bindings {
-            self.plane.release_binding(binding);
+        if self.links.get(&peer).is_some_and(|link| link.leaving.is_some()) {
+            let now = Now { mono_us: self.now_us, wall_us: self.plane.wall_us };
+            self.leave_over(id, peer, now);
         }
     }
 
@@ -225,7 +202,7 @@ impl Shard {
         let created_at = self.plane.index.renew();
         let limits = QueueLimits {
             messages: u64::MAX,
-            bytes: LINK_QUEUE_BYTES,
+            bytes: self.config.limits.link_queue_bytes,
             policy: OverflowPolicy::DropOldest,
         };
         let stream = CountedStream::new(true);
@@ -305,18 +282,8 @@ impl Shard {
     }
 
     /// The connection of a link, or of a node that was to be one, has closed.
-    pub(super) fn on_link_closed(
-        &mut self,
-        id: ConnectionId,
-        ended: &LinkSession,
-        bindings: Vec<Binding>,
-        now_us: u64,
-    ) {
-        let Some(link) = self.links.get_mut(&ended.peer) else {
-            bindings.into_iter().for_each(|binding| self.plane.release_binding(binding));
-            return;
-        };
-        link.bindings.extend(bindings);
+    pub(super) fn on_link_closed(&mut self, id: ConnectionId, ended: &LinkSession, now_us: u64) {
+        let Some(link) = self.links.get_mut(&ended.peer) else { return };
         if link.connection != Some(id) {
             return;
         }
@@ -324,6 +291,11 @@ impl Shard {
         link.connection = None;
         link.down_since_us = Some(now_us);
         let was_up = std::mem::take(&mut link.is_up);
+        if link.retires_at_us.is_some() {
+            let now = Now { mono_us: now_us, wall_us: self.plane.wall_us };
+            self.end_link(ended.peer, LinkDown::Broken, false, now);
+            return;
+        }
         if was_up {
             let down = LinkReport::Down { peer: ended.peer, reason: LinkDown::Broken };
             self.report_link(down);
@@ -336,35 +308,34 @@ impl Shard {
     }
 
     /// A peer is gone, or neither node wants anything of the other. `is_clean`: nothing of it was lost.
+    /// Otherwise nobody knows what it had accepted for this node: its last messages may have been the first
+    /// of their topics.
     pub(super) fn end_link(&mut self, peer: NodeId, reason: LinkDown, is_clean: bool, now: Now) {
         self.stop_asking(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let (queue, connection) = (link.queue, link.connection);
-        let mut bindings = std::mem::take(&mut link.bindings);
         if let Some((_, queue)) = queue {
             self.drop_link_queue(peer, queue);
         }
-        if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id)) {
-            if let Some(ended) = open.session.link.take()
-                && let Some(link) = self.links.get_mut(&peer)
-            {
-                link.received = ended.received;
-            }
-            bindings.append(&mut open.session.bindings);
+        if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id))
+            && let Some(ended) = open.session.link.take()
+            && let Some(link) = self.links.get_mut(&peer)
+        {
+            link.received = ended.received;
         }
         if !is_clean {
             self.note_given_up(peer);
-            for binding in bindings.iter().copied().collect::<BTreeSet<_>>() {
-                if is_planted(Plant::LinkDeathUntold) {
-                    break;
-                }
-                self.plane.lose_bound(binding, Lost::Unknown, now);
+            if self.links.get(&peer).is_some_and(|link| link.was_up)
+                && !is_planted(Plant::LinkDeathUntold)
+            {
+                self.plane.lose_unknown(now);
             }
         }
-        self.release_bindings(bindings);
         if let Some(link) = self.links.remove(&peer) {
             self.plane.client_bytes -= link.filter_bytes;
-            self.remember_stream(&link, now.mono_us);
+            if !is_clean {
+                self.remember_stream(&link, now.mono_us);
+            }
         }
         let report = match connection {
             None => LinkReport::Dead { peer },
@@ -373,6 +344,20 @@ impl Shard {
         self.report_link(report);
         if let Some(id) = connection {
             self.begin_close(id, now);
+        }
+    }
+
+    /// A successor of the peer was heard. Beacons overtake what goes over links: its last messages may still
+    /// be under way, and behind them the Goodbye with which nothing is lost.
+    fn retire(&mut self, peer: NodeId, now: Now) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if !link.is_up || is_planted(Plant::RetiredAtOnce) {
+            self.end_link(peer, LinkDown::Forgotten, false, now);
+            return;
+        }
+        link.retires_at_us = Some(now.mono_us + LINK_RETIRE_US);
+        if let Some((_, queue)) = link.queue {
+            self.drop_link_queue(peer, queue);
         }
     }
 
@@ -400,18 +385,22 @@ impl Shard {
     pub(super) fn leave_peer(&mut self, peer: NodeId, farewell: Farewell, now: Now) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.leaving = Some(farewell);
-        match link.connection.filter(|_| link.is_up) {
+        match link.connection {
             None => self.end_link(peer, LinkDown::Forgotten, true, now),
-            Some(id) => {
-                // The answer acknowledges all.
-                if let Some(connection) = open_connection(&mut self.connections, id) {
-                    let control = &mut connection.outbound.control;
-                    FrameEncoder::ping_or_pong(control, FrameKind::Ping, now.mono_us);
-                    self.schedule(id);
-                }
-                self.leave_if_done(peer, now);
-            }
+            Some(id) if link.is_up => self.leave_over(id, peer, now),
+            // The peer takes it for the link already: it is told once this node has heard how far it is.
+            Some(_) => {}
         }
+    }
+
+    fn leave_over(&mut self, id: ConnectionId, peer: NodeId, now: Now) {
+        // The answer acknowledges all.
+        if let Some(connection) = open_connection(&mut self.connections, id) {
+            let control = &mut connection.outbound.control;
+            FrameEncoder::ping_or_pong(control, FrameKind::Ping, now.mono_us);
+            self.schedule(id);
+        }
+        self.leave_if_done(peer, now);
     }
 
     /// Ends a link that was to end, if nothing is under way any more.
@@ -528,16 +517,16 @@ impl Shard {
         if is_due {
             link.last_said_us = now.mono_us;
         }
+        if link.retires_at_us.is_some_and(|at_us| at_us <= now.mono_us) {
+            self.end_link(peer, LinkDown::Forgotten, false, now);
+            return;
+        }
         if silent_us >= LINK_DEAD_US {
             self.plane.metrics.timeouts += 1;
             self.end_link(peer, LinkDown::Silent, false, now);
             self.close_now(id);
             return;
         }
-        let earlier = match link.is_up && now.mono_us >= link.bindings_until_us {
-            true => std::mem::take(&mut link.bindings),
-            false => Vec::new(),
-        };
         let is_suspected = silent_us >= LINK_SUSPECTED_US;
         if std::mem::replace(&mut link.is_suspected, is_suspected) != is_suspected
             && (is_suspected || !is_planted(Plant::NeverTrusted))
@@ -547,7 +536,6 @@ impl Shard {
                 false => LinkReport::Trusted { peer },
             });
         }
-        self.release_bindings(earlier);
         if is_due && owes_ack {
             self.acknowledge(id);
         } else if is_due && let Some(connection) = open_connection(&mut self.connections, id) {

@@ -16,7 +16,7 @@ use crate::retained::Digest;
 use crate::shard::answering::{Answer, Asked};
 use crate::shard::event::ConnectionId;
 use crate::shard::fetching::Wanted;
-use crate::shard::losing::Lost;
+use crate::shard::losing::LossId;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
 use crate::shard::relay::relayed_header;
@@ -50,7 +50,9 @@ pub(crate) enum Item {
     /// A large message to publish.
     PublishLarge(Box<LargeMessage>),
     /// Messages of another node for the topic of this handle are lost.
-    LoseOnLink { handle: TopicHandle, lost: Lost },
+    LoseOnLink { handle: TopicHandle, messages: u64 },
+    /// Messages of another node may be lost, nobody knows of which topics.
+    LoseUnknown { loss: LossId },
     /// The owner keeps a large message of so many bytes, or gave it up.
     LargeTaken { bytes: usize },
     /// A message was refused that asked for no acknowledgement.
@@ -119,7 +121,9 @@ pub(crate) enum Item {
     /// Messages for the subscribers of their topics.
     Run(LentRun),
     /// Messages of the topic are lost, the first of which would have had this number.
-    Lost { topic: TopicId, first: Sequence, lost: Lost },
+    Lost { topic: TopicId, first: Sequence, messages: u64 },
+    /// Messages of the sender's topics may be lost, nobody knows of which.
+    UnknownLost { loss: LossId },
     /// Runs of the segment that are done with.
     Return { segment: SegmentId, runs: u32 },
     /// The segment is wanted back.

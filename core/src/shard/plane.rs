@@ -87,6 +87,8 @@ pub(crate) struct Plane {
     pub(super) fetching: Fetching,
     /// Queues with messages that will expire.
     pub(crate) expiring: Expiring,
+    /// Losses that nobody could name, found out on this shard.
+    pub(super) losses: u64,
     /// Time of the event that is dealt with.
     pub(crate) now_us: u64,
     /// The same by the wall clock, microseconds since 1970.
@@ -131,6 +133,7 @@ impl Plane {
             limits,
             run: None,
             passing: None,
+            losses: 0,
             newly_ready: Vec::new(),
             holds: Vec::new(),
             condemned: Vec::new(),

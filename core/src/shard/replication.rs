@@ -12,12 +12,16 @@ use super::routing::ShardIndex;
 use super::violation::Violation;
 use super::{Shard, open_connection};
 use crate::link::Origin;
+use crate::plant::{Plant, is_planted};
 use crate::retained::{Buckets, Digest};
 
 impl Shard {
     /// Begins to compare this node's retained values with a peer's.
     pub(super) fn compare_retained(&mut self, peer: NodeId) {
         let Some(own) = self.plane.retained.digest() else { return };
+        if is_planted(Plant::StateNotCompared) {
+            return;
+        }
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.is_up) else { return };
         link.comparison.sum = Some(Box::new(*own));
         for neighbour in self.plane.neighbours.all() {

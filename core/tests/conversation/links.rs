@@ -443,7 +443,126 @@ fn a_link_that_does_not_come_back_makes_its_peer_dead_and_its_subscribers_are_to
         let heard = pair.desks[1].heard(subscriber);
         let unknown = Heard::Gap { entries: Vec::new(), missed: u64::MAX };
         assert_eq!(heard, [unknown], "nobody knows how much was on its way");
-        assert!(pair.desks[1].heard(other).is_empty(), "it had nothing from there");
+        let heard_by_other = pair.desks[1].heard(other);
+        assert!(matches!(heard_by_other[..], [Heard::Gap { missed: u64::MAX, .. }]), "nor of what");
+    }
+}
+
+#[test]
+fn the_first_messages_of_a_topic_that_die_with_their_node_are_told_to_all() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let publisher = pair.desks[0].greet();
+        let filters = ["a", "b/c", "+/d", "#"];
+        let subscribers = filters.map(|filter| {
+            let subscriber = pair.desks[1].greet();
+            pair.desks[1].subscribe(subscriber, &[filter]);
+            subscriber
+        });
+        pair.tell_interest(1, &filters);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.is_cut = true;
+        pair.publish(0, publisher, b"accepted, and never sent");
+        pair.cut(0);
+        pair.pass(5_500_000);
+        for (subscriber, filter) in subscribers.into_iter().zip(filters) {
+            let heard = pair.desks[1].heard(subscriber);
+            assert!(
+                matches!(heard[..], [Heard::Gap { missed: u64::MAX, .. }]),
+                "{filter} on {shards} shards: {heard:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_node_that_never_stood_linked_loses_nothing_when_it_is_given_up() {
+    let mut pair = Pair::new(1);
+    let subscriber = pair.desks[1].greet();
+    pair.desks[1].subscribe(subscriber, &["#"]);
+    let wire = pair.dial(0, true);
+    let [dialled, accepted] = pair.wires[wire];
+    // All but the count with which the link begins.
+    let hello = pair.desks[0].take(dialled);
+    pair.desks[1].say(accepted, &hello);
+    pair.cut(wire);
+    pair.desks[1].command(LinkCommand::Forget { peer: id(0) });
+    pair.pass(6_000_000);
+    assert!(pair.desks[1].heard(subscriber).is_empty());
+}
+
+#[test]
+fn what_is_under_way_from_a_node_that_was_started_anew_comes_first() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        let (own_publisher, own_filter) = (pair.desks[1].greet(), "b");
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.tell_interest(0, &[own_filter]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.is_cut = true;
+        pair.publish(0, publisher, b"last");
+        pair.desks[1].command(LinkCommand::Retire { peer: id(0) });
+        // It is no more: nothing goes there.
+        pair.desks[1].bind(own_publisher, 0, own_filter);
+        pair.desks[1].publish(own_publisher, 0, b"late", MessageFlags::ACK);
+        let acked = Heard::Ack { publisher_sequence: 1, sequence: 1, delivered: 0 };
+        assert_eq!(pair.desks[1].heard(own_publisher), [acked]);
+        pair.is_cut = false;
+        pair.desks[0].drain();
+        pair.carry();
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{shards} shards: {heard:?}");
+        assert!(heard.iter().any(|heard| matches!(heard, Heard::Message { .. })), "{heard:?}");
+        let ending = LinkReport::Down { peer: id(0), reason: LinkDown::Ending };
+        assert!(pair.desks[1].reports().contains(&ending));
+    }
+}
+
+#[test]
+fn a_node_that_was_started_anew_and_says_nothing_is_given_up_soon() {
+    for breaks in [false, true] {
+        let mut pair = Pair::linked(1);
+        let subscriber = pair.desks[1].greet();
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.desks[1].command(LinkCommand::Retire { peer: id(0) });
+        pair.is_cut = true;
+        pair.desks[1].reports();
+        if breaks {
+            pair.cut(0);
+            assert_eq!(pair.desks[1].reports(), [LinkReport::Dead { peer: id(0) }]);
+        } else {
+            pair.pass(3_500_000);
+            let forgotten = LinkReport::Down { peer: id(0), reason: LinkDown::Forgotten };
+            assert!(pair.desks[1].reports().contains(&forgotten));
+        }
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(matches!(heard[..], [Heard::Gap { missed: u64::MAX, .. }]), "{heard:?}");
+    }
+}
+
+#[test]
+fn two_nodes_that_gave_each_other_up_tell_it_once() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["a", "b"]);
+        pair.tell_interest(1, &["a", "b"]);
+        pair.desks[0].bind(publisher, 0, "a");
+        pair.cut(0);
+        pair.publish(0, publisher, b"lost");
+        pair.pass(5_500_000);
+        let unknown = Heard::Gap { entries: Vec::new(), missed: u64::MAX };
+        assert_eq!(pair.desks[1].heard(subscriber), [unknown]);
+        pair.dial(0, true);
+        pair.carry();
+        pair.tell_interest(1, &["a", "b"]);
+        pair.publish(0, publisher, b"behind");
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{shards} shards: {heard:?}");
+        assert!(heard.iter().any(|heard| matches!(heard, Heard::Message { .. })), "{heard:?}");
     }
 }
 
@@ -703,6 +822,29 @@ fn a_node_that_stops_hands_over_what_is_queued_and_is_gone_at_once() {
         let ending = LinkReport::Down { peer: id(0), reason: LinkDown::Ending };
         let reports = pair.desks[1].reports();
         assert!(reports.contains(&ending), "{reports:?}");
+    }
+}
+
+#[test]
+fn a_node_that_stops_while_its_link_begins_says_so() {
+    for shards in [1, 3] {
+        let mut pair = Pair::new(shards);
+        let subscriber = pair.desks[1].greet();
+        pair.desks[1].subscribe(subscriber, &["a"]);
+        let wire = pair.dial(0, true);
+        let [dialled, accepted] = pair.wires[wire];
+        // Its count is on its way, so that the link stands for the other one.
+        let hello = pair.desks[0].take(dialled);
+        pair.desks[1].say(accepted, &hello);
+        let welcome = pair.desks[1].take(accepted);
+        pair.desks[0].say(dialled, &welcome);
+        pair.desks[0].drain();
+        pair.carry();
+        assert!(pair.desks[0].is_finished());
+        let ending = LinkReport::Down { peer: id(0), reason: LinkDown::Ending };
+        let reports = pair.desks[1].reports();
+        assert!(reports.contains(&ending), "{shards} shards: {reports:?}");
+        assert!(pair.desks[1].heard(subscriber).is_empty(), "nothing was lost");
     }
 }
 

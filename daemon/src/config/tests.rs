@@ -158,6 +158,7 @@ fn every_setting_can_come_from_each_source() {
             block_timeout_us: 1_500_000,
             replay_messages: 0,
             replay_bytes: 9 << 20,
+            link_queue_bytes: Limits::default().link_queue_bytes,
             parked_ttl_us: 60_000_000,
             default_ttl_ms: 250,
             reaper_interval_us: 50_000,

@@ -178,6 +178,7 @@ impl<L: Links> EventLoop<L> {
                 self.tell(LinkCommand::Send { peer, frames: frames.into() });
             }
             Output::Forget { peer } => self.tell(LinkCommand::Forget { peer }),
+            Output::Retire { peer } => self.tell(LinkCommand::Retire { peer }),
             Output::CompareRetained { peer } => self.tell(LinkCommand::CompareRetained { peer }),
             Output::CloseIdle { peer } => self.tell(LinkCommand::CloseIdle { peer }),
             Output::Notice(notice) => log(&notice),

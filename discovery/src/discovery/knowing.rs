@@ -113,8 +113,13 @@ impl Discovery {
     /// A peer is dead, which the data plane does not know.
     pub(super) fn bury(&mut self, node: NodeId, reason: Departure) {
         let link = self.peers.get(node).map(|peer| peer.link);
-        if let Some(Link::Up | Link::Broken) = link {
-            self.outbox.push(Output::Forget { peer: node });
+        match link {
+            // Its successor's beacon may have overtaken its last messages and its Goodbye.
+            Some(Link::Up) if reason == Departure::Restarted => {
+                self.outbox.push(Output::Retire { peer: node });
+            }
+            Some(Link::Up | Link::Broken) => self.outbox.push(Output::Forget { peer: node }),
+            Some(Link::Never | Link::Idle) | None => {}
         }
         self.on_dead(node, reason);
     }

@@ -64,6 +64,7 @@ impl Discovery {
             !std::mem::replace(&mut peer.has_joined, true)
         });
         if is_new == Some(true) {
+            self.joined += 1;
             self.notice(Notice::Joined { node, address });
         }
         self.dials.succeeded(address);
@@ -73,19 +74,26 @@ impl Discovery {
     }
 
     fn on_suspected(&mut self, node: NodeId, is_suspected: bool) {
-        let now_us = self.now_us;
+        let (now_us, joined) = (self.now_us, self.joined);
+        let mut was_passed_over = false;
         let changed = self.peers.change(node, |peer| {
             let is_news = peer.is_linked()
                 && peer.is_suspected != is_suspected
                 && (is_suspected || !is_planted(Plant::SuspectedForEver));
             if is_news {
                 peer.is_suspected = is_suspected;
+                was_passed_over = !is_suspected && peer.joined_before != joined;
+                peer.joined_before = joined;
             }
             if !is_suspected {
                 peer.last_heard_us = now_us;
             }
             is_news.then(|| peer.address())
         });
+        // Who joined meanwhile was not told of it, and may hear of it from nobody else.
+        if was_passed_over {
+            self.owe_state(node);
+        }
         if let Some(address) = changed.flatten() {
             self.notice(if is_suspected {
                 Notice::Suspected { node, address }

@@ -458,7 +458,7 @@ impl Network {
                     self.carry(pair, id, other, frames);
                 }
             }
-            Output::Forget { peer } => {
+            Output::Forget { peer } | Output::Retire { peer } => {
                 self.hosts[host].daemon.as_mut().expect("it runs").parked.remove(&peer);
                 if let Some((pair, id, other)) = self.link_to(host, peer) {
                     self.close(pair, id, host, LinkDown::Forgotten);

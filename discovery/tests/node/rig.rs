@@ -162,6 +162,13 @@ impl Rig {
         })
     }
 
+    pub(crate) fn retired(&mut self) -> Vec<NodeId> {
+        self.take(|output| match output {
+            Output::Retire { peer } => Some(*peer),
+            _ => None,
+        })
+    }
+
     pub(crate) fn forgotten(&mut self) -> Vec<NodeId> {
         self.take(|output| match output {
             Output::Forget { peer } => Some(*peer),

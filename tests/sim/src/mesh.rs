@@ -18,6 +18,7 @@ pub mod node;
 pub mod oracle;
 pub mod run;
 pub mod scenario;
+pub mod values;
 pub mod wire;
 pub mod world;
 

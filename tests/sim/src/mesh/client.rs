@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
-use nexusd_wire::control::{self, OverflowPolicy, PublishStatus, Role};
+use nexusd_wire::control::{
+    self, DeliveryMode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
+};
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
     SubscribeRequest, SubscriptionId, TopicId,
@@ -14,6 +16,9 @@ use super::coverage::{Coverage, Mark};
 use super::oracle::{Delivered, Loss, Oracle};
 use super::wire::WireId;
 use crate::violation::{Violation, ensure};
+
+/// A subscription that acknowledges does so after so many messages.
+const MESSAGES_PER_ACK: u64 = 16;
 
 /// One of them.
 pub struct Client {
@@ -27,6 +32,10 @@ pub struct Client {
     written: u64,
     /// It was welcomed.
     pub is_welcome: bool,
+    /// It went on over another connection.
+    has_come_back: bool,
+    /// Its connection broke; it will come back.
+    pub is_away: bool,
     /// Its connection is over, or it was told that it will be.
     pub is_over: bool,
     /// It reads nothing until then.
@@ -47,6 +56,8 @@ pub struct Client {
     names: BTreeMap<u32, usize>,
     nodes: BTreeMap<u32, NodeId>,
     run: Option<usize>,
+    /// They are values that the subscription asked for.
+    is_handed_over: bool,
     /// The last number that its daemon accepted, if it was told goodbye.
     pub goodbye: Option<u64>,
 }
@@ -54,12 +65,20 @@ pub struct Client {
 impl Client {
     /// A client that says Hello on a connection that was just made.
     pub fn new(number: u32, wire: WireId) -> Self {
-        let mut client = Self {
+        let mut client = Self::on(number, wire);
+        client.write(|encoder, out| encoder.hello(out, 0, Role::Client, "client", "sim"));
+        client
+    }
+
+    fn on(number: u32, wire: WireId) -> Self {
+        Self {
             number,
             wire,
             outbox: VecDeque::new(),
             written: 0,
             is_welcome: false,
+            has_come_back: false,
+            is_away: false,
             is_over: false,
             stalls_until_us: 0,
             streams: Vec::new(),
@@ -73,10 +92,44 @@ impl Client {
             names: BTreeMap::new(),
             nodes: BTreeMap::new(),
             run: None,
+            is_handed_over: false,
             goodbye: None,
-        };
-        client.write(|encoder, out| encoder.hello(out, 0, Role::Client, "client", "sim"));
-        client
+        }
+    }
+
+    /// Whether its connection may break without anything that nobody knows of: it waits for no answer, and
+    /// has published nothing.
+    pub fn may_leave(&self) -> bool {
+        let is_idle =
+            self.outbox.is_empty() && self.requests.is_empty() && self.published.is_empty();
+        is_idle && self.is_welcome && !self.is_over && !self.is_away && !self.streams.is_empty()
+    }
+
+    /// Whether it waits for an answer to a Resume, among others.
+    pub fn is_coming_back(&self) -> bool {
+        self.has_come_back && !self.requests.is_empty()
+    }
+
+    /// Goes on with its subscriptions over a new connection.
+    pub fn come_back(&mut self, wire: WireId, oracle: &mut Oracle) {
+        let stalls_until_us = self.stalls_until_us;
+        let streams = std::mem::take(&mut self.streams);
+        *self =
+            Self { streams, stalls_until_us, has_come_back: true, ..Self::on(self.number, wire) };
+        let first = self.streams.first().and_then(|stream| oracle.streams[*stream].subscription);
+        self.write(|encoder, out| {
+            encoder.hello_again(out, 0, Role::Client, "client", "sim", first);
+        });
+        for stream in self.streams.clone() {
+            let it = &mut oracle.streams[stream];
+            it.has_come_back = true;
+            let (received, Some(subscription)) = (it.received, it.subscription) else { continue };
+            let request = self.next_request;
+            self.next_request += 1;
+            self.requests.insert(request, stream);
+            let mode = GapMode::None;
+            self.write(|encoder, out| encoder.resume(out, request, subscription, received, mode));
+        }
     }
 
     fn write(&mut self, encode: impl FnOnce(&mut FrameEncoder, &mut Vec<u8>)) {
@@ -88,6 +141,26 @@ impl Client {
 
     /// Publishes a message; binds its topic before, if that is new.
     pub fn publish(&mut self, publication: u32, topic: usize, name: &str, len: usize, ack: bool) {
+        let mut payload = vec![publication as u8; len.max(4)];
+        payload[..4].copy_from_slice(&publication.to_le_bytes());
+        let flags = if ack { MessageFlags::ACK } else { MessageFlags::default() };
+        self.send(publication, (topic, name), flags, &payload);
+    }
+
+    /// Publishes a message that becomes its topic's retained value; of length 0: clears it.
+    pub fn retain(&mut self, publication: u32, topic: usize, name: &str, len: usize) {
+        let payload = vec![publication as u8; len];
+        let flags = MessageFlags::RETAIN.with(MessageFlags::KEYED).with(MessageFlags::ACK);
+        self.send(publication, (topic, name), flags, &payload);
+    }
+
+    fn send(
+        &mut self,
+        publication: u32,
+        (topic, name): (usize, &str),
+        flags: MessageFlags,
+        payload: &[u8],
+    ) {
         let known = self.bound.iter().position(|bound| *bound == topic);
         let id = TopicId(known.unwrap_or(self.bound.len()) as u32);
         if known.is_none() {
@@ -96,14 +169,12 @@ impl Client {
         }
         self.published.push(publication);
         self.begins.insert(self.written, publication);
-        let flags = if ack { MessageFlags::ACK } else { MessageFlags::default() };
         let header = Header::new(FrameKind::Message, 0, 0)
             .with_topic(id)
             .with_sequence(Sequence(self.published.len() as u64))
-            .with_flags(flags);
-        let mut payload = vec![publication as u8; len.max(4)];
-        payload[..4].copy_from_slice(&publication.to_le_bytes());
-        self.write(|_, out| FrameEncoder::message(out, &header, &[], &payload));
+            .with_flags(flags)
+            .with_key_hash(publication);
+        self.write(|_, out| FrameEncoder::message(out, &header, &[], payload));
     }
 
     /// Subscribes.
@@ -113,6 +184,7 @@ impl Client {
         filters: &[&str],
         policy: OverflowPolicy,
         queue_messages: u32,
+        counted: bool,
     ) {
         let request = self.next_request;
         self.next_request += 1;
@@ -124,6 +196,22 @@ impl Client {
             filters,
             policy: Some(policy),
             queue_messages,
+            counted,
+            ..SubscribeRequest::default()
+        };
+        self.write(|encoder, out| encoder.subscribe(out, &subscribe));
+    }
+
+    /// Subscribes to topics and asks for the values that they have.
+    pub fn subscribe_to_values(&mut self, stream: usize, filters: &[&str]) {
+        let request = self.next_request;
+        self.next_request += 1;
+        self.requests.insert(request, stream);
+        self.streams.push(stream);
+        let subscribe = SubscribeRequest {
+            request,
+            filters,
+            receive_retained: true,
             ..SubscribeRequest::default()
         };
         self.write(|encoder, out| encoder.subscribe(out, &subscribe));
@@ -199,6 +287,9 @@ impl Client {
                 let stream = self.requests.remove(&body.request());
                 ensure!(stream.is_some(), "client {number}: an answer to no request");
                 if let Some(stream) = stream {
+                    if oracle.streams[stream].has_come_back {
+                        coverage.mark(Mark::Resumed);
+                    }
                     oracle.confirmed(stream, body.subscription().into());
                 }
             }
@@ -218,6 +309,7 @@ impl Client {
                 let stream = oracle.stream_of(&self.streams, subscription);
                 ensure!(stream.is_some(), "client {number}: a run of an unknown subscription");
                 self.run = stream;
+                self.is_handed_over = body.mode() == DeliveryMode::Retained;
             }
             FrameKind::Message => {
                 let topic = self.names.get(&header.topic().0).copied();
@@ -238,7 +330,18 @@ impl Client {
                     sequence: header.sequence().0,
                     origin_sequence: header.origin_sequence().0,
                     payload: frame.payload(),
+                    timestamp_us: header.timestamp_us(),
+                    key_hash: header.key_hash(),
+                    is_handed_over: self.is_handed_over,
                 })?;
+                let it = &oracle.streams[stream];
+                if it.is_counted
+                    && it.received.is_multiple_of(MESSAGES_PER_ACK)
+                    && let Some(subscription) = it.subscription
+                {
+                    let ack = [(subscription, it.received)];
+                    self.write(|encoder, out| encoder.stream_ack(out, &ack));
+                }
             }
             FrameKind::Gap => {
                 let body = frame.body::<control::Gap<'_>>().map_err(malformed)?;
@@ -255,6 +358,9 @@ impl Client {
                     entries.push((topic, entry.first(), entry.last()));
                 }
                 coverage.gap(body.reason());
+                if body.reason() == GapReason::LinkLost && !entries.is_empty() {
+                    coverage.mark(Mark::LinkGap);
+                }
                 if body.missed() == u64::MAX {
                     coverage.mark(Mark::UnknownGap);
                 }

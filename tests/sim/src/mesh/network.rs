@@ -108,6 +108,15 @@ pub enum Happening {
         /// Which.
         client: usize,
     },
+    /// A client whose connection broke comes back.
+    ComeBack {
+        /// Its host.
+        host: usize,
+        /// Counts the host's nodes.
+        start: u32,
+        /// Which.
+        client: usize,
+    },
     /// Somebody does something.
     Operation,
     /// Something goes wrong.

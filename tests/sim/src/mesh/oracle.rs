@@ -12,6 +12,7 @@ use std::ops::Range;
 use nexusd_wire::control::GapReason;
 use nexusd_wire::{NodeId, SubscriptionId, filter_matches};
 
+use super::values::{Value, Values};
 use crate::violation::{Violation, ensure};
 
 /// A node among all that ever started: its host, and the count of its start there.
@@ -76,8 +77,6 @@ struct Progress {
     owed_from: Option<u32>,
     /// One of them has come.
     is_heard: bool,
-    /// When the newest one did.
-    heard_us: u64,
     /// Losses of unknown size that were told by then.
     unknowns: u64,
 }
@@ -110,7 +109,13 @@ pub struct Stream {
     unnamed: u64,
     unnamed_numbers: u64,
     unknowns: u64,
-    /// Losses told because it did not read fast enough.
+    /// Messages that it had.
+    pub received: u64,
+    /// It acknowledges them.
+    pub is_counted: bool,
+    /// It went on over another connection: losses may be told again.
+    pub has_come_back: bool,
+    /// Losses told because it, or a link, did not read fast enough.
     pub overflows: u64,
 }
 
@@ -136,6 +141,12 @@ pub struct Delivered<'a> {
     pub origin_sequence: u64,
     /// Its payload.
     pub payload: &'a [u8],
+    /// When its node accepted it, by that one's clock.
+    pub timestamp_us: u64,
+    /// Of a retained value, which message it is.
+    pub key_hash: u32,
+    /// The subscription had asked for the values that there are.
+    pub is_handed_over: bool,
 }
 
 /// A loss as it was told.
@@ -153,6 +164,10 @@ pub struct Loss {
 #[derive(Debug)]
 pub struct Oracle {
     topics: Vec<&'static str>,
+    /// The first topic whose messages become its retained value.
+    first_value: usize,
+    /// What is known of those.
+    pub values: Values,
     /// By number.
     pub publishers: BTreeMap<u32, Publisher>,
     /// By number.
@@ -167,17 +182,19 @@ pub struct Oracle {
     pub changed: Vec<Incarnation>,
     /// Messages that came.
     pub deliveries: u64,
-    /// Virtual time.
-    pub now_us: u64,
     /// What subscriptions hear, if anybody wants to know.
     pub heard: Option<Vec<String>>,
 }
 
 impl Oracle {
     /// One that knows of nothing yet.
-    pub fn new(topics: Vec<&'static str>, is_lossless: bool) -> Self {
+    pub fn new(mut topics: Vec<&'static str>, values: &[&'static str], is_lossless: bool) -> Self {
+        let first_value = topics.len();
+        topics.extend(values);
         Self {
             topics,
+            first_value,
+            values: Values::default(),
             publishers: BTreeMap::new(),
             publications: Vec::new(),
             streams: Vec::new(),
@@ -185,7 +202,6 @@ impl Oracle {
             suspects: Vec::new(),
             changed: Vec::new(),
             deliveries: 0,
-            now_us: 0,
             heard: None,
         }
     }
@@ -221,8 +237,15 @@ impl Oracle {
             fate: Fate::Written,
             sequence: None,
         });
-        self.owe(publication, at);
+        if topic < self.first_value {
+            self.owe(publication, at);
+        }
         publication
+    }
+
+    /// The topics whose messages become their retained values.
+    pub fn value_topics(&self) -> Range<usize> {
+        self.first_value..self.topics.len()
     }
 
     /// What a node's open subscriptions want of this message will come to them.
@@ -231,26 +254,10 @@ impl Oracle {
         for stream in &mut self.streams {
             if stream.at == to && stream.state == State::Open && stream.wants(self.topics[topic]) {
                 let unknowns = stream.unknowns;
-                let fresh =
-                    Progress { next: 0, owed_from: None, is_heard: false, heard_us: 0, unknowns };
+                let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
                 let progress = stream.progress.entry((publisher, topic)).or_insert(fresh);
                 progress.owed_from.get_or_insert(number);
             }
-        }
-    }
-
-    /// One of two nodes has given up the other: what was owed may be lost without anybody who knows of it.
-    pub fn parted(&mut self, one: Incarnation, other: Incarnation) {
-        let publishers = &self.publishers;
-        for stream in &mut self.streams {
-            let from = match stream.at {
-                at if at == one => other,
-                at if at == other => one,
-                _ => continue,
-            };
-            stream.progress.retain(|(publisher, _), progress| {
-                progress.is_heard || publishers[publisher].at != from
-            });
         }
     }
 
@@ -268,6 +275,9 @@ impl Oracle {
             unnamed: 0,
             unnamed_numbers: 0,
             unknowns: 0,
+            received: 0,
+            is_counted: false,
+            has_come_back: false,
             overflows: 0,
         });
         self.changed.push(at);
@@ -342,13 +352,20 @@ impl Oracle {
         let at = it.stream;
         let name = self.topics[it.topic];
         self.deliveries += 1;
-        let publication = it.payload.first_chunk().map(|first| u32::from_le_bytes(*first));
+        let is_value = it.topic >= self.first_value;
+        let publication = match is_value {
+            true => Some(it.key_hash),
+            false => it.payload.first_chunk().map(|first| u32::from_le_bytes(*first)),
+        };
         let publication = publication.unwrap_or(u32::MAX);
+        let is_clear = self.values.is_clear(publication);
         let Some(known) = self.publications.get_mut(publication as usize) else {
             return Err(Violation(format!("stream {at} got what nobody published, on {name}")));
         };
+        let filling = it.payload.get(4..).unwrap_or_default();
         ensure!(
-            it.payload[4..].iter().all(|byte| *byte == publication as u8),
+            filling.iter().all(|byte| *byte == publication as u8)
+                && it.payload.is_empty() == is_clear,
             "stream {at}: the payload of message {publication} was changed"
         );
         ensure!(
@@ -362,6 +379,7 @@ impl Oracle {
             "stream {at} wants {:?} and got message {publication} of {name}",
             stream.filters
         );
+        stream.received += 1;
         let is_own = publisher.at == stream.at;
         ensure!(
             it.origin == (!is_own).then_some(publisher.node),
@@ -375,14 +393,26 @@ impl Oracle {
             earlier.is_none_or(|earlier| earlier == sequence),
             "stream {at}: message {publication} has the number {sequence}, and had {earlier:?}"
         );
+        let (node, by, of) = (publisher.node, publisher.at, stream.at);
         let (publisher, number) = (known.publisher, known.number);
         if let Some(heard) = &mut self.heard {
             let sequence = it.sequence;
             heard.push(format!("stream {at} hears message {publication} of {name} as {sequence}"));
         }
+        if is_value {
+            let value = Value { timestamp_us: it.timestamp_us, node, publication };
+            self.values.heard(of, it.topic, value);
+            // Who accepted it had it first.
+            self.values.heard(by, it.topic, value);
+            if it.is_handed_over {
+                self.values.handed_over(at, it.topic, value);
+                return Ok(());
+            }
+            return stream.take_number(at, name, it.topic, it.sequence);
+        }
         stream.take_number(at, name, it.topic, it.sequence)?;
         let unknowns = stream.unknowns;
-        let fresh = Progress { next: 0, owed_from: None, is_heard: false, heard_us: 0, unknowns };
+        let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
         let progress = stream.progress.entry((publisher, it.topic)).or_insert(fresh);
         ensure!(
             progress.next <= number,
@@ -393,7 +423,6 @@ impl Oracle {
         let owed = progress.owed_numbers(number);
         let is_excused = unknowns > progress.unknowns;
         (progress.next, progress.is_heard, progress.unknowns) = (number + 1, true, unknowns);
-        progress.heard_us = self.now_us;
         if !is_excused {
             self.find_missing(at, publisher, it.topic, owed);
         }
@@ -442,12 +471,21 @@ impl Oracle {
             heard.push(format!("stream {at} is told of {loss:?}"));
         }
         let stream = &mut self.streams[at];
-        stream.overflows += u64::from(loss.reason == GapReason::SlowConsumer);
+        let is_of_link = loss.reason == GapReason::LinkLost && loss.missed < u64::MAX;
+        let has_overflown = is_of_link || loss.reason == GapReason::SlowConsumer;
+        stream.overflows += u64::from(has_overflown);
         let mut named = 0;
         for &(topic, first, last) in &loss.entries {
             ensure!(first <= last, "stream {at} was told of a gap from {first} to {last}");
             let name = self.topics[topic];
             ensure!(stream.wants(name), "stream {at} was told of a gap in {name}");
+            let (had, _) = stream.numbers.get(&topic).copied().unwrap_or_default();
+            let first = match stream.has_come_back {
+                // It was told before the connection broke.
+                true if last <= had => continue,
+                true => first.max(had + 1),
+                false => first,
+            };
             stream.take_number(at, name, topic, first)?;
             let unknowns = stream.unknowns;
             stream.numbers.insert(topic, (last, unknowns));
@@ -474,15 +512,15 @@ impl Oracle {
 
     /// Looks whether the open subscriptions have had all of a publisher's messages to a topic, up to the last
     /// one, or were told otherwise. Its node has stopped in good order, or else crashed: then those that
-    /// were acknowledged count, for subscriptions that had one of the topic since `since_us`.
-    pub fn check_tail(&mut self, publisher: u32, topic: usize, crashed_since_us: Option<u64>) {
+    /// were acknowledged count.
+    pub fn check_tail(&mut self, publisher: u32, topic: usize, has_crashed: bool) {
         let Some(all) = self.publishers[&publisher].by_topic.get(&topic) else { return };
         let is_accepted = |publication: &u32| {
             matches!(self.publications[*publication as usize].fate, Fate::Accepted(_))
         };
-        let end = match crashed_since_us {
-            None => all.len(),
-            Some(_) => all.iter().rposition(is_accepted).map_or(0, |last| last + 1),
+        let end = match has_crashed {
+            false => all.len(),
+            true => all.iter().rposition(is_accepted).map_or(0, |last| last + 1),
         } as u32;
         for at in 0..self.streams.len() {
             let stream = &self.streams[at];
@@ -490,9 +528,7 @@ impl Oracle {
                 continue;
             };
             let is_told = progress.unknowns != stream.unknowns;
-            let is_known = crashed_since_us
-                .is_none_or(|since_us| progress.is_heard && progress.heard_us >= since_us);
-            if stream.state == State::Open && !is_told && is_known {
+            if stream.state == State::Open && !is_told {
                 self.find_missing(at, publisher, topic, progress.owed_numbers(end));
             }
         }

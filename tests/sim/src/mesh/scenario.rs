@@ -45,6 +45,8 @@ pub enum Trouble {
     WallStep,
     /// A subscriber reads nothing for a while.
     Stall,
+    /// The connection of a subscriber breaks, and it comes back.
+    ComeBack,
 }
 
 /// All of it.
@@ -66,6 +68,8 @@ pub struct Scenario {
     pub key: Option<&'static str>,
     /// Topics that clients publish to.
     pub topics: Vec<&'static str>,
+    /// Topics whose messages all become their retained values; none: there are no such.
+    pub values: Vec<&'static str>,
     /// Filters that clients subscribe to.
     pub filters: Vec<&'static str>,
     /// Clients that publish, of each node, at most.
@@ -89,6 +93,7 @@ pub struct Scenario {
 }
 
 const TOPICS: [&str; 6] = ["a", "b/c", "b/d", "e/f/g", "news/today", "h"];
+const VALUES: [&str; 3] = ["state/door", "state/light", "state/of/all"];
 const FILTERS: [&str; 10] =
     ["#", "a", "b/+", "b/#", "b/c", "e/+/g", "+/today", "news/#", "h", "none/of/these"];
 
@@ -137,6 +142,7 @@ impl Scenario {
             seeds: Vec::new(),
             key: dice.one_in(4).then_some("a secret of the cluster"),
             topics: TOPICS[..1 + dice.below(TOPICS.len())].to_vec(),
+            values: Vec::new(),
             filters: FILTERS.to_vec(),
             publishers: 1 + dice.below(2),
             subscribers: 1 + dice.below(3),
@@ -151,6 +157,18 @@ impl Scenario {
         if dice.one_in(3) {
             scenario.troubles.push(Trouble::Stall);
             scenario.queue_messages = dice.pick(&[0, 8, 60]);
+        }
+        if dice.one_in(5) {
+            scenario.limits.link_queue_bytes = dice.pick(&[4 << 10, 32 << 10, 256 << 10]);
+        }
+        if dice.one_in(4) {
+            scenario.troubles.push(Trouble::ComeBack);
+        }
+        if dice.one_in(3) {
+            scenario.values = VALUES[..1 + dice.below(VALUES.len())].to_vec();
+            scenario.filters.extend(["state/#", "state/+"]);
+            // A clock that is a minute ahead counts for nothing.
+            scenario.troubles.retain(|trouble| *trouble != Trouble::WallStep);
         }
         if !scenario.is_multicast || dice.one_in(4) {
             scenario.seeds = vec![dice.below(nodes)];
@@ -175,11 +193,10 @@ impl Scenario {
     /// Whether everything has to arrive: nothing is cut off for so long that anybody is given up, and
     /// nothing ends.
     pub fn is_lossless(&self) -> bool {
-        let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall];
+        let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall, Trouble::ComeBack];
         let is_long =
             self.outage_us >= 5_000_000 && (self.has(Trouble::Split) || self.has(Trouble::Freeze));
-        // A start that is heard of before the last word of the one before it has come.
-        let is_overtaken = self.has(Trouble::Drain) && self.weather.segment_loss > 0;
-        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_overtaken
+        let is_narrow = self.limits.link_queue_bytes < Limits::default().link_queue_bytes;
+        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_narrow
     }
 }

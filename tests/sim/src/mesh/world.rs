@@ -3,6 +3,7 @@
 //! A run works for a number of operations while things go wrong, mends everything, waits until all nodes
 //! know all that is to be known, and then finds out by messages to every topic whether that is so.
 
+mod coming_back;
 mod departures;
 mod faults;
 mod operations;
@@ -83,8 +84,8 @@ pub struct World<'a> {
     trouble_until_us: u64,
     /// Nothing goes wrong any more.
     is_mended: bool,
-    /// Nodes that are no more: when they crashed; `None`: they stopped in good order and in time.
-    ends: BTreeMap<Incarnation, Option<u64>>,
+    /// Nodes that are no more: whether they crashed, or did not stop in time.
+    ends: BTreeMap<Incarnation, bool>,
     last_reset_us: u64,
 }
 
@@ -111,18 +112,22 @@ impl<'a> World<'a> {
                 coverage.mark(mark);
             }
         }
+        let clocks_apart_us = match scenario.values.is_empty() {
+            true => 7_200_000_000,
+            false => 20_000_000,
+        };
         let host = |host: usize| Host {
             address: address_of(host),
             starts: 0,
             node: None,
             is_off: false,
             mono_ahead_us: 1 + dice.between(0, 1 << 40),
-            wall_ahead_us: 1_700_000_000_000_000 + dice.between(0, 7_200_000_000),
+            wall_ahead_us: 1_700_000_000_000_000 + dice.between(0, clocks_apart_us),
             last_start_us: 0,
         };
         let hosts = (0..nodes).map(host).collect();
         let network = Network::new(scenario.weather, dice.bits());
-        let mut oracle = Oracle::new(scenario.topics.clone(), is_lossless);
+        let mut oracle = Oracle::new(scenario.topics.clone(), &scenario.values, is_lossless);
         oracle.heard = trace.is_wanted().then(Vec::new);
         Self {
             scenario,
@@ -240,6 +245,7 @@ impl<'a> World<'a> {
             Happening::ClientReads { host, start, client } => {
                 self.serve_client(host, start, client)?;
             }
+            Happening::ComeBack { host, start, client } => self.come_back(host, start, client),
             Happening::Operation => self.operate(),
             Happening::Fault => self.go_wrong(),
             Happening::Heal { pairs } => {
@@ -424,10 +430,9 @@ impl<'a> World<'a> {
             return Ok(());
         };
         let it = &mut node.clients[client];
-        if it.stalls_until_us > self.network.now_us {
+        if it.is_away || it.stalls_until_us > self.network.now_us {
             return Ok(());
         }
-        self.oracle.now_us = self.network.now_us;
         let bytes = self.network.read(it.wire, 0, usize::MAX);
         if !bytes.is_empty() {
             let result = it.read(&bytes, &mut self.oracle, self.coverage);
@@ -520,7 +525,6 @@ impl<'a> World<'a> {
 
     fn part(&mut self, at: Incarnation, peer: NodeId) {
         if let Some(life) = self.lives.get(&peer) {
-            self.oracle.parted(at, life.at);
             for pair in [(at, life.at), (life.at, at)] {
                 self.known_since.remove(&pair);
                 self.parted.insert(pair);

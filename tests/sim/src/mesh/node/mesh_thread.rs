@@ -26,6 +26,8 @@ pub struct MeshThread {
     interest: BTreeMap<Box<str>, i64>,
     /// What the digest of retained values changed by.
     pub retained: u64,
+    /// The digest itself.
+    pub retained_digest: u64,
     /// What links reported, in order.
     pub news: Vec<LinkReport>,
     /// What names came to.
@@ -53,6 +55,7 @@ impl MeshThread {
             discovery,
             interest: BTreeMap::new(),
             retained: 0,
+            retained_digest: 0,
             news: Vec::new(),
             resolutions: Vec::new(),
             datagrams: VecDeque::new(),
@@ -95,6 +98,7 @@ impl Node {
             }
         }
         let change = std::mem::take(&mut mesh.retained);
+        mesh.retained_digest ^= change;
         if change != 0 {
             discovery.on_event(now, Event::Retained { change });
         }
@@ -173,6 +177,7 @@ impl Node {
                 self.command(LinkCommand::Send { peer, frames: frames.into() }, network);
             }
             Output::Forget { peer } => self.command(LinkCommand::Forget { peer }, network),
+            Output::Retire { peer } => self.command(LinkCommand::Retire { peer }, network),
             Output::CompareRetained { peer } => {
                 self.command(LinkCommand::CompareRetained { peer }, network);
             }

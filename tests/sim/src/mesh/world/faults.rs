@@ -33,6 +33,7 @@ impl World<'_> {
             Trouble::Drain => self.begin_drain(),
             Trouble::WallStep => self.step_wall(),
             Trouble::Stall => self.stall(),
+            Trouble::ComeBack => self.break_client(),
         }
     }
 
@@ -52,7 +53,11 @@ impl World<'_> {
     }
 
     fn reset(&mut self) {
-        let links = self.links();
+        let mut links = self.links();
+        if !self.scenario.has(Trouble::Crash) {
+            // A last word that is under way would be lost with its connection.
+            links.retain(|wire| self.network.wires[wire].closed_at_us == [None; 2]);
+        }
         if links.is_empty() || self.is_anyone_draining() && !self.scenario.has(Trouble::Crash) {
             return;
         }
@@ -145,9 +150,10 @@ impl World<'_> {
     }
 
     fn start_again(&mut self, host: usize) {
-        let us = match self.dice.one_in(2) {
-            true => self.dice.between(10_000, 1_000_000),
-            false => self.dice.between(10_000, 9_000_000),
+        let us = match self.dice.below(3) {
+            0 => self.dice.between(1_000, 100_000),
+            1 => self.dice.between(10_000, 1_000_000),
+            _ => self.dice.between(10_000, 9_000_000),
         };
         self.network.later(us, Happening::Start { host });
     }
@@ -159,7 +165,7 @@ impl World<'_> {
             (life.is_alive, life.is_closed) = (false, true);
         }
         let at = (host, node.start);
-        self.ends.entry(at).or_insert(Some(self.network.now_us));
+        self.ends.entry(at).or_insert(true);
         self.oracle.node_ended(at);
         self.known_since.retain(|(from, to), _| *from != at && *to != at);
         self.wanted.remove(&at);
@@ -218,7 +224,7 @@ impl World<'_> {
         );
         if is_in_time {
             self.coverage.mark(Mark::Drained);
-            self.ends.insert((host, node.start), None);
+            self.ends.insert((host, node.start), false);
         }
         // What its clients were told is read before they go with it.
         self.end_node(host);

@@ -39,8 +39,15 @@ impl World<'_> {
                 self.unsubscribe(host, client);
                 self.flush_client(host, client);
             }
+            2 | 3 if !self.scenario.values.is_empty() => {
+                let client = self.dice.below(publishers);
+                self.retain(host, client);
+                self.flush_client(host, client);
+            }
             _ => {
-                let client = match self.dice.one_in(6) {
+                // What was published over a connection that breaks may not have been accepted.
+                let may_all = !self.scenario.has(Trouble::ComeBack);
+                let client = match self.dice.one_in(6) && may_all {
                     true => self.dice.below(clients),
                     false => self.dice.below(publishers),
                 };
@@ -68,9 +75,10 @@ impl World<'_> {
             }
         }
         let policy = self.dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::DropNewest]);
+        let is_counted = self.dice.one_in(2);
         let Some(node) = &mut self.hosts[host].node else { return };
         let it = &mut node.clients[client];
-        if it.is_over || it.streams.len() >= 4 {
+        if it.is_over || it.is_away || it.streams.len() >= 4 {
             return;
         }
         self.coverage.mark(Mark::Subscribe);
@@ -82,7 +90,9 @@ impl World<'_> {
             self.network.now_us,
             it.number
         );
-        it.subscribe(stream, &chosen, policy, self.scenario.queue_messages);
+        self.oracle.streams[stream].is_counted = is_counted;
+        let queue_messages = self.scenario.queue_messages;
+        it.subscribe(stream, &chosen, policy, queue_messages, is_counted);
     }
 
     fn unsubscribe(&mut self, host: usize, client: usize) {
@@ -90,7 +100,8 @@ impl World<'_> {
         let it = &mut node.clients[client];
         let is_open = |stream: &&usize| self.oracle.streams[**stream].state == State::Open;
         let open: Vec<usize> = it.streams.iter().filter(is_open).copied().collect();
-        if it.is_over || open.is_empty() {
+        // A subscription that its old connection still holds is not found on the new one.
+        if it.is_over || it.is_away || it.is_coming_back() || open.is_empty() {
             return;
         }
         let stream = self.dice.pick(&open);
@@ -138,6 +149,34 @@ impl World<'_> {
             }
         }
         Some(publication)
+    }
+
+    /// A client sets or clears a retained value.
+    fn retain(&mut self, host: usize, client: usize) {
+        let topics = self.oracle.value_topics();
+        let topic = topics.start + self.dice.below(topics.len());
+        let len = match self.dice.one_in(4) {
+            true => 0,
+            false => 1 + self.dice.magnitude(self.scenario.payload_max) as usize,
+        };
+        let Some(node) = self.hosts[host].node.as_mut() else { return };
+        let it = &mut node.clients[client];
+        if it.is_over {
+            return;
+        }
+        let publication = self.oracle.publish(it.number, topic);
+        if len == 0 {
+            self.oracle.values.note_clear(publication);
+        }
+        self.coverage.mark(if len == 0 { Mark::ValueCleared } else { Mark::ValueSet });
+        let name = self.oracle.name(topic);
+        trace!(
+            self.trace,
+            "{} host {host}: client {} retains message {publication} of {len} bytes for {name}",
+            self.network.now_us,
+            it.number
+        );
+        it.retain(publication, topic, name, len);
     }
 
     /// What nodes want has changed.

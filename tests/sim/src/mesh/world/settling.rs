@@ -17,8 +17,8 @@ const CONVERGED_US: u64 = 30_000_000;
 const STEP_US: u64 = 50_000;
 /// Within this time all is sent that was published before; connections may be slow.
 const DRAINED_US: u64 = 600_000_000;
-/// A topic is remembered for a minute, give or take a look at it.
-const REMEMBERED_US: u64 = 55_000_000;
+/// Within this time all nodes have the same retained values: beacons tell that they differ.
+const VALUES_SAME_US: u64 = 60_000_000;
 /// Within this time messages are where they are wanted, and acknowledged.
 const DELIVERED_US: u64 = 4_000_000;
 
@@ -41,6 +41,7 @@ impl World<'_> {
             self.run_for(STEP_US)?;
         }
         self.probe()?;
+        self.check_values()?;
         self.check_ends();
         self.oracle.check_suspects()?;
         self.assert_invariants()
@@ -108,7 +109,21 @@ impl World<'_> {
         let asleep = self.hosts.iter().filter_map(|host| host.node.as_ref());
         let asleep = asleep.flat_map(|node| node.threads.iter()).map(|it| it.asleep_until_us);
         let until_us = asleep.max().unwrap_or_default();
-        self.run_for(until_us.saturating_sub(self.network.now_us))
+        self.run_for(until_us.saturating_sub(self.network.now_us))?;
+        let since_us = self.network.now_us;
+        while self.is_anyone_coming_back() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < CONVERGED_US, "{us} us after the last fault a client has not come back");
+            self.run_for(STEP_US)?;
+        }
+        Ok(())
+    }
+
+    fn is_anyone_coming_back(&self) -> bool {
+        let nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        nodes
+            .flat_map(|node| &node.clients)
+            .any(|client| !client.is_over && (client.is_away || client.is_coming_back()))
     }
 
     /// What still waits anywhere, in a queue or on a connection, if anything does.
@@ -133,6 +148,7 @@ impl World<'_> {
         for client in 0..node.clients.len() {
             node.clients[client].stalls_until_us = 0;
             self.network.later(0, Happening::ClientReads { host, start, client });
+            self.network.later(0, Happening::ComeBack { host, start, client });
         }
         Ok(())
     }
@@ -244,20 +260,73 @@ impl World<'_> {
         Ok(())
     }
 
+    /// All nodes have the same retained values, and those are the newest.
+    fn check_values(&mut self) -> Result<(), Violation> {
+        if self.scenario.values.is_empty() {
+            return Ok(());
+        }
+        let since_us = self.network.now_us;
+        while !self.are_values_the_same() {
+            let us = self.network.now_us - since_us;
+            ensure!(us < VALUES_SAME_US, "{us} us after the last fault retained values differ");
+            self.run_for(STEP_US)?;
+        }
+        let mut readers = Vec::new();
+        for host in 0..self.hosts.len() {
+            let client = self.scenario.publishers;
+            let Some(node) = &mut self.hosts[host].node else { continue };
+            let (at, it) = ((host, node.start), &mut node.clients[client]);
+            let stream = self.oracle.subscribe(it.number, at, vec!["state/#"]);
+            it.subscribe_to_values(stream, &["state/#"]);
+            readers.push((at, stream));
+            self.flush_client(host, client);
+        }
+        self.run_for(DELIVERED_US)?;
+        let nodes: Vec<_> = readers.iter().map(|(at, _)| *at).collect();
+        for topic in self.oracle.value_topics() {
+            let (values, name) = (&self.oracle.values, self.oracle.name(topic));
+            let newest = values.newest(&nodes, topic);
+            let is_set = newest.is_some_and(|value| !values.is_clear(value.publication));
+            let is_unheard_clear = |publication: u32| {
+                let it = &self.oracle.publications[publication as usize];
+                it.topic == topic && it.fate != Fate::Refused
+            };
+            let is_nobodys = readers.iter().all(|(_, stream)| values.had(*stream, topic).is_none());
+            if is_nobodys && (!is_set || values.clears_behind(newest).any(is_unheard_clear)) {
+                self.coverage.mark(Mark::ValueHadNone);
+                continue;
+            }
+            for (at, stream) in &readers {
+                let had = values.had(*stream, topic);
+                ensure!(
+                    is_set && had == newest,
+                    "host {} has {had:?} as the value of {name}; the newest is {newest:?} (a value:                      {is_set})",
+                    at.0
+                );
+                self.coverage.mark(Mark::ValueHad);
+            }
+        }
+        Ok(())
+    }
+
+    fn are_values_the_same(&self) -> bool {
+        let mut digests = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        let first = digests.next().map(|node| node.mesh.retained_digest);
+        digests.all(|node| Some(node.mesh.retained_digest) == first)
+    }
+
     /// What nodes accepted that are no more has arrived, or its loss was told.
     fn check_ends(&mut self) {
         let ends = std::mem::take(&mut self.ends);
         let mut tails = Vec::new();
         for (number, publisher) in &self.oracle.publishers {
-            if let Some(crashed_us) = ends.get(&publisher.at) {
+            if let Some(has_crashed) = ends.get(&publisher.at) {
                 let topics = publisher.by_topic.keys();
-                tails.extend(topics.map(|topic| (*number, *topic, *crashed_us)));
+                tails.extend(topics.map(|topic| (*number, *topic, *has_crashed)));
             }
         }
-        for (publisher, topic, crashed_us) in tails {
-            // What was quiet for longer may have been forgotten on both sides.
-            let since_us = crashed_us.map(|us| us.saturating_sub(REMEMBERED_US));
-            self.oracle.check_tail(publisher, topic, since_us);
+        for (publisher, topic, has_crashed) in tails {
+            self.oracle.check_tail(publisher, topic, has_crashed);
         }
     }
 }
