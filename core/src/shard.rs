@@ -161,6 +161,10 @@ impl Service for Shard {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
         self.now_us = now.mono_us;
         (self.plane.now_us, self.plane.wall_us) = (now.mono_us, now.wall_us);
+        if self.plane.born.is_none() {
+            let age_us = now.wall_us.saturating_sub(self.config.mesh.start_us);
+            self.plane.born = Some((now.mono_us, age_us));
+        }
         match event {
             Event::Opened { connection, peer, door, is_moved } => {
                 self.on_opened(connection, peer, door, is_moved, now);
@@ -303,7 +307,7 @@ impl Shard {
             buffers: Buffers::new(&config.limits, wiring.shards),
             plane: Plane::new(
                 config.limits.clone(),
-                (config.node, config.mesh.is_on.then_some(config.mesh.start_us)),
+                (config.node, config.mesh.is_on),
                 config.seed,
                 wiring,
             ),

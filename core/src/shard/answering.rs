@@ -189,10 +189,12 @@ impl Shard {
     /// started it then gets, as if it were live, what was accepted before. What other shards lend meanwhile,
     /// for other peers, is among that. Returns the queue it goes to.
     pub(super) fn begin_early_messages(&mut self, peer: NodeId, is_first: bool) -> Option<Target> {
-        let age_us = self.plane.wall_us.saturating_sub(self.config.mesh.start_us);
         let (subscription, queue) = self.links.get(&peer)?.queue?;
         // A peer whose link was given up and stands again had them, or was told.
-        if !is_first || age_us >= EARLY_MESSAGES_US || !self.had_early_messages.insert(peer) {
+        if !is_first
+            || self.plane.age_us() >= EARLY_MESSAGES_US
+            || !self.had_early_messages.insert(peer)
+        {
             return None;
         }
         let held = self.plane.queues.get_mut(queue.0 as usize)?;

@@ -64,8 +64,8 @@ pub(crate) struct Fetch {
 /// All fetches of a shard's topics.
 #[derive(Debug, Default)]
 pub(crate) struct Fetching {
-    /// When the node started, microseconds since 1970; `None`: it is on its own.
-    start_us: Option<u64>,
+    /// There may be other nodes.
+    is_possible: bool,
     fetches: BTreeMap<FetchId, Fetch>,
     last: u64,
     /// Fetches that this shard's peers are to be asked for.
@@ -75,8 +75,8 @@ pub(crate) struct Fetching {
 }
 
 impl Fetching {
-    pub(crate) fn new(start_us: Option<u64>) -> Self {
-        Self { start_us, ..Self::default() }
+    pub(crate) fn new(is_possible: bool) -> Self {
+        Self { is_possible, ..Self::default() }
     }
 
     /// Whether there is something to look after.
@@ -86,7 +86,7 @@ impl Fetching {
 
     /// Whether there are other nodes to ask.
     pub(crate) fn is_possible(&self) -> bool {
-        self.start_us.is_some()
+        self.is_possible
     }
 }
 
@@ -471,8 +471,7 @@ impl Plane {
         if fetch.topic == NOTHING {
             return is_complete || since_us >= FETCH_FOUND_US;
         }
-        let has_settled =
-            self.wall_us.saturating_sub(self.fetching.start_us.unwrap_or(0)) >= FETCH_FOUND_US;
+        let has_settled = self.age_us() >= FETCH_FOUND_US;
         let is_settled = has_settled && fetch.named.is_empty();
         (is_complete && (is_settled || since_us >= FETCH_FOUND_US)) || since_us >= FETCH_TIMEOUT_US
     }
@@ -512,8 +511,7 @@ impl Plane {
 
     /// When a fetch may end though nothing comes.
     pub(super) fn fetches_due_us(&self) -> Option<u64> {
-        let since_start_us = self.wall_us.saturating_sub(self.fetching.start_us.unwrap_or(0));
-        let settled_us = self.now_us + FETCH_FOUND_US.saturating_sub(since_start_us);
+        let settled_us = self.now_us + FETCH_FOUND_US.saturating_sub(self.age_us());
         let due = |fetch: &Fetch| {
             let found_us = fetch.begun_us + FETCH_FOUND_US;
             let timeout_us = fetch.begun_us + FETCH_TIMEOUT_US;

@@ -89,6 +89,8 @@ pub(crate) struct Plane {
     pub(crate) expiring: Expiring,
     /// Losses that nobody could name, found out on this shard.
     pub(super) losses: u64,
+    /// When the first event came, and how old the node was then: its wall clock may be set later.
+    pub(super) born: Option<(u64, u64)>,
     /// Time of the event that is dealt with.
     pub(crate) now_us: u64,
     /// The same by the wall clock, microseconds since 1970.
@@ -108,7 +110,7 @@ pub(crate) struct Plane {
 impl Plane {
     pub(crate) fn new(
         limits: Limits,
-        (own_node, start_us): (NodeId, Option<u64>),
+        (own_node, is_meshed): (NodeId, bool),
         seed: u64,
         wiring: Wiring,
     ) -> Self {
@@ -116,7 +118,7 @@ impl Plane {
         let routing = Routing::new(own, shards, seed);
         let credit = batches_per_neighbour(shards);
         let retained =
-            RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards, start_us.is_some());
+            RetainedValues::new(limits.memory_bytes / RETAINED_SHARE / shards, is_meshed);
         let neighbours = ends.into_iter().map(|ends| Neighbour::new(ends, credit, seed)).collect();
         Self {
             routing,
@@ -149,8 +151,9 @@ impl Plane {
             retained,
             scans: BTreeMap::new(),
             scans_due: Vec::new(),
-            fetching: Fetching::new(start_us),
+            fetching: Fetching::new(is_meshed),
             expiring: Expiring::default(),
+            born: None,
             now_us: 0,
             wall_us: 0,
             recalls: 0,
@@ -159,6 +162,11 @@ impl Plane {
             gap_bytes_left: 0,
             open_generations: Vec::new(),
         }
+    }
+
+    /// How long ago the node started.
+    pub(super) fn age_us(&self) -> u64 {
+        self.born.map_or(0, |(first_us, age_us)| self.now_us - first_us + age_us)
     }
 
     /// A queue is a link's.

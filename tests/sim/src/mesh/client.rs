@@ -376,8 +376,9 @@ impl Client {
                     };
                     if entry.status() == PublishStatus::Accepted {
                         coverage.mark(Mark::Acked);
-                        let (sequence, delivered) = (entry.sequence(), entry.delivered());
-                        oracle.accepted(publication, sequence, delivered)?;
+                        // A queue that was full was handed it all the same.
+                        let handed = entry.delivered() + entry.dropped();
+                        oracle.accepted(publication, entry.sequence(), handed)?;
                     } else {
                         coverage.mark(Mark::RefusedPublish);
                         oracle.refused(publication);
@@ -387,6 +388,7 @@ impl Client {
             FrameKind::Goodbye => {
                 let body = frame.body::<control::Goodbye<'_>>().map_err(malformed)?;
                 self.goodbye = Some(body.last_accepted());
+                oracle.told_goodbye(self.number);
                 self.is_over = true;
                 for (at, &publication) in self.published.iter().enumerate() {
                     if at as u64 >= body.last_accepted() {

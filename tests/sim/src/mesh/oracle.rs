@@ -27,6 +27,8 @@ pub struct Publisher {
     pub node: NodeId,
     /// What it published, by topic, in order.
     pub by_topic: BTreeMap<usize, Vec<u32>>,
+    /// Its node said goodbye, and how much it had accepted.
+    pub was_told: bool,
 }
 
 /// What became of a message.
@@ -219,7 +221,14 @@ impl Oracle {
     /// A client will publish.
     pub fn publisher(&mut self, client: u32, at: Incarnation, node: NodeId) {
         let by_topic = BTreeMap::new();
-        self.publishers.insert(client, Publisher { at, node, by_topic });
+        self.publishers.insert(client, Publisher { at, node, by_topic, was_told: false });
+    }
+
+    /// A node said goodbye to a client.
+    pub fn told_goodbye(&mut self, client: u32) {
+        if let Some(publisher) = self.publishers.get_mut(&client) {
+            publisher.was_told = true;
+        }
     }
 
     /// A message is written; the subscriptions of its own node that are confirmed will have it.
@@ -511,10 +520,12 @@ impl Oracle {
     }
 
     /// Looks whether the open subscriptions have had all of a publisher's messages to a topic, up to the last
-    /// one, or were told otherwise. Its node has stopped in good order, or else crashed: then those that
-    /// were acknowledged count.
+    /// one, or were told otherwise. Its node has stopped in good order and said how far it came, or else those
+    /// that were acknowledged count.
     pub fn check_tail(&mut self, publisher: u32, topic: usize, has_crashed: bool) {
-        let Some(all) = self.publishers[&publisher].by_topic.get(&topic) else { return };
+        let it = &self.publishers[&publisher];
+        let has_crashed = has_crashed || !it.was_told;
+        let Some(all) = it.by_topic.get(&topic) else { return };
         let is_accepted = |publication: &u32| {
             matches!(self.publications[*publication as usize].fate, Fate::Accepted(_))
         };

@@ -197,6 +197,8 @@ impl Scenario {
         let is_long =
             self.outage_us >= 5_000_000 && (self.has(Trouble::Split) || self.has(Trouble::Freeze));
         let is_narrow = self.limits.link_queue_bytes < Limits::default().link_queue_bytes;
-        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_narrow
+        // A node that stops while its link is broken cannot say goodbye over it.
+        let is_unheard = self.has(Trouble::Drain) && self.has(Trouble::Reset);
+        !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_narrow && !is_unheard
     }
 }
