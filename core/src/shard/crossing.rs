@@ -105,8 +105,11 @@ impl Shard {
             Item::FetchedFrom { queue, subscription, topic, origin } => {
                 self.plane.open_gate(queue, subscription, topic, origin);
             }
-            Item::FetchEnds { queue, subscription, topic, is_partial } => {
-                self.plane.end_gate(queue, subscription, topic, is_partial);
+            Item::FetchCut { queue, subscription } => {
+                self.plane.tell_cut(queue, subscription);
+            }
+            Item::FetchEnds { queue, subscription, topic, outcome } => {
+                self.plane.end_gate(queue, subscription, topic, outcome);
             }
             Item::Answer { queue, subscription, asked } => {
                 self.plane.answer_elsewhere(from, queue, subscription, &asked);

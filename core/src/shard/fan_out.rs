@@ -15,6 +15,7 @@ use super::parcel::{Item as ParcelItem, LentRun};
 use super::plane::Plane;
 use super::publish::Run;
 use super::routing::{PublisherId, ShardIndex, ShardMask};
+use super::wiring::NodeWide;
 use crate::audience::Audience;
 use crate::expiry::Expiry;
 use crate::limits::ACKS_PER_FRAME;
@@ -29,6 +30,7 @@ macro_rules! hall {
     ($plane:expr, $owner:expr) => {
         Hall {
             owner: $owner,
+            node: &$plane.node,
             queues: &mut $plane.queues,
             newly_ready: &mut $plane.newly_ready,
             has_news: &mut $plane.has_news,
@@ -230,6 +232,7 @@ impl Plane {
 struct Hall<'a> {
     /// The shard that owns the topic.
     owner: ShardIndex,
+    node: &'a NodeWide,
     queues: &'a mut Slab<SubscriberQueue>,
     newly_ready: &'a mut Vec<QueueId>,
     has_news: &'a mut bool,
@@ -247,7 +250,6 @@ fn fan_out(
     hall: &mut Hall<'_>,
     now: Now,
 ) -> Outcome {
-    let messages = u64::from(extent.messages);
     let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
     for at in 0..audience.matches.len() {
         if origin.is_some() && audience.matches[at].is_link && !is_planted(Plant::RelayedOn) {
@@ -258,8 +260,20 @@ fn fan_out(
         if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
             continue;
         }
-        if origin.is_some_and(|origin| queue.keeps_out(topic, origin)) {
-            continue;
+        let rest;
+        let mut extent = extent;
+        if let Some(origin) = origin {
+            if queue.keeps_out(topic, origin) {
+                continue;
+            }
+            if !queue.floors.is_empty() {
+                let node = hall.node.node_of(origin);
+                let Some(above) = queue.above_floor(topic, node, extent, hall.around.log) else {
+                    continue;
+                };
+                rest = above;
+                extent = &rest;
+            }
         }
         delivered += 1;
         if !audience.matches[at].bound {
@@ -273,7 +287,7 @@ fn fan_out(
             queue.introduce(origin);
         }
         queue.push(id, *extent, hall.around.log);
-        hall.around.metrics.queued_messages += messages;
+        hall.around.metrics.queued_messages += u64::from(extent.messages);
         hall.around.metrics.queued_bytes += u64::from(extent.len);
         if !queue.is_ready {
             queue.is_ready = true;

@@ -27,7 +27,7 @@ use super::{Shard, open_connection};
 use crate::gap::Gap;
 use crate::limits::{FETCH_FOUND_US, FETCH_TIMEOUT_US, FETCHES_MAX, SHARDS_MAX};
 use crate::link::{FetchId, Origin, Relay};
-use crate::log::Extent;
+use crate::log::{Extent, Log};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 
@@ -55,6 +55,8 @@ pub(crate) struct Fetch {
     /// Nodes that were asked and have not answered, and those that have.
     asked: BTreeSet<NodeId>,
     answered: BTreeSet<NodeId>,
+    /// Of these something has come.
+    heard: BTreeSet<NodeId>,
     /// Shards that have not said whom they asked.
     asking: ShardMask,
     is_partial: bool,
@@ -107,6 +109,24 @@ pub(crate) struct Question {
     open: BTreeSet<NodeId>,
 }
 
+/// How a fetch has ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outcome {
+    /// Something is missing before what came.
+    pub(crate) is_partial: bool,
+    /// Nodes that did not answer, and how far the client had come with each: what it has had may still come
+    /// over their links.
+    pub(crate) silent: Vec<(NodeId, u64)>,
+}
+
+/// What a queue is not to get of a topic, because its client has had it of that node.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    topic: TopicId,
+    node: NodeId,
+    had: u64,
+}
+
 /// A topic that a queue gets from other nodes: it is to have the live messages of those that have answered.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -124,6 +144,28 @@ impl SubscriberQueue {
     #[inline]
     pub(crate) fn keeps_out(&self, topic: TopicId, origin: Origin) -> bool {
         !self.gates.is_empty() && self.is_behind_gate(topic, origin)
+    }
+
+    /// The rest of a run of another node's messages that its client has not had of it before; `None`:
+    /// nothing of it.
+    #[cold]
+    pub(crate) fn above_floor(
+        &mut self,
+        topic: TopicId,
+        node: NodeId,
+        run: &Extent,
+        log: &Log,
+    ) -> Option<Extent> {
+        let is_it = |floor: &Floor| floor.topic == topic && floor.node == node;
+        let Some(at) = self.floors.iter().position(is_it) else { return Some(*run) };
+        let had = self.floors[at].had;
+        let mut parts = Vec::new();
+        log.split_where(run, &mut parts, |header| header.origin_sequence().0 > had);
+        if !parts.is_empty() {
+            // They grow: all that comes from now on is new.
+            self.floors.swap_remove(at);
+        }
+        parts.pop()
     }
 
     #[cold]
@@ -265,7 +307,11 @@ impl Plane {
         let is_full = self.fetching.fetches.len() >= FETCHES_MAX;
         let topic = self.topics.find_or_insert(&wanted.name, limit, self.now_us);
         let Some(topic) = topic.filter(|_| !is_full) else {
-            return self.end_gate_at(target, NO_TOPIC, true);
+            return self.end_gate_at(
+                target,
+                NO_TOPIC,
+                Outcome { is_partial: true, ..Outcome::default() },
+            );
         };
         let mut had: BTreeMap<NodeId, u64> = wanted.origins.iter().copied().collect();
         let own = had.remove(&self.own);
@@ -319,6 +365,7 @@ impl Plane {
             had,
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
+            heard: BTreeSet::new(),
             asking,
             is_partial: false,
             begun_us: self.now_us,
@@ -398,7 +445,9 @@ impl Plane {
         let origin = run.origin.unwrap_or(Origin(0));
         if let Some(mut fetch) = self.fetching.fetches.remove(&run.fetch) {
             let last = self.log.last_header(&run.extent).origin_sequence();
-            fetch.had.insert(self.node.node_of(origin), last.0);
+            let node = self.node.node_of(origin);
+            fetch.had.insert(node, last.0);
+            fetch.heard.insert(node);
             self.hand_to(fetch.target, run.topic, &[run.extent]);
             self.fetching.fetches.insert(run.fetch, fetch);
         }
@@ -478,13 +527,21 @@ impl Plane {
 
     fn end_fetch(&mut self, id: FetchId) {
         let Some(mut fetch) = self.fetching.fetches.remove(&id) else { return };
+        let mut outcome = Outcome::default();
         if fetch.topic != NOTHING {
+            let had = |node: &NodeId| (*node, fetch.had.get(node).copied().unwrap_or(0));
+            let silent: Vec<_> = fetch.named.union(&fetch.asked).map(had).collect();
+            // The rest of an answer that was cut short is missing here.
+            if silent.iter().any(|(node, _)| fetch.heard.contains(node)) {
+                self.tell_cut_at(fetch.target);
+            }
             self.replay_of_silent(&mut fetch);
+            outcome = Outcome { is_partial: fetch.is_partial, silent };
         }
         for neighbour in self.neighbours.all() {
             neighbour.tell(ParcelItem::EndFetch { fetch: id });
         }
-        self.end_gate_at(fetch.target, fetch.topic, fetch.is_partial);
+        self.end_gate_at(fetch.target, fetch.topic, outcome);
     }
 
     /// Of nodes that do not answer this one may hold something.
@@ -499,12 +556,31 @@ impl Plane {
         });
     }
 
-    fn end_gate_at(&mut self, target: Target, topic: TopicId, is_partial: bool) {
+    fn tell_cut_at(&mut self, target: Target) {
         let Target { shard, queue, subscription } = target;
         if shard == self.routing.own {
-            self.end_gate(queue, subscription, topic, is_partial);
+            self.tell_cut(queue, subscription);
         } else {
-            let item = ParcelItem::FetchEnds { queue, subscription, topic, is_partial };
+            let item = ParcelItem::FetchCut { queue, subscription };
+            self.neighbours.of(shard).tell(item);
+        }
+    }
+
+    /// What comes next to a queue is not what follows.
+    pub(super) fn tell_cut(&mut self, id: QueueId, subscription: SubscriptionId) {
+        if self.is_same_queue(id, subscription) && !is_planted(Plant::FetchGapUntold) {
+            let gap = unknown_gap();
+            self.log.charge_gap(&gap);
+            self.queues[id.0 as usize].items.push_back(Item::Gap(gap));
+        }
+    }
+
+    fn end_gate_at(&mut self, target: Target, topic: TopicId, outcome: Outcome) {
+        let Target { shard, queue, subscription } = target;
+        if shard == self.routing.own {
+            self.end_gate(queue, subscription, topic, outcome);
+        } else {
+            let item = ParcelItem::FetchEnds { queue, subscription, topic, outcome };
             self.neighbours.of(shard).tell(item);
         }
     }
@@ -548,15 +624,19 @@ impl Plane {
         id: QueueId,
         subscription: SubscriptionId,
         topic: TopicId,
-        is_partial: bool,
+        outcome: Outcome,
     ) {
         if !self.is_same_queue(id, subscription) {
             return;
         }
+        let Outcome { is_partial, silent } = outcome;
         let queue = &mut self.queues[id.0 as usize];
         queue.gates.retain(|gate| gate.topic != topic);
-        queue.is_partial |= is_partial && !is_planted(Plant::FetchGapUntold);
+        let is_told = !is_planted(Plant::FetchGapUntold);
+        queue.is_partial |= is_partial && is_told;
         queue.is_fetched |= topic != NOTHING;
+        let had = silent.into_iter().filter(|(_, had)| *had > 0);
+        queue.floors.extend(had.map(|(node, had)| Floor { topic, node, had }));
         if queue.gates.is_empty() {
             if queue.is_fetched {
                 self.bracket_as_replay(id);
@@ -565,7 +645,7 @@ impl Plane {
         }
     }
 
-    /// All that has come to a queue while its client waited is a replay, and what is missing is missing
+    /// All that has come to a queue while its client waited is a replay. What nobody holds any more is missing
     /// before it.
     fn bracket_as_replay(&mut self, id: QueueId) {
         let queue = &mut self.queues[id.0 as usize];
@@ -581,12 +661,17 @@ impl Plane {
         (queue.replay_messages, queue.replay_bytes) = (queue.messages, queue.bytes);
         queue.items.extend(replay.ends());
         if std::mem::take(&mut queue.is_partial) {
-            let mut unknown = Gap::new(GapReason::ReplayWindow);
-            unknown.note_unknown();
-            self.log.charge_gap(&unknown);
-            queue.items.push_front(Item::Gap(Box::new(unknown)));
+            let gap = unknown_gap();
+            self.log.charge_gap(&gap);
+            queue.items.push_front(Item::Gap(gap));
         }
     }
+}
+
+fn unknown_gap() -> Box<Gap> {
+    let mut gap = Gap::new(GapReason::ReplayWindow);
+    gap.note_unknown();
+    Box::new(gap)
 }
 
 impl FetchId {

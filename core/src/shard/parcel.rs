@@ -15,7 +15,7 @@ use crate::owed_acks::AckPart;
 use crate::retained::Digest;
 use crate::shard::answering::{Answer, Asked};
 use crate::shard::event::ConnectionId;
-use crate::shard::fetching::Wanted;
+use crate::shard::fetching::{Outcome, Wanted};
 use crate::shard::losing::LossId;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
@@ -100,8 +100,10 @@ pub(crate) enum Item {
     FetchBegins { queue: QueueId, subscription: SubscriptionId, topic: TopicId },
     /// What one sends from now on is.
     FetchedFrom { queue: QueueId, subscription: SubscriptionId, topic: TopicId, origin: Origin },
+    /// An answer is cut short.
+    FetchCut { queue: QueueId, subscription: SubscriptionId },
     /// All of them are heard.
-    FetchEnds { queue: QueueId, subscription: SubscriptionId, topic: TopicId, is_partial: bool },
+    FetchEnds { queue: QueueId, subscription: SubscriptionId, topic: TopicId, outcome: Outcome },
     /// A peer asks for what is held of a topic.
     Answer { queue: QueueId, subscription: SubscriptionId, asked: Asked },
     /// The filters of a peer that were told before are known: asks for `Known`.

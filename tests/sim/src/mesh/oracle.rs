@@ -338,6 +338,11 @@ impl Oracle {
         newest.into_iter().map(|((topic, node), last)| (topic, node, last)).collect()
     }
 
+    /// Nodes that fetched something for a subscription.
+    pub fn fetching(&self) -> impl Iterator<Item = &Incarnation> {
+        self.fetching.iter()
+    }
+
     /// It is confirmed.
     pub fn confirmed(&mut self, stream: usize, subscription: SubscriptionId) {
         let stream = &mut self.streams[stream];
