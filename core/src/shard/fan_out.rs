@@ -240,7 +240,7 @@ struct Hall<'a> {
     around: Around<'a>,
 }
 
-/// Adds a run to every queue of this shard that wants it. What comes from another node is not for links.
+/// Adds a run to every queue of this shard that wants it.
 #[inline]
 fn fan_out(
     audience: &mut Audience,
@@ -250,64 +250,108 @@ fn fan_out(
     hall: &mut Hall<'_>,
     now: Now,
 ) -> Outcome {
-    let (mut delivered, mut dropped, mut blocked) = (0, 0, 0);
+    if let Some(origin) = origin {
+        return fan_out_relayed(audience, topic, extent, origin, hall, now);
+    }
+    let mut outcome = Outcome::default();
     for at in 0..audience.matches.len() {
-        if origin.is_some() && audience.matches[at].is_link && !is_planted(Plant::RelayedOn) {
-            continue;
-        }
         let id = audience.matches[at].queue;
+        if hall.may_have(id) {
+            hand_over(audience, at, topic, extent, (publisher, None), (hall, &mut outcome), now);
+        }
+    }
+    outcome
+}
+
+/// The same for what comes from another node: it is not for links, nor for subscriptions that get it, or
+/// had it, otherwise.
+fn fan_out_relayed(
+    audience: &mut Audience,
+    topic: TopicId,
+    extent: &Extent,
+    origin: Origin,
+    hall: &mut Hall<'_>,
+    now: Now,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    for at in 0..audience.matches.len() {
+        let id = audience.matches[at].queue;
+        let is_link = audience.matches[at].is_link && !is_planted(Plant::RelayedOn);
         let queue = &mut hall.queues[id.0 as usize];
-        if queue.awaits.contains(hall.owner) && !is_planted(Plant::ConfirmedEarly) {
+        if is_link || queue.keeps_out(topic, origin) || !hall.may_have(id) {
             continue;
         }
-        let rest;
-        let mut extent = extent;
-        if let Some(origin) = origin {
-            if queue.keeps_out(topic, origin) {
-                continue;
-            }
-            if !queue.floors.is_empty() {
-                let node = hall.node.node_of(origin);
-                let Some(above) = queue.above_floor(topic, node, extent, hall.around.log) else {
-                    continue;
-                };
-                rest = above;
-                extent = &rest;
+        let mut extent = *extent;
+        let queue = &mut hall.queues[id.0 as usize];
+        if !queue.floors.is_empty() {
+            let node = hall.node.node_of(origin);
+            match queue.above_floor(topic, node, &extent, hall.around.log) {
+                Some(above) => extent = above,
+                None => continue,
             }
         }
-        delivered += 1;
-        if !audience.matches[at].bound {
-            audience.matches[at].bound = true;
-            if !is_planted(Plant::LostBind) {
-                queue.push_bind(topic);
+        let from = (None, Some(origin));
+        hand_over(audience, at, topic, &extent, from, (hall, &mut outcome), now);
+    }
+    outcome
+}
+
+impl Hall<'_> {
+    /// Whether what the owner has now is for a queue.
+    #[inline(always)]
+    fn may_have(&self, id: QueueId) -> bool {
+        let awaits = self.queues[id.0 as usize].awaits;
+        !awaits.contains(self.owner) || is_planted(Plant::ConfirmedEarly)
+    }
+}
+
+/// Adds a run to the queue of one that is to have it.
+#[inline(always)]
+fn hand_over(
+    audience: &mut Audience,
+    at: usize,
+    topic: TopicId,
+    extent: &Extent,
+    (publisher, origin): (Option<PublisherId>, Option<Origin>),
+    (hall, outcome): (&mut Hall<'_>, &mut Outcome),
+    now: Now,
+) {
+    let id = audience.matches[at].queue;
+    let queue = &mut hall.queues[id.0 as usize];
+    outcome.delivered += 1;
+    if !audience.matches[at].bound {
+        audience.matches[at].bound = true;
+        if !is_planted(Plant::LostBind) {
+            queue.push_bind(topic);
+        }
+        audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
+    }
+    if let Some(origin) = origin {
+        queue.introduce(origin);
+    }
+    queue.push(id, *extent, hall.around.log);
+    hall.around.metrics.queued_messages += u64::from(extent.messages);
+    hall.around.metrics.queued_bytes += u64::from(extent.len);
+    if !queue.is_ready {
+        queue.is_ready = true;
+        hall.newly_ready.push(id);
+    }
+    if extent.expiry != Expiry::NEVER {
+        hall.around.expiring.note(queue, id, extent.expiry);
+    }
+    if queue.is_over_limit() {
+        match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
+            Overflow::OldestDropped => {}
+            Overflow::NewestDropped => {
+                outcome.delivered -= 1;
+                outcome.dropped += 1;
             }
-            audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
-        }
-        if let Some(origin) = origin {
-            queue.introduce(origin);
-        }
-        queue.push(id, *extent, hall.around.log);
-        hall.around.metrics.queued_messages += u64::from(extent.messages);
-        hall.around.metrics.queued_bytes += u64::from(extent.len);
-        if !queue.is_ready {
-            queue.is_ready = true;
-            hall.newly_ready.push(id);
-        }
-        if extent.expiry != Expiry::NEVER {
-            hall.around.expiring.note(queue, id, extent.expiry);
-        }
-        if queue.is_over_limit() {
-            match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
-                Overflow::OldestDropped => {}
-                Overflow::NewestDropped => dropped += 1,
-                Overflow::Held => {
-                    *hall.has_news = true;
-                    blocked += 1;
-                }
+            Overflow::Held => {
+                *hall.has_news = true;
+                outcome.blocked += 1;
             }
         }
     }
-    Outcome { delivered: delivered - dropped, dropped, blocked }
 }
 
 /// Whether a connection id still belongs to an open connection.
