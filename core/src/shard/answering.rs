@@ -20,7 +20,6 @@ use super::routing::{ShardIndex, ShardMask};
 use super::violation::Violation;
 use crate::limits::{ASKED_FILTER_KEPT_US, EARLY_MESSAGES_US, FETCHES_MAX};
 use crate::log::Extent;
-use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
 
 /// What a peer asks for of a topic.
@@ -104,7 +103,7 @@ impl Shard {
             *until = until_us;
             return true;
         }
-        if link.filters.contains(topic) || is_planted(Plant::AskedNotKept) {
+        if link.filters.contains(topic) {
             return true;
         }
         if !self.plane.may_keep_for_clients(memory) {
@@ -322,7 +321,7 @@ impl Plane {
     fn held_for_peer(&mut self, asked: &Asked) -> Option<Held> {
         let topic = self.topics.find_or_insert(&asked.topic, self.limits.topics, self.now_us)?;
         self.settle_history();
-        let after = asked.after.unwrap_or(0) + u64::from(is_planted(Plant::AnswerOffByOne));
+        let after = asked.after.unwrap_or(0);
         let (mut extents, is_partial) = self.accepted_after(topic, after);
         extents.iter_mut().for_each(|extent| extent.mode = DeliveryMode::Fetched);
         Some(Held { topic, extents, is_partial })

@@ -28,7 +28,6 @@ use crate::gap::Gap;
 use crate::limits::{FETCH_FOUND_US, FETCH_TIMEOUT_US, FETCHES_MAX, SHARDS_MAX};
 use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, Log};
-use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
 
 /// No topic: slots are far fewer. Of a fetch that could not begin, and of one that fetches nothing.
@@ -172,7 +171,6 @@ impl SubscriberQueue {
     fn is_behind_gate(&self, topic: TopicId, origin: Origin) -> bool {
         let gate = self.gates.iter().find(|gate| gate.topic == topic);
         gate.is_some_and(|gate| !gate.answered.contains(&origin))
-            && !is_planted(Plant::FetchedTwice)
     }
 }
 
@@ -568,7 +566,7 @@ impl Plane {
 
     /// What comes next to a queue is not what follows.
     pub(super) fn tell_cut(&mut self, id: QueueId, subscription: SubscriptionId) {
-        if self.is_same_queue(id, subscription) && !is_planted(Plant::FetchGapUntold) {
+        if self.is_same_queue(id, subscription) {
             let gap = unknown_gap();
             self.log.charge_gap(&gap);
             self.queues[id.0 as usize].items.push_back(Item::Gap(gap));
@@ -632,8 +630,7 @@ impl Plane {
         let Outcome { is_partial, silent } = outcome;
         let queue = &mut self.queues[id.0 as usize];
         queue.gates.retain(|gate| gate.topic != topic);
-        let is_told = !is_planted(Plant::FetchGapUntold);
-        queue.is_partial |= is_partial && is_told;
+        queue.is_partial |= is_partial;
         queue.is_fetched |= topic != NOTHING;
         let had = silent.into_iter().filter(|(_, had)| *had > 0);
         queue.floors.extend(had.map(|(node, had)| Floor { topic, node, had }));

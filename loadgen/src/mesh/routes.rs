@@ -19,6 +19,8 @@ pub(super) struct Routes {
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Route {
+    /// Messages that were acknowledged, and those of them that were said to be on their way.
+    acknowledged: u64,
     claimed: u64,
     /// Since when a message should be there, on the run's clock.
     claimed_ns: u64,
@@ -50,7 +52,7 @@ impl Routes {
     /// The nodes that one is to probe.
     pub(super) fn due(&self, from: usize, now_ns: u64) -> impl Iterator<Item = usize> {
         (0..self.nodes).filter(move |to| {
-            let Route { claimed, claimed_ns, arrived } = self.routes[from * self.nodes + to];
+            let Route { claimed, claimed_ns, arrived, .. } = self.routes[from * self.nodes + to];
             let is_overdue = arrived == 0 && now_ns.saturating_sub(claimed_ns) > OVERDUE_NS;
             *to != from && (claimed == 0 || is_overdue)
         })
@@ -59,6 +61,7 @@ impl Routes {
     /// A probe was acknowledged as delivered to so many.
     pub(super) fn on_ack(&mut self, from: usize, to: usize, delivered: u32, now_ns: u64) {
         let route = &mut self.routes[from * self.nodes + to];
+        route.acknowledged += 1;
         route.claimed += u64::from(delivered);
         route.claimed_ns = now_ns;
     }
@@ -80,9 +83,10 @@ impl Routes {
     /// What arrived too seldom or too often.
     pub(super) fn faults(&self) -> Faults {
         let mut faults = Faults::default();
-        for Route { claimed, arrived, .. } in &self.routes {
+        for Route { acknowledged, claimed, arrived, .. } in &self.routes {
             faults.lost += claimed.saturating_sub(*arrived);
-            faults.duplicated += arrived.saturating_sub(*claimed);
+            // What a node accepted before it knew who wants it comes, too, though nobody said so.
+            faults.duplicated += arrived.saturating_sub(*acknowledged);
         }
         faults
     }

@@ -6,7 +6,7 @@ use nexusd_discovery::PeerStatus;
 use super::World;
 use crate::mesh::coverage::Mark;
 use crate::mesh::network::{Happening, RESENT_US};
-use crate::mesh::oracle::{Fate, Incarnation, State};
+use crate::mesh::oracle::{Fate, State};
 use crate::mesh::wire::Wire;
 use crate::trace::trace;
 use crate::violation::{Violation, ensure};
@@ -251,12 +251,9 @@ impl World<'_> {
                 );
                 self.coverage.mark(Mark::ProbeHad);
             }
-            // Who fetched something of a topic gets it for a while, wanted or not.
-            let fetched = |at: &Incarnation| at.0 != host && !others.contains(at);
-            let more = self.oracle.fetching().filter(|at| fetched(at)).count() as u32;
             let expected = own + others.len() as u32;
             ensure!(
-                matches!(fate, Fate::Accepted(count) if (expected..=expected + more).contains(&count)),
+                fate == Fate::Accepted(expected),
                 "message {probe} of host {host} to {name} is {fate:?}; {expected} want it"
             );
         }
