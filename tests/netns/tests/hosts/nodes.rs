@@ -42,7 +42,9 @@ fn a_host_that_freezes_is_dead_in_five_seconds_and_back_when_it_goes_on() {
         frozen.wait_for_unknown_gaps(1);
         let published = load.finish();
         let account = other.finish();
-        assert!(account.received() >= published && account.gaps() == 0, "{account:?}");
+        assert!(account.received() >= published && account.missed() == 0, "{account:?}");
+        // What the frozen node may have had for it nobody knows.
+        assert_eq!((account.gaps(), account.unknown_gaps()), (1, 1), "{account:?}");
         frozen.finish();
     });
 }
