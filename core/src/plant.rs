@@ -151,8 +151,6 @@ plants! {
     LateTickUnexcused = "late-tick-unexcused",
     /// Peers are not told how many of their messages have come.
     LinkNeverAcked = "link-never-acked",
-    /// A node that was started anew is given up before its last messages have come.
-    RetiredAtOnce = "retired-at-once",
     /// What a peer may have lost is told of the topics of one shard only.
     LossOfOneShard = "loss-of-one-shard",
     /// A stream of which nothing has come is begun anew after a break.

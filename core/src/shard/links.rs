@@ -351,7 +351,7 @@ impl Shard {
     /// be under way, and behind them the Goodbye with which nothing is lost.
     fn retire(&mut self, peer: NodeId, now: Now) {
         let Some(link) = self.links.get_mut(&peer) else { return };
-        if !link.is_up || is_planted(Plant::RetiredAtOnce) {
+        if !link.is_up {
             self.end_link(peer, LinkDown::Forgotten, false, now);
             return;
         }
