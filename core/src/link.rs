@@ -287,6 +287,8 @@ pub(crate) struct Link {
     pub(crate) begun: u64,
     /// Both have said so.
     pub(crate) is_up: bool,
+    /// Who watches the links takes it for up: it was, and this connection took over from one that was.
+    pub(crate) is_reported_up: bool,
     /// What this node sends.
     pub(crate) queue: Option<(SubscriptionId, QueueId)>,
     /// The stream that the peer sends, and how many of its messages came before this connection.
@@ -330,6 +332,7 @@ impl Link {
             dial: None,
             begun: 0,
             is_up: false,
+            is_reported_up: false,
             queue: None,
             stream: None,
             received: 0,

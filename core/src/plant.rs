@@ -163,6 +163,14 @@ plants! {
     OlderStateTaken = "older-state-taken",
     /// Messages that other nodes accepted have no number of theirs.
     OriginNumberLost = "origin-number-lost",
+    /// What a subscription fetches it gets live as well.
+    FetchedTwice = "fetched-twice",
+    /// What other nodes do not hold any more nobody is told.
+    FetchGapUntold = "fetch-gap-untold",
+    /// What was asked for begins one message too late.
+    AnswerOffByOne = "answer-off-by-one",
+    /// A topic that was asked for does not go on live.
+    AskedNotKept = "asked-not-kept",
 }
 
 impl Plant {

@@ -12,6 +12,7 @@
 
 mod admission;
 pub(crate) mod answering;
+pub(crate) mod asking;
 mod backpressure;
 mod buffers;
 mod closing;
@@ -23,6 +24,7 @@ mod expiring;
 mod fan_out;
 pub(crate) mod fetching;
 mod flush;
+pub(crate) mod gate;
 mod greeting;
 pub mod handover;
 pub(crate) mod inbox;
@@ -53,10 +55,10 @@ pub mod wiring;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use asking::Question;
 use buffers::Buffers;
 use drain::Drain;
 use event::{Command, ConnectionId, Door, Event, Now, PeerAddress};
-use fetching::Question;
 use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
@@ -194,7 +196,7 @@ impl Service for Shard {
         if !self.waiting_for_neighbours.is_empty() && !self.plane.neighbours.are_clogged() {
             self.let_askers_on(now);
         }
-        if self.plane.fetching.is_busy() {
+        if self.plane.fetching.is_busy(now.mono_us) {
             self.advance_fetches();
         }
         self.settle(now);
@@ -263,7 +265,7 @@ impl Service for Shard {
         let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
         let retained_due_us = self.plane.retained.due_us();
         let others = [self.parked_due_us(), scans_due_us, retained_due_us, self.links_due_us];
-        let fetches_due_us = self.plane.fetches_due_us();
+        let fetches_due_us = self.plane.fetching.due_us();
         due.into_iter().chain(others).chain([fetches_due_us]).flatten().min()
     }
 

@@ -24,7 +24,7 @@ use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::plant::{Plant, is_planted};
 use crate::shard::answering::Answer;
 use crate::shard::event::ConnectionId;
-use crate::shard::fetching::{Floor, Gate};
+use crate::shard::gate::{Gate, Silent};
 use crate::shard::losing::LossId;
 use crate::shard::parking::Comeback;
 use crate::shard::routing::{PublisherId, ShardMask};
@@ -152,8 +152,8 @@ pub(crate) struct SubscriberQueue {
     /// Something was asked of them, and they do not hold all that is missing.
     pub(crate) is_fetched: bool,
     pub(crate) is_partial: bool,
-    /// What its client has had of them.
-    pub(crate) floors: Vec<Floor>,
+    /// Those that have not answered in time, and may still.
+    pub(crate) silent: Vec<Silent>,
     /// The client was told that it exists.
     pub(crate) is_told: bool,
     /// Owners that have not handed over all retained values that are wanted; and of these, the ones that
@@ -217,7 +217,7 @@ impl SubscriberQueue {
             gates: Vec::new(),
             is_fetched: false,
             is_partial: false,
-            floors: Vec::new(),
+            silent: Vec::new(),
             is_told: false,
             scans: ShardMask::default(),
             scans_idle: ShardMask::default(),

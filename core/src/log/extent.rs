@@ -82,7 +82,7 @@ impl Log {
         &self,
         extent: &Extent,
         parts: &mut Vec<Extent>,
-        is_wanted: impl Fn(&Header) -> bool,
+        mut is_wanted: impl FnMut(&Header) -> bool,
     ) {
         let nothing = Extent { len: 0, messages: 0, ..*extent };
         let mut part = nothing;

@@ -1,7 +1,7 @@
 //! What another node gets over its link of what this one accepted earlier and still holds.
 //!
 //! It asks for that of a topic, for a subscription that comes back: the messages go ahead of the live ones,
-//! between two ReplayAnswers (`fetching.rs` is the other end). And from a node that has just started it gets
+//! between two ReplayAnswers (`asking.rs` is the other end). And from a node that has just started it gets
 //! what that accepted before it knew what the other wants: that is as good as live.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::routing::{ShardIndex, ShardMask};
 use super::violation::Violation;
 use crate::limits::{ASKED_FILTER_KEPT_US, EARLY_MESSAGES_US, FETCHES_MAX};
 use crate::log::Extent;
+use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, QueueId};
 
 /// What a peer asks for of a topic.
@@ -42,8 +43,16 @@ pub(crate) enum AskedEarly {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Answer {
     pub(crate) request: u64,
-    /// At the end: whether more was asked for than is held.
-    pub(crate) end: Option<bool>,
+    pub(crate) is_end: bool,
+    /// More was asked for than is held.
+    pub(crate) is_partial: bool,
+}
+
+impl Answer {
+    /// That an interest is known.
+    fn known(request: u64) -> Self {
+        Self { request, is_end: true, is_partial: false }
+    }
 }
 
 /// What this shard holds of what was asked for.
@@ -77,12 +86,13 @@ impl Shard {
         Ok(())
     }
 
-    /// Without memory there is no answer, and the peer tells its subscription that it knows nothing.
+    /// Without memory for it the answer is that not all is held.
     fn answer_peer(&mut self, peer: NodeId, asked: &Asked) {
         let Some(link) = self.links.get(&peer) else { return };
         let Some((subscription, queue)) = link.queue else { return };
         if !self.keep_asked_filter(peer, queue, &asked.topic) {
-            return;
+            let nothing = Answer { request: asked.request, is_end: true, is_partial: true };
+            return self.plane.end_answer(queue, nothing);
         }
         let owner = self.plane.routing.owner_of(&asked.topic);
         if owner == self.plane.routing.own {
@@ -103,7 +113,7 @@ impl Shard {
             *until = until_us;
             return true;
         }
-        if link.filters.contains(topic) {
+        if link.filters.contains(topic) || is_planted(Plant::AskedNotKept) {
             return true;
         }
         if !self.plane.may_keep_for_clients(memory) {
@@ -165,7 +175,7 @@ impl Shard {
             neighbour.tell(ParcelItem::Know { peer, request });
         }
         if unknown_to.is_empty() {
-            self.plane.end_answer(queue, Answer { request, end: Some(false) });
+            self.plane.end_answer(queue, Answer::known(request));
         } else if link.unknown_to.len() < FETCHES_MAX {
             link.unknown_to.insert(request, unknown_to);
         }
@@ -179,7 +189,7 @@ impl Shard {
         if unknown_to.is_empty() {
             link.unknown_to.remove(&request);
             if let Some((_, queue)) = link.queue {
-                self.plane.end_answer(queue, Answer { request, end: Some(false) });
+                self.plane.end_answer(queue, Answer::known(request));
             }
         }
     }
@@ -251,11 +261,11 @@ impl Plane {
         if let Some(held) = self.held_for_peer(asked) {
             let Held { topic, extents, is_partial } = held;
             self.begin_replay(queue, topic, None);
-            self.begin_answer(queue, asked.request);
+            self.begin_answer(queue, asked.request, is_partial);
             for extent in extents {
                 self.push_replay(queue, extent);
             }
-            self.end_answer(queue, Answer { request: asked.request, end: Some(is_partial) });
+            self.end_answer(queue, Answer { request: asked.request, is_end: true, is_partial });
         }
         self.stay_in_budget();
     }
@@ -276,7 +286,7 @@ impl Plane {
                 Some(LentRun::addressed(*extent, memory))
             };
             let runs = extents.iter().filter_map(lend).collect();
-            let answer = Some(Answer { request: asked.request, end: Some(is_partial) });
+            let answer = Some(Answer { request: asked.request, is_end: true, is_partial });
             let (lost, is_unknown, newest) = (None, false, None);
             let replay =
                 Replay { queue, subscription, topic, lost, is_unknown, runs, newest, answer };
@@ -321,15 +331,15 @@ impl Plane {
     fn held_for_peer(&mut self, asked: &Asked) -> Option<Held> {
         let topic = self.topics.find_or_insert(&asked.topic, self.limits.topics, self.now_us)?;
         self.settle_history();
-        let after = asked.after.unwrap_or(0);
+        let after = asked.after.unwrap_or(0) + u64::from(is_planted(Plant::AnswerOffByOne));
         let (mut extents, is_partial) = self.accepted_after(topic, after);
         extents.iter_mut().for_each(|extent| extent.mode = DeliveryMode::Fetched);
         Some(Held { topic, extents, is_partial })
     }
 
-    pub(super) fn begin_answer(&mut self, queue: QueueId, request: u64) {
+    pub(super) fn begin_answer(&mut self, queue: QueueId, request: u64, is_partial: bool) {
         let items = &mut self.queues[queue.0 as usize].items;
-        items.push_back(Item::Answer(Answer { request, end: None }));
+        items.push_back(Item::Answer(Answer { request, is_end: false, is_partial }));
     }
 
     pub(super) fn end_answer(&mut self, queue: QueueId, answer: Answer) {

@@ -59,6 +59,7 @@ impl Shard {
             | Item::Publish(_)
             | Item::PublishLarge(_)
             | Item::LoseOnLink { .. }
+            | Item::FetchPartial { .. }
             | Item::FetchAnswered { .. }
             | Item::LoseUnknown { .. }
             | Item::DrainRound(_) => {
@@ -102,8 +103,8 @@ impl Shard {
                     self.plane.close_gate(queue, topic);
                 }
             }
-            Item::FetchedFrom { queue, subscription, topic, origin } => {
-                self.plane.open_gate(queue, subscription, topic, origin);
+            Item::FetchedFrom { queue, subscription, topic, origin, complete } => {
+                self.plane.open_gate(queue, subscription, topic, origin, complete);
             }
             Item::FetchCut { queue, subscription } => {
                 self.plane.tell_cut(queue, subscription);
@@ -240,8 +241,12 @@ impl Shard {
                     }
                     None
                 }
-                Item::FetchAnswered { fetch, peer, answer } => {
-                    self.plane.fetch_answered(fetch, peer, answer);
+                Item::FetchPartial { fetch, peer } => {
+                    self.plane.fetch_is_partial(fetch, peer);
+                    None
+                }
+                Item::FetchAnswered { fetch, peer, has_answered } => {
+                    self.plane.fetch_answered(fetch, peer, has_answered);
                     None
                 }
                 Item::LoseUnknown { loss } => {

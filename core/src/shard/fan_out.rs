@@ -15,7 +15,6 @@ use super::parcel::{Item as ParcelItem, LentRun};
 use super::plane::Plane;
 use super::publish::Run;
 use super::routing::{PublisherId, ShardIndex, ShardMask};
-use super::wiring::NodeWide;
 use crate::audience::Audience;
 use crate::expiry::Expiry;
 use crate::limits::ACKS_PER_FRAME;
@@ -30,7 +29,6 @@ macro_rules! hall {
     ($plane:expr, $owner:expr) => {
         Hall {
             owner: $owner,
-            node: &$plane.node,
             queues: &mut $plane.queues,
             newly_ready: &mut $plane.newly_ready,
             has_news: &mut $plane.has_news,
@@ -232,7 +230,6 @@ impl Plane {
 struct Hall<'a> {
     /// The shard that owns the topic.
     owner: ShardIndex,
-    node: &'a NodeWide,
     queues: &'a mut Slab<SubscriberQueue>,
     newly_ready: &'a mut Vec<QueueId>,
     has_news: &'a mut bool,
@@ -281,17 +278,8 @@ fn fan_out_relayed(
         if is_link || queue.keeps_out(topic, origin) || !hall.may_have(id) {
             continue;
         }
-        let mut extent = *extent;
-        let queue = &mut hall.queues[id.0 as usize];
-        if !queue.floors.is_empty() {
-            let node = hall.node.node_of(origin);
-            match queue.above_floor(topic, node, &extent, hall.around.log) {
-                Some(above) => extent = above,
-                None => continue,
-            }
-        }
         let from = (None, Some(origin));
-        hand_over(audience, at, topic, &extent, from, (hall, &mut outcome), now);
+        hand_over(audience, at, topic, extent, from, (hall, &mut outcome), now);
     }
     outcome
 }

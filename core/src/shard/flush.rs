@@ -152,8 +152,8 @@ fn plan_queue(
                 plan.push(Piece::Marker { queue: id, start, bytes: marker });
                 *bytes += marker as usize;
             }
-            Item::Answer(Answer { request, end }) => {
-                encoder.replay_answer(inline, *request, *end);
+            Item::Answer(Answer { request, is_end, is_partial }) => {
+                encoder.replay_answer(inline, *request, *is_end, *is_partial);
                 let marker = inline.len() as u32 - start;
                 plan.push(Piece::Marker { queue: id, start, bytes: marker });
                 *bytes += marker as usize;

@@ -135,7 +135,7 @@ impl Shard {
     ) {
         let Some(peer) = self.peer_of(id) else { return };
         let Some(link) = self.links.get_mut(&peer) else { return };
-        (link.is_up, link.was_up) = (true, true);
+        (link.is_up, link.is_reported_up, link.was_up) = (true, true, true);
         link.is_suspected = false;
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
         let is_late = is_planted(Plant::LinkResumeTwice) && received > 0;
@@ -296,11 +296,12 @@ impl Shard {
             self.end_link(ended.peer, LinkDown::Broken, false, now);
             return;
         }
-        if was_up {
-            let down = LinkReport::Down { peer: ended.peer, reason: LinkDown::Broken };
-            self.report_link(down);
-        } else {
-            let (peer, dial, address) = (ended.peer, link.dial, link.guest.address);
+        let was_reported_up = std::mem::take(&mut link.is_reported_up);
+        let (peer, dial, address) = (ended.peer, link.dial, link.guest.address);
+        if was_reported_up {
+            self.report_link(LinkReport::Down { peer, reason: LinkDown::Broken });
+        }
+        if !was_up {
             let reason = LinkRefusal::Closed;
             self.report_link(LinkReport::Refused { dial, peer: Some(peer), address, reason });
         }
@@ -565,6 +566,7 @@ impl Shard {
                 );
             }
             assert!(link.is_up <= link.connection.is_some(), "what is up has a connection");
+            assert!(link.is_up <= link.is_reported_up, "what is up was said to be");
             assert!(
                 link.connection.is_some() || link.down_since_us.is_some(),
                 "what is down knows since when"

@@ -14,8 +14,9 @@ use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
 use crate::owed_acks::AckPart;
 use crate::retained::Digest;
 use crate::shard::answering::{Answer, Asked};
+use crate::shard::asking::Wanted;
 use crate::shard::event::ConnectionId;
-use crate::shard::fetching::{Outcome, Wanted};
+use crate::shard::gate::Outcome;
 use crate::shard::losing::LossId;
 use crate::shard::publish::accepted_header;
 use crate::shard::recovery::{Range, Recovered};
@@ -23,7 +24,7 @@ use crate::shard::relay::relayed_header;
 use crate::shard::replay::WantedTopic;
 use crate::shard::retained::{ScanId, WantedValues};
 use crate::shard::routing::PublisherId;
-use crate::subscriber_queue::QueueId;
+use crate::subscriber_queue::{QueueId, ReplayComplete};
 
 /// What is sent at once.
 pub(crate) type Parcel = Vec<Item>;
@@ -92,14 +93,22 @@ pub(crate) enum Item {
     Fetch { fetch: FetchId, wanted: Wanted },
     /// These were asked, and at first there were no others.
     FetchAsked { fetch: FetchId, peers: Vec<NodeId>, is_first: bool },
-    /// One has answered, and holds all of it or not; or it is gone.
-    FetchAnswered { fetch: FetchId, peer: NodeId, answer: Option<bool> },
+    /// One begins to answer, and does not hold all of it.
+    FetchPartial { fetch: FetchId, peer: NodeId },
+    /// One has answered, or is gone.
+    FetchAnswered { fetch: FetchId, peer: NodeId, has_answered: bool },
     /// No more is wanted.
     EndFetch { fetch: FetchId },
     /// Ahead of `Confirmed`: what other nodes send of the topic is not for the queue yet.
     FetchBegins { queue: QueueId, subscription: SubscriptionId, topic: TopicId },
     /// What one sends from now on is.
-    FetchedFrom { queue: QueueId, subscription: SubscriptionId, topic: TopicId, origin: Origin },
+    FetchedFrom {
+        queue: QueueId,
+        subscription: SubscriptionId,
+        topic: TopicId,
+        origin: Origin,
+        complete: Option<ReplayComplete>,
+    },
     /// An answer is cut short.
     FetchCut { queue: QueueId, subscription: SubscriptionId },
     /// All of them are heard.

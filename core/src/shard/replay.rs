@@ -171,8 +171,8 @@ impl Plane {
                 None => runs.is_empty().then(Gap::of_retained_value),
             };
             self.begin_replay(id, topic, gap);
-            if let Some(Answer { request, .. }) = answer {
-                self.begin_answer(id, request);
+            if let Some(Answer { request, is_partial, .. }) = answer {
+                self.begin_answer(id, request, is_partial);
             }
         }
         let mut extents = Vec::with_capacity(runs.len());

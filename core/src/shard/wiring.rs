@@ -1,7 +1,6 @@
 //! How the shards of a node are joined: a ring from each to each, and the few numbers that all of
 //! them count together.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -124,12 +123,6 @@ impl NodeWide {
     pub(crate) fn node_of(&self, origin: Origin) -> NodeId {
         let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
         origins.get(origin.0 as usize - 1).copied().unwrap_or_default()
-    }
-
-    /// All nodes that have a number, by it.
-    pub(crate) fn all_origins(&self) -> BTreeMap<u32, NodeId> {
-        let origins = self.origins.lock().unwrap_or_else(PoisonError::into_inner);
-        (1..).zip(origins.iter().copied()).collect()
     }
 
     /// Connections of all shards.

@@ -5,7 +5,7 @@ use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
 
 use super::desk::Heard;
-use super::links::{Pair, id};
+use super::pair::{Pair, id};
 
 fn position(topic: &str, sequence: u64, origin: NodeId) -> Position<'_> {
     Position { topic, sequence: Sequence(sequence), origin: Some(origin) }

@@ -4,7 +4,7 @@ use nexusd_core::Door;
 use nexusd_wire::MessageFlags;
 
 use super::desk::{Desk, Heard};
-use super::links::{Pair, id, limits, mesh};
+use super::pair::{Pair, id, limits, mesh};
 
 const PLAIN: MessageFlags = MessageFlags(0);
 

@@ -4,7 +4,7 @@ use nexusd_core::{LinkCommand, LinkReport};
 use nexusd_wire::NodeId;
 
 use super::desk::Desk;
-use super::links::{Pair, limits, mesh};
+use super::pair::{Pair, limits, mesh};
 
 const PEERS: u128 = 256;
 /// Of that, the desk takes a part for the seat of each connection.

@@ -1,5 +1,6 @@
 //! Conversations with a shard, frame by frame, without sockets: what a client says and hears.
 
+mod broken_links;
 mod coming_back;
 mod cut_sends;
 #[allow(unreachable_pub)]
@@ -12,6 +13,7 @@ mod link_memory;
 mod links;
 mod memory;
 mod moves;
+mod pair;
 mod replay;
 mod replication;
 mod retained;

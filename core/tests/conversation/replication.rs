@@ -5,7 +5,7 @@ use nexusd_core::{ConnectionId, LinkCommand};
 use nexusd_wire::{MessageFlags, SubscribeRequest};
 
 use super::desk::{Desk, Heard};
-use super::links::{Pair, id, limits, mesh};
+use super::pair::{Pair, id, limits, mesh};
 
 /// The values that a subscriber who comes now gets of a filter, by topic.
 fn retained(desk: &mut Desk, filter: &str) -> Vec<(String, Vec<u8>)> {

@@ -256,14 +256,18 @@ impl FrameEncoder {
         self.finish(out, Header::new(FrameKind::InterestRequest, 0, 0));
     }
 
-    /// Appends a ReplayAnswer: the beginning of an answer, or its end, which says whether it is partial.
-    pub fn replay_answer(&mut self, out: &mut Vec<u8>, request: u64, end: Option<bool>) {
+    /// Appends a ReplayAnswer: the beginning of an answer, or its end. `is_partial`: more was asked for than is
+    /// held.
+    pub fn replay_answer(
+        &mut self,
+        out: &mut Vec<u8>,
+        request: u64,
+        is_end: bool,
+        is_partial: bool,
+    ) {
         let b = &mut self.builder;
-        let (is_end, is_partial) = (end.is_some(), end.unwrap_or(false));
-        let root = control::ReplayAnswer::create(
-            b,
-            &control::ReplayAnswerArgs { request, is_end, is_partial },
-        );
+        let args = control::ReplayAnswerArgs { request, is_end, is_partial };
+        let root = control::ReplayAnswer::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::ReplayAnswer, 0, 0));
     }

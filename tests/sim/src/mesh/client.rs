@@ -8,8 +8,8 @@ use nexusd_wire::control::{
     self, DeliveryMode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
 };
 use nexusd_wire::{
-    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence,
-    SubscribeRequest, SubscriptionId, TopicId,
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Position,
+    Sequence, SubscribeRequest, SubscriptionId, TopicId,
 };
 
 use super::coverage::{Coverage, Mark};
@@ -182,9 +182,8 @@ impl Client {
         &mut self,
         stream: usize,
         filters: &[&str],
-        policy: OverflowPolicy,
-        queue_messages: u32,
-        counted: bool,
+        (policy, queue_messages, counted): (OverflowPolicy, u32, bool),
+        positions: &[Position<'_>],
     ) {
         let request = self.next_request;
         self.next_request += 1;
@@ -197,6 +196,7 @@ impl Client {
             policy: Some(policy),
             queue_messages,
             counted,
+            positions,
             ..SubscribeRequest::default()
         };
         self.write(|encoder, out| encoder.subscribe(out, &subscribe));

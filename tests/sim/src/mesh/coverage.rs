@@ -68,6 +68,7 @@ marks! {
     Restart = "fault" "a node started again",
     LostDatagram = "fault" "a datagram was lost",
     Subscribe = "operation" "subscribe",
+    TakeUp = "operation" "take up elsewhere where a subscription was",
     Unsubscribe = "operation" "unsubscribe",
     Publish = "operation" "publish",
     ValueSet = "operation" "set a retained value",

@@ -4,7 +4,7 @@
 //! losses: between two of them, and between what is owed first and the first that comes, whatever is missing
 //! was told by a Gap at that place, by name, by number or as a loss of unknown size. What is owed first is
 //! known for a publisher of another node from when that node knows what this one wants. The rule of numbers:
-//! a node's own numbers of a topic have no holes that no Gap names.
+//! a node's own numbers of a topic have no holes that no Gap names, unless it fetched something for somebody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -119,6 +119,8 @@ pub struct Stream {
     pub has_come_back: bool,
     /// Losses told because it, or a link, did not read fast enough.
     pub overflows: u64,
+    /// Another one goes on where it was.
+    is_taken_up: bool,
 }
 
 impl Stream {
@@ -180,6 +182,8 @@ pub struct Oracle {
     pub is_lossless: bool,
     /// What is missing unless it was refused, and where.
     suspects: Vec<(u32, String)>,
+    /// Nodes that fetched for a subscription what others hold: that takes numbers which are nobody else's.
+    fetching: BTreeSet<Incarnation>,
     /// Something changed in what a node wants, since this was last asked.
     pub changed: Vec<Incarnation>,
     /// Messages that came.
@@ -202,6 +206,7 @@ impl Oracle {
             streams: Vec::new(),
             is_lossless,
             suspects: Vec::new(),
+            fetching: BTreeSet::new(),
             changed: Vec::new(),
             deliveries: 0,
             heard: None,
@@ -288,9 +293,63 @@ impl Oracle {
             is_counted: false,
             has_come_back: false,
             overflows: 0,
+            is_taken_up: false,
         });
         self.changed.push(at);
         self.streams.len() - 1
+    }
+
+    /// A subscription that has ended and was told of no loss, if there is one.
+    pub fn ended_cleanly(&self) -> Option<usize> {
+        let is_clean = |stream: &Stream| {
+            let has_named = stream.named.values().any(|named| *named > 0);
+            let has_lost = stream.unknowns > 0 || stream.unnamed > 0 || stream.overflows > 0;
+            stream.state == State::Ended && !stream.is_taken_up && !has_named && !has_lost
+        };
+        let has_heard = |stream: &Stream| {
+            let mut all = stream.progress.iter();
+            all.any(|((_, topic), progress)| progress.is_heard && *topic < self.first_value)
+        };
+        self.streams.iter().position(|stream| is_clean(stream) && has_heard(stream))
+    }
+
+    /// A subscription takes up where an ended one was, at whatever node: it is to have all that came behind.
+    /// Returns how far that had come, by topic and node.
+    pub fn take_up(&mut self, ended: usize, stream: usize) -> Vec<(usize, NodeId, u64)> {
+        let mut newest: BTreeMap<(usize, NodeId), u64> = BTreeMap::new();
+        let mut goes_on = BTreeMap::new();
+        let first_value = self.first_value;
+        let heard = self.streams[ended].progress.iter();
+        for (&(publisher, topic), it) in heard.filter(|(of, it)| it.is_heard && of.1 < first_value)
+        {
+            let who = &self.publishers[&publisher];
+            let last = who.by_topic[&topic][it.next as usize - 1];
+            let Some(sequence) = self.publications[last as usize].sequence else { continue };
+            let known = newest.entry((topic, who.node)).or_default();
+            *known = sequence.max(*known);
+            let owed_from = it.owed_from.map(|from| from.max(it.next));
+            let fresh = Progress { next: it.next, owed_from, is_heard: true, unknowns: 0 };
+            goes_on.insert((publisher, topic), fresh);
+        }
+        // What it had before its node was known to want it was on its way for another one. Behind these it is
+        // to have what follows its positions, and the newest is the only one of which that is sure.
+        for ((publisher, topic), it) in &mut goes_on {
+            let who = &self.publishers[publisher];
+            let last = who.by_topic[topic][it.next as usize - 1];
+            let is_newest = self.publications[last as usize].sequence
+                == newest.get(&(*topic, who.node)).copied();
+            it.owed_from = it.owed_from.or(is_newest.then_some(it.next));
+        }
+        self.streams[ended].is_taken_up = true;
+        let stream = &mut self.streams[stream];
+        stream.progress = goes_on;
+        self.fetching.insert(stream.at);
+        newest.into_iter().map(|((topic, node), last)| (topic, node, last)).collect()
+    }
+
+    /// Nodes that fetched something for a subscription.
+    pub fn fetching(&self) -> impl Iterator<Item = &Incarnation> {
+        self.fetching.iter()
     }
 
     /// It is confirmed.
@@ -403,6 +462,7 @@ impl Oracle {
             "stream {at}: message {publication} has the number {sequence}, and had {earlier:?}"
         );
         let (node, by, of) = (publisher.node, publisher.at, stream.at);
+        let is_strict = !self.fetching.contains(&of);
         let (publisher, number) = (known.publisher, known.number);
         if let Some(heard) = &mut self.heard {
             let sequence = it.sequence;
@@ -417,9 +477,9 @@ impl Oracle {
                 self.values.handed_over(at, it.topic, value);
                 return Ok(());
             }
-            return stream.take_number(at, name, it.topic, it.sequence);
+            return stream.take_number(at, name, it.topic, it.sequence, is_strict);
         }
-        stream.take_number(at, name, it.topic, it.sequence)?;
+        stream.take_number(at, name, it.topic, it.sequence, is_strict)?;
         let unknowns = stream.unknowns;
         let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
         let progress = stream.progress.entry((publisher, it.topic)).or_insert(fresh);
@@ -480,6 +540,7 @@ impl Oracle {
             heard.push(format!("stream {at} is told of {loss:?}"));
         }
         let stream = &mut self.streams[at];
+        let is_strict = !self.fetching.contains(&stream.at);
         let is_of_link = loss.reason == GapReason::LinkLost && loss.missed < u64::MAX;
         let has_overflown = is_of_link || loss.reason == GapReason::SlowConsumer;
         stream.overflows += u64::from(has_overflown);
@@ -495,7 +556,7 @@ impl Oracle {
                 true => first.max(had + 1),
                 false => first,
             };
-            stream.take_number(at, name, topic, first)?;
+            stream.take_number(at, name, topic, first, is_strict)?;
             let unknowns = stream.unknowns;
             stream.numbers.insert(topic, (last, unknowns));
             *stream.named.entry(topic).or_default() += last - first + 1;
@@ -567,16 +628,19 @@ impl Oracle {
 }
 
 impl Stream {
-    /// The node's numbers of a topic go on here.
+    /// The node's numbers of a topic go on here. `is_strict`: each of them is everybody's.
     fn take_number(
         &mut self,
         at: usize,
         name: &str,
         topic: usize,
         sequence: u64,
+        is_strict: bool,
     ) -> Result<(), Violation> {
         let unknowns = self.unknowns;
-        if let Some((last, then)) = self.numbers.insert(topic, (sequence, unknowns)) {
+        if let Some((last, then)) = self.numbers.insert(topic, (sequence, unknowns))
+            && is_strict
+        {
             ensure!(
                 sequence > last,
                 "stream {at}: number {sequence} of {name} comes behind {last}"

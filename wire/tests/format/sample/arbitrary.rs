@@ -301,11 +301,11 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
         (any::<u64>(), texts())
             .prop_map(|(request, filters)| Sample::InterestRequest { request, filters })
             .boxed(),
-        (any::<u64>(), any::<Option<bool>>())
-            .prop_map(|(request, end)| Sample::ReplayAnswer {
+        any::<(u64, bool, bool)>()
+            .prop_map(|(request, is_end, is_partial)| Sample::ReplayAnswer {
                 request,
-                is_end: end.is_some(),
-                is_partial: end.unwrap_or(false),
+                is_end,
+                is_partial,
             })
             .boxed(),
     ])

@@ -131,7 +131,7 @@ impl Sample {
                 encoder.interest_request(out, *request, filters.iter().map(String::as_str));
             }
             Self::ReplayAnswer { request, is_end, is_partial } => {
-                encoder.replay_answer(out, *request, is_end.then_some(*is_partial));
+                encoder.replay_answer(out, *request, *is_end, *is_partial);
             }
             Self::PublishPause | Self::PublishResume => {
                 FrameEncoder::bare(out, &Header::new(self.kind(), 0, 0));

@@ -1,6 +1,7 @@
 //! What clients do, and what follows from it for who must get what.
 
 use nexusd_wire::control::OverflowPolicy;
+use nexusd_wire::{Position, Sequence};
 
 use super::World;
 use crate::mesh::coverage::Mark;
@@ -74,6 +75,12 @@ impl World<'_> {
                 chosen.push(filter);
             }
         }
+        let ended = self.oracle.ended_cleanly();
+        let may_wait = !self.oracle.is_lossless && self.operations_left > 0;
+        let ended = ended.filter(|_| may_wait && self.dice.one_in(2));
+        if let Some(ended) = ended {
+            chosen.clone_from(&self.oracle.streams[ended].filters);
+        }
         let policy = self.dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::DropNewest]);
         let is_counted = self.dice.one_in(2);
         let Some(node) = &mut self.hosts[host].node else { return };
@@ -91,8 +98,22 @@ impl World<'_> {
             it.number
         );
         self.oracle.streams[stream].is_counted = is_counted;
-        let queue_messages = self.scenario.queue_messages;
-        it.subscribe(stream, &chosen, policy, queue_messages, is_counted);
+        let mut positions = Vec::new();
+        if let Some(ended) = ended {
+            self.coverage.mark(Mark::TakeUp);
+            trace!(self.trace, "  it goes on where stream {ended} was");
+            positions = self.oracle.take_up(ended, stream);
+        }
+        let positions: Vec<_> = positions
+            .into_iter()
+            .map(|(topic, node, last)| Position {
+                topic: self.oracle.name(topic),
+                sequence: Sequence(last),
+                origin: Some(node),
+            })
+            .collect();
+        let options = (policy, self.scenario.queue_messages, is_counted);
+        it.subscribe(stream, &chosen, options, &positions);
     }
 
     fn unsubscribe(&mut self, host: usize, client: usize) {
