@@ -148,6 +148,8 @@ pub const FETCH_TIMEOUT_US: u64 = 2_000_000;
 pub const EARLY_MESSAGES_US: u64 = 5_000_000;
 /// How long nodes may answer that did not in time and that there is no link to.
 pub const FETCH_LATE_US: u64 = 60_000_000;
+/// How long losses on links that nobody can name wait to be told together.
+pub const UNNAMED_LOSSES_US: u64 = 250_000;
 /// How long a peer gets a topic live because it asked for what is held of it. By then it has told what it
 /// wants.
 pub const ASKED_FILTER_KEPT_US: u64 = 30_000_000;

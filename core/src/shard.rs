@@ -199,6 +199,9 @@ impl Service for Shard {
         if self.plane.fetching.is_busy(now.mono_us) {
             self.advance_fetches();
         }
+        if self.plane.unnamed_losses.due_us().is_some_and(|due| due <= now.mono_us) {
+            self.plane.tell_unnamed_losses(now);
+        }
         self.settle(now);
         while self.buffers.is_over() {
             self.end_greediest(now);
@@ -265,8 +268,8 @@ impl Service for Shard {
         let scans_due_us = (!self.plane.scans_due.is_empty()).then_some(self.now_us);
         let retained_due_us = self.plane.retained.due_us();
         let others = [self.parked_due_us(), scans_due_us, retained_due_us, self.links_due_us];
-        let fetches_due_us = self.plane.fetching.due_us();
-        due.into_iter().chain(others).chain([fetches_due_us]).flatten().min()
+        let rare = [self.plane.fetching.due_us(), self.plane.unnamed_losses.due_us()];
+        due.into_iter().chain(others).chain(rare).flatten().min()
     }
 
     fn is_finished(&self) -> bool {

@@ -236,8 +236,9 @@ impl Shard {
                 Item::PublishLarge(message) => self.plane.publish_large(from, message, now),
                 Item::LoseOnLink { handle, messages } => {
                     let opened = &self.plane.neighbours.of(from).opened;
-                    if let Some(topic) = opened.get(handle.0 as usize).copied().flatten() {
-                        self.plane.lose(topic, messages, now);
+                    match opened.get(handle.0 as usize).copied().flatten() {
+                        Some(topic) => self.plane.lose(topic, messages, now),
+                        None => self.plane.lose_unnamed(messages, now),
                     }
                     None
                 }
@@ -422,6 +423,7 @@ impl Plane {
                         is_short = true;
                         break;
                     }
+                    (Some(_), _) if run.relay.is_some() => self.lose_relayed(topic.flatten(), now),
                     (Some(refusal), ack) => {
                         self.refuse_foreign(publisher, ack, run.offset + u64::from(done), &refusal);
                     }
@@ -511,9 +513,21 @@ impl Plane {
             Some(_) if self.recalls > 0 => return Some(Item::PublishLarge(message)),
             Some(_) => Refusal::NoMemory,
         };
-        self.refuse_foreign(publisher, message.ack, message.offset, &refusal);
+        match message.relay {
+            Some(_) => self.lose_relayed(topic.flatten(), now),
+            None => self.refuse_foreign(publisher, message.ack, message.offset, &refusal),
+        }
         self.neighbours.of(from).tell(Item::LargeTaken { bytes });
         None
+    }
+
+    /// A message of a link cannot be kept here: it is lost.
+    fn lose_relayed(&mut self, topic: Option<TopicId>, now: Now) {
+        self.metrics.rejected += 1;
+        match topic {
+            Some(topic) => self.lose(topic, 1, now),
+            None => self.lose_unnamed(1, now),
+        }
     }
 
     /// Whether a large message may become its topic's retained value, if it asks for that.

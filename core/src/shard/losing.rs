@@ -10,6 +10,7 @@ use super::parcel::Item as ParcelItem;
 use super::plane::Plane;
 use super::routing::ShardIndex;
 use crate::gap::Gap;
+use crate::limits::UNNAMED_LOSSES_US;
 use crate::plant::{Plant, is_planted};
 use crate::session::Binding;
 use crate::subscriber_queue::{Item, QueueId, SubscriberQueue};
@@ -20,6 +21,21 @@ pub(crate) struct LossId {
     /// Where it was found out.
     shard: ShardIndex,
     number: u64,
+}
+
+/// Losses on links of topics that this node has no room for: what comes soon behind one is told together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UnnamedLosses {
+    told_us: Option<u64>,
+    is_owed: bool,
+}
+
+impl UnnamedLosses {
+    /// When something has to be told.
+    pub(super) fn due_us(&self) -> Option<u64> {
+        let told_us = self.told_us.filter(|_| self.is_owed);
+        told_us.map(|told_us| told_us + UNNAMED_LOSSES_US)
+    }
 }
 
 impl Plane {
@@ -34,7 +50,26 @@ impl Plane {
                 owner.tell(ParcelItem::LoseOnLink { handle, messages });
                 self.passing = None;
             }
-            Binding::Refused | Binding::Free => {}
+            Binding::Refused => self.lose_unnamed(messages, now),
+            Binding::Free => {}
+        }
+    }
+
+    /// Messages of topics that this node has no room for are lost: nobody knows who wanted them.
+    #[cold]
+    pub(super) fn lose_unnamed(&mut self, messages: u64, now: Now) {
+        self.metrics.lost_on_links += messages;
+        self.unnamed_losses.is_owed = true;
+        self.tell_unnamed_losses(now);
+    }
+
+    /// Tells everybody of losses that have no name, unless that was done just now.
+    pub(super) fn tell_unnamed_losses(&mut self, now: Now) {
+        let UnnamedLosses { told_us, is_owed } = self.unnamed_losses;
+        let was_told_now = told_us.is_some_and(|told| now.mono_us < told + UNNAMED_LOSSES_US);
+        if is_owed && !was_told_now {
+            self.unnamed_losses = UnnamedLosses { told_us: Some(now.mono_us), is_owed: false };
+            self.lose_unknown(now);
         }
     }
 

@@ -16,6 +16,7 @@ use slab::Slab;
 use super::event::ConnectionId;
 use super::expiring::Expiring;
 use super::fetching::Fetching;
+use super::losing::UnnamedLosses;
 use super::neighbour::{Neighbour, Neighbours};
 use super::passing_on::Passing;
 use super::publish::Run;
@@ -89,6 +90,7 @@ pub(crate) struct Plane {
     pub(crate) expiring: Expiring,
     /// Losses that nobody could name, found out on this shard.
     pub(super) losses: u64,
+    pub(super) unnamed_losses: UnnamedLosses,
     /// When the first event came, and how old the node was then: its wall clock may be set later.
     pub(super) born: Option<(u64, u64)>,
     /// Time of the event that is dealt with.
@@ -136,6 +138,7 @@ impl Plane {
             run: None,
             passing: None,
             losses: 0,
+            unnamed_losses: UnnamedLosses::default(),
             newly_ready: Vec::new(),
             holds: Vec::new(),
             condemned: Vec::new(),

@@ -301,3 +301,34 @@ fn a_message_that_is_old_already_ends_when_its_time_has_come_whatever_the_clocks
     pair.desks[1].go_on(subscriber);
     assert!(pair.payloads(1, subscriber).is_empty());
 }
+
+#[test]
+fn messages_of_topics_that_a_node_has_no_room_for_are_told_as_lost() {
+    for shards in [1, 3] {
+        let mut pair = Pair::with_topics(shards, 1);
+        let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
+        pair.desks[1].subscribe(subscriber, &["#"]);
+        pair.tell_interest(1, &["#"]);
+        let publish = |pair: &mut Pair| {
+            for topic in 0..8u32 {
+                pair.desks[0].publish(publisher, topic, b"x", PLAIN);
+                pair.carry();
+            }
+            pair.pass(1_000_000);
+            let heard = pair.desks[1].heard(subscriber);
+            let messages = heard.iter().filter(|heard| matches!(heard, Heard::Message { .. }));
+            (messages.count(), heard.iter().filter(|heard| is_gap(heard)).count())
+        };
+        for topic in 0..8u32 {
+            pair.desks[0].bind(publisher, topic, &format!("t/{topic}"));
+        }
+        let (messages, gaps) = publish(&mut pair);
+        assert!(
+            messages <= shards && (1..=2 * shards).contains(&gaps),
+            "{messages} and {gaps} gaps"
+        );
+        let (messages_later, gaps) = publish(&mut pair);
+        assert_eq!(messages_later, messages, "the same topics have room");
+        assert!((1..=2 * shards).contains(&gaps), "{gaps} gaps on {shards} shards");
+    }
+}

@@ -43,6 +43,16 @@ impl Pair {
         Self::with_keys(shards, [None, None])
     }
 
+    /// Two nodes with a link, of which the second one has room for only so many topics on each shard.
+    pub(crate) fn with_topics(shards: usize, topics: usize) -> Self {
+        let mut pair = Self::new(shards);
+        let limits = Limits { topics, ..limits() };
+        pair.desks[1] = Desk::of_node(id(1), mesh(None), limits, shards);
+        pair.dial(0, true);
+        pair.carry();
+        pair
+    }
+
     pub(crate) fn with_keys(shards: usize, keys: [Option<&str>; 2]) -> Self {
         let desk = |at: usize| Desk::of_node(id(at), mesh(keys[at]), limits(), shards);
         Self { desks: [desk(0), desk(1)], wires: Vec::new(), is_cut: false, recorded: Vec::new() }
