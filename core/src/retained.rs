@@ -11,7 +11,7 @@ use nexusd_wire::{Header, NodeId, RETAINED_BUCKETS, TopicId};
 use siphasher::sip::SipHasher24;
 
 use crate::expiry::Expiry;
-use crate::limits::RETAINED_BYTES;
+use crate::limits::{EARLY_MESSAGES_US, RETAINED_BYTES};
 
 /// Stands behind a topic in what is hashed; no topic holds it.
 const TOPIC_END: u8 = 0xff;
@@ -75,9 +75,18 @@ impl Buckets {
 pub(crate) struct Retained {
     pub(crate) frame: Box<[u8]>,
     pub(crate) expiry: Expiry,
+    /// When it came here.
+    pub(crate) since_us: u64,
 }
 
 impl Retained {
+    /// Whether it was another node that accepted it, and that may still be about to hand it to its new peers
+    /// itself: such a node has started just now.
+    pub(crate) fn comes_itself(&self, now_us: u64) -> bool {
+        let is_own = Header::peek(&self.frame).is_some_and(|header| header.origin() == 0);
+        !is_own && now_us.saturating_sub(self.since_us) < EARLY_MESSAGES_US
+    }
+
     /// Whether it only says that the value was cleared.
     pub(crate) fn is_cleared(&self) -> bool {
         Header::peek(&self.frame).is_none_or(|header| header.payload_len() == 0)

@@ -194,37 +194,34 @@ impl Shard {
         }
     }
 
-    /// The peer is about to be known to want something, and maybe for the first time: of a node that has just
-    /// started it then gets, as if it were live, what was accepted before. What other shards lend meanwhile,
-    /// for other peers, is among that. Returns the queue it goes to.
-    pub(super) fn begin_early_messages(&mut self, peer: NodeId, is_first: bool) -> Option<Target> {
-        let (subscription, queue) = self.links.get(&peer)?.queue?;
-        // A peer whose link was given up and stands again had them, or was told.
-        if !is_first
-            || self.plane.age_us() >= EARLY_MESSAGES_US
-            || !self.had_early_messages.insert(peer)
-        {
-            return None;
-        }
-        let held = self.plane.queues.get_mut(queue.0 as usize)?;
-        for neighbour in self.plane.neighbours.iter() {
-            held.awaits.insert(neighbour.shard);
-        }
-        Some(Target { shard: self.plane.routing.own, queue, subscription })
+    /// Whether a peer is to get, once it has told what it wants, what this node accepted before: one that has
+    /// just started hands that over as if it were live. A peer whose link was given up and stands again had it,
+    /// or was told.
+    pub(super) fn has_early_messages_for(&self, peer: NodeId) -> bool {
+        let has_told = self.links.get(&peer).is_some_and(|link| link.has_told);
+        let is_young = self.plane.age_us() < EARLY_MESSAGES_US;
+        is_young && !has_told && !self.had_early_messages.contains(&peer)
     }
 
-    /// What the peer wants is known now.
-    pub(super) fn end_early_messages(&mut self, peer: NodeId, early: Option<Target>) {
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.has_told) else { return };
+    /// The peer has told what it wants. From now on each owner hands it what is live behind what is early;
+    /// retained values that it lacks are found out behind both.
+    pub(super) fn hand_over_early_messages(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
         let asked_early = std::mem::take(&mut link.asked_early);
-        if let Some(target) = early {
-            let Target { queue, subscription, .. } = target;
+        if let Some((subscription, queue)) = link.queue
+            && let Some(held) = self.plane.queues.get_mut(queue.0 as usize)
+            && held.awaits.contains(self.plane.routing.own)
+        {
+            self.had_early_messages.insert(peer);
+            held.awaits.remove(self.plane.routing.own);
             let filters: Arc<[Box<str>]> = link.filters.iter().cloned().collect();
             for neighbour in self.plane.neighbours.all() {
                 let filters = Arc::clone(&filters);
                 neighbour.tell(ParcelItem::EarlyMessages { queue, subscription, filters });
             }
+            let target = Target { shard: self.plane.routing.own, queue, subscription };
             self.plane.hand_over_early(target, &filters);
+            self.compare_retained(peer);
         }
         for asked in asked_early {
             match asked {
@@ -233,6 +230,24 @@ impl Shard {
                     self.know_interest(peer, request, &filters);
                 }
             }
+        }
+    }
+
+    /// Another shard has handed over what is early of its topics.
+    pub(super) fn early_messages_end(
+        &mut self,
+        from: ShardIndex,
+        queue: QueueId,
+        subscription: SubscriptionId,
+    ) {
+        if !self.plane.is_same_queue(queue, subscription) {
+            return;
+        }
+        self.plane.queues[queue.0 as usize].awaits.remove(from);
+        let mut links = self.links.iter();
+        let link = links.find(|(_, link)| link.queue == Some((subscription, queue)));
+        if let Some((&peer, _)) = link {
+            self.compare_retained(peer);
         }
     }
 

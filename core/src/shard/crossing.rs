@@ -125,9 +125,7 @@ impl Shard {
                 self.plane.neighbours.of(from).tell(done);
             }
             Item::EarlyMessagesEnd { queue, subscription } => {
-                if self.plane.is_same_queue(queue, subscription) {
-                    self.plane.queues[queue.0 as usize].awaits.remove(from);
-                }
+                self.early_messages_end(from, queue, subscription);
             }
             Item::Confirmed { queue, created_at } => self.on_confirmed(from, queue, created_at),
             Item::ScanRetained { scan, wanted } => self.plane.begin_scan(from, scan, wanted),
@@ -497,7 +495,7 @@ impl Plane {
         let publisher = PublisherId { shard: from, connection: message.connection };
         let refusal = match topic.flatten() {
             None => Refusal::RefusedTopic,
-            Some(topic) if self.is_unwanted(topic, message.relay, &message.header) => {
+            Some(topic) if self.is_unwanted(topic, message.relay, &message.header, now) => {
                 self.neighbours.of(from).tell(Item::LargeTaken { bytes });
                 return None;
             }

@@ -167,10 +167,12 @@ impl Plane {
                     None => return,
                 },
             };
-            if audience.matches.binary_search_by_key(&id, |entry| entry.queue).is_ok() {
+            let has_had_it =
+                audience.matches.binary_search_by_key(&id, |entry| entry.queue).is_ok();
+            let queue = &mut self.queues[id.0 as usize];
+            if has_had_it || queue.awaits.contains(self.routing.owner(topic)) {
                 continue;
             }
-            let queue = &mut self.queues[id.0 as usize];
             queue.push_bind(topic);
             queue.push(id, *extent, &mut self.log);
             self.metrics.queued_messages += u64::from(extent.messages);

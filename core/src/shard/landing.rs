@@ -168,10 +168,17 @@ impl Shard {
         }
         let sequence = header.sequence().0;
         session.last_accepted = sequence;
-        let relay = session.link.as_deref_mut().map(|link| link.count(&header));
+        let mut relay = session.link.as_deref_mut().map(|link| link.count(&header));
+        if let Some(link) = session.link.as_deref().filter(|link| link.relay.is_state) {
+            relay = link.relay_of(&header);
+            if relay.is_none() {
+                self.plane.log.release(segment);
+                return Ok(());
+            }
+        }
         let ack = header.flags().contains(MessageFlags::ACK).then(|| session.acks.owe(sequence));
         match route {
-            Route::Own(topic) if self.plane.is_unwanted(topic, relay, &header) => {
+            Route::Own(topic) if self.plane.is_unwanted(topic, relay, &header, now) => {
                 self.plane.log.release(segment);
             }
             Route::Own(topic) => {

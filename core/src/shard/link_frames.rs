@@ -120,10 +120,9 @@ impl Shard {
             let wanted = std::mem::take(&mut link.parts).filters;
             let gone: Vec<_> = link.filters.difference(&wanted).cloned().collect();
             let new: Vec<_> = wanted.difference(&link.filters).cloned().collect();
-            let is_first = !std::mem::replace(&mut link.has_told, true);
-            let early = self.begin_early_messages(peer, is_first && !wanted.is_empty());
+            link.has_told = true;
             self.change_interest(peer, new, gone, Some(state.hash()));
-            self.end_early_messages(peer, early);
+            self.hand_over_early_messages(peer);
         }
         Ok(())
     }

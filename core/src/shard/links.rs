@@ -217,6 +217,10 @@ impl Shard {
             created_at,
         );
         queue.is_link = true;
+        if self.has_early_messages_for(peer) {
+            queue.awaits.insert(self.plane.routing.own);
+            self.plane.neighbours.iter().for_each(|it| queue.awaits.insert(it.shard));
+        }
         let has_gap = !gap.is_empty();
         if has_gap {
             self.plane.log.charge_gap(&gap);

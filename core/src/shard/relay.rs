@@ -14,17 +14,20 @@ use super::plane::Plane;
 use super::publish::Refusal;
 use super::routing::Route;
 use crate::expiry::Expiry;
-use crate::link::{FetchId, LinkSession, Origin, Relay};
+use crate::link::{FetchId, LinkSession, Relay};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 
 impl LinkSession {
-    /// The node behind a number of the peer's; `None` if it was not named.
-    fn origin_of(&self, handle: u32) -> Option<Origin> {
-        if handle == 0 {
-            return Some(self.relay.origin);
+    /// What is known of a message besides its header: of another node's state, that it is that one's. `None`
+    /// if the peer has not named that node.
+    pub(super) fn relay_of(&self, header: &Header) -> Option<Relay> {
+        let handle = header.origin();
+        if !self.relay.is_state || handle == 0 {
+            return Some(self.relay);
         }
-        self.origins.iter().find(|(named, _)| *named == handle).map(|(_, origin)| *origin)
+        let origin = self.origins.iter().find(|(named, _)| *named == handle).map(|(_, it)| *it)?;
+        Some(Relay { origin, ..self.relay })
     }
 
     /// A message of the peer's stream has come, whatever becomes of it.
@@ -40,10 +43,13 @@ impl LinkSession {
 impl Relay {
     /// When a message ends that its origin gave a time to live.
     pub(super) fn expiry(self, header: &Header, now: Now) -> Expiry {
-        let Self { clock_offset_us, .. } = self;
-        let accepted_us = header.timestamp_us().saturating_add_signed(clock_offset_us);
-        let age_ms = now.wall_us.saturating_sub(accepted_us) / 1_000;
+        let age_ms = now.wall_us.saturating_sub(self.accepted_us(header)) / 1_000;
         Expiry::after(header.ttl_ms(), age_ms, now)
+    }
+
+    /// When it was accepted, by this node's clock.
+    fn accepted_us(self, header: &Header) -> u64 {
+        header.timestamp_us().saturating_add_signed(self.clock_offset_us)
     }
 }
 
@@ -91,6 +97,12 @@ impl Plane {
         now: Now,
     ) -> Result<(), Refusal> {
         if relay.fetch != FetchId::NONE && !self.is_fetched(relay, header) {
+            return Ok(());
+        }
+        let is_live_value = header.flags().contains(MessageFlags::RETAIN)
+            && relay.fetch == FetchId::NONE
+            && !relay.is_state;
+        if is_live_value && self.is_overtaken(topic, header, now) {
             return Ok(());
         }
         let expiry = relay.expiry(header, now);
@@ -160,8 +172,7 @@ impl Plane {
     ) -> Result<(), Refusal> {
         let header = frame.header();
         let Some(link) = session.link.as_deref() else { return Ok(()) };
-        if let Some(origin) = link.origin_of(header.origin()) {
-            let relay = Relay { origin, ..link.relay };
+        if let Some(relay) = link.relay_of(header) {
             if let Some(&Binding::Topic(topic)) = session.bindings.get(header.topic().0 as usize) {
                 self.check(header)?;
                 let header = relayed_header(header, relay);
@@ -174,6 +185,21 @@ impl Plane {
             link.count(header);
         }
         Ok(())
+    }
+
+    /// Whether a live message that would become its topic's value has come before, as state by way of another
+    /// node; or a later one of its origin has: then it is lost. A node that was given up and stood on hands
+    /// over what it has kept.
+    #[cold]
+    pub(super) fn is_overtaken(&mut self, topic: TopicId, header: &Header, now: Now) -> bool {
+        let value = self.topics.topic(topic).retained.as_deref();
+        let Some(known) = value.and_then(|value| Header::peek(&value.frame)) else { return false };
+        let (number, newest) = (header.origin_sequence(), known.origin_sequence());
+        let is_overtaken = known.origin() == header.origin() && number <= newest;
+        if is_overtaken && number < newest {
+            self.lose(topic, 1, now);
+        }
+        is_overtaken
     }
 
     /// Publishes a retained value of another node, if it is newer than the one there is.
@@ -192,19 +218,24 @@ impl Plane {
         self.append_relayed(topic, relay, header, frame, now)
     }
 
-    /// Whether a large message is a retained value that is not newer than the one there is, or answers a
-    /// fetch that does not want it.
+    /// Whether a large message is a retained value that is not newer than the one there is, answers a fetch
+    /// that does not want it, or has come before.
     pub(super) fn is_unwanted(
         &mut self,
         topic: TopicId,
         relay: Option<Relay>,
         header: &Header,
+        now: Now,
     ) -> bool {
         let Some(relay) = relay else { return false };
         let relayed = relayed_header(header, relay);
-        let is_stale = relay.is_state && !self.is_newer_state(topic, &relayed);
-        let is_answer = relay.fetch != FetchId::NONE;
-        is_stale || (is_answer && (header.origin() != 0 || !self.is_fetched(relay, &relayed)))
+        if relay.is_state {
+            return !self.is_newer_state(topic, &relayed);
+        }
+        if relay.fetch != FetchId::NONE {
+            return header.origin() != 0 || !self.is_fetched(relay, &relayed);
+        }
+        header.flags().contains(MessageFlags::RETAIN) && self.is_overtaken(topic, &relayed, now)
     }
 
     /// Puts a message whose topic is another shard's into that one's batch.

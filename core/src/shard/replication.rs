@@ -23,6 +23,11 @@ impl Shard {
             return;
         }
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.is_up) else { return };
+        // Behind what this node accepted before the peer told what it wants.
+        let queue = link.queue.map(|(_, queue)| &self.plane.queues[queue.0 as usize]);
+        if queue.is_some_and(|queue| !queue.awaits.is_empty()) {
+            return;
+        }
         link.comparison.sum = Some(Box::new(*own));
         for neighbour in self.plane.neighbours.all() {
             link.comparison.awaits.insert(neighbour.shard);

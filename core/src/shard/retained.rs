@@ -129,7 +129,7 @@ impl Plane {
         let frame = self.log.bytes(segment, start, len);
         let header = Header::peek(frame).filter(|header| header.payload_len() == 0);
         let value = match header {
-            None => Some(Retained { frame: frame.into(), expiry }),
+            None => Some(Retained { frame: frame.into(), expiry, since_us: self.now_us }),
             Some(header) => self.mark_of_clear(topic, *header),
         };
         let place = &self.topics.topic(topic).retained;
@@ -146,7 +146,8 @@ impl Plane {
         is_kept.then(|| {
             let header = header.with_lengths_of(&Header::new(FrameKind::Message, 0, 0));
             let now = Now { mono_us: self.now_us, wall_us: self.wall_us };
-            Retained { frame: header.bytes().into(), expiry: Expiry::of(CLEARED_KEPT_MS, now) }
+            let expiry = Expiry::of(CLEARED_KEPT_MS, now);
+            Retained { frame: header.bytes().into(), expiry, since_us: self.now_us }
         })
     }
 
@@ -330,8 +331,12 @@ impl Plane {
     /// Hands a topic's retained value, if it has one, to the queue of a scan; returns its bytes.
     fn hand_over(&mut self, scan: &Scan, topic: TopicId) -> usize {
         let place = &mut self.topics.topic(topic).retained;
+        let (is_for_node, now_us) = (scan.buckets.is_some(), self.now_us);
         // That a value was cleared is for nodes alone.
-        let is_wanted = |value: &mut Box<Retained>| scan.buckets.is_some() || !value.is_cleared();
+        let is_wanted = |value: &mut Box<Retained>| match is_for_node {
+            true => !value.comes_itself(now_us),
+            false => !value.is_cleared(),
+        };
         let Some(value) = place.take_if(is_wanted) else { return 0 };
         let placed = self.place_retained(topic, &value);
         let frame_bytes = value.frame.len();

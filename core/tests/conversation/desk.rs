@@ -12,6 +12,9 @@ use nexusd_wire::{
     Sequence, SubscribeRequest, SubscriptionId, TopicId,
 };
 
+/// What the wall clock says when a desk opens.
+pub(crate) const OPENED_US: u64 = 1_700_000_000_000_000;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
     Bind {
@@ -146,7 +149,7 @@ impl Desk {
             mesh,
             limits,
         };
-        let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
+        let now = Now { mono_us: 1, wall_us: OPENED_US };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
         let shards = wire(shards).into_iter().map(wired).collect();
         Self {

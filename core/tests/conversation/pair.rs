@@ -3,7 +3,7 @@
 use nexusd_core::{ConnectionId, Door, Limits, LinkCommand, LinkReport, MeshConfig};
 use nexusd_wire::{ClusterKey, FrameEncoder, MessageFlags, NodeId, NodeStatePart};
 
-use super::desk::{Desk, Heard};
+use super::desk::{Desk, Heard, OPENED_US};
 
 pub(crate) const PLAIN: MessageFlags = MessageFlags(0);
 
@@ -41,6 +41,14 @@ pub(crate) fn mesh(key: Option<&str>) -> MeshConfig {
 impl Pair {
     pub(crate) fn new(shards: usize) -> Self {
         Self::with_keys(shards, [None, None])
+    }
+
+    /// Two nodes, of which the first one has just started.
+    pub(crate) fn with_fresh_node(shards: usize) -> Self {
+        let mut pair = Self::new(shards);
+        let fresh = MeshConfig { start_us: OPENED_US, ..mesh(None) };
+        pair.desks[0] = Desk::of_node(id(0), fresh, limits(), shards);
+        pair
     }
 
     /// Two nodes with a link, of which the second one has room for only so many topics on each shard.

@@ -93,6 +93,8 @@ fn a_node_that_comes_later_gets_all_values_of_whichever_node_they_are() {
             for number in 0..200 {
                 writer.set(&mut pair.desks[at], &format!("of/{at}/{number}"), &[at as u8; 100]);
             }
+            // One that is received where it stays.
+            writer.set(&mut pair.desks[at], &format!("of/{at}/large"), &[at as u8; 100_000]);
         }
         pair.carry();
         // The second node is gone; another one finds the first, and has the values of both.
@@ -103,8 +105,15 @@ fn a_node_that_comes_later_gets_all_values_of_whichever_node_they_are() {
         pair.dial_as(0, id(2));
         rest(&mut pair);
         let values = retained(&mut pair.desks[1], "of/#");
-        assert_eq!(values.len(), 400, "{shards} shards");
+        assert_eq!(values.len(), 402, "{shards} shards");
         assert_eq!(values, retained(&mut pair.desks[0], "of/#"));
+        // Once more there is nothing to tell: both know them as the same.
+        let relayed = pair.desks.iter().map(|desk| desk.metrics().relayed).sum::<u64>();
+        pair.cut(0);
+        pair.dial_as(0, id(2));
+        rest(&mut pair);
+        let again = pair.desks.iter().map(|desk| desk.metrics().relayed).sum::<u64>();
+        assert_eq!(again, relayed, "{shards} shards");
     }
 }
 
@@ -191,5 +200,26 @@ fn comparisons_that_cross_come_to_an_end() {
         pair.is_cut = false;
         // It would carry them back and forth for ever.
         pair.carry();
+    }
+}
+
+#[test]
+fn what_a_node_that_has_just_started_retained_comes_once_and_in_order() {
+    for shards in [1, 3] {
+        let mut pair = Pair::with_fresh_node(shards);
+        let subscriber = pair.desks[1].greet();
+        pair.desks[1].subscribe(subscriber, &["#"]);
+        let mut writer = Writer::at(&mut pair.desks[0]);
+        writer.set(&mut pair.desks[0], "a", b"first");
+        writer.set(&mut pair.desks[0], "a", b"second");
+        pair.dial(0, true);
+        rest(&mut pair);
+        // The link stands, and the other node has not told what it wants.
+        writer.set(&mut pair.desks[0], "a", b"third");
+        rest(&mut pair);
+        pair.tell_interest(1, &["#"]);
+        rest(&mut pair);
+        let values = pair.payloads(1, subscriber);
+        assert_eq!(values, [&b"first"[..], b"second", b"third"], "{shards} shards");
     }
 }

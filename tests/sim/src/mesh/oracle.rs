@@ -121,6 +121,8 @@ pub struct Stream {
     pub overflows: u64,
     /// Another one goes on where it was.
     is_taken_up: bool,
+    /// The newest value of each publisher and topic that came live.
+    newest_values: BTreeMap<(u32, usize), u32>,
 }
 
 impl Stream {
@@ -294,6 +296,7 @@ impl Oracle {
             has_come_back: false,
             overflows: 0,
             is_taken_up: false,
+            newest_values: BTreeMap::new(),
         });
         self.changed.push(at);
         self.streams.len() - 1
@@ -477,6 +480,13 @@ impl Oracle {
                 self.values.handed_over(at, it.topic, value);
                 return Ok(());
             }
+            // Of values only the newest is owed, but none comes twice, nor behind a newer one of its publisher.
+            let newest = stream.newest_values.insert((publisher, it.topic), number);
+            ensure!(
+                newest.is_none_or(|newest| newest < number),
+                "stream {at} got value {number} of publisher {publisher} to {name} (message \
+                 {publication}) behind {newest:?}"
+            );
             return stream.take_number(at, name, it.topic, it.sequence, is_strict);
         }
         stream.take_number(at, name, it.topic, it.sequence, is_strict)?;
