@@ -30,16 +30,18 @@ macro_rules! hall {
         Hall {
             owner: $owner,
             queues: &mut $plane.queues,
-            newly_ready: &mut $plane.newly_ready,
-            has_news: &mut $plane.has_news,
-            open_generations: &$plane.open_generations,
-            around: Around {
-                log: &mut $plane.log,
-                metrics: &mut $plane.metrics,
-                blocked: &mut $plane.blocked,
-                holds: &mut $plane.holds,
-                condemned: &mut $plane.condemned,
-                expiring: &mut $plane.expiring,
+            desk: Desk {
+                newly_ready: &mut $plane.newly_ready,
+                has_news: &mut $plane.has_news,
+                open_generations: &$plane.open_generations,
+                around: Around {
+                    log: &mut $plane.log,
+                    metrics: &mut $plane.metrics,
+                    blocked: &mut $plane.blocked,
+                    holds: &mut $plane.holds,
+                    condemned: &mut $plane.condemned,
+                    expiring: &mut $plane.expiring,
+                },
             },
         }
     };
@@ -182,10 +184,10 @@ impl Plane {
             }
             let connection = queue.connection;
             let hall = hall!(self, self.routing.own);
-            let Hall { queues, mut around, .. } = hall;
+            let Hall { queues, mut desk, .. } = hall;
             let queue = &mut queues[id.0 as usize];
             if queue.is_over_limit() {
-                backpressure::overflow(queue, id, extent, None, &mut around, now);
+                backpressure::overflow(queue, id, extent, None, &mut desk.around, now);
             }
             self.make_ready(id);
             self.note_bound(topic, connection);
@@ -233,6 +235,11 @@ struct Hall<'a> {
     /// The shard that owns the topic.
     owner: ShardIndex,
     queues: &'a mut Slab<SubscriberQueue>,
+    desk: Desk<'a>,
+}
+
+/// What is noted down for each queue.
+struct Desk<'a> {
     newly_ready: &'a mut Vec<QueueId>,
     has_news: &'a mut bool,
     open_generations: &'a [u64],
@@ -254,9 +261,10 @@ fn fan_out(
     }
     let mut outcome = Outcome::default();
     for at in 0..audience.matches.len() {
-        let id = audience.matches[at].queue;
-        if hall.may_have(id) {
-            hand_over(audience, at, topic, extent, (publisher, None), (hall, &mut outcome), now);
+        let queue = &mut hall.queues[audience.matches[at].queue.0 as usize];
+        if queue.may_have(hall.owner) {
+            let to = (audience as &mut Audience, at, queue);
+            hand_over(to, topic, extent, publisher, (&mut hall.desk, &mut outcome), now);
         }
     }
     outcome
@@ -274,70 +282,65 @@ fn fan_out_relayed(
 ) -> Outcome {
     let mut outcome = Outcome::default();
     for at in 0..audience.matches.len() {
-        let id = audience.matches[at].queue;
         let is_link = audience.matches[at].is_link && !is_planted(Plant::RelayedOn);
-        let queue = &mut hall.queues[id.0 as usize];
-        if is_link || queue.keeps_out(topic, origin) || !hall.may_have(id) {
+        let queue = &mut hall.queues[audience.matches[at].queue.0 as usize];
+        if is_link || queue.keeps_out(topic, origin) || !queue.may_have(hall.owner) {
             continue;
         }
-        let from = (None, Some(origin));
-        hand_over(audience, at, topic, extent, from, (hall, &mut outcome), now);
+        queue.introduce(origin);
+        let to = (audience as &mut Audience, at, queue);
+        hand_over(to, topic, extent, None, (&mut hall.desk, &mut outcome), now);
     }
     outcome
 }
 
-impl Hall<'_> {
-    /// Whether what the owner has now is for a queue.
+impl SubscriberQueue {
+    /// Whether what an owner has now is for the queue.
     #[inline(always)]
-    fn may_have(&self, id: QueueId) -> bool {
-        let awaits = self.queues[id.0 as usize].awaits;
-        !awaits.contains(self.owner) || is_planted(Plant::ConfirmedEarly)
+    fn may_have(&self, owner: ShardIndex) -> bool {
+        !self.awaits.contains(owner) || is_planted(Plant::ConfirmedEarly)
     }
 }
 
 /// Adds a run to the queue of one that is to have it.
 #[inline(always)]
 fn hand_over(
-    audience: &mut Audience,
-    at: usize,
+    (audience, at, queue): (&mut Audience, usize, &mut SubscriberQueue),
     topic: TopicId,
     extent: &Extent,
-    (publisher, origin): (Option<PublisherId>, Option<Origin>),
-    (hall, outcome): (&mut Hall<'_>, &mut Outcome),
+    publisher: Option<PublisherId>,
+    (desk, outcome): (&mut Desk<'_>, &mut Outcome),
     now: Now,
 ) {
-    let id = audience.matches[at].queue;
-    let queue = &mut hall.queues[id.0 as usize];
+    let entry = &mut audience.matches[at];
+    let id = entry.queue;
     outcome.delivered += 1;
-    if !audience.matches[at].bound {
-        audience.matches[at].bound = true;
+    if !entry.bound {
+        entry.bound = true;
         if !is_planted(Plant::LostBind) {
             queue.push_bind(topic);
         }
-        audience.note_bound(queue.connection, |told| is_open(hall.open_generations, told));
+        audience.note_bound(queue.connection, |told| is_open(desk.open_generations, told));
     }
-    if let Some(origin) = origin {
-        queue.introduce(origin);
-    }
-    queue.push(id, *extent, hall.around.log);
-    hall.around.metrics.queued_messages += u64::from(extent.messages);
-    hall.around.metrics.queued_bytes += u64::from(extent.len);
+    queue.push(id, *extent, desk.around.log);
+    desk.around.metrics.queued_messages += u64::from(extent.messages);
+    desk.around.metrics.queued_bytes += u64::from(extent.len);
     if !queue.is_ready {
         queue.is_ready = true;
-        hall.newly_ready.push(id);
+        desk.newly_ready.push(id);
     }
     if extent.expiry != Expiry::NEVER {
-        hall.around.expiring.note(queue, id, extent.expiry);
+        desk.around.expiring.note(queue, id, extent.expiry);
     }
     if queue.is_over_limit() {
-        match backpressure::overflow(queue, id, extent, publisher, &mut hall.around, now) {
+        match backpressure::overflow(queue, id, extent, publisher, &mut desk.around, now) {
             Overflow::OldestDropped => {}
             Overflow::NewestDropped => {
                 outcome.delivered -= 1;
                 outcome.dropped += 1;
             }
             Overflow::Held => {
-                *hall.has_news = true;
+                *desk.has_news = true;
                 outcome.blocked += 1;
             }
         }
