@@ -40,9 +40,8 @@ impl LinkSession {
 impl Relay {
     /// When a message ends that its origin gave a time to live.
     pub(super) fn expiry(self, header: &Header, now: Now) -> Expiry {
-        let Self { clock_offset_us, .. } = self;
-        let accepted_us = header.timestamp_us().saturating_add_signed(clock_offset_us);
-        let age_ms = now.wall_us.saturating_sub(accepted_us) / 1_000;
+        let peers_us = now.mono_us.wrapping_sub(self.clock_offset_us);
+        let age_ms = peers_us.saturating_sub(header.timestamp_us()) / 1_000;
         Expiry::after(header.ttl_ms(), age_ms, now)
     }
 }
