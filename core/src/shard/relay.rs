@@ -40,8 +40,14 @@ impl LinkSession {
 impl Relay {
     /// When a message ends that its origin gave a time to live.
     pub(super) fn expiry(self, header: &Header, now: Now) -> Expiry {
+        if is_planted(Plant::LinkTtlLost) {
+            return Expiry::NEVER;
+        }
+        let are_compared = is_planted(Plant::ClocksCompared);
         let peers_us = now.mono_us.wrapping_sub(self.clock_offset_us);
+        let peers_us = if are_compared { now.wall_us } else { peers_us };
         let age_ms = peers_us.saturating_sub(header.timestamp_us()) / 1_000;
+        let age_ms = if is_planted(Plant::LinkAgeLost) { 0 } else { age_ms };
         Expiry::after(header.ttl_ms(), age_ms, now)
     }
 }
