@@ -37,6 +37,12 @@ impl Expiry {
         self.0 <= now_us / 1_000 && !is_planted(Plant::ExpiredDelivered)
     }
 
+    /// What the wall clock of the node that accepted a message says now, if nobody has set it since.
+    pub(crate) fn wall_us(self, accepted_us: u64, ttl_ms: u32, now_us: u64) -> u64 {
+        let left_us = self.0.saturating_mul(1_000).saturating_sub(now_us);
+        accepted_us.saturating_add((u64::from(ttl_ms) * 1_000).saturating_sub(left_us))
+    }
+
     /// Itself, or the next millisecond if it is past.
     pub(crate) fn beyond(self, now_us: u64) -> Self {
         self.max(Self(now_us / 1_000 + 1))

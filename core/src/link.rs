@@ -196,8 +196,8 @@ pub(crate) struct Origin(pub(crate) u32);
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Relay {
     pub(crate) origin: Origin,
-    /// This node's wall clock less the peer's, microseconds.
-    pub(crate) clock_offset_us: i64,
+    /// This node's monotonic clock less the time that the peer told, microseconds; it wraps.
+    pub(crate) clock_offset_us: u64,
     /// They are retained values that the peer was asked for.
     pub(crate) is_state: bool,
     /// They answer a fetch, and are for its subscription alone.

@@ -171,6 +171,12 @@ plants! {
     AnswerOffByOne = "answer-off-by-one",
     /// A topic that was asked for does not go on live.
     AskedNotKept = "asked-not-kept",
+    /// What comes over a link lives for ever.
+    LinkTtlLost = "link-ttl-lost",
+    /// The time to live of a message begins anew when it comes over a link.
+    LinkAgeLost = "link-age-lost",
+    /// How old a message is that comes over a link is told by the clocks of two nodes.
+    ClocksCompared = "clocks-compared",
 }
 
 impl Plant {

@@ -13,6 +13,7 @@ use super::plane::Plane;
 use crate::connection::{OpenRun, Outbound, Piece};
 use crate::expiry::Expiry;
 use crate::limits::{BUFFER_BYTES_KEPT, BYTES_PER_SEND, IOVECS_PER_SEND};
+use crate::log::Extent;
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{Item, Name, Presence, QueueId, ReplayComplete};
 
@@ -188,8 +189,9 @@ fn plan_queue(
                     *run = Some(next);
                     match extent.mode {
                         _ if queue.is_link => {
-                            let (stream, now_us) = (queue.subscription, plane.wall_us);
-                            encoder.deliver_at(inline, stream, extent.mode, now_us);
+                            let now_us =
+                                if is_timed { aged_us(&extent, plane) } else { plane.wall_us };
+                            encoder.deliver_at(inline, queue.subscription, extent.mode, now_us);
                         }
                         DeliveryMode::Live => inline.extend_from_slice(&queue.deliver_frame),
                         mode => encoder.deliver(inline, queue.subscription, mode),
@@ -212,6 +214,14 @@ fn plan_queue(
         }
     }
     Planned { binds, items: queue.items.len() }
+}
+
+/// The time that goes with the timestamps of what an extent holds: however often the wall clock was set, and
+/// whoever accepted it, they are as old as it says.
+#[cold]
+fn aged_us(extent: &Extent, plane: &Plane) -> u64 {
+    let header = plane.log.header(extent.segment, extent.start);
+    extent.expiry.wall_us(header.timestamp_us(), header.ttl_ms(), plane.now_us)
 }
 
 /// Adds the warning that a queue falls behind.

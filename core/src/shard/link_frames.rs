@@ -273,7 +273,7 @@ impl Shard {
         };
         let Some(session) = connection.session.link.as_deref_mut() else { return Ok(()) };
         if deliver.now_us() != 0 {
-            session.relay.clock_offset_us = now.wall_us.wrapping_sub(deliver.now_us()) as i64;
+            session.relay.clock_offset_us = now.mono_us.wrapping_sub(deliver.now_us());
         }
         session.relay.is_state = deliver.mode() == DeliveryMode::Retained;
         session.is_answer = deliver.mode() == DeliveryMode::Fetched;

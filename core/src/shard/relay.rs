@@ -43,13 +43,15 @@ impl LinkSession {
 impl Relay {
     /// When a message ends that its origin gave a time to live.
     pub(super) fn expiry(self, header: &Header, now: Now) -> Expiry {
-        let age_ms = now.wall_us.saturating_sub(self.accepted_us(header)) / 1_000;
+        if is_planted(Plant::LinkTtlLost) {
+            return Expiry::NEVER;
+        }
+        let are_compared = is_planted(Plant::ClocksCompared);
+        let peers_us = now.mono_us.wrapping_sub(self.clock_offset_us);
+        let peers_us = if are_compared { now.wall_us } else { peers_us };
+        let age_ms = peers_us.saturating_sub(header.timestamp_us()) / 1_000;
+        let age_ms = if is_planted(Plant::LinkAgeLost) { 0 } else { age_ms };
         Expiry::after(header.ttl_ms(), age_ms, now)
-    }
-
-    /// When it was accepted, by this node's clock.
-    fn accepted_us(self, header: &Header) -> u64 {
-        header.timestamp_us().saturating_add_signed(self.clock_offset_us)
     }
 }
 

@@ -501,9 +501,9 @@ impl Desk {
         self.shards.len()
     }
 
-    /// The wall clock goes so far ahead, in microseconds.
+    /// The wall clock goes so far ahead, in microseconds; back, if that wraps.
     pub fn set_clock(&mut self, ahead_us: u64) {
-        self.now.wall_us += ahead_us;
+        self.now.wall_us = self.now.wall_us.wrapping_add(ahead_us);
     }
 
     /// Lets time pass, ticking whenever the shard asked for it.

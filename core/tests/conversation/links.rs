@@ -275,6 +275,28 @@ fn clients_and_nodes_have_a_port_each() {
 }
 
 #[test]
+fn a_clock_that_is_set_while_a_message_waits_for_a_link_neither_ends_nor_prolongs_it() {
+    for ahead_us in [0, 3_600_000_000, 3_600_000_000_u64.wrapping_neg()] {
+        for shards in [1, 3] {
+            let (mut pair, subscriber, publisher) = Pair::with_subscription(shards);
+            let link = pair.wires[0][0];
+            pair.desks[0].stall(link);
+            pair.desks[0].publish_for(publisher, 0, b"soon over", 1_000);
+            pair.desks[0].publish_for(publisher, 0, b"lives on", 60_000);
+            pair.desks.iter_mut().for_each(|desk| desk.pass(900_000));
+            pair.desks[0].set_clock(ahead_us);
+            pair.desks[1].stall(subscriber);
+            pair.desks[0].go_on(link);
+            pair.carry();
+            pair.desks[1].set_clock(ahead_us);
+            pair.desks[1].pass(200_000);
+            pair.desks[1].go_on(subscriber);
+            assert_eq!(pair.payloads(1, subscriber), [b"lives on"], "{shards} shards, {ahead_us}");
+        }
+    }
+}
+
+#[test]
 fn a_message_that_is_old_already_ends_when_its_time_has_come_whatever_the_clocks_say() {
     let mut pair = Pair::linked(1);
     let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());

@@ -16,6 +16,7 @@ pub mod coverage;
 pub mod network;
 pub mod node;
 pub mod oracle;
+pub mod outages;
 pub mod run;
 pub mod scenario;
 pub mod values;

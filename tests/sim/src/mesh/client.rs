@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_wire::control::{
-    self, DeliveryMode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
+    self, DeliveryMode, ErrorCode, GapMode, GapReason, OverflowPolicy, PublishStatus, Role,
 };
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Position,
@@ -14,7 +14,7 @@ use nexusd_wire::{
 
 use super::coverage::{Coverage, Mark};
 use super::oracle::{Delivered, Loss, Oracle};
-use super::wire::WireId;
+use super::wire::{Times, WireId};
 use crate::violation::{Violation, ensure};
 
 /// A subscription that acknowledges does so after so many messages.
@@ -38,6 +38,12 @@ pub struct Client {
     pub is_away: bool,
     /// Its connection is over, or it was told that it will be.
     pub is_over: bool,
+    /// It was disconnected as too slow; another one will come in its place.
+    pub was_too_slow: bool,
+    /// Its node asked it to publish nothing for now.
+    pub is_held_back: bool,
+    /// Some of its subscriptions may have ended while it was away.
+    may_have_lost_streams: bool,
     /// It reads nothing until then.
     pub stalls_until_us: u64,
     /// Its subscriptions.
@@ -80,6 +86,9 @@ impl Client {
             has_come_back: false,
             is_away: false,
             is_over: false,
+            was_too_slow: false,
+            is_held_back: false,
+            may_have_lost_streams: false,
             stalls_until_us: 0,
             streams: Vec::new(),
             requests: BTreeMap::new(),
@@ -123,6 +132,8 @@ impl Client {
         for stream in self.streams.clone() {
             let it = &mut oracle.streams[stream];
             it.has_come_back = true;
+            // Before its node saw that it was away it may have seen it as too slow.
+            self.may_have_lost_streams |= it.policy == OverflowPolicy::Disconnect;
             let (received, Some(subscription)) = (it.received, it.subscription) else { continue };
             let request = self.next_request;
             self.next_request += 1;
@@ -140,25 +151,32 @@ impl Client {
     }
 
     /// Publishes a message; binds its topic before, if that is new.
-    pub fn publish(&mut self, publication: u32, topic: usize, name: &str, len: usize, ack: bool) {
+    pub fn publish(
+        &mut self,
+        publication: u32,
+        (topic, name): (usize, &str),
+        len: usize,
+        ttl_ms: u32,
+        ack: bool,
+    ) {
         let mut payload = vec![publication as u8; len.max(4)];
         payload[..4].copy_from_slice(&publication.to_le_bytes());
         let flags = if ack { MessageFlags::ACK } else { MessageFlags::default() };
-        self.send(publication, (topic, name), flags, &payload);
+        self.send(publication, (topic, name), (flags, ttl_ms), &payload);
     }
 
     /// Publishes a message that becomes its topic's retained value; of length 0: clears it.
     pub fn retain(&mut self, publication: u32, topic: usize, name: &str, len: usize) {
         let payload = vec![publication as u8; len];
         let flags = MessageFlags::RETAIN.with(MessageFlags::KEYED).with(MessageFlags::ACK);
-        self.send(publication, (topic, name), flags, &payload);
+        self.send(publication, (topic, name), (flags, 0), &payload);
     }
 
     fn send(
         &mut self,
         publication: u32,
         (topic, name): (usize, &str),
-        flags: MessageFlags,
+        (flags, ttl_ms): (MessageFlags, u32),
         payload: &[u8],
     ) {
         let known = self.bound.iter().position(|bound| *bound == topic);
@@ -173,6 +191,7 @@ impl Client {
             .with_topic(id)
             .with_sequence(Sequence(self.published.len() as u64))
             .with_flags(flags)
+            .with_ttl_ms(ttl_ms)
             .with_key_hash(publication);
         self.write(|_, out| FrameEncoder::message(out, &header, &[], payload));
     }
@@ -225,10 +244,11 @@ impl Client {
         self.write(|encoder, out| encoder.unsubscribe(out, request, subscription, false));
     }
 
-    /// Reads bytes that arrived.
+    /// Reads bytes that arrived, and were written when `times` says.
     pub fn read(
         &mut self,
         bytes: &[u8],
+        times: &mut Times,
         oracle: &mut Oracle,
         coverage: &mut Coverage,
     ) -> Result<(), Violation> {
@@ -238,7 +258,8 @@ impl Client {
         let result = loop {
             match cutter.next(&mut input) {
                 Ok(Cut::Frame(frame)) => {
-                    if let Err(violation) = self.on_frame(&frame, oracle, coverage) {
+                    let begun_us = times.of(frame.at());
+                    if let Err(violation) = self.on_frame(&frame, begun_us, oracle, coverage) {
                         break Err(violation);
                     }
                 }
@@ -255,6 +276,7 @@ impl Client {
     fn on_frame(
         &mut self,
         frame: &Frame<'_>,
+        begun_us: u64,
         oracle: &mut Oracle,
         coverage: &mut Coverage,
     ) -> Result<(), Violation> {
@@ -333,7 +355,12 @@ impl Client {
                     timestamp_us: header.timestamp_us(),
                     key_hash: header.key_hash(),
                     is_handed_over: self.is_handed_over,
+                    begun_us,
                 })?;
+                if header.ttl_ms() > 0 {
+                    let is_own = origin == 0;
+                    coverage.mark(if is_own { Mark::OwnMortal } else { Mark::LinkMortal });
+                }
                 let it = &oracle.streams[stream];
                 if it.is_counted
                     && it.received.is_multiple_of(MESSAGES_PER_ACK)
@@ -365,6 +392,10 @@ impl Client {
                     coverage.mark(Mark::UnknownGap);
                 }
                 let (missed, reason) = (body.missed(), body.reason());
+                let is_full = reason == GapReason::SlowConsumer;
+                if is_full && oracle.streams[stream].policy == OverflowPolicy::Block {
+                    coverage.mark(Mark::BlockedFull);
+                }
                 oracle.lost(stream, &Loss { entries, missed, reason })?;
             }
             FrameKind::PublishAck => {
@@ -399,6 +430,21 @@ impl Client {
             FrameKind::Error => {
                 let body = frame.body::<control::Error<'_>>().map_err(malformed)?;
                 let message = body.message().unwrap_or_default();
+                let is_too_slow = body.code() == ErrorCode::LimitReached && body.fatal();
+                if is_too_slow && message.ends_with("its policy is disconnect") {
+                    coverage.mark(Mark::Disconnected);
+                    (self.is_over, self.was_too_slow) = (true, true);
+                    return oracle.disconnected(number, &self.streams);
+                }
+                if body.code() == ErrorCode::NotFound
+                    && self.may_have_lost_streams
+                    && let Some(stream) = self.requests.remove(&body.request())
+                {
+                    coverage.mark(Mark::DisconnectedAway);
+                    oracle.ended(stream);
+                    self.streams.retain(|known| *known != stream);
+                    return Ok(());
+                }
                 match self.begins.get(&body.offset()) {
                     Some(&publication) if !body.fatal() => {
                         coverage.mark(Mark::RefusedPublish);
@@ -406,6 +452,15 @@ impl Client {
                     }
                     _ => return Err(Violation(format!("client {number} was told: {message}"))),
                 }
+            }
+            FrameKind::PublishPause => {
+                coverage.mark(Mark::HeldBack);
+                ensure!(!self.is_held_back, "client {number} was held back twice");
+                self.is_held_back = true;
+            }
+            FrameKind::PublishResume => {
+                ensure!(self.is_held_back, "client {number} was let go on, but was not held back");
+                self.is_held_back = false;
             }
             FrameKind::Heartbeat
             | FrameKind::Pong

@@ -211,7 +211,11 @@ impl Network {
         if taken == 0 {
             return 0;
         }
-        wire.streams[end].held += taken;
+        let stream = &mut wire.streams[end];
+        stream.held += taken;
+        if matches!(wire.ends[1 - end], Party::Client { .. }) {
+            stream.times.note(taken, self.now_us);
+        }
         self.send(id, end, Segment::Bytes(bytes[..taken].to_vec()));
         taken
     }

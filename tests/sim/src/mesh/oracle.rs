@@ -10,10 +10,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use nexusd_wire::control::GapReason;
-use nexusd_wire::{NodeId, SubscriptionId, filter_matches};
+use nexusd_wire::{NodeId, SubscriptionId};
 
+mod expiry;
+mod full_queues;
+mod stream;
+
+pub use stream::{State, Stream};
+
+use stream::Progress;
+
+use super::outages::Outages;
 use super::values::{Value, Values};
 use crate::violation::{Violation, ensure};
+
+/// What was published earlier is nowhere under way any more.
+const UNDER_WAY_US: u64 = 30_000_000;
 
 /// A node among all that ever started: its host, and the count of its start there.
 pub type Incarnation = (usize, u32);
@@ -55,81 +67,10 @@ pub struct Publication {
     pub fate: Fate,
     /// The number that its node gave it, as far as known.
     pub sequence: Option<u64>,
-}
-
-/// How far a subscription is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum State {
-    /// Asked for.
-    Asked,
-    /// Confirmed.
-    Open,
-    /// Its end was asked for.
-    Ending,
-    /// It is no more.
-    Ended,
-}
-
-/// How far a subscription has come with a publisher's messages to a topic.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    /// Behind the newest one that has come.
-    next: u32,
-    /// From this number on it is to have all.
-    owed_from: Option<u32>,
-    /// One of them has come.
-    is_heard: bool,
-    /// Losses of unknown size that were told by then.
-    unknowns: u64,
-}
-
-impl Progress {
-    /// The numbers before `end` that were to come and did not.
-    fn owed_numbers(&self, end: u32) -> Range<u32> {
-        self.owed_from.map_or(end, |from| self.next.max(from))..end
-    }
-}
-
-/// A subscription.
-#[derive(Debug)]
-pub struct Stream {
-    /// Whose it is.
-    pub client: u32,
-    /// Its node.
-    pub at: Incarnation,
-    /// What it wants.
-    pub filters: Vec<&'static str>,
-    /// How far it is.
-    pub state: State,
-    /// Its id.
-    pub subscription: Option<SubscriptionId>,
-    progress: BTreeMap<(u32, usize), Progress>,
-    /// Of each topic: the node's number of the newest message, and losses of unknown size told by then.
-    numbers: BTreeMap<usize, (u64, u64)>,
-    /// Losses told, less those that were found missing.
-    named: BTreeMap<usize, u64>,
-    unnamed: u64,
-    unnamed_numbers: u64,
-    unknowns: u64,
-    /// Messages that it had.
-    pub received: u64,
-    /// It acknowledges them.
-    pub is_counted: bool,
-    /// It went on over another connection: losses may be told again.
-    pub has_come_back: bool,
-    /// Losses told because it, or a link, did not read fast enough.
-    pub overflows: u64,
-    /// Another one goes on where it was.
-    is_taken_up: bool,
-    /// The newest value of each publisher and topic that came live.
-    newest_values: BTreeMap<(u32, usize), u32>,
-}
-
-impl Stream {
-    /// Whether it wants a topic.
-    pub fn wants(&self, topic: &str) -> bool {
-        self.filters.iter().any(|filter| filter_matches(filter, topic))
-    }
+    /// When its client wrote it.
+    pub written_us: u64,
+    /// Its time to live; 0: for ever.
+    pub ttl_us: u64,
 }
 
 /// A message as it came.
@@ -153,6 +94,8 @@ pub struct Delivered<'a> {
     pub key_hash: u32,
     /// The subscription had asked for the values that there are.
     pub is_handed_over: bool,
+    /// When its node put its first byte on the connection.
+    pub begun_us: u64,
 }
 
 /// A loss as it was told.
@@ -192,6 +135,18 @@ pub struct Oracle {
     pub deliveries: u64,
     /// What subscriptions hear, if anybody wants to know.
     pub heard: Option<Vec<String>>,
+    /// The time.
+    pub now_us: u64,
+    /// Who did nothing, or could not be reached, and when.
+    pub outages: Outages,
+    /// How old a message gets on a link that nothing cuts off, without getting older for its receiver.
+    pub link_us: u64,
+    /// For so long a full queue holds publishers back.
+    pub block_timeout_us: u64,
+    /// Wall clocks, ahead of virtual time, by host; empty: they are set now and then.
+    pub walls_ahead_us: Vec<u64>,
+    /// When messages of each topic may be over.
+    mortal: BTreeMap<usize, Vec<u64>>,
 }
 
 impl Oracle {
@@ -212,6 +167,12 @@ impl Oracle {
             changed: Vec::new(),
             deliveries: 0,
             heard: None,
+            now_us: 0,
+            outages: Outages::default(),
+            link_us: 0,
+            block_timeout_us: 0,
+            walls_ahead_us: Vec::new(),
+            mortal: BTreeMap::new(),
         }
     }
 
@@ -239,7 +200,7 @@ impl Oracle {
     }
 
     /// A message is written; the subscriptions of its own node that are confirmed will have it.
-    pub fn publish(&mut self, client: u32, topic: usize) -> u32 {
+    pub fn publish(&mut self, client: u32, topic: usize, ttl_us: u64) -> u32 {
         let publication = self.publications.len() as u32;
         let publisher = self.publishers.get_mut(&client).expect("it was announced");
         let earlier = publisher.by_topic.entry(topic).or_default();
@@ -252,7 +213,15 @@ impl Oracle {
             number,
             fate: Fate::Written,
             sequence: None,
+            written_us: self.now_us,
+            ttl_us,
         });
+        if ttl_us > 0 {
+            self.mortal.entry(topic).or_default().push(self.now_us + ttl_us);
+        }
+        let name = self.topics[topic];
+        let streams = self.streams.iter_mut().filter(|stream| stream.state != State::Ended);
+        streams.filter(|stream| stream.wants(name)).for_each(|stream| stream.offered += 1);
         if topic < self.first_value {
             self.owe(publication, at);
         }
@@ -279,25 +248,11 @@ impl Oracle {
 
     /// A subscription is asked for.
     pub fn subscribe(&mut self, client: u32, at: Incarnation, filters: Vec<&'static str>) -> usize {
-        self.streams.push(Stream {
-            client,
-            at,
-            filters,
-            state: State::Asked,
-            subscription: None,
-            progress: BTreeMap::new(),
-            numbers: BTreeMap::new(),
-            named: BTreeMap::new(),
-            unnamed: 0,
-            unnamed_numbers: 0,
-            unknowns: 0,
-            received: 0,
-            is_counted: false,
-            has_come_back: false,
-            overflows: 0,
-            is_taken_up: false,
-            newest_values: BTreeMap::new(),
-        });
+        let mut stream = Stream::new(client, at, filters);
+        let recently = self.publications.iter().rev();
+        let recently = recently.take_while(|it| it.written_us + UNDER_WAY_US >= self.now_us);
+        stream.offered = recently.filter(|it| stream.wants(self.topics[it.topic])).count() as u64;
+        self.streams.push(stream);
         self.changed.push(at);
         self.streams.len() - 1
     }
@@ -346,6 +301,7 @@ impl Oracle {
         self.streams[ended].is_taken_up = true;
         let stream = &mut self.streams[stream];
         stream.progress = goes_on;
+        stream.takes_up = true;
         self.fetching.insert(stream.at);
         newest.into_iter().map(|((topic, node), last)| (topic, node, last)).collect()
     }
@@ -467,6 +423,7 @@ impl Oracle {
         let (node, by, of) = (publisher.node, publisher.at, stream.at);
         let is_strict = !self.fetching.contains(&of);
         let (publisher, number) = (known.publisher, known.number);
+        let expired = self.mortal.get(&it.topic).map_or(0, |ends| expiry::over(ends, it.begun_us));
         if let Some(heard) = &mut self.heard {
             let sequence = it.sequence;
             heard.push(format!("stream {at} hears message {publication} of {name} as {sequence}"));
@@ -487,9 +444,9 @@ impl Oracle {
                 "stream {at} got value {number} of publisher {publisher} to {name} (message \
                  {publication}) behind {newest:?}"
             );
-            return stream.take_number(at, name, it.topic, it.sequence, is_strict);
+            return stream.take_number(at, name, it.topic, it.sequence, (is_strict, expired));
         }
-        stream.take_number(at, name, it.topic, it.sequence, is_strict)?;
+        stream.take_number(at, name, it.topic, it.sequence, (is_strict, expired))?;
         let unknowns = stream.unknowns;
         let fresh = Progress { next: 0, owed_from: None, is_heard: false, unknowns };
         let progress = stream.progress.entry((publisher, it.topic)).or_insert(fresh);
@@ -503,17 +460,25 @@ impl Oracle {
         let is_excused = unknowns > progress.unknowns;
         (progress.next, progress.is_heard, progress.unknowns) = (number + 1, true, unknowns);
         if !is_excused {
-            self.find_missing(at, publisher, it.topic, owed);
+            self.find_missing(at, publisher, it.topic, owed, it.begun_us);
         }
-        Ok(())
+        self.check_age(publication, it)
     }
 
-    /// Messages did not come: each was told as lost, or was refused.
-    fn find_missing(&mut self, at: usize, publisher: u32, topic: usize, numbers: Range<u32>) {
+    /// Messages did not come until then: each was told as lost, was refused, or its time was over.
+    fn find_missing(
+        &mut self,
+        at: usize,
+        publisher: u32,
+        topic: usize,
+        numbers: Range<u32>,
+        by_us: u64,
+    ) {
         let stream = &mut self.streams[at];
         for number in numbers.clone() {
             let publication = self.publishers[&publisher].by_topic[&topic][number as usize];
-            if self.publications[publication as usize].fate == Fate::Refused {
+            let it = &self.publications[publication as usize];
+            if it.fate == Fate::Refused || it.may_be_over(by_us) {
                 continue;
             }
             let named = stream.named.entry(topic).or_default();
@@ -549,6 +514,9 @@ impl Oracle {
         if let Some(heard) = &mut self.heard {
             heard.push(format!("stream {at} is told of {loss:?}"));
         }
+        if loss.reason == GapReason::SlowConsumer {
+            self.check_overflow(at)?;
+        }
         let stream = &mut self.streams[at];
         let is_strict = !self.fetching.contains(&stream.at);
         let is_of_link = loss.reason == GapReason::LinkLost && loss.missed < u64::MAX;
@@ -566,7 +534,9 @@ impl Oracle {
                 true => first.max(had + 1),
                 false => first,
             };
-            stream.take_number(at, name, topic, first, is_strict)?;
+            let ends = self.mortal.get(&topic);
+            let expired = ends.map_or(0, |ends| expiry::over(ends, self.now_us));
+            stream.take_number(at, name, topic, first, (is_strict, expired))?;
             let unknowns = stream.unknowns;
             stream.numbers.insert(topic, (last, unknowns));
             *stream.named.entry(topic).or_default() += last - first + 1;
@@ -604,6 +574,7 @@ impl Oracle {
             false => all.len(),
             true => all.iter().rposition(is_accepted).map_or(0, |last| last + 1),
         } as u32;
+        let by_us = self.now_us;
         for at in 0..self.streams.len() {
             let stream = &self.streams[at];
             let Some(progress) = stream.progress.get(&(publisher, topic)).copied() else {
@@ -611,7 +582,7 @@ impl Oracle {
             };
             let is_told = progress.unknowns != stream.unknowns;
             if stream.state == State::Open && !is_told {
-                self.find_missing(at, publisher, topic, progress.owed_numbers(end));
+                self.find_missing(at, publisher, topic, progress.owed_numbers(end), by_us);
             }
         }
     }
@@ -634,37 +605,5 @@ impl Oracle {
             }
         }
         Some(filters)
-    }
-}
-
-impl Stream {
-    /// The node's numbers of a topic go on here. `is_strict`: each of them is everybody's.
-    fn take_number(
-        &mut self,
-        at: usize,
-        name: &str,
-        topic: usize,
-        sequence: u64,
-        is_strict: bool,
-    ) -> Result<(), Violation> {
-        let unknowns = self.unknowns;
-        if let Some((last, then)) = self.numbers.insert(topic, (sequence, unknowns))
-            && is_strict
-        {
-            ensure!(
-                sequence > last,
-                "stream {at}: number {sequence} of {name} comes behind {last}"
-            );
-            let hole = sequence - last - 1;
-            if hole > 0 && then == unknowns {
-                ensure!(
-                    self.unnamed_numbers >= hole,
-                    "stream {at}: number {sequence} of {name} comes behind {last}, and no gap tells \
-                     of what is between"
-                );
-                self.unnamed_numbers -= hole;
-            }
-        }
-        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! like, and what may go wrong.
 
 use nexusd_core::Limits;
+use nexusd_wire::control::OverflowPolicy;
 
 use crate::dice::Dice;
 
@@ -90,6 +91,14 @@ pub struct Scenario {
     pub outage_us: u64,
     /// Most messages in a subscription's queue; 0: bytes are the bound.
     pub queue_messages: u32,
+    /// What queues do that are full.
+    pub policies: Vec<OverflowPolicy>,
+    /// Each topic is published to at one node only.
+    pub is_at_home: bool,
+    /// Longest time to live of messages, in milliseconds; 0: they live for ever.
+    pub ttl_ms_max: u32,
+    /// Bytes that a connection between a client and its node holds.
+    pub client_wire_bytes: usize,
 }
 
 const TOPICS: [&str; 6] = ["a", "b/c", "b/d", "e/f/g", "news/today", "h"];
@@ -153,7 +162,18 @@ impl Scenario {
             trouble_pace_us: dice.pick(&[1_000_000, 4_000_000]),
             outage_us,
             queue_messages: 0,
+            policies: vec![OverflowPolicy::DropOldest, OverflowPolicy::DropNewest],
+            is_at_home: dice.one_in(3),
+            ttl_ms_max: if dice.one_in(3) { dice.pick(&[60, 2_000, 20_000]) } else { 0 },
+            client_wire_bytes: dice.pick(&[4 << 10, 256 << 10]),
         };
+        if dice.one_in(2) {
+            scenario.policies.push(OverflowPolicy::Block);
+            scenario.limits.block_timeout_us = dice.pick(&[300_000, 2_000_000, 5_000_000]);
+        }
+        if dice.one_in(3) {
+            scenario.policies.push(OverflowPolicy::Disconnect);
+        }
         if dice.one_in(3) {
             scenario.troubles.push(Trouble::Stall);
             scenario.queue_messages = dice.pick(&[0, 8, 60]);
@@ -177,6 +197,15 @@ impl Scenario {
             }
         }
         scenario
+    }
+
+    /// The longest that the beginning and the end of a message are apart when it comes over a link that
+    /// nothing cuts off: each part of it waits until there is room for it.
+    pub fn link_us(&self) -> u64 {
+        let Weather { latency_us, jitter_us, segment_loss, wire_bytes, .. } = self.weather;
+        let late_us = if segment_loss > 0 { 400_000 } else { 0 };
+        let parts = 2 + (self.payload_max + 300) / wire_bytes as u64;
+        50_000 + parts * (2 * (latency_us + jitter_us) + late_us)
     }
 
     /// Whether this may go wrong.

@@ -66,6 +66,32 @@ pub struct Stream {
     pub held: usize,
     /// Bytes read whose acknowledgement is stuck.
     pub stuck: usize,
+    /// When its bytes were written.
+    pub times: Times,
+}
+
+/// When the bytes of a stream were written.
+#[derive(Debug, Default)]
+pub struct Times {
+    /// Bytes written by then, and when.
+    writes: VecDeque<(u64, u64)>,
+    written: u64,
+}
+
+impl Times {
+    /// So many bytes are written now.
+    pub fn note(&mut self, bytes: usize, now_us: u64) {
+        self.written += bytes as u64;
+        self.writes.push_back((self.written, now_us));
+    }
+
+    /// When the byte at a place of the stream was written; what stands before is asked for no more.
+    pub fn of(&mut self, at: u64) -> u64 {
+        while self.writes.front().is_some_and(|(end, _)| *end <= at) {
+            self.writes.pop_front();
+        }
+        self.writes.front().map_or(0, |(_, us)| *us)
+    }
 }
 
 /// Both, and who is at the ends. Stream `at` comes from end `at`.

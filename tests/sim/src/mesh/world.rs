@@ -12,24 +12,28 @@ mod settling;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use nexusd_core::limits::CLOSE_LINGER_US;
 use nexusd_core::{Door, LinkDown, LinkRefusal, LinkReport, PeerAddress};
 use nexusd_wire::NodeId;
-
-use departures::Outages;
 
 use super::client::Client;
 use super::coverage::{Coverage, Mark};
 use super::network::{Happening, Network};
 use super::node::{Node, Start};
 use super::oracle::{Incarnation, Oracle};
-use super::scenario::Scenario;
-use super::wire::{Party, WireId};
+use super::scenario::{Scenario, Trouble};
+use super::wire::{Party, Times, WireId};
 use crate::dice::Dice;
 use crate::trace::{Trace, trace};
 use crate::violation::{Violation, ensure};
 
 /// Happenings between two looks at all of a node's state, for each node.
 const HAPPENINGS_PER_WALK: u64 = 40;
+
+/// Who is told that its connection ends has so long to read that.
+const UNTOLD_US: u64 = CLOSE_LINGER_US;
+/// And may begin to read so shortly before its end that it gets nothing of it any more.
+const FORGIVEN_US: u64 = 100_000;
 
 /// Where a node may run.
 pub struct Host {
@@ -70,7 +74,6 @@ pub struct World<'a> {
     trace: Trace,
     /// All nodes that ever were.
     lives: BTreeMap<NodeId, Life>,
-    outages: Outages,
     operations_left: u64,
     next_client: u32,
     happenings: u64,
@@ -107,6 +110,7 @@ impl<'a> World<'a> {
             (scenario.is_multicast, Mark::Multicast),
             (!scenario.seeds.is_empty(), Mark::Seeds),
             (scenario.key.is_some(), Mark::Key),
+            (scenario.ttl_ms_max > 0, Mark::Mortal),
         ] {
             if is_so {
                 coverage.mark(mark);
@@ -125,10 +129,15 @@ impl<'a> World<'a> {
             wall_ahead_us: 1_700_000_000_000_000 + dice.between(0, clocks_apart_us),
             last_start_us: 0,
         };
-        let hosts = (0..nodes).map(host).collect();
+        let hosts: Vec<Host> = (0..nodes).map(host).collect();
         let network = Network::new(scenario.weather, dice.bits());
         let mut oracle = Oracle::new(scenario.topics.clone(), &scenario.values, is_lossless);
         oracle.heard = trace.is_wanted().then(Vec::new);
+        oracle.link_us = scenario.link_us();
+        oracle.block_timeout_us = scenario.limits.block_timeout_us;
+        if !scenario.has(Trouble::WallStep) {
+            oracle.walls_ahead_us = hosts.iter().map(|host| host.wall_ahead_us).collect();
+        }
         Self {
             scenario,
             dice,
@@ -138,7 +147,6 @@ impl<'a> World<'a> {
             coverage,
             trace,
             lives: BTreeMap::new(),
-            outages: Outages::default(),
             operations_left: operations,
             next_client: 0,
             happenings: 0,
@@ -166,6 +174,7 @@ impl<'a> World<'a> {
         }
         while self.operations_left > 0 {
             let happening = self.network.next(u64::MAX);
+            self.oracle.now_us = self.network.now_us;
             self.happen(happening.expect("operations go on"))?;
         }
         self.settle()
@@ -185,9 +194,11 @@ impl<'a> World<'a> {
     fn run_for(&mut self, us: u64) -> Result<(), Violation> {
         let until_us = self.network.now_us + us;
         while let Some(happening) = self.network.next(until_us) {
+            self.oracle.now_us = self.network.now_us;
             self.happen(happening)?;
         }
         self.network.now_us = until_us;
+        self.oracle.now_us = until_us;
         Ok(())
     }
 
@@ -302,7 +313,7 @@ impl<'a> World<'a> {
         let clients = self.scenario.publishers + self.scenario.subscribers;
         for client in 0..clients {
             let ends = [Party::Client { host, start: start.start, client }, node.party()];
-            let wire = self.network.join(ends, 256 << 10);
+            let wire = self.network.join(ends, self.scenario.client_wire_bytes);
             node.sockets.backlog.push_back((wire, 1, PeerAddress::Unix, Door::Apps));
             self.next_client += 1;
             node.clients.push(Client::new(self.next_client, wire));
@@ -435,7 +446,10 @@ impl<'a> World<'a> {
         }
         let bytes = self.network.read(it.wire, 0, usize::MAX);
         if !bytes.is_empty() {
-            let result = it.read(&bytes, &mut self.oracle, self.coverage);
+            let mut none = Times::default();
+            let wire = self.network.wires.get_mut(&it.wire);
+            let times = wire.map_or(&mut none, |wire| &mut wire.streams[1].times);
+            let result = it.read(&bytes, times, &mut self.oracle, self.coverage);
             for line in self.oracle.heard.iter_mut().flat_map(std::mem::take) {
                 trace!(self.trace, "{} host {host}: {line}", self.network.now_us);
             }
@@ -444,14 +458,26 @@ impl<'a> World<'a> {
         let is_over = self.network.wires.get(&it.wire).is_none_or(|wire| wire.is_over(0));
         if is_over || it.is_over {
             let is_news = !std::mem::replace(&mut it.is_over, true);
+            // Who reads nothing for long, or whose node writes nothing, is not told why its connection ends.
+            let since_us = self.network.now_us.saturating_sub(UNTOLD_US);
+            let (outages, now_us) = (&self.oracle.outages, self.network.now_us);
+            let idle_us = outages.of_client_us(it.number, since_us, now_us)
+                + outages.of_host_us(host, since_us, now_us);
+            it.was_too_slow |= is_news
+                && idle_us + FORGIVEN_US >= UNTOLD_US
+                && self.oracle.disconnected(it.number, &it.streams).is_ok();
             let streams = std::mem::take(&mut it.streams);
             let wire = it.wire;
             ensure!(
-                !is_news || node.drains_since_us.is_some(),
+                !is_news || node.drains_since_us.is_some() || it.was_too_slow,
                 "client {} of node {host} was closed",
                 it.number
             );
             streams.into_iter().for_each(|stream| self.oracle.ended(stream));
+            if it.was_too_slow {
+                let after_us = self.dice.between(1_000, 2_000_000);
+                self.network.later(after_us, Happening::ComeBack { host, start, client });
+            }
             self.network.close(wire, 0);
         }
         self.flush_client(host, client);

@@ -3,6 +3,7 @@
 use nexusd_core::{Door, PeerAddress};
 
 use super::World;
+use crate::mesh::client::Client;
 use crate::mesh::coverage::Mark;
 use crate::mesh::network::Happening;
 use crate::mesh::oracle::State;
@@ -47,13 +48,22 @@ impl World<'_> {
         let Some(node) = self.hosts[host].node.as_mut().filter(|node| node.start == start) else {
             return;
         };
-        if !node.is_listening || !node.clients[client].is_away {
+        let it = &node.clients[client];
+        if !node.is_listening || !it.is_away && !it.was_too_slow {
             return;
         }
         let ends = [Party::Client { host, start, client }, node.party()];
-        let wire = self.network.join(ends, 256 << 10);
+        let wire = self.network.join(ends, self.scenario.client_wire_bytes);
         node.sockets.backlog.push_back((wire, 1, PeerAddress::Unix, Door::Apps));
         let it = &mut node.clients[client];
+        if it.was_too_slow {
+            // What it had is no more: it begins anew.
+            self.next_client += 1;
+            *it = Client::new(self.next_client, wire);
+            self.oracle.publisher(self.next_client, (host, start), node.id);
+            node.kick(0, &mut self.network);
+            return self.flush_client(host, client);
+        }
         trace!(self.trace, "{} host {host}: client {} comes back", self.network.now_us, it.number);
         it.come_back(wire, &mut self.oracle);
         node.kick(0, &mut self.network);

@@ -1,7 +1,5 @@
 //! Who gave up whom, and whether it had a reason: nobody is taken for dead that can be reached.
 
-use std::collections::BTreeMap;
-
 use nexusd_discovery::{Departure, Notice};
 use nexusd_wire::NodeId;
 
@@ -14,47 +12,6 @@ use crate::violation::{Violation, ensure};
 const OUTAGE_MIN_US: u64 = 1_500_000;
 /// The time before a death in which there must have been such an outage.
 const OUTAGE_WINDOW_US: u64 = 9_000_000;
-
-/// When which hosts could not be reached: from and until when, between two, or one and all.
-#[derive(Debug, Default)]
-pub(super) struct Outages {
-    of_pairs: BTreeMap<(usize, usize), Vec<(u64, u64)>>,
-    of_hosts: BTreeMap<usize, Vec<(u64, u64)>>,
-}
-
-impl Outages {
-    /// Two hosts do not reach each other.
-    pub(super) fn between(&mut self, one: usize, other: usize, from_us: u64, until_us: u64) {
-        let pair = (one.min(other), one.max(other));
-        self.of_pairs.entry(pair).or_default().push((from_us, until_us));
-    }
-
-    /// A host does nothing.
-    pub(super) fn of(&mut self, host: usize, from_us: u64, until_us: u64) {
-        self.of_hosts.entry(host).or_default().push((from_us, until_us));
-    }
-
-    /// How much of the time from one moment to another `one` could not hear of `other`. While `one` itself
-    /// did nothing it could not have heard anybody: that is no reason.
-    fn total_us(&self, one: usize, other: usize, from_us: u64, until_us: u64) -> u64 {
-        let pair = (one.min(other), one.max(other));
-        let lists = [self.of_pairs.get(&pair), self.of_hosts.get(&other)];
-        let mut spans: Vec<(u64, u64)> = lists
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|&(begin_us, end_us)| (begin_us.max(from_us), end_us.min(until_us)))
-            .filter(|(begin_us, end_us)| begin_us < end_us)
-            .collect();
-        spans.sort_unstable();
-        let (mut total_us, mut at_us) = (0, from_us);
-        for (begin_us, end_us) in spans {
-            total_us += end_us.saturating_sub(begin_us.max(at_us));
-            at_us = at_us.max(end_us);
-        }
-        total_us
-    }
-}
 
 impl World<'_> {
     pub(super) fn check_silence(
@@ -72,7 +29,7 @@ impl World<'_> {
         }
         let now_us = self.network.now_us;
         let from_us = now_us.saturating_sub(OUTAGE_WINDOW_US);
-        let total_us = self.outages.total_us(host, life.at.0, from_us, now_us);
+        let total_us = self.oracle.outages.total_us(host, life.at.0, from_us, now_us);
         ensure!(
             total_us >= OUTAGE_MIN_US,
             "host {host} took node {peer} of host {} for dead at {now_us} because it {why}, but it \

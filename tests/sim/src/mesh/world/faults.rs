@@ -100,7 +100,7 @@ impl World<'_> {
                     pairs.push((other, one));
                 }
                 let now_us = self.network.now_us;
-                self.outages.between(one, other, now_us, now_us + us + RESENT_US);
+                self.oracle.outages.between(one, other, now_us, now_us + us + RESENT_US);
             }
         }
         self.coverage.mark(if is_one_way { Mark::SplitOneWay } else { Mark::Split });
@@ -117,7 +117,7 @@ impl World<'_> {
         for thread in 0..node.threads.len() {
             node.put_to_sleep(thread, until_us, &mut self.network);
         }
-        self.outages.of(host, self.network.now_us, until_us);
+        self.oracle.outages.of(host, self.network.now_us, until_us);
         self.coverage.mark(Mark::Freeze);
         trace!(self.trace, "{} host {host} freezes for {us} us", self.network.now_us);
     }
@@ -129,7 +129,7 @@ impl World<'_> {
         let Some(node) = &mut self.hosts[host].node else { return };
         let thread = self.dice.below(node.threads.len());
         node.put_to_sleep(thread, until_us, &mut self.network);
-        self.outages.of(host, self.network.now_us, until_us);
+        self.oracle.outages.of(host, self.network.now_us, until_us);
         self.coverage.mark(Mark::Starve);
         trace!(
             self.trace,

@@ -1,6 +1,6 @@
 //! What clients do, and what follows from it for who must get what.
 
-use nexusd_wire::control::OverflowPolicy;
+use nexusd_core::Limits;
 use nexusd_wire::{Position, Sequence};
 
 use super::World;
@@ -52,10 +52,13 @@ impl World<'_> {
                     true => self.dice.below(clients),
                     false => self.dice.below(publishers),
                 };
-                let topic = self.dice.below(self.scenario.topics.len());
+                if self.is_held_back(host, client) && !self.dice.one_in(4) {
+                    return;
+                }
+                let Some(topic) = self.topic_of(host) else { return };
                 for _ in 0..self.dice.between(1, self.scenario.burst_max) {
                     let topic = match self.dice.one_in(8) {
-                        true => self.dice.below(self.scenario.topics.len()),
+                        true => self.topic_of(host).unwrap_or(topic),
                         false => topic,
                     };
                     self.publish(host, client, topic);
@@ -64,6 +67,21 @@ impl World<'_> {
             }
         }
         self.note_wanted();
+    }
+
+    /// A topic that clients of this host publish to, if there is one.
+    fn topic_of(&mut self, host: usize) -> Option<usize> {
+        let topics = 0..self.scenario.topics.len();
+        if !self.scenario.is_at_home {
+            return Some(self.dice.below(topics.len()));
+        }
+        let own: Vec<usize> = topics.filter(|topic| topic % self.hosts.len() == host).collect();
+        (!own.is_empty()).then(|| self.dice.pick(&own))
+    }
+
+    fn is_held_back(&self, host: usize, client: usize) -> bool {
+        let node = self.hosts[host].node.as_ref();
+        node.is_some_and(|node| node.clients[client].is_held_back)
     }
 
     pub(super) fn subscribe(&mut self, host: usize, client: usize) {
@@ -81,7 +99,7 @@ impl World<'_> {
         if let Some(ended) = ended {
             chosen.clone_from(&self.oracle.streams[ended].filters);
         }
-        let policy = self.dice.pick(&[OverflowPolicy::DropOldest, OverflowPolicy::DropNewest]);
+        let policy = self.dice.pick(&self.scenario.policies);
         let is_counted = self.dice.one_in(2);
         let Some(node) = &mut self.hosts[host].node else { return };
         let it = &mut node.clients[client];
@@ -97,7 +115,11 @@ impl World<'_> {
             self.network.now_us,
             it.number
         );
-        self.oracle.streams[stream].is_counted = is_counted;
+        let queue_messages = u64::from(self.scenario.queue_messages);
+        let of_bytes = Limits::default().queue_bytes / (self.scenario.payload_max + 200);
+        let expected = &mut self.oracle.streams[stream];
+        (expected.is_counted, expected.policy) = (is_counted, policy);
+        expected.queue_messages = if queue_messages > 0 { queue_messages } else { of_bytes };
         let mut positions = Vec::new();
         if let Some(ended) = ended {
             self.coverage.mark(Mark::TakeUp);
@@ -143,6 +165,11 @@ impl World<'_> {
     pub(super) fn publish(&mut self, host: usize, client: usize, topic: usize) -> Option<u32> {
         let len = self.dice.magnitude(self.scenario.payload_max) as usize;
         let ack = self.is_mended || self.dice.one_in(2);
+        let ttl_ms_max = u64::from(self.scenario.ttl_ms_max);
+        let ttl_ms = match ttl_ms_max > 0 && !self.is_mended && self.dice.one_in(2) {
+            true => 1 + self.dice.below(ttl_ms_max as usize) as u32,
+            false => 0,
+        };
         let node = self.hosts[host].node.as_mut()?;
         let it = &mut node.clients[client];
         if it.is_over {
@@ -152,15 +179,15 @@ impl World<'_> {
         let at = (host, node.start);
         let awake_since_us = node.threads.iter().map(|thread| thread.asleep_until_us).max();
         let awake_since_us = awake_since_us.unwrap_or_default();
-        let publication = self.oracle.publish(it.number, topic);
+        let publication = self.oracle.publish(it.number, topic, u64::from(ttl_ms) * 1_000);
         trace!(
             self.trace,
-            "{} host {host}: client {} publishes message {publication} to {}",
+            "{} host {host}: client {} publishes message {publication} to {} for {ttl_ms} ms",
             self.network.now_us,
             it.number,
             self.oracle.name(topic)
         );
-        it.publish(publication, topic, self.oracle.name(topic), len, ack);
+        it.publish(publication, (topic, self.oracle.name(topic)), len, ttl_ms, ack);
         let now_us = self.network.now_us;
         for (&(from, to), &(hash, since_us)) in &self.known_since {
             let is_sure = since_us.max(awake_since_us) + KNOWN_US <= now_us;
@@ -185,7 +212,7 @@ impl World<'_> {
         if it.is_over {
             return;
         }
-        let publication = self.oracle.publish(it.number, topic);
+        let publication = self.oracle.publish(it.number, topic, 0);
         if len == 0 {
             self.oracle.values.note_clear(publication);
         }
@@ -246,7 +273,9 @@ impl World<'_> {
         let Some(node) = &mut self.hosts[host].node else { return };
         let client = self.dice.below(node.clients.len());
         let start = node.start;
-        node.clients[client].stalls_until_us = self.network.now_us + us;
+        let it = &mut node.clients[client];
+        it.stalls_until_us = self.network.now_us + us;
+        self.oracle.outages.of_client(it.number, self.network.now_us, it.stalls_until_us);
         self.network.later(us, Happening::ClientReads { host, start, client });
         self.coverage.mark(Mark::Stall);
         debug_assert!(self.scenario.has(Trouble::Stall));

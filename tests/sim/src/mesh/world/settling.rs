@@ -133,7 +133,10 @@ impl World<'_> {
             if messages > 0 {
                 return Some(format!("{messages} messages in queues of host {host}"));
             }
-            if node.clients.iter().any(|client| !client.outbox.is_empty()) {
+            if node.clients.iter().any(|client| client.is_held_back && !client.is_over) {
+                return Some(format!("publishers of host {host} that are held back"));
+            }
+            if node.clients.iter().any(|client| !client.outbox.is_empty() && !client.is_over) {
                 return Some(format!("messages that clients of host {host} cannot write"));
             }
         }
