@@ -187,6 +187,7 @@ impl Entry {
                 counted: options.counted,
                 positions: &positions,
                 wait_mesh: options.wait_mesh,
+                ended: &[],
             },
         );
         let is_known = |filter: &String| is_topic(filter) && self.progress.positions.has(filter);
