@@ -12,6 +12,9 @@ use nexusd_wire::{
     Sequence, SubscribeRequest, SubscriptionId, TopicId,
 };
 
+/// The wall clock at first.
+pub const START_US: u64 = 1_700_000_000_000_000;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
     Bind {
@@ -81,6 +84,10 @@ pub enum Heard {
     Goodbye {
         last_accepted: u64,
     },
+    /// The same, behind all that was accepted for it.
+    CompleteGoodbye {
+        last_accepted: u64,
+    },
     Welcome,
     Pause,
     Resume,
@@ -146,7 +153,7 @@ impl Desk {
             mesh,
             limits,
         };
-        let now = Now { mono_us: 1, wall_us: 1_700_000_000_000_000 };
+        let now = Now { mono_us: 1, wall_us: START_US };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
         let shards = wire(shards).into_iter().map(wired).collect();
         Self {
@@ -738,7 +745,11 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         }
         FrameKind::Goodbye => {
             let body = frame.body::<control::Goodbye<'_>>().expect("a body");
-            Heard::Goodbye { last_accepted: body.last_accepted() }
+            let last_accepted = body.last_accepted();
+            match body.is_complete() {
+                true => Heard::CompleteGoodbye { last_accepted },
+                false => Heard::Goodbye { last_accepted },
+            }
         }
         FrameKind::Welcome => Heard::Welcome,
         FrameKind::PublishPause => Heard::Pause,

@@ -48,6 +48,14 @@ impl Pair {
         Self { desks: [desk(0), desk(1)], wires: Vec::new(), is_cut: false, recorded: Vec::new() }
     }
 
+    /// Two nodes of which the second one has just started, without a link.
+    pub(crate) fn young(shards: usize) -> Self {
+        let mesh = MeshConfig { start_us: super::desk::START_US, ..mesh(None) };
+        let mut pair = Self::new(shards);
+        pair.desks[1] = Desk::of_node(id(1), mesh, limits(), shards);
+        pair
+    }
+
     /// Two nodes with a link, each knowing that the other wants nothing.
     pub(crate) fn linked(shards: usize) -> Self {
         let mut pair = Self::new(shards);
@@ -104,7 +112,7 @@ impl Pair {
         while !self.is_cut && self.carry_once() {}
     }
 
-    fn carry_once(&mut self) -> bool {
+    pub(crate) fn carry_once(&mut self) -> bool {
         let mut is_busy = false;
         for at in 0..self.wires.len() {
             let wire = self.wires[at];
