@@ -96,6 +96,8 @@ pub(crate) struct Session {
     pub(crate) said_goodbye: bool,
     /// The daemon's Goodbye is said: what is queued is the last.
     pub(crate) was_told_goodbye: bool,
+    /// And that all of that was sent: nothing follows.
+    pub(crate) was_told_all: bool,
     /// When a closing session is cut off.
     pub(crate) close_deadline_us: Option<u64>,
 }
@@ -128,6 +130,7 @@ impl Session {
             opened_at_us: now_us,
             said_goodbye: false,
             was_told_goodbye: false,
+            was_told_all: false,
             close_deadline_us: None,
         }
     }

@@ -322,6 +322,14 @@ impl SubscriberQueue {
         self.items.is_empty() && self.binds.is_empty()
     }
 
+    /// Whether its client was sent all that was accepted for it until now.
+    pub(crate) fn is_sent(&self) -> bool {
+        let is_going_on = self.presence == Presence::Connected && !self.is_dying;
+        let is_looked_for = self.returning.is_some() || self.recovering > 0;
+        let is_under_way = is_looked_for || !self.scans.is_empty();
+        self.is_told && is_going_on && !is_under_way && self.is_empty()
+    }
+
     /// Whether nothing is to be done about the queue when a send from it has ended.
     #[inline]
     pub(crate) fn is_carefree(&self) -> bool {

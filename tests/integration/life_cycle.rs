@@ -108,7 +108,9 @@ fn publish_until_the_end(mut client: Client, topic: String, bytes: usize) -> Pub
                 assert_eq!(last_accepted, None, "acks come before goodbye");
                 acknowledged = entries.last().expect("an entry").publisher_sequence;
             }
-            Listened::Heard(Heard::Goodbye { last_accepted: last }) => last_accepted = Some(last),
+            Listened::Heard(Heard::Goodbye { last_accepted: last, .. }) => {
+                last_accepted = Some(last);
+            }
             Listened::End => {
                 let last_accepted = last_accepted.expect("goodbye before the end");
                 return Published { topic, acknowledged, last_accepted };
@@ -191,7 +193,7 @@ fn a_draining_daemon_waits_for_a_subscriber_that_reads_on() {
     publisher.catch_up();
     daemon.terminate();
     publisher.wait_for("Goodbye", |heard| match heard {
-        Heard::Goodbye { last_accepted } => {
+        Heard::Goodbye { last_accepted, .. } => {
             assert_eq!(*last_accepted, 5_000);
             Some(())
         }
@@ -199,10 +201,11 @@ fn a_draining_daemon_waits_for_a_subscriber_that_reads_on() {
     });
     assert!(daemon.is_running(), "ten megabytes are on their way");
     let mut account = Account::new(subscription);
-    for heard in subscriber.rest() {
-        account.take(&heard);
-    }
+    let rest = subscriber.rest();
+    rest.iter().for_each(|heard| account.take(heard));
     assert_eq!((account.received(), account.missed()), (5_000, 0));
+    let last_word = Heard::Goodbye { last_accepted: 0, is_complete: true };
+    assert_eq!(rest.last(), Some(&last_word), "nothing follows");
     assert_eq!(daemon.wait().status.code(), Some(0));
 }
 

@@ -1,6 +1,8 @@
 //! Clients that subscribe anew and say how far they had come.
 
-use nexusd_tests::{Account, Client, Daemon, Heard, Loss, Replayed, Subscribed, eventually};
+use std::time::{Duration, Instant};
+
+use nexusd_tests::{Account, Client, Daemon, Heard, Loss, Mesh, Replayed, Subscribed, eventually};
 use nexusd_wire::control::{DeliveryMode, ErrorCode, GapMode, GapReason};
 use nexusd_wire::{NodeId, Position, Sequence, SubscribeRequest};
 
@@ -212,6 +214,73 @@ fn a_position_of_a_daemon_that_was_restarted_gets_all_that_is_held_behind_a_gap_
     assert_eq!(past.replayed, [1, 2, 3], "whatever the number was");
     let complete = past.complete.expect("a ReplayComplete");
     assert_eq!((complete.count, complete.latest), (3, 3));
+    after.end_well();
+}
+
+/// The first life of a node: what a client that had seven messages of "road" was told at last.
+fn end_of_life(mut daemon: Daemon, is_killed: bool) -> (NodeId, Heard) {
+    let (mut publisher, mut client) = (daemon.client(), Client::open(&daemon.v4()));
+    client.hello();
+    let (node, _) = client.welcome();
+    client.subscribe(&["road"]);
+    publish(&mut publisher, "road", 1..=7);
+    (1..=7).for_each(|number| assert_eq!(client.next_message().sequence, number));
+    if is_killed {
+        daemon.kill();
+        return (node, Heard::Goodbye { last_accepted: 0, is_complete: false });
+    }
+    daemon.terminate();
+    let last_word = client.rest().pop().expect("a last word");
+    assert_eq!(daemon.wait().status.code(), Some(0));
+    (node, last_word)
+}
+
+#[test]
+fn a_subscription_goes_on_at_once_and_without_a_gap_where_its_daemon_ended_well() {
+    let mesh = Mesh::new();
+    let starts: [&dyn Fn() -> Daemon; 2] = [&|| Daemon::start(&SHARDS), &|| mesh.node()];
+    for (is_meshed, start) in starts.iter().enumerate() {
+        let (node, last_word) = end_of_life(start(), false);
+        assert_eq!(last_word, Heard::Goodbye { last_accepted: 0, is_complete: true });
+        let after = start();
+        let mut publisher = after.client();
+        publish(&mut publisher, "road", 1..=3);
+        let mut client = after.client();
+        let begun = Instant::now();
+        let positions = [position("road", 7, Some(node))];
+        let request = SubscribeRequest {
+            filters: &["road"],
+            positions: &positions,
+            ended: &[node],
+            ..SubscribeRequest::default()
+        };
+        let asked = client.ask_to_subscribe(&request);
+        let answer = client.subscribed(asked);
+        assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+        assert_eq!((answer.gap_detected, answer.missed, answer.replay_started), (false, 0, true));
+        publish(&mut publisher, "road", 4..=4);
+        let past = hear_past(&mut client, 4);
+        assert!(past.gaps.is_empty(), "{past:?}, meshed: {is_meshed}");
+        assert_eq!(past.replayed, [1, 2, 3], "meshed: {is_meshed}");
+        after.end_well();
+    }
+}
+
+#[test]
+fn a_node_that_was_killed_is_waited_for_and_what_it_may_have_had_is_told_as_lost() {
+    let mesh = Mesh::new();
+    let (node, _) = end_of_life(mesh.node(), true);
+    let after = mesh.node();
+    let mut publisher = after.client();
+    publish(&mut publisher, "road", 1..=3);
+    let mut client = after.client();
+    let begun = Instant::now();
+    let answer = subscribe_from(&mut client, "road", &[position("road", 7, Some(node))]);
+    assert!(begun.elapsed() >= Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!((answer.gap_detected, answer.missed, answer.replay_started), (true, -1, true));
+    publish(&mut publisher, "road", 4..=4);
+    let past = hear_past(&mut client, 4);
+    assert_eq!((past.gaps.len(), &past.replayed[..]), (1, &[1, 2, 3][..]));
     after.end_well();
 }
 

@@ -135,6 +135,7 @@ const BLOCKING: SubscribeRequest<'_> = SubscribeRequest {
     counted: false,
     positions: &[],
     wait_mesh: false,
+    ended: &[],
 };
 
 /// Waits until a count has stood still for a while.

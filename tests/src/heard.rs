@@ -24,6 +24,8 @@ pub enum Heard {
     Goodbye {
         /// Number of the newest publish it accepted from this client.
         last_accepted: u64,
+        /// All that it accepted for this client came before.
+        is_complete: bool,
     },
     /// Something was wrong.
     Error(Complaint),

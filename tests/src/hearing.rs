@@ -135,7 +135,10 @@ fn interpret_other(frame: &Frame<'_>) -> Heard {
         FrameKind::PublishResume => Heard::PublishResume,
         FrameKind::Goodbye => {
             let goodbye = body!(frame, Goodbye);
-            Heard::Goodbye { last_accepted: goodbye.last_accepted() }
+            Heard::Goodbye {
+                last_accepted: goodbye.last_accepted(),
+                is_complete: goodbye.is_complete(),
+            }
         }
         FrameKind::Error => {
             let error = body!(frame, Error);

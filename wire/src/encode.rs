@@ -37,6 +37,8 @@ pub struct SubscribeRequest<'a> {
     pub positions: &'a [Position<'a>],
     /// The answer waits, 1 s at most, until other nodes know what is wanted.
     pub wait_mesh: bool,
+    /// Nodes that have said, in a complete Goodbye, that nothing follows; at most 1,024.
+    pub ended: &'a [NodeId],
 }
 
 /// How far a subscriber had come in one topic.
@@ -231,11 +233,26 @@ impl FrameEncoder {
 
     /// Appends a Goodbye.
     pub fn goodbye(&mut self, out: &mut Vec<u8>, reason: &str, last_accepted: u64) {
+        self.client_goodbye(out, reason, last_accepted, false);
+    }
+
+    /// Appends the Goodbye of a daemon that has sent all it accepted for the client's subscriptions.
+    pub fn complete_goodbye(&mut self, out: &mut Vec<u8>, reason: &str, last_accepted: u64) {
+        self.client_goodbye(out, reason, last_accepted, true);
+    }
+
+    fn client_goodbye(
+        &mut self,
+        out: &mut Vec<u8>,
+        reason: &str,
+        last_accepted: u64,
+        is_complete: bool,
+    ) {
         let b = &mut self.builder;
         let reason = Some(b.create_string(reason));
         let root = control::Goodbye::create(
             b,
-            &control::GoodbyeArgs { reason, last_accepted, ..Default::default() },
+            &control::GoodbyeArgs { reason, last_accepted, is_complete, ..Default::default() },
         );
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Goodbye, 0, 0));
@@ -293,6 +310,11 @@ impl FrameEncoder {
             let positions: Vec<_> = subscribe.positions.iter().map(|at| position(b, at)).collect();
             b.create_vector(&positions)
         });
+        let ended = (!subscribe.ended.is_empty()).then(|| {
+            let ended: Vec<_> =
+                subscribe.ended.iter().copied().map(control::NodeId::from).collect();
+            b.create_vector(&ended)
+        });
         let args = control::SubscribeArgs {
             request: subscribe.request,
             filters: Some(b.create_vector(&filters)),
@@ -303,6 +325,7 @@ impl FrameEncoder {
             counted: subscribe.counted,
             positions,
             wait_mesh: subscribe.wait_mesh,
+            ended,
         };
         let root = control::Subscribe::create(b, &args);
         b.finish_minimal(root);

@@ -12,6 +12,7 @@ use std::time::Duration;
 use nexusd_wire::control::{self, OverflowPolicy as WirePolicy};
 use nexusd_wire::{FrameEncoder, NodeId, Sequence, SubscribeRequest, SubscriptionId};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::event::{Event, Gap};
@@ -63,6 +64,8 @@ pub(crate) struct Entry {
     ack_limits: AckLimits,
     /// A connection that names it in its Hello may find it where this one does not.
     may_be_elsewhere: bool,
+    /// When the daemon that had it ended well: it has sent all that was its.
+    left_well_at: Option<Instant>,
 }
 
 impl Entry {
@@ -82,6 +85,7 @@ impl Entry {
             asked: Asked::Nothing,
             progress: Progress::default(),
             may_be_elsewhere: false,
+            left_well_at: None,
         }
     }
 
@@ -126,9 +130,14 @@ impl Entry {
                 };
                 encoder.resume(out, request, identity.id, self.progress.received, mode);
             }
-            // What another daemon had for it is gone, how much of it nobody knows.
-            Some(_) => self.ask_anew(request, node, true, encoder, out),
+            Some(_) => self.ask_anew(request, node, self.is_in_doubt(), encoder, out),
         }
+    }
+
+    /// Whether another daemon may have had messages for it that are gone: the one that kept it, unless that
+    /// sent all, and in the course of time others that have come and gone since.
+    fn is_in_doubt(&self) -> bool {
+        self.left_well_at.is_none_or(|left_at| left_at.elapsed() > limits::LEFT_WELL_FOR)
     }
 
     /// Appends a Subscribe in place of the subscription that is lost. `is_in_doubt`: whether more
@@ -155,7 +164,8 @@ impl Entry {
         out: &mut Vec<u8>,
     ) -> bool {
         let Wanted { filters, options } = &self.wanted;
-        let room = limits::SUBSCRIBE_BYTES_MAX.saturating_sub(encoded_bytes(filters));
+        let taken = encoded_bytes(filters) + limits::ENDED_NODES_MAX * size_of::<NodeId>();
+        let room = limits::SUBSCRIBE_BYTES_MAX.saturating_sub(taken);
         let (told, is_complete) = match options.gap_mode {
             GapMode::ReplayBuffer => self.progress.positions.told_within(room, Some(node)),
             GapMode::None | GapMode::RetainedOnly => (Vec::new(), false),
@@ -168,6 +178,7 @@ impl Entry {
                 origin: Some(position.origin),
             })
             .collect();
+        let ended = self.progress.positions.ended_of(&told);
         let texts: Vec<&str> = filters.iter().map(String::as_str).collect();
         encoder.subscribe(
             out,
@@ -187,6 +198,7 @@ impl Entry {
                 counted: options.counted,
                 positions: &positions,
                 wait_mesh: options.wait_mesh,
+                ended: &ended,
             },
         );
         let is_known = |filter: &String| is_topic(filter) && self.progress.positions.has(filter);
@@ -248,8 +260,13 @@ impl Entry {
         Some((id, self.progress.acknowledge()?))
     }
 
-    /// The connection that was asked is gone. The next one tells the count anyway.
-    pub(crate) fn on_disconnected(&mut self) {
+    /// The connection that was asked is gone. The next one tells the count anyway. `had_all_of`: the daemon
+    /// at its end, if that ended well and all that it had for the subscription has come.
+    pub(crate) fn on_disconnected(&mut self, had_all_of: Option<NodeId>) {
+        self.left_well_at = had_all_of.map(|_| Instant::now());
+        if let Some(node) = had_all_of {
+            self.progress.positions.note_ended(node);
+        }
         self.progress.acknowledge();
         self.asked = Asked::Nothing;
     }

@@ -32,6 +32,11 @@ pub(crate) const ACK_BYTES: usize = 1 << 20;
 pub(crate) const ACK_WITHIN: Duration = Duration::from_millis(250);
 /// Topics whose positions a subscription remembers, as the daemon bounds them.
 pub(crate) const POSITIONS_MAX: usize = 1_024;
+/// Nodes that have ended of which a subscription knows it.
+pub(crate) const ENDED_NODES_MAX: usize = 64;
+/// How long a subscription that has had everything of a daemon that ended may be nowhere without doubt. In more
+/// time other nodes may have begun and ended, and nobody knows what they accepted.
+pub(crate) const LEFT_WELL_FOR: Duration = Duration::from_secs(10);
 /// Topic names a daemon may bind on one connection.
 pub(crate) const TOPICS_DELIVERED_MAX: usize = 4 << 20;
 /// Node handles a daemon may bind on one connection.

@@ -70,6 +70,8 @@ pub(crate) struct Positions {
     old: Generation,
     /// Topics were seen before these that are not among them.
     has_forgotten: bool,
+    /// Nodes that have said, behind everything else, that nothing follows, the newest last.
+    ended: Vec<NodeId>,
 }
 
 /// Bytes of a position in a Subscribe frame beside its topic, at most.
@@ -112,6 +114,21 @@ impl Positions {
             self.has_forgotten = true;
         }
         self.young.entry(Arc::clone(topic)).insert_entry(newest).into_mut()
+    }
+
+    /// All that a node had for the subscription has come, and the node has ended.
+    pub(crate) fn note_ended(&mut self, node: NodeId) {
+        self.ended.retain(|ended| *ended != node);
+        if self.ended.len() >= limits::ENDED_NODES_MAX {
+            self.ended.remove(0);
+        }
+        self.ended.push(node);
+    }
+
+    /// The nodes of these positions of which nothing follows.
+    pub(crate) fn ended_of(&self, told: &[Position]) -> Vec<NodeId> {
+        let is_told = |node: &NodeId| told.iter().any(|position| position.origin == *node);
+        self.ended.iter().copied().filter(is_told).collect()
     }
 
     /// Whether the topic's newest message is known.
@@ -194,6 +211,23 @@ mod tests {
         assert_eq!(told(&positions, Some(THERE)), [(HERE, 3), (THERE, 6)]);
         let (all, _) = positions.told_within(1 << 20, None);
         assert_eq!(told(&Positions::of(&all, true), Some(THERE)), [(HERE, 3), (THERE, 6)]);
+    }
+
+    #[test]
+    fn a_node_that_has_ended_is_named_with_its_positions() {
+        let mut positions = Positions::default();
+        positions.note_ended(THERE);
+        positions.note(&"t".into(), 5, HERE);
+        let ended = |positions: &Positions| {
+            let (told, _) = positions.told_within(1 << 20, None);
+            positions.ended_of(&told)
+        };
+        assert_eq!(ended(&positions), [], "it has no position");
+        positions.note(&"t".into(), 1, THERE);
+        assert_eq!((told(&positions, None).len(), ended(&positions)), (2, vec![THERE]));
+        (0..limits::ENDED_NODES_MAX)
+            .for_each(|node| positions.note_ended(NodeId(99 + node as u128)));
+        assert_eq!(ended(&positions), [], "of many the newest are known");
     }
 
     #[test]

@@ -43,6 +43,8 @@ enum Ask {
 pub(crate) struct Goodbye {
     pub(crate) reason: String,
     last_accepted: u64,
+    /// All that it had for the client came before.
+    is_complete: bool,
 }
 
 /// An Unsubscribe that the daemon has not answered.
@@ -131,7 +133,8 @@ impl<'a> Session<'a> {
         let shared = &self.task.shared;
         shared.outbox().on_disconnected(self.sender.unsent(), last_accepted);
         shared.room.notify_waiters();
-        self.task.subscriptions.on_disconnected();
+        let is_complete = self.goodbye.as_ref().is_some_and(|goodbye| goodbye.is_complete);
+        self.task.subscriptions.on_disconnected(is_complete.then_some(self.node));
         for ending in self.unsubscribes.into_values() {
             match ending {
                 // The daemon may not have read it, and parks the subscription.
@@ -340,6 +343,7 @@ impl<'a> Session<'a> {
                 self.goodbye = Some(Goodbye {
                     reason: goodbye.reason().unwrap_or("no reason given").to_owned(),
                     last_accepted: goodbye.last_accepted(),
+                    is_complete: goodbye.is_complete(),
                 });
             }
             FrameKind::Error => return self.on_error(&frame.body::<control::Error<'_>>()?),

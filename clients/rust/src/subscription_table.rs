@@ -4,7 +4,7 @@
 //! for a Resume. Invariant: an entry is here from the moment the application asks for it until it or
 //! the daemon ends it; `by_id` holds those that the present connection has confirmed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use nexusd_wire::{FrameEncoder, NodeId, SubscriptionId};
@@ -193,11 +193,12 @@ impl SubscriptionTable {
         self.entries.get_mut(&request)
     }
 
-    /// Whoever was asked will not answer.
-    pub(crate) fn on_disconnected(&mut self) {
-        self.by_id.clear();
-        for entry in self.entries.values_mut() {
-            entry.on_disconnected();
+    /// Whoever was asked will not answer. `ended`: it, if it said that it had sent all that it had for the
+    /// subscriptions that it confirmed.
+    pub(crate) fn on_disconnected(&mut self, ended: Option<NodeId>) {
+        let confirmed: HashSet<_> = self.by_id.drain().map(|(_, request)| request).collect();
+        for (request, entry) in &mut self.entries {
+            entry.on_disconnected(ended.filter(|_| confirmed.contains(request)));
         }
     }
 

@@ -349,6 +349,11 @@ impl Shard {
             let text = format!("a subscription begins at most at {POSITIONS_MAX} positions");
             return Err((ErrorCode::LimitReached, text));
         }
+        if subscribe.ended().is_some_and(|ended| ended.len() > POSITIONS_MAX) {
+            let text =
+                format!("a subscription names at most {POSITIONS_MAX} nodes that have ended");
+            return Err((ErrorCode::LimitReached, text));
+        }
         for position in positions.into_iter().flatten() {
             let topic = position.topic();
             check_topic(topic)
@@ -532,7 +537,9 @@ impl Shard {
             SessionState::Closing => {
                 !connection.session.said_goodbye || connection.session.acks.len() == 0
             }
-            SessionState::Draining => connection.session.was_told_goodbye,
+            SessionState::Draining => {
+                connection.session.was_told_goodbye && !self.say_that_is_all(id)
+            }
             SessionState::AwaitingHello
             | SessionState::AwaitingWelcome
             | SessionState::AwaitingLinkAck

@@ -1,5 +1,6 @@
 //! The end of a shard in good order: nothing more is read, all that was accepted is delivered, and
-//! every publisher is told how far it came.
+//! every publisher is told how far it came. The last word to a client says that all was sent: where it comes
+//! back it misses nothing of this node.
 //!
 //! A message and its acknowledgement take up to four steps between shards: from the publisher's to
 //! the owner, to the subscribers' shards, back to the owner's and the publisher's. So draining goes
@@ -12,6 +13,7 @@ use super::parcel::Item;
 use super::{Shard, open_connection};
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
+use crate::subscriber_queue::QueueId;
 
 /// Rounds until nothing of a message is under way any more.
 const ROUNDS: u8 = 4;
@@ -119,18 +121,56 @@ impl Shard {
         self.pause_receive(id);
     }
 
-    /// A Goodbye with the newest accepted publish.
+    /// A Goodbye with the newest accepted publish, ahead of what is queued.
     fn say_goodbye(&mut self, id: ConnectionId) {
         self.send_acks(id);
+        let is_complete = self.was_sent_all(id);
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
-        if !is_planted(Plant::GoodbyeForgotten) {
-            let last = connection.session.last_accepted;
-            self.encoder.goodbye(&mut connection.outbound.control, "the daemon is stopping", last);
-        }
         connection.session.was_told_goodbye = true;
+        connection.session.was_told_all = is_complete;
+        self.encode_goodbye(id);
+    }
+
+    /// The last word of a connection to which all was sent, once; whether it was said now.
+    pub(super) fn say_that_is_all(&mut self, id: ConnectionId) -> bool {
+        let is_complete = self.was_sent_all(id);
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return false;
+        };
+        let was_told = connection.session.was_told_all;
+        if !is_complete || was_told || is_planted(Plant::GoodbyeForgotten) {
+            return false;
+        }
+        connection.session.was_told_all = true;
+        self.encode_goodbye(id);
+        true
+    }
+
+    fn encode_goodbye(&mut self, id: ConnectionId) {
+        let Some(connection) = open_connection(&mut self.connections, id) else {
+            return;
+        };
+        let (control, session) = (&mut connection.outbound.control, &connection.session);
+        let (last, reason) = (session.last_accepted, "the daemon is stopping");
+        match session.was_told_all {
+            _ if is_planted(Plant::GoodbyeForgotten) => {}
+            true => self.encoder.complete_goodbye(control, reason, last),
+            false => self.encoder.goodbye(control, reason, last),
+        }
         self.schedule(id);
+    }
+
+    /// Whether nothing follows what a connection was sent. What a subscription gets from other nodes, or
+    /// of retained values, may still be under way when it has no messages.
+    fn was_sent_all(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections[id.index as usize].as_ref() else {
+            return false;
+        };
+        let session = &connection.session;
+        let is_sent = |queue: &QueueId| self.plane.queues[queue.0 as usize].is_sent();
+        session.acks.len() == 0 && session.subscriptions.iter().all(|(_, queue)| is_sent(queue))
     }
 
     /// The time for draining is over.

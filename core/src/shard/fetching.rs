@@ -49,6 +49,9 @@ pub(crate) struct Fetch {
     had: BTreeMap<NodeId, u64>,
     /// Nodes whose messages it has had, or that were there, and that have not answered.
     named: BTreeSet<NodeId>,
+    /// Nodes of which it has had all: nobody waits for them, and what a link still brings of theirs is kept
+    /// out.
+    ended: BTreeSet<NodeId>,
     /// Nodes that were asked and have not answered, and those that have.
     asked: BTreeSet<NodeId>,
     answered: BTreeSet<NodeId>,
@@ -63,12 +66,19 @@ pub(crate) struct Fetch {
     is_late: bool,
     /// Messages that came since.
     late: u64,
+    /// Nodes that were found since, while this one was still looking for others.
+    found_late: BTreeSet<NodeId>,
 }
 
 impl Fetch {
     /// The rest of what a node has, or had, is missing behind what came of it.
     fn is_cut_short(&self) -> bool {
         self.named.iter().any(|node| self.heard.contains(node))
+    }
+
+    /// Whether something may be missing that a node has not answered.
+    fn misses_answers(&self) -> bool {
+        !self.named.is_subset(&self.ended)
     }
 }
 
@@ -145,6 +155,7 @@ impl Plane {
         let question = had.iter().map(|(node, after)| (*node, *after)).collect();
         let fetch = self.ask_peers(&Wanted::Messages { topic: name, had: question });
         let mut begun = self.fetch_of(topic, target, had);
+        begun.ended.clone_from(&wanted.ended);
         if target.shard == self.routing.own {
             self.close_gate(target.queue, topic);
         } else {
@@ -193,6 +204,7 @@ impl Plane {
             target,
             named: had.keys().copied().collect(),
             had,
+            ended: BTreeSet::new(),
             asked: BTreeSet::new(),
             answered: BTreeSet::new(),
             heard: BTreeSet::new(),
@@ -201,6 +213,7 @@ impl Plane {
             waits_since_us: self.now_us,
             is_late: false,
             late: 0,
+            found_late: BTreeSet::new(),
         }
     }
 
@@ -297,20 +310,35 @@ impl Plane {
         peers: &[NodeId],
         all_of: Option<ShardIndex>,
     ) {
+        let has_settled = self.has_settled();
         let Some(fetch) = self.fetching.fetches.get_mut(&id) else { return };
         if let Some(shard) = all_of {
             fetch.asking.remove(shard);
         }
         let new = peers.iter().filter(|peer| !fetch.answered.contains(peer));
-        fetch.asked.extend(new);
+        fetch.asked.extend(new.clone());
+        if fetch.is_late && !has_settled {
+            let found: Vec<_> = new.filter(|peer| !fetch.named.contains(peer)).copied().collect();
+            fetch.named.extend(&found);
+            fetch.found_late.extend(found);
+            self.keep_out_silent(id);
+        }
         self.fetching.touched.insert(id);
+    }
+
+    /// Live messages of nodes that have not answered in time are not for the subscription.
+    fn keep_out_silent(&mut self, id: FetchId) {
+        let Some(fetch) = self.fetching.fetches.get(&id) else { return };
+        let (target, topic) = (fetch.target, fetch.topic);
+        let silent = fetch.named.iter().map(|node| self.node.origin_of(*node)).collect();
+        self.end_gate_at(target, topic, Outcome { is_partial: false, silent });
     }
 
     /// An answer begins, and is not all that was asked for. What is missing is missing here if something of it
     /// came before, and else before all that comes.
     pub(super) fn fetch_is_partial(&mut self, id: FetchId, peer: NodeId) {
         let Some(fetch) = self.fetching.fetches.get_mut(&id) else { return };
-        if fetch.answered.contains(&peer) {
+        if fetch.answered.contains(&peer) || fetch.ended.contains(&peer) {
             return;
         }
         if fetch.is_late || fetch.heard.contains(&peer) {
@@ -327,16 +355,16 @@ impl Plane {
         let Some(fetch) = self.fetching.fetches.get_mut(&id) else { return };
         fetch.asked.remove(&peer);
         if !has_answered {
-            if !fetch.answered.contains(&peer) {
-                fetch.named.insert(peer);
-            }
             if fetch.is_late {
                 fetch.waits_since_us = self.now_us;
+            } else if !fetch.answered.contains(&peer) {
+                fetch.named.insert(peer);
             }
             return;
         }
         if fetch.answered.insert(peer) {
             fetch.named.remove(&peer);
+            fetch.found_late.remove(&peer);
             let (topic, target, messages) =
                 (fetch.topic, fetch.target, std::mem::take(&mut fetch.late));
             let latest = self.topics.standing(topic).map_or(Sequence(0), |it| Sequence(it.newest));
@@ -406,13 +434,19 @@ impl Plane {
             let is_given_up = fetch.asked.is_empty() && since_us >= FETCH_LATE_US;
             return fetch.named.is_empty() || is_given_up;
         }
-        let is_complete = fetch.asking.is_empty() && fetch.asked.is_empty();
+        let is_complete = fetch.asking.is_empty() && fetch.asked.is_subset(&fetch.ended);
         if fetch.topic == NOTHING {
             return is_complete || since_us >= FETCH_FOUND_US;
         }
-        let has_settled = self.age_us() >= FETCH_FOUND_US;
-        let is_settled = has_settled && fetch.named.is_empty();
+        // Who comes from a node that ended well goes on at once: who is found then is asked all the same.
+        let has_settled = self.has_settled() || !fetch.ended.is_empty();
+        let is_settled = has_settled && !fetch.misses_answers();
         (is_complete && (is_settled || since_us >= FETCH_FOUND_US)) || since_us >= FETCH_TIMEOUT_US
+    }
+
+    /// Whether this node has had the time to find all others.
+    fn has_settled(&self) -> bool {
+        self.age_us() >= FETCH_FOUND_US
     }
 
     /// Lets a subscription go on. Returns whether nobody is asked any more.
@@ -421,7 +455,7 @@ impl Plane {
         let (target, topic) = (fetch.target, fetch.topic);
         let mut is_late = false;
         if fetch.is_late {
-            if fetch.is_cut_short() {
+            if fetch.is_cut_short() || !fetch.found_late.is_empty() {
                 self.tell_cut_at(target);
             }
             self.end_gate_at(target, topic, Outcome::default());
@@ -433,7 +467,7 @@ impl Plane {
                 self.tell_cut_at(target);
             }
             self.replay_of_silent(&mut fetch);
-            fetch.is_partial |= !fetch.named.is_empty();
+            fetch.is_partial |= fetch.misses_answers();
             fetch.heard.clear();
             let silent: Vec<_> =
                 fetch.named.iter().map(|node| self.node.origin_of(*node)).collect();
@@ -454,7 +488,7 @@ impl Plane {
     /// Of nodes that do not answer this one may hold something: what it got while it wanted the topic.
     fn replay_of_silent(&mut self, fetch: &mut Fetch) {
         let from = self.topics.standing(fetch.topic).map_or(0, |standing| standing.first - 1);
-        for node in &fetch.named {
+        for node in fetch.named.difference(&fetch.ended) {
             let origin = self.node.origin_of(*node).0;
             let had = fetch.had.entry(*node).or_default();
             loop {

@@ -32,6 +32,15 @@ pub(crate) struct WantedTopic {
     pub(crate) is_foreign: bool,
     /// For each node whose messages the client has had, that node's number of the newest one.
     pub(crate) origins: Vec<(NodeId, u64)>,
+    /// Those among them that have ended, and of which the client has had all.
+    pub(crate) ended: BTreeSet<NodeId>,
+}
+
+impl WantedTopic {
+    /// Whether its client has had all that other nodes have had for it.
+    fn misses_none(&self) -> bool {
+        self.origins.iter().all(|(node, _)| self.ended.contains(node))
+    }
 }
 
 /// What an owner has of a topic that is wanted.
@@ -55,6 +64,8 @@ impl Plane {
         filters: &[Box<str>],
     ) -> Vec<Vec<WantedTopic>> {
         let mut by_topic: BTreeMap<&str, WantedTopic> = BTreeMap::new();
+        let ended: BTreeSet<_> =
+            subscribe.ended().into_iter().flatten().map(NodeId::from).collect();
         for position in subscribe.positions().into_iter().flatten() {
             let (name, after) = (position.topic(), position.sequence());
             if !filters.iter().any(|filter| filter_matches(filter, name)) {
@@ -66,8 +77,12 @@ impl Plane {
                 after,
                 is_foreign: false,
                 origins: Vec::new(),
+                ended: BTreeSet::new(),
             });
             wanted.is_foreign |= origin != node;
+            if origin != node && ended.contains(&origin) {
+                wanted.ended.insert(origin);
+            }
             if wanted.origins.iter().all(|(known, _)| *known != origin) {
                 wanted.origins.push((origin, after));
             }
@@ -84,7 +99,11 @@ impl Plane {
         let topic = self.topics.find(&wanted.name)?;
         let standing = self.topics.standing(topic)?;
         let (mut after, mut is_unknown) = (wanted.after, false);
-        if wanted.is_foreign || (after > 0 && after < standing.first - 1) {
+        if wanted.is_foreign {
+            after = standing.first - 1;
+            // Nodes that have ended have left nothing. A topic of this name may have been here before.
+            is_unknown = after > 0 || !wanted.misses_none();
+        } else if after > 0 && after < standing.first - 1 {
             (after, is_unknown) = (standing.first - 1, true);
         } else if after == 0 {
             after = standing.newest.saturating_sub(1).max(standing.first - 1);
@@ -97,7 +116,7 @@ impl Plane {
         let (extents, oldest) =
             self.history.above(topic, newest_run, standing, after, &self.log, self.now_us);
         // The newest alone was asked for: there is no loss in not having it.
-        let is_asked_for = wanted.after > 0 || is_unknown;
+        let is_asked_for = wanted.after > 0 || wanted.is_foreign;
         let lost = (oldest > after + 1 && is_asked_for)
             .then(|| (Sequence(after + 1), Sequence(oldest - 1)));
         let newest = Sequence(standing.newest);

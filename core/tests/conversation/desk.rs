@@ -12,8 +12,8 @@ use nexusd_wire::{
     Sequence, SubscribeRequest, SubscriptionId, TopicId,
 };
 
-/// What the wall clock says when a desk opens.
-pub(crate) const OPENED_US: u64 = 1_700_000_000_000_000;
+/// The wall clock at first.
+pub const START_US: u64 = 1_700_000_000_000_000;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Heard {
@@ -84,6 +84,10 @@ pub enum Heard {
     Goodbye {
         last_accepted: u64,
     },
+    /// The same, behind all that was accepted for it.
+    CompleteGoodbye {
+        last_accepted: u64,
+    },
     Welcome,
     Pause,
     Resume,
@@ -149,7 +153,7 @@ impl Desk {
             mesh,
             limits,
         };
-        let now = Now { mono_us: 1, wall_us: OPENED_US };
+        let now = Now { mono_us: 1, wall_us: START_US };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
         let shards = wire(shards).into_iter().map(wired).collect();
         Self {
@@ -741,7 +745,11 @@ fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {
         }
         FrameKind::Goodbye => {
             let body = frame.body::<control::Goodbye<'_>>().expect("a body");
-            Heard::Goodbye { last_accepted: body.last_accepted() }
+            let last_accepted = body.last_accepted();
+            match body.is_complete() {
+                true => Heard::CompleteGoodbye { last_accepted },
+                false => Heard::Goodbye { last_accepted },
+            }
         }
         FrameKind::Welcome => Heard::Welcome,
         FrameKind::PublishPause => Heard::Pause,

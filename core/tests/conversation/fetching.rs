@@ -5,7 +5,7 @@ use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
 
 use super::desk::Heard;
-use super::pair::{Pair, id};
+use super::pair::{Pair, id, is_gap};
 
 fn position(topic: &str, sequence: u64, origin: NodeId) -> Position<'_> {
     Position { topic, sequence: Sequence(sequence), origin: Some(origin) }
@@ -25,13 +25,26 @@ fn publish(pair: &mut Pair, publisher: ConnectionId, number: u32) {
 
 /// A client of the second node asks for `a` from these positions on.
 fn come_back(pair: &mut Pair, positions: &[Position<'_>]) -> ConnectionId {
+    come_back_from(pair, positions, &[])
+}
+
+/// The same of one that has had all of nodes that have ended.
+fn come_back_from(pair: &mut Pair, positions: &[Position<'_>], ended: &[NodeId]) -> ConnectionId {
     let subscriber = pair.desks[1].greet();
     let filters = &["a"];
     let request =
-        SubscribeRequest { request: 1, filters, positions, ..SubscribeRequest::default() };
+        SubscribeRequest { request: 1, filters, positions, ended, ..SubscribeRequest::default() };
     pair.desks[1].ask_to_subscribe(subscriber, &request);
     pair.carry();
     subscriber
+}
+
+/// A little more, in which a client of each node shows that it is there.
+fn pass_a_minute(pair: &mut Pair, clients: [ConnectionId; 2]) {
+    for _ in 0..4 {
+        pair.pass(16_000_000);
+        (0..2).for_each(|at| pair.desks[at].pong(clients[at]));
+    }
 }
 
 fn numbers(heard: &[Heard]) -> Vec<u32> {
@@ -249,4 +262,103 @@ fn a_peer_that_does_not_say_that_it_knows_is_waited_for_for_a_second() {
     assert_eq!(pair.desks[1].heard(subscriber), []);
     pair.pass(200_000);
     assert!(matches!(pair.desks[1].heard(subscriber)[..], [Heard::Subscribed { .. }]));
+}
+
+#[test]
+fn a_node_that_ended_well_is_neither_waited_for_nor_missed() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let publisher = publisher_of(&mut pair, 5);
+        let gone = NodeId(0x9999);
+        let positions = [position("a", 3, id(0)), position("a", 7, gone)];
+        let subscriber = come_back_from(&mut pair, &positions, &[gone]);
+        publish(&mut pair, publisher, 5);
+        let heard = pair.desks[1].heard(subscriber);
+        assert_eq!(missed(&heard), Some(0), "{shards} shards: {heard:?}");
+        assert_eq!(numbers(&heard), [3, 4, 5], "{heard:?}");
+        // Nor is anything told when nobody looks for it any more.
+        pair.tell_interest(1, &["a"]);
+        pass_a_minute(&mut pair, [publisher, subscriber]);
+        publish(&mut pair, publisher, 6);
+        let heard = pair.desks[1].heard(subscriber);
+        assert_eq!(numbers(&heard), [6], "{heard:?}");
+        assert!(!heard.iter().any(is_gap), "{heard:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_lost_is_missed_beside_one_that_ended_well() {
+    let mut pair = Pair::linked(1);
+    let (ended, lost) = (NodeId(0x9999), NodeId(0x8888));
+    let positions = [position("a", 7, ended), position("a", 7, lost)];
+    let subscriber = come_back_from(&mut pair, &positions, &[ended]);
+    pair.pass(900_000);
+    assert_eq!(pair.desks[1].heard(subscriber), []);
+    pair.pass(200_000);
+    assert_eq!(missed(&pair.desks[1].heard(subscriber)), Some(-1));
+}
+
+#[test]
+fn what_a_link_still_brings_of_a_node_that_ended_well_was_had_there() {
+    for shards in [1, 3] {
+        let mut pair = Pair::linked(shards);
+        let other = pair.desks[1].greet();
+        pair.desks[1].subscribe(other, &["a"]);
+        pair.tell_interest(1, &["a"]);
+        pair.is_cut = true;
+        publisher_of(&mut pair, 5);
+        pair.desks[0].drain();
+        let subscriber = come_back_from(&mut pair, &[position("a", 5, id(0))], &[id(0)]);
+        assert_eq!(missed(&pair.desks[1].heard(subscriber)), Some(0), "it is not waited for");
+        pair.is_cut = false;
+        pair.carry();
+        pair.pass(3_000_000);
+        assert_eq!(numbers(&pair.desks[1].heard(other)), [0, 1, 2, 3, 4], "{shards} shards");
+        assert_eq!(pair.desks[1].heard(subscriber), [], "{shards} shards");
+    }
+}
+
+#[test]
+fn a_young_node_lets_who_misses_nobody_go_on_and_asks_those_that_it_finds_then() {
+    for shards in [1, 3] {
+        let mut pair = Pair::with_fresh_node(shards, 1);
+        let publisher = publisher_of(&mut pair, 5);
+        let gone = NodeId(0x9999);
+        let positions = [position("a", 2, id(0)), position("a", 7, gone)];
+        let waits = come_back(&mut pair, &positions[1..]);
+        let subscriber = come_back_from(&mut pair, &positions[1..], &[gone]);
+        assert_eq!(missed(&pair.desks[1].heard(subscriber)), Some(0), "{shards} shards");
+        assert_eq!(pair.desks[1].heard(waits), [], "{shards} shards");
+        pair.pass(500_000);
+        pair.dial(0, true);
+        pair.carry();
+        pair.tell_interest(1, &["a"]);
+        publish(&mut pair, publisher, 5);
+        let heard = pair.desks[1].heard(subscriber);
+        assert_eq!(numbers(&heard), [0, 1, 2, 3, 4, 5], "{shards} shards: {heard:?}");
+        let complete = |heard: &Heard| matches!(heard, Heard::ReplayComplete { messages: 5, .. });
+        assert_eq!(heard.iter().filter(|heard| complete(heard)).count(), 1, "{heard:?}");
+        assert!(!heard.iter().any(is_gap), "{heard:?}");
+        pair.pass(1_000_000);
+        let heard = pair.desks[1].heard(waits);
+        assert_eq!(numbers(&heard), [0, 1, 2, 3, 4, 5], "{shards} shards: {heard:?}");
+    }
+}
+
+#[test]
+fn a_node_that_is_found_late_and_lost_before_it_answers_is_missed() {
+    let mut pair = Pair::with_fresh_node(1, 1);
+    let publisher = publisher_of(&mut pair, 5);
+    let gone = NodeId(0x9999);
+    let subscriber = come_back_from(&mut pair, &[position("a", 7, gone)], &[gone]);
+    assert_eq!(missed(&pair.desks[1].heard(subscriber)), Some(0));
+    pair.dial(0, true);
+    while pair.desks[1].reports().is_empty() {
+        assert!(pair.carry_once(), "the link comes to stand");
+    }
+    pair.cut(0);
+    assert_eq!(pair.desks[1].heard(subscriber), [], "it may come again");
+    pass_a_minute(&mut pair, [publisher, subscriber]);
+    let heard = pair.desks[1].heard(subscriber);
+    assert_eq!(heard.iter().filter(|heard| is_gap(heard)).count(), 1, "{heard:?}");
 }

@@ -5,6 +5,7 @@ mod coming_back;
 mod cut_sends;
 #[allow(unreachable_pub)]
 mod desk;
+mod ending;
 mod fetching;
 mod hostile;
 mod hostile_peers;
@@ -288,7 +289,7 @@ fn drain_says_goodbye_with_the_last_accepted_number_and_finishes() {
     desk.bind(client, 0, "t");
     desk.publish(client, 0, b"x", MessageFlags::default());
     desk.drain();
-    assert_eq!(desk.heard(client), [Heard::Goodbye { last_accepted: 1 }]);
+    assert_eq!(desk.heard(client), [Heard::CompleteGoodbye { last_accepted: 1 }]);
     assert!(desk.is_finished());
 }
 

@@ -3,7 +3,7 @@
 use nexusd_core::{ConnectionId, Door, Limits, LinkCommand, LinkReport, MeshConfig};
 use nexusd_wire::{ClusterKey, FrameEncoder, MessageFlags, NodeId, NodeStatePart};
 
-use super::desk::{Desk, Heard, OPENED_US};
+use super::desk::{Desk, Heard, START_US};
 
 pub(crate) const PLAIN: MessageFlags = MessageFlags(0);
 
@@ -43,11 +43,11 @@ impl Pair {
         Self::with_keys(shards, [None, None])
     }
 
-    /// Two nodes, of which the first one has just started.
-    pub(crate) fn with_fresh_node(shards: usize) -> Self {
+    /// Two nodes without a link, of which one has just started.
+    pub(crate) fn with_fresh_node(shards: usize, at: usize) -> Self {
         let mut pair = Self::new(shards);
-        let fresh = MeshConfig { start_us: OPENED_US, ..mesh(None) };
-        pair.desks[0] = Desk::of_node(id(0), fresh, limits(), shards);
+        let fresh = MeshConfig { start_us: START_US, ..mesh(None) };
+        pair.desks[at] = Desk::of_node(id(at), fresh, limits(), shards);
         pair
     }
 
@@ -122,7 +122,7 @@ impl Pair {
         while !self.is_cut && self.carry_once() {}
     }
 
-    fn carry_once(&mut self) -> bool {
+    pub(crate) fn carry_once(&mut self) -> bool {
         let mut is_busy = false;
         for at in 0..self.wires.len() {
             let wire = self.wires[at];

@@ -206,7 +206,7 @@ fn comparisons_that_cross_come_to_an_end() {
 #[test]
 fn what_a_node_that_has_just_started_retained_comes_once_and_in_order() {
     for shards in [1, 3] {
-        let mut pair = Pair::with_fresh_node(shards);
+        let mut pair = Pair::with_fresh_node(shards, 0);
         let subscriber = pair.desks[1].greet();
         pair.desks[1].subscribe(subscriber, &["#"]);
         let mut writer = Writer::at(&mut pair.desks[0]);

@@ -311,7 +311,8 @@ fn a_goodbye_waits_for_the_acknowledgements_of_other_shards() {
     desk.publish(clients[0], 0, b"x", MessageFlags::ACK);
     desk.drain();
     let heard = desk.heard(clients[0]);
-    let [Heard::Ack { sequence: 1, .. }, Heard::Goodbye { last_accepted: 1 }] = heard[..] else {
+    let [Heard::Ack { sequence: 1, .. }, Heard::CompleteGoodbye { last_accepted: 1 }] = heard[..]
+    else {
         panic!("{heard:?}");
     };
     assert!(desk.is_finished());

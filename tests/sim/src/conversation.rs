@@ -211,6 +211,8 @@ pub struct Conversation {
     welcome_seen: bool,
     is_held_on_wire: bool,
     goodbye_seen: bool,
+    /// Its Goodbye said that nothing follows.
+    was_sent_all: bool,
     /// A fatal Error is on the wire.
     pub fatal_error: Option<ErrorCode>,
     /// Bytes the daemon has put on the wire.
@@ -277,6 +279,7 @@ impl Conversation {
             welcome_seen: false,
             is_held_on_wire: false,
             goodbye_seen: false,
+            was_sent_all: false,
             fatal_error: None,
             on_wire: 0,
             read: 0,

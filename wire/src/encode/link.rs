@@ -143,7 +143,7 @@ impl FrameEncoder {
     pub fn farewell(&mut self, out: &mut Vec<u8>, reason: &str, farewell: Farewell) {
         let b = &mut self.builder;
         let reason = Some(b.create_string(reason));
-        let args = control::GoodbyeArgs { reason, last_accepted: 0, farewell };
+        let args = control::GoodbyeArgs { reason, farewell, ..Default::default() };
         let root = control::Goodbye::create(b, &args);
         b.finish_minimal(root);
         self.finish(out, Header::new(FrameKind::Goodbye, 0, 0));

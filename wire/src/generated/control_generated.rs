@@ -2594,6 +2594,7 @@ pub mod nexusd {
             pub const VT_REASON: ::flatbuffers::VOffsetT = 4;
             pub const VT_LAST_ACCEPTED: ::flatbuffers::VOffsetT = 6;
             pub const VT_FAREWELL: ::flatbuffers::VOffsetT = 8;
+            pub const VT_IS_COMPLETE: ::flatbuffers::VOffsetT = 10;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -2614,6 +2615,7 @@ pub mod nexusd {
                 if let Some(x) = args.reason {
                     builder.add_reason(x);
                 }
+                builder.add_is_complete(args.is_complete);
                 builder.add_farewell(args.farewell);
                 builder.finish()
             }
@@ -2643,6 +2645,13 @@ pub mod nexusd {
                     self._tab.get::<Farewell>(Goodbye::VT_FAREWELL, Some(Farewell::Ending)).unwrap()
                 }
             }
+            #[inline]
+            pub fn is_complete(&self) -> bool {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe { self._tab.get::<bool>(Goodbye::VT_IS_COMPLETE, Some(false)).unwrap() }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Goodbye<'_> {
@@ -2659,6 +2668,7 @@ pub mod nexusd {
                     )?
                     .visit_field::<u64>("last_accepted", Self::VT_LAST_ACCEPTED, false)?
                     .visit_field::<Farewell>("farewell", Self::VT_FAREWELL, false)?
+                    .visit_field::<bool>("is_complete", Self::VT_IS_COMPLETE, false)?
                     .finish();
                 Ok(())
             }
@@ -2667,11 +2677,17 @@ pub mod nexusd {
             pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
             pub last_accepted: u64,
             pub farewell: Farewell,
+            pub is_complete: bool,
         }
         impl<'a> Default for GoodbyeArgs<'a> {
             #[inline]
             fn default() -> Self {
-                GoodbyeArgs { reason: None, last_accepted: 0, farewell: Farewell::Ending }
+                GoodbyeArgs {
+                    reason: None,
+                    last_accepted: 0,
+                    farewell: Farewell::Ending,
+                    is_complete: false,
+                }
             }
         }
 
@@ -2694,6 +2710,10 @@ pub mod nexusd {
                 self.fbb_.push_slot::<Farewell>(Goodbye::VT_FAREWELL, farewell, Farewell::Ending);
             }
             #[inline]
+            pub fn add_is_complete(&mut self, is_complete: bool) {
+                self.fbb_.push_slot::<bool>(Goodbye::VT_IS_COMPLETE, is_complete, false);
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> GoodbyeBuilder<'a, 'b, A> {
@@ -2713,6 +2733,7 @@ pub mod nexusd {
                 ds.field("reason", &self.reason());
                 ds.field("last_accepted", &self.last_accepted());
                 ds.field("farewell", &self.farewell());
+                ds.field("is_complete", &self.is_complete());
                 ds.finish()
             }
         }
@@ -3409,6 +3430,7 @@ pub mod nexusd {
             pub const VT_COUNTED: ::flatbuffers::VOffsetT = 16;
             pub const VT_POSITIONS: ::flatbuffers::VOffsetT = 18;
             pub const VT_WAIT_MESH: ::flatbuffers::VOffsetT = 20;
+            pub const VT_ENDED: ::flatbuffers::VOffsetT = 22;
 
             #[inline]
             pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3429,6 +3451,9 @@ pub mod nexusd {
                     builder.add_queue_bytes(x);
                 }
                 builder.add_request(args.request);
+                if let Some(x) = args.ended {
+                    builder.add_ended(x);
+                }
                 if let Some(x) = args.positions {
                     builder.add_positions(x);
                 }
@@ -3527,6 +3552,19 @@ pub mod nexusd {
                 // which contains a valid value in this slot
                 unsafe { self._tab.get::<bool>(Subscribe::VT_WAIT_MESH, Some(false)).unwrap() }
             }
+            #[inline]
+            pub fn ended(&self) -> Option<::flatbuffers::Vector<'a, NodeId>> {
+                // Safety:
+                // Created from valid Table for this object
+                // which contains a valid value in this slot
+                unsafe {
+                    self._tab
+                        .get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, NodeId>>>(
+                            Subscribe::VT_ENDED,
+                            None,
+                        )
+                }
+            }
         }
 
         impl ::flatbuffers::Verifiable for Subscribe<'_> {
@@ -3536,20 +3574,17 @@ pub mod nexusd {
                 pos: usize,
             ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
                 v.visit_table(pos)?
-                    .visit_field::<u64>("request", Self::VT_REQUEST, false)?
-                    .visit_field::<::flatbuffers::ForwardsUOffset<
-                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>,
-                    >>("filters", Self::VT_FILTERS, true)?
-                    .visit_field::<OverflowPolicy>("policy", Self::VT_POLICY, false)?
-                    .visit_field::<u32>("queue_messages", Self::VT_QUEUE_MESSAGES, false)?
-                    .visit_field::<u64>("queue_bytes", Self::VT_QUEUE_BYTES, false)?
-                    .visit_field::<bool>("receive_retained", Self::VT_RECEIVE_RETAINED, false)?
-                    .visit_field::<bool>("counted", Self::VT_COUNTED, false)?
-                    .visit_field::<::flatbuffers::ForwardsUOffset<
-                        ::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Position>>,
-                    >>("positions", Self::VT_POSITIONS, false)?
-                    .visit_field::<bool>("wait_mesh", Self::VT_WAIT_MESH, false)?
-                    .finish();
+     .visit_field::<u64>("request", Self::VT_REQUEST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("filters", Self::VT_FILTERS, true)?
+     .visit_field::<OverflowPolicy>("policy", Self::VT_POLICY, false)?
+     .visit_field::<u32>("queue_messages", Self::VT_QUEUE_MESSAGES, false)?
+     .visit_field::<u64>("queue_bytes", Self::VT_QUEUE_BYTES, false)?
+     .visit_field::<bool>("receive_retained", Self::VT_RECEIVE_RETAINED, false)?
+     .visit_field::<bool>("counted", Self::VT_COUNTED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Position>>>>("positions", Self::VT_POSITIONS, false)?
+     .visit_field::<bool>("wait_mesh", Self::VT_WAIT_MESH, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, NodeId>>>("ended", Self::VT_ENDED, false)?
+     .finish();
                 Ok(())
             }
         }
@@ -3571,6 +3606,7 @@ pub mod nexusd {
                 >,
             >,
             pub wait_mesh: bool,
+            pub ended: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, NodeId>>>,
         }
         impl<'a> Default for SubscribeArgs<'a> {
             #[inline]
@@ -3585,6 +3621,7 @@ pub mod nexusd {
                     counted: false,
                     positions: None,
                     wait_mesh: false,
+                    ended: None,
                 }
             }
         }
@@ -3651,6 +3688,14 @@ pub mod nexusd {
                 self.fbb_.push_slot::<bool>(Subscribe::VT_WAIT_MESH, wait_mesh, false);
             }
             #[inline]
+            pub fn add_ended(
+                &mut self,
+                ended: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b, NodeId>>,
+            ) {
+                self.fbb_
+                    .push_slot_always::<::flatbuffers::WIPOffset<_>>(Subscribe::VT_ENDED, ended);
+            }
+            #[inline]
             pub fn new(
                 _fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
             ) -> SubscribeBuilder<'a, 'b, A> {
@@ -3677,6 +3722,7 @@ pub mod nexusd {
                 ds.field("counted", &self.counted());
                 ds.field("positions", &self.positions());
                 ds.field("wait_mesh", &self.wait_mesh());
+                ds.field("ended", &self.ended());
                 ds.finish()
             }
         }

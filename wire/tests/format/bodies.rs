@@ -192,6 +192,7 @@ fn the_smallest_parts_in_large_numbers_are_accepted() {
         counted: false,
         positions: Vec::new(),
         wait_mesh: false,
+        ended: Vec::new(),
     };
     let state = Sample::NodeState {
         hash: 0,
@@ -249,6 +250,7 @@ fn bodies_written_by_hand_as_the_protocol_document_shows_are_read() {
                 counted: false,
                 positions: Vec::new(),
                 wait_mesh: false,
+                ended: Vec::new(),
             },
         ),
         (

@@ -103,6 +103,7 @@ pub(crate) enum Sample {
         reason: String,
         last_accepted: u64,
         farewell: Farewell,
+        is_complete: bool,
     },
     Error {
         code: ErrorCode,
@@ -140,6 +141,7 @@ pub(crate) enum Sample {
         /// Topic, sequence, origin.
         positions: Vec<(String, u64, Option<NodeId>)>,
         wait_mesh: bool,
+        ended: Vec<NodeId>,
     },
     SubscriptionInfo {
         request: u64,

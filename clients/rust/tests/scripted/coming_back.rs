@@ -7,7 +7,8 @@ use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
 use nexusd_wire::{FrameKind, GapReport, Sequence, SubscriptionId, SubscriptionReport, TopicId};
 
 use crate::daemon::{
-    Link, NODE, OTHER_NODE, ScriptedDaemon, message, next_event, next_message, next_payloads, soon,
+    Link, NODE, OTHER_NODE, ScriptedDaemon, THIRD_NODE, message, next_event, next_message,
+    next_payloads, soon,
 };
 
 /// A client with one subscription of id 9, which has had message 4 of topic `a` and 7 of `b`.
@@ -158,6 +159,63 @@ async fn another_daemon_is_asked_anew_at_once_and_the_doubt_is_told() {
     link.refuse_resume(10, ErrorCode::NotFound).await;
     let positions = link.asked().await.positions;
     assert_eq!(positions, [("a".to_owned(), 1, OTHER_NODE), ("b".to_owned(), 7, NODE)]);
+}
+
+#[tokio::test]
+async fn behind_a_complete_goodbye_there_is_no_doubt() {
+    let daemon = ScriptedDaemon::start().await;
+    let (_client, mut subscription, mut link) =
+        subscribed(&daemon, &["a", "b"], SubscribeOptions::new()).await;
+    link.send(|encoder, out| encoder.goodbye(out, "draining", 0)).await;
+    link.message(1, 5, b"a5").await;
+    link.send(|encoder, out| encoder.complete_goodbye(out, "draining", 0)).await;
+    link.end().await;
+    let mut link = daemon.welcome_as(OTHER_NODE).await.0;
+    let asked = link.asked().await;
+    assert_eq!(asked.ended, [NODE]);
+    let (a, b) = (("a".to_owned(), 5, NODE), ("b".to_owned(), 7, NODE));
+    assert_eq!(asked.positions, [a, b.clone()]);
+    link.confirm_request(asked.request, 10).await;
+    link.bind(1, "a").await;
+    link.deliver_as(10, DeliveryMode::Replay).await;
+    link.message(1, 1, b"new a1").await;
+    assert_eq!(next_payloads(&mut subscription, 2).await, ["a5", "new a1"]);
+
+    // The next one breaks: of the first nothing follows all the same.
+    link.end().await;
+    let mut link = daemon.welcome_as(THIRD_NODE).await.0;
+    let asked = link.asked().await;
+    assert_eq!(asked.positions, [("a".to_owned(), 1, OTHER_NODE), ("a".to_owned(), 5, NODE), b]);
+    assert_eq!(asked.ended, [NODE]);
+    link.confirm_request(asked.request, 11).await;
+    assert!(matches!(next_event(&mut subscription).await, Event::Gap(_)));
+}
+
+#[tokio::test]
+async fn the_doubt_stays_where_not_all_was_sent() {
+    for is_confirmed in [true, false] {
+        let daemon = ScriptedDaemon::start().await;
+        let (_client, mut subscription, mut link) =
+            subscribed(&daemon, &["a", "b"], SubscribeOptions::new()).await;
+        if is_confirmed {
+            link.send(|encoder, out| encoder.goodbye(out, "draining", 0)).await;
+            link.end().await;
+        } else {
+            // It goes on nowhere before the next one ends, whatever that accepted.
+            link.send(|encoder, out| encoder.complete_goodbye(out, "draining", 0)).await;
+            link.end().await;
+            let mut link = daemon.welcome_as(THIRD_NODE).await.0;
+            link.asked().await;
+            link.send(|encoder, out| encoder.complete_goodbye(out, "draining", 0)).await;
+            link.end().await;
+        }
+        let mut link = daemon.welcome_as(OTHER_NODE).await.0;
+        let asked = link.asked().await;
+        assert_eq!(asked.positions, positions());
+        assert_eq!(asked.ended, if is_confirmed { vec![] } else { vec![NODE] });
+        link.confirm_request(asked.request, 10).await;
+        assert!(matches!(next_event(&mut subscription).await, Event::Gap(_)));
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) const NODE: NodeId = NodeId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 /// Another daemon, or the same one after a restart.
 pub(crate) const OTHER_NODE: NodeId = NodeId(0xfeed);
+/// And one after that.
+pub(crate) const THIRD_NODE: NodeId = NodeId(44);
 pub(crate) const MAX_PAYLOAD: u32 = 4 << 20;
 
 /// Waits for what has to happen.
@@ -47,6 +49,8 @@ pub(crate) struct Asked {
     pub(crate) positions: Vec<(String, u64, NodeId)>,
     pub(crate) receive_retained: bool,
     pub(crate) counted: bool,
+    /// Nodes of which nothing follows.
+    pub(crate) ended: Vec<NodeId>,
 }
 
 /// A frame as it was received, with its padding.
@@ -280,6 +284,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 positions,
                 receive_retained: body.receive_retained(),
                 counted: body.counted(),
+                ended: body.ended().into_iter().flatten().map(NodeId::from).collect(),
             }
         })
     }

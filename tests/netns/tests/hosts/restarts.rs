@@ -104,7 +104,7 @@ fn publish_portion(
                     accepted.push(Accepted { number, life, delivered });
                 }
             }
-            Listened::Heard(Heard::Goodbye { last_accepted }) => {
+            Listened::Heard(Heard::Goodbye { last_accepted, .. }) => {
                 let told = open.iter().filter(|(sequence, _)| **sequence <= last_accepted);
                 for (_, &number) in told {
                     accepted.push(Accepted { number, life, delivered: None });

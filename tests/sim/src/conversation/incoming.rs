@@ -90,6 +90,10 @@ impl Conversation {
         }
         ensure!(self.fatal_error.is_none(), "{kind:?} behind a fatal Error");
         ensure!(
+            !self.was_sent_all || kind == FrameKind::TopicUnbind,
+            "{kind:?} behind the Goodbye that says that all was sent"
+        );
+        ensure!(
             self.welcome_seen
                 || matches!(kind, FrameKind::Welcome | FrameKind::Error | FrameKind::Goodbye),
             "{kind:?} before Welcome"
@@ -323,7 +327,8 @@ impl Conversation {
             self.stage == Stage::Draining || self.is_doubtful,
             "a Goodbye, but nobody asked to drain"
         );
-        ensure!(!self.goodbye_seen, "Goodbye twice");
+        ensure!(!self.goodbye_seen || goodbye.is_complete(), "Goodbye twice");
+        self.was_sent_all = goodbye.is_complete();
         let (mut low, mut high) = (0, 0);
         for &(_, sent) in &self.placed {
             let Sent::Publish(index) = sent else { continue };

@@ -32,6 +32,8 @@ pub struct Client {
     written: u64,
     /// It was welcomed.
     pub is_welcome: bool,
+    /// Its node, once it is.
+    node: NodeId,
     /// It went on over another connection.
     has_come_back: bool,
     /// Its connection broke; it will come back.
@@ -83,6 +85,7 @@ impl Client {
             outbox: VecDeque::new(),
             written: 0,
             is_welcome: false,
+            node: NodeId::default(),
             has_come_back: false,
             is_away: false,
             is_over: false,
@@ -202,7 +205,7 @@ impl Client {
         stream: usize,
         filters: &[&str],
         (policy, queue_messages, counted): (OverflowPolicy, u32, bool),
-        positions: &[Position<'_>],
+        (positions, ended): (&[Position<'_>], &[NodeId]),
     ) {
         let request = self.next_request;
         self.next_request += 1;
@@ -216,6 +219,7 @@ impl Client {
             queue_messages,
             counted,
             positions,
+            ended,
             ..SubscribeRequest::default()
         };
         self.write(|encoder, out| encoder.subscribe(out, &subscribe));
@@ -284,7 +288,10 @@ impl Client {
         let malformed = |error| Violation(format!("client {number} got a bad body: {error}"));
         let header = frame.header();
         match frame.kind() {
-            FrameKind::Welcome => self.is_welcome = true,
+            FrameKind::Welcome => {
+                let body = frame.body::<control::Welcome<'_>>().map_err(malformed)?;
+                (self.is_welcome, self.node) = (true, body.node().into());
+            }
             FrameKind::Ping => {
                 let token = header.timestamp_us();
                 self.write(|_, out| FrameEncoder::ping_or_pong(out, FrameKind::Pong, token));
@@ -420,6 +427,9 @@ impl Client {
                 let body = frame.body::<control::Goodbye<'_>>().map_err(malformed)?;
                 self.goodbye = Some(body.last_accepted());
                 oracle.told_goodbye(self.number);
+                if body.is_complete() {
+                    oracle.told_all(self.node, &self.streams);
+                }
                 self.is_over = true;
                 for (at, &publication) in self.published.iter().enumerate() {
                     if at as u64 >= body.last_accepted() {

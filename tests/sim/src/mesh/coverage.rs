@@ -76,6 +76,7 @@ marks! {
     LostDatagram = "fault" "a datagram was lost",
     Subscribe = "operation" "subscribe",
     TakeUp = "operation" "take up elsewhere where a subscription was",
+    TakeUpOfEnded = "operation" "and its node had said that nothing follows",
     Unsubscribe = "operation" "unsubscribe",
     Publish = "operation" "publish",
     ValueSet = "operation" "set a retained value",

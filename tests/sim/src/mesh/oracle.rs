@@ -199,6 +199,14 @@ impl Oracle {
         }
     }
 
+    /// A node has sent all that it had for the subscriptions of a client.
+    pub fn told_all(&mut self, node: NodeId, streams: &[usize]) {
+        for &stream in streams {
+            let stream = &mut self.streams[stream];
+            stream.told_all = (stream.state == State::Open).then_some(node);
+        }
+    }
+
     /// A message is written; the subscriptions of its own node that are confirmed will have it.
     pub fn publish(&mut self, client: u32, topic: usize, ttl_us: u64) -> u32 {
         let publication = self.publications.len() as u32;
@@ -272,8 +280,12 @@ impl Oracle {
     }
 
     /// A subscription takes up where an ended one was, at whatever node: it is to have all that came behind.
-    /// Returns how far that had come, by topic and node.
-    pub fn take_up(&mut self, ended: usize, stream: usize) -> Vec<(usize, NodeId, u64)> {
+    /// Returns how far that had come, by topic and node, and its node, if that has said that nothing follows.
+    pub fn take_up(
+        &mut self,
+        ended: usize,
+        stream: usize,
+    ) -> (Vec<(usize, NodeId, u64)>, Option<NodeId>) {
         let mut newest: BTreeMap<(usize, NodeId), u64> = BTreeMap::new();
         let mut goes_on = BTreeMap::new();
         let first_value = self.first_value;
@@ -303,7 +315,8 @@ impl Oracle {
         stream.progress = goes_on;
         stream.takes_up = true;
         self.fetching.insert(stream.at);
-        newest.into_iter().map(|((topic, node), last)| (topic, node, last)).collect()
+        let newest = newest.into_iter().map(|((topic, node), last)| (topic, node, last));
+        (newest.collect(), self.streams[ended].told_all)
     }
 
     /// Nodes that fetched something for a subscription.

@@ -508,6 +508,7 @@ impl World<'_> {
             receive_retained: stream.wants_retained,
             positions: &positions,
             wait_mesh: false,
+            ended: &[],
         };
         let encoder = &mut self.encoder;
         let place = self.oracle.next_stream();

@@ -71,7 +71,7 @@ fn welcome(introduction: IntroductionSample) -> Sample {
 }
 
 fn farewell(reason: &str, farewell: Farewell) -> Sample {
-    Sample::Goodbye { reason: reason.into(), last_accepted: 0, farewell }
+    Sample::Goodbye { reason: reason.into(), last_accepted: 0, farewell, is_complete: false }
 }
 
 fn state(part: u32, is_last: bool, filters: &[&str], members: Vec<MemberSample>) -> Sample {

@@ -187,6 +187,18 @@ pub(crate) fn vectors() -> Vec<Vector> {
             reason: "the daemon is stopping".into(),
             last_accepted: 2,
             farewell: Farewell::Ending,
+            is_complete: false,
+        },
+    );
+    add(
+        "goodbye_complete.hex",
+        DAEMON,
+        "ends the connection in order; nothing follows",
+        Sample::Goodbye {
+            reason: "the daemon is stopping".into(),
+            last_accepted: 2,
+            farewell: Farewell::Ending,
+            is_complete: true,
         },
     );
     add(
@@ -310,6 +322,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             counted: false,
             positions: Vec::new(),
             wait_mesh: false,
+            ended: Vec::new(),
         },
     );
     add(
@@ -326,6 +339,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
             counted: true,
             positions: Vec::new(),
             wait_mesh: true,
+            ended: Vec::new(),
         },
     );
     add(
@@ -342,6 +356,24 @@ pub(crate) fn vectors() -> Vec<Vector> {
             counted: true,
             positions: vec![(TOPIC.into(), 41, Some(NODE)), ("plant/pump/speed".into(), 0, None)],
             wait_mesh: false,
+            ended: Vec::new(),
+        },
+    );
+    add(
+        "subscribe_ended.hex",
+        CLIENT,
+        "subscribes anew after a complete Goodbye of the node it was at",
+        Sample::Subscribe {
+            request: 3,
+            filters: vec![TOPIC.into()],
+            policy: None,
+            queue_messages: None,
+            queue_bytes: None,
+            receive_retained: false,
+            counted: true,
+            positions: vec![(TOPIC.into(), 41, Some(NODE))],
+            wait_mesh: false,
+            ended: vec![NODE],
         },
     );
     add(

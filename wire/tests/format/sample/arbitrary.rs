@@ -74,22 +74,29 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             .boxed(),
         any::<u64>().prop_map(|token| Sample::Ping { token }).boxed(),
         any::<u64>().prop_map(|token| Sample::Pong { token }).boxed(),
-        (text(), any::<u64>(), one_of(Farewell::ENUM_VALUES))
-            .prop_map(|(reason, last_accepted, farewell)| Sample::Goodbye {
+        (text(), any::<(u64, bool)>(), one_of(Farewell::ENUM_VALUES))
+            .prop_map(|(reason, (last_accepted, is_complete), farewell)| Sample::Goodbye {
                 reason,
                 last_accepted,
                 farewell,
+                is_complete,
             })
             .boxed(),
-        (text(), any::<u64>())
-            .prop_map(|(reason, last_accepted)| Sample::Goodbye {
+        (text(), any::<(u64, bool)>())
+            .prop_map(|(reason, (last_accepted, is_complete))| Sample::Goodbye {
                 reason,
                 last_accepted,
                 farewell: Farewell::Ending,
+                is_complete,
             })
             .boxed(),
         (text(), one_of(Farewell::ENUM_VALUES))
-            .prop_map(|(reason, farewell)| Sample::Goodbye { reason, last_accepted: 0, farewell })
+            .prop_map(|(reason, farewell)| Sample::Goodbye {
+                reason,
+                last_accepted: 0,
+                farewell,
+                is_complete: false,
+            })
             .boxed(),
         (one_of(ErrorCode::ENUM_VALUES), text(), any::<(bool, u64, u64, u8)>())
             .prop_map(|(code, message, (fatal, request, offset, kind))| Sample::Error {
@@ -119,8 +126,9 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
             option::of(one_of(OverflowPolicy::ENUM_VALUES)),
             any::<(u64, Option<u32>, Option<u64>, bool, bool, bool)>(),
             vec((text(), any::<(u64, Option<u128>)>()), 0..4),
+            vec(any::<u128>(), 0..3),
         )
-            .prop_map(|(filters, policy, numbers, positions)| {
+            .prop_map(|(filters, policy, numbers, positions, ended)| {
                 let (request, queue_messages, queue_bytes, receive_retained, counted, wait_mesh) =
                     numbers;
                 let position = |(topic, (sequence, origin)): (String, (u64, Option<u128>))| {
@@ -137,6 +145,7 @@ fn sample_of_at_most(bytes_max: usize) -> impl Strategy<Value = Sample> {
                     counted,
                     positions,
                     wait_mesh,
+                    ended: ended.into_iter().map(NodeId).collect(),
                 }
             })
             .boxed(),

@@ -43,6 +43,7 @@ impl Sample {
                     reason: text(body.reason()),
                     last_accepted: body.last_accepted(),
                     farewell: body.farewell(),
+                    is_complete: body.is_complete(),
                 }
             }
             FrameKind::Error => {
@@ -104,6 +105,7 @@ impl Sample {
                         })
                         .collect(),
                     wait_mesh: body.wait_mesh(),
+                    ended: body.ended().into_iter().flatten().map(Into::into).collect(),
                 }
             }
             FrameKind::SubscriptionInfo => {

@@ -52,11 +52,14 @@ impl Sample {
             Self::Ping { token } | Self::Pong { token } => {
                 FrameEncoder::ping_or_pong(out, self.kind(), *token);
             }
-            Self::Goodbye { reason, last_accepted: 0, farewell } => {
+            Self::Goodbye { reason, last_accepted: 0, farewell, is_complete: false } => {
                 encoder.farewell(out, reason, *farewell);
             }
-            Self::Goodbye { reason, last_accepted, farewell: Farewell::Ending } => {
-                encoder.goodbye(out, reason, *last_accepted);
+            Self::Goodbye { reason, last_accepted, farewell: Farewell::Ending, is_complete } => {
+                match is_complete {
+                    true => encoder.complete_goodbye(out, reason, *last_accepted),
+                    false => encoder.goodbye(out, reason, *last_accepted),
+                }
             }
             Self::Error { code, message, fatal, request, offset, kind } => encoder.error(
                 out,
@@ -150,6 +153,7 @@ impl Sample {
                 counted,
                 positions,
                 wait_mesh,
+                ended,
             } => {
                 let positions: Vec<_> = positions
                     .iter()
@@ -171,6 +175,7 @@ impl Sample {
                         counted: *counted,
                         positions: &positions,
                         wait_mesh: *wait_mesh,
+                        ended,
                     },
                 );
             }
@@ -287,11 +292,12 @@ impl Sample {
                 };
                 control::Welcome::create(b, &args).as_union_value()
             }
-            Self::Goodbye { reason, last_accepted, farewell } => {
+            Self::Goodbye { reason, last_accepted, farewell, is_complete } => {
                 let args = control::GoodbyeArgs {
                     reason: Some(b.create_string(reason)),
                     last_accepted: *last_accepted,
                     farewell: *farewell,
+                    is_complete: *is_complete,
                 };
                 control::Goodbye::create(b, &args).as_union_value()
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use nexusd_wire::control::OverflowPolicy;
-use nexusd_wire::{SubscriptionId, filter_matches};
+use nexusd_wire::{NodeId, SubscriptionId, filter_matches};
 
 use super::Incarnation;
 use crate::violation::{Violation, ensure};
@@ -73,6 +73,8 @@ pub struct Stream {
     pub overflows: u64,
     /// Another one goes on where it was.
     pub(super) is_taken_up: bool,
+    /// Its node, once that has sent all that it had for it and said so.
+    pub(super) told_all: Option<NodeId>,
     /// The newest value of each publisher and topic that came live.
     pub(super) newest_values: BTreeMap<(u32, usize), u32>,
     /// It goes on where another one was.
@@ -114,6 +116,7 @@ impl Stream {
             has_come_back: false,
             overflows: 0,
             is_taken_up: false,
+            told_all: None,
             newest_values: BTreeMap::new(),
             takes_up: false,
             policy: OverflowPolicy::DropOldest,

@@ -120,11 +120,14 @@ impl World<'_> {
         let expected = &mut self.oracle.streams[stream];
         (expected.is_counted, expected.policy) = (is_counted, policy);
         expected.queue_messages = if queue_messages > 0 { queue_messages } else { of_bytes };
-        let mut positions = Vec::new();
+        let (mut positions, mut gone) = (Vec::new(), None);
         if let Some(ended) = ended {
             self.coverage.mark(Mark::TakeUp);
             trace!(self.trace, "  it goes on where stream {ended} was");
-            positions = self.oracle.take_up(ended, stream);
+            (positions, gone) = self.oracle.take_up(ended, stream);
+            if gone.is_some() {
+                self.coverage.mark(Mark::TakeUpOfEnded);
+            }
         }
         let positions: Vec<_> = positions
             .into_iter()
@@ -135,7 +138,7 @@ impl World<'_> {
             })
             .collect();
         let options = (policy, self.scenario.queue_messages, is_counted);
-        it.subscribe(stream, &chosen, options, &positions);
+        it.subscribe(stream, &chosen, options, (&positions, gone.as_slice()));
     }
 
     fn unsubscribe(&mut self, host: usize, client: usize) {
