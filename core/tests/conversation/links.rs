@@ -19,7 +19,7 @@ fn a_message_goes_to_the_node_that_wants_it_and_says_where_it_is_from() {
         let acked = Heard::Ack { publisher_sequence: 1, sequence: 1, delivered: 1 };
         assert_eq!(pair.desks[0].heard(publisher), [acked], "a node counts as one");
         let heard = pair.desks[1].heard(subscriber);
-        let [Heard::Bind { topic, name }, node, Heard::Deliver { subscription: whose }, message] =
+        let [node, Heard::Bind { topic, name }, Heard::Deliver { subscription: whose }, message] =
             &heard[..]
         else {
             panic!("{heard:?}");
