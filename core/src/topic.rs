@@ -30,6 +30,8 @@ pub(crate) struct Topic {
     pub(crate) sequence: u64,
     /// The number of its first message, whether there was one or not: none below it is of this topic.
     pub(crate) first: u64,
+    /// This node accepted no message below this number itself; 0: none at all.
+    pub(crate) first_own: u64,
     /// The run of its newest message, if that is kept for replay.
     pub(crate) newest_run: RunRef,
     pub(crate) retained: Option<Box<Retained>>,
@@ -132,6 +134,12 @@ impl Topics {
         Some(Standing { first: topic.first, newest: topic.sequence })
     }
 
+    /// Whether messages that this node accepted itself may be among those from `after` to before `oldest`.
+    pub(crate) fn has_own_between(&self, id: TopicId, after: u64, oldest: u64) -> bool {
+        let first_own = self.slots.get(self.routing.slot(id)).map_or(0, |topic| topic.first_own);
+        oldest > after + 1 && first_own != 0 && first_own < oldest
+    }
+
     /// The run of the topic's newest message.
     pub(crate) fn newest_run(&self, id: TopicId) -> RunRef {
         self.slots[self.routing.slot(id)].newest_run
@@ -160,6 +168,8 @@ impl Topics {
             name: name.into(),
             sequence: self.floor,
             first: self.floor + 1,
+            // It may have been forgotten, and with it what it had.
+            first_own: u64::from(self.floor > 0),
             newest_run: RunRef::NONE,
             retained: None,
             audience: Audience::default(),

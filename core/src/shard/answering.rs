@@ -339,7 +339,7 @@ impl Plane {
         for extent in &held {
             self.log.split_where(extent, &mut own, |header| header.origin() == 0);
         }
-        (own, oldest > after + 1)
+        (own, self.topics.has_own_between(topic, after, oldest))
     }
 
     /// `None`: the node has as many topics as it may, so nothing can be said.

@@ -68,6 +68,9 @@ impl Plane {
         let topic = self.topics.topic(run.topic);
         topic.used_at_us = now.mono_us;
         topic.sequence = run.sequence.0;
+        if topic.first_own == 0 && run.origin.is_none() {
+            topic.first_own = run.first.0;
+        }
         self.history.note(&run.extent, run.topic, run.first, &mut topic.newest_run, &mut self.log);
         let messages = u64::from(run.extent.messages);
         self.metrics.messages_in += messages;

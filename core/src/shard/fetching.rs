@@ -165,8 +165,8 @@ impl Plane {
             self.neighbours.of(shard).tell(gate);
         }
         let after = own.unwrap_or(0);
-        let (held, is_partial) = self.held_where(topic, after, |header| header.origin() == 0);
-        begun.is_partial = is_partial;
+        let (held, oldest) = self.held_where(topic, after, |header| header.origin() == 0);
+        begun.is_partial = self.topics.has_own_between(topic, after, oldest);
         self.hand_to(target, topic, &held);
         self.fetching.fetches.insert(fetch, begun);
         self.look_again(fetch);
@@ -218,18 +218,18 @@ impl Plane {
     }
 
     /// What this node holds of a topic behind its message `after`, the messages for which `is_wanted`; and
-    /// whether there were more.
+    /// the number from which on it holds all.
     fn held_where(
         &mut self,
         topic: TopicId,
         after: u64,
         mut is_wanted: impl FnMut(&Header) -> bool,
-    ) -> (Vec<Extent>, bool) {
+    ) -> (Vec<Extent>, u64) {
         self.settle_history();
         let mut parts = Vec::new();
-        let Some(standing) = self.topics.standing(topic) else { return (parts, false) };
+        let Some(standing) = self.topics.standing(topic) else { return (parts, after + 1) };
         if after >= standing.newest {
-            return (parts, false);
+            return (parts, after + 1);
         }
         let newest_run = self.topics.newest_run(topic);
         let (extents, oldest) =
@@ -237,7 +237,7 @@ impl Plane {
         for extent in &extents {
             self.log.split_where(extent, &mut parts, &mut is_wanted);
         }
-        (parts, oldest > after + 1)
+        (parts, oldest)
     }
 
     /// Puts messages in this shard's log into a queue, or lends them to its shard.
