@@ -89,8 +89,9 @@ impl Conversation {
             witnesses.trace.push(line);
         }
         ensure!(self.fatal_error.is_none(), "{kind:?} behind a fatal Error");
+        // What another shard answers to a Resume may come late.
         ensure!(
-            !self.was_sent_all || kind == FrameKind::TopicUnbind,
+            !self.was_sent_all || matches!(kind, FrameKind::TopicUnbind | FrameKind::Error),
             "{kind:?} behind the Goodbye that says that all was sent"
         );
         ensure!(
