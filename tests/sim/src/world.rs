@@ -44,7 +44,7 @@ const DRAINING_TURNS_MAX: u32 = 20_000;
 /// How long a silence lasts: idle topics are forgotten in it.
 const SILENCE_US: u64 = 70_000_000;
 /// Turns that a silence may take.
-const SILENCE_TURNS_MAX: u32 = 12_000;
+const SILENCE_TURNS_MAX: u32 = 100_000;
 /// Of the operations of a run, how many come behind the silence: one part in …
 const WORK_BEHIND_SILENCE: u64 = 8;
 /// A run has at least one fault in so many operations.
