@@ -6,7 +6,7 @@ use nexusd_discovery::PeerStatus;
 use super::World;
 use crate::mesh::coverage::Mark;
 use crate::mesh::network::{Happening, RESENT_US};
-use crate::mesh::oracle::{Fate, Incarnation, State};
+use crate::mesh::oracle::{Fate, Incarnation, State, Stream};
 use crate::mesh::wire::Wire;
 use crate::trace::trace;
 use crate::violation::{Violation, ensure};
@@ -208,6 +208,8 @@ impl World<'_> {
         let mut probes = Vec::new();
         let overflows: Vec<u64> =
             self.oracle.streams.iter().map(|stream| stream.overflows).collect();
+        let is_open = |stream: &Stream| stream.state == State::Open;
+        let were_open: Vec<bool> = self.oracle.streams.iter().map(is_open).collect();
         for host in 0..self.hosts.len() {
             let Some(node) = &self.hosts[host].node else { continue };
             for client in 0..node.clients.len() {
@@ -256,7 +258,14 @@ impl World<'_> {
             }
             // Who fetched something of a topic gets it for a while, wanted or not.
             let fetched = |at: &Incarnation| at.0 != host && !others.contains(at);
-            let more = self.oracle.fetching().filter(|at| fetched(at)).count() as u32;
+            let more = self.oracle.fetching().filter(|at| fetched(at)).count();
+            // So many messages at once may be too many for one whose policy is to disconnect.
+            let has_ended = |(at, was_open): (usize, &bool)| {
+                let stream = &self.oracle.streams[at];
+                *was_open && !is_open(stream) && stream.wants(name)
+            };
+            let more =
+                (more + were_open.iter().enumerate().filter(|it| has_ended(*it)).count()) as u32;
             let expected = own + others.len() as u32;
             ensure!(
                 matches!(fate, Fate::Accepted(count) if (expected..=expected + more).contains(&count)),
