@@ -1,6 +1,8 @@
 //! `cargo xtask test`: the list of everything that continuous integration proves. A further proof is
 //! one more entry in `STEPS`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
 use lexopt::prelude::*;
 
@@ -113,9 +115,9 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Tests with a network of their own that run at the same time. More would disturb each other's figures on
-/// two cores.
-const HOSTS_TESTS_AT_ONCE: &str = "4";
+/// Tests that run at the same time. They wait most of the time, for daemons, deadlines and silences, so more
+/// than there are cores; still more would disturb each other's figures on two.
+const TESTS_AT_ONCE: &str = "4";
 
 #[derive(Debug, Default, PartialEq)]
 struct Arguments {
@@ -214,50 +216,68 @@ fn lints() -> Result<()> {
 }
 
 fn tests() -> Result<()> {
-    test_run(&["--workspace", "--exclude", "nexusd-netns"]).run()
+    // Includes the daemon, which the tests of its own package need.
+    test_run(&[]).run()
 }
 
 /// The tests that start the real binary, which the step before has run on the driver of the daemon's
 /// own choice. (Those of the driver itself run on both at once.)
 fn tests_on_epoll() -> Result<()> {
-    test_run(&["--package", "nexusd-tests"]).env("NEXUSD_TESTS_IO", "epoll").run()
+    daemon_of_tests()?;
+    test_run(&["--test", "integration"]).env("NEXUSD_TESTS_IO", "epoll").run()
 }
 
-/// Networks in a box. Its tests wait most of the time, so more of them run at once than there are cores.
+/// Networks in a box.
 fn hosts() -> Result<()> {
-    let package = ["--package", "nexusd-netns", "--locked"];
-    let daemon = ["build", "--locked", "--package", "nexusd", "--bin"];
-    Invocation::cargo().args(daemon).arg("nexusd").run()?;
-    // The release to come: in the same folder and profile, so that only our own four crates are built once
-    // more, and as a binary of another name, so that it does not take the place of the first.
-    Invocation::cargo().args(daemon).args(["nexusd-next", "--features", "protocol-next"]).run()?;
+    daemon_of_tests()?;
+    // The release to come: in the same folder and profile, so that little is built once more, and as a binary
+    // of another name, so that it does not take the place of the first.
+    Invocation::cargo()
+        .args(["build", "--locked", "--package", "nexusd", "--bin", "nexusd-next"])
+        .args(["--features", "protocol-next"])
+        .run()?;
     let obstacle = Invocation::cargo()
-        .args(["run", "--quiet"])
-        .args(package)
+        .args(["run", "--quiet", "--locked", "--package", "nexusd-netns"])
         .args(["--bin", "nexusd-netns-obstacle"])
         .output()?;
     if !obstacle.is_empty() {
         return Err(step::NotPermitted(obstacle.trim().to_owned()).into());
     }
     Invocation::cargo()
-        .args(["test", "--test", "hosts"])
-        .args(package)
-        .args(["--no-fail-fast", "--", "--test-threads", HOSTS_TESTS_AT_ONCE])
+        .args(["test", "--workspace", "--locked", "--test", "hosts", "--no-fail-fast"])
+        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
+        .env("NEXUSD_TESTS_BINARY", daemon_of_tests_path())
         .run()
 }
 
-fn test_run(packages: &[&str]) -> Invocation {
+/// Builds the daemon as a run of the workspace's tests does (it is a part of what `start_and_stop` needs): with
+/// the features that they all ask of its dependencies. By itself it would be built from the ground once more.
+fn daemon_of_tests() -> Result<()> {
+    Invocation::cargo()
+        .args(["test", "--workspace", "--locked", "--no-run", "--test", "start_and_stop"])
+        .run()
+}
+
+fn daemon_of_tests_path() -> PathBuf {
+    repository::target().join("debug/nexusd")
+}
+
+/// A run of the workspace's tests, or of those that `selection` names, but not of those that need networks of
+/// their own.
+fn test_run(selection: &[&str]) -> Invocation {
     // nextest shows slow and failing tests better; cargo's own runner proves the same.
     let runner = tool::CARGO_NEXTEST.find().map_or(vec!["test"], |_| vec!["nextest", "run"]);
-    let all_targets: &[&str] = match runner.len() {
-        1 => &["--lib", "--bins", "--tests"],
+    let all_targets: &[&str] = match (runner.len(), selection) {
+        (1, []) => &["--lib", "--bins", "--tests"],
         _ => &[],
     };
     Invocation::cargo()
         .args(&runner)
-        .args(packages)
-        .args(["--locked", "--no-fail-fast"])
+        .args(["--workspace", "--exclude", "nexusd-netns", "--locked", "--no-fail-fast"])
         .args(all_targets)
+        .args(selection)
+        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
+        .env("NEXUSD_TESTS_BINARY", daemon_of_tests_path())
 }
 
 fn doctests() -> Result<()> {
@@ -288,10 +308,10 @@ fn loom() -> Result<()> {
 }
 
 fn python_example() -> Result<()> {
-    Invocation::cargo().args(["build", "--locked", "--package", "nexusd"]).run()?;
+    daemon_of_tests()?;
     Invocation::new(tool::PYTHON.require()?)
         .args(["docs/examples/python/check.py", "--nexusd"])
-        .arg(repository::target().join("debug/nexusd"))
+        .arg(daemon_of_tests_path())
         .run()
 }
 
