@@ -3,7 +3,7 @@
 //! Cargo builds the binary for the tests of its own package only, so a run of this package alone
 //! could find an old one or none. It lies beside the test binary's folder; the dependency list that
 //! cargo writes next to it names every source, and if one of those is younger, it is built anew.
-//! `NEXUSD_TESTS_BINARY` names another binary to test, which is taken as it is; `NEXUSD_TESTS_NEXT_BINARY`
+//! `TESTS_NEXUSD_BINARY` names another binary to test, which is taken as it is; `TESTS_NEXUSD_NEXT_BINARY`
 //! that of the next release.
 
 use std::path::{Path, PathBuf};
@@ -31,8 +31,8 @@ impl Release {
     /// The variable that names another binary.
     pub fn variable(self) -> &'static str {
         match self {
-            Self::This => "NEXUSD_TESTS_BINARY",
-            Self::Next => "NEXUSD_TESTS_NEXT_BINARY",
+            Self::This => "TESTS_NEXUSD_BINARY",
+            Self::Next => "TESTS_NEXUSD_NEXT_BINARY",
         }
     }
 

@@ -1,6 +1,6 @@
 //! A daemon as a process of its own.
 //!
-//! `NEXUSD_TESTS_IO` says how it talks to the kernel (`uring` or `epoll`), so that the same tests can
+//! `TESTS_NEXUSD_IO` says how it talks to the kernel (`uring` or `epoll`), so that the same tests can
 //! be run on each driver; without it the daemon chooses.
 
 use std::io::{BufRead, BufReader};
@@ -40,7 +40,7 @@ const NODE_FLAGS: [&str; 10] = [
 
 /// The driver that the tests are run on, if somebody chose one.
 fn chosen_io() -> Option<String> {
-    std::env::var("NEXUSD_TESTS_IO").ok()
+    std::env::var("TESTS_NEXUSD_IO").ok()
 }
 
 /// These flags, and the choice of the driver.

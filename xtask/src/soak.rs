@@ -33,7 +33,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
         .args(["build", "--locked", "--package", "nexusd", "--bin", "nexusd"])
         .run()?;
     Invocation::cargo()
-        .env("NEXUSD_TESTS_BINARY", repository::target().join("debug/nexusd"))
+        .env("TESTS_NEXUSD_BINARY", repository::target().join("debug/nexusd"))
         .args(["run", "--locked", "--package", "nexusd-tests", "--bin", "nexusd-overload", "--"])
         .args(arguments)
         .run()

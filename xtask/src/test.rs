@@ -115,8 +115,8 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Tests that run at the same time. They wait most of the time, for daemons, deadlines and silences, so more
-/// than there are cores; still more would disturb each other's figures on two.
+/// Tests with daemons that run at the same time. They wait most of the time, for deadlines and silences, so
+/// more than there are cores; still more would disturb each other's figures on two.
 const TESTS_AT_ONCE: &str = "4";
 
 #[derive(Debug, Default, PartialEq)]
@@ -224,7 +224,11 @@ fn tests() -> Result<()> {
 /// own choice. (Those of the driver itself run on both at once.)
 fn tests_on_epoll() -> Result<()> {
     daemon_of_tests()?;
-    test_run(&["--test", "integration"]).env("NEXUSD_TESTS_IO", "epoll").run()
+    test_run(&["--test", "integration"])
+        .env("TESTS_NEXUSD_IO", "epoll")
+        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
+        .env("NEXTEST_TEST_THREADS", TESTS_AT_ONCE)
+        .run()
 }
 
 /// Networks in a box.
@@ -246,7 +250,7 @@ fn hosts() -> Result<()> {
     Invocation::cargo()
         .args(["test", "--workspace", "--locked", "--test", "hosts", "--no-fail-fast"])
         .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
-        .env("NEXUSD_TESTS_BINARY", daemon_of_tests_path())
+        .env("TESTS_NEXUSD_BINARY", daemon_of_tests_path())
         .run()
 }
 
@@ -276,8 +280,7 @@ fn test_run(selection: &[&str]) -> Invocation {
         .args(["--workspace", "--exclude", "nexusd-netns", "--locked", "--no-fail-fast"])
         .args(all_targets)
         .args(selection)
-        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
-        .env("NEXUSD_TESTS_BINARY", daemon_of_tests_path())
+        .env("TESTS_NEXUSD_BINARY", daemon_of_tests_path())
 }
 
 fn doctests() -> Result<()> {

@@ -23,10 +23,10 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Longest wait for an answer.
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// Messages that a publisher has under way at a time: `NEXUSD_TESTS_PORTION`, for more load than suits every
+/// Messages that a publisher has under way at a time: `TESTS_NEXUSD_PORTION`, for more load than suits every
 /// machine.
 fn portion() -> u64 {
-    std::env::var("NEXUSD_TESTS_PORTION").map_or(20, |it| it.parse().expect("a number"))
+    std::env::var("TESTS_NEXUSD_PORTION").map_or(20, |it| it.parse().expect("a number"))
 }
 
 /// A message that a daemon has accepted.
