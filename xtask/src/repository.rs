@@ -16,6 +16,11 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// A binary of this workspace as tests run it.
+pub(crate) fn debug_binary(name: &str) -> PathBuf {
+    target().join("debug").join(name)
+}
+
 /// A release binary of this workspace.
 pub(crate) fn release_binary(name: &str) -> PathBuf {
     target().join("release").join(name)

@@ -33,7 +33,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
         .args(["build", "--locked", "--package", "nexusd", "--bin", "nexusd"])
         .run()?;
     Invocation::cargo()
-        .env("TESTS_NEXUSD_BINARY", repository::target().join("debug/nexusd"))
+        .env("TESTS_NEXUSD_BINARY", repository::debug_binary("nexusd"))
         .args(["run", "--locked", "--package", "nexusd-tests", "--bin", "nexusd-overload", "--"])
         .args(arguments)
         .run()

@@ -1,8 +1,6 @@
 //! `cargo xtask test`: the list of everything that continuous integration proves. A further proof is
 //! one more entry in `STEPS`.
 
-use std::path::PathBuf;
-
 use anyhow::{Context as _, Result, bail};
 use lexopt::prelude::*;
 
@@ -217,7 +215,7 @@ fn lints() -> Result<()> {
 
 fn tests() -> Result<()> {
     // Includes the daemon, which the tests of its own package need.
-    test_run(&[]).run()
+    test_run(&["--lib", "--bins", "--tests"]).run()
 }
 
 /// The tests that start the real binary, which the step before has run on the driver of the daemon's
@@ -250,7 +248,7 @@ fn hosts() -> Result<()> {
     Invocation::cargo()
         .args(["test", "--workspace", "--locked", "--test", "hosts", "--no-fail-fast"])
         .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
-        .env("TESTS_NEXUSD_BINARY", daemon_of_tests_path())
+        .env("TESTS_NEXUSD_BINARY", repository::debug_binary("nexusd"))
         .run()
 }
 
@@ -262,25 +260,15 @@ fn daemon_of_tests() -> Result<()> {
         .run()
 }
 
-fn daemon_of_tests_path() -> PathBuf {
-    repository::target().join("debug/nexusd")
-}
-
-/// A run of the workspace's tests, or of those that `selection` names, but not of those that need networks of
-/// their own.
-fn test_run(selection: &[&str]) -> Invocation {
+/// A run of these targets of the workspace, but not of those that need networks of their own.
+fn test_run(targets: &[&str]) -> Invocation {
     // nextest shows slow and failing tests better; cargo's own runner proves the same.
     let runner = tool::CARGO_NEXTEST.find().map_or(vec!["test"], |_| vec!["nextest", "run"]);
-    let all_targets: &[&str] = match (runner.len(), selection) {
-        (1, []) => &["--lib", "--bins", "--tests"],
-        _ => &[],
-    };
     Invocation::cargo()
         .args(&runner)
         .args(["--workspace", "--exclude", "nexusd-netns", "--locked", "--no-fail-fast"])
-        .args(all_targets)
-        .args(selection)
-        .env("TESTS_NEXUSD_BINARY", daemon_of_tests_path())
+        .args(targets)
+        .env("TESTS_NEXUSD_BINARY", repository::debug_binary("nexusd"))
 }
 
 fn doctests() -> Result<()> {
@@ -314,7 +302,7 @@ fn python_example() -> Result<()> {
     daemon_of_tests()?;
     Invocation::new(tool::PYTHON.require()?)
         .args(["docs/examples/python/check.py", "--nexusd"])
-        .arg(daemon_of_tests_path())
+        .arg(repository::debug_binary("nexusd"))
         .run()
 }
 
