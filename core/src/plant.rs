@@ -143,6 +143,8 @@ plants! {
     LinkDeathUntold = "link-death-untold",
     /// Of two connections between two nodes each end keeps the one that it saw last.
     SupersededKept = "superseded-kept",
+    /// Nobody is told that a dial came to nothing because another connection became the link.
+    OvertakenDialUntold = "overtaken-dial-untold",
     /// What a dead peer wanted is still wanted.
     DeadRoutesKept = "dead-routes-kept",
     /// A peer that was suspected is not reported when it is heard again.

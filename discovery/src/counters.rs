@@ -18,6 +18,8 @@ pub struct Counters {
     pub dials: u64,
     /// Dials that came to no link.
     pub dials_failed: u64,
+    /// Of those, the ones whose end was never told: who carries out dials owes it for each.
+    pub dials_untold: u64,
     /// NodeStates sent.
     pub states_sent: u64,
     /// NodeStates asked for.

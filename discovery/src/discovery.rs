@@ -137,6 +137,7 @@ impl Discovery {
             self.announce(due);
         }
         while let Some(dial) = self.dials.overdue(self.now_us) {
+            self.counters.dials_untold += 1;
             self.on_dial_failed(dial, false, "nothing was heard of the connection");
         }
         while let Some(node) = self.peers.take_due(self.now_us) {

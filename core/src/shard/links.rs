@@ -78,15 +78,21 @@ impl Shard {
             return false;
         }
         let old = link.connection.replace(id);
+        let overtaken = link.dial.filter(|_| old.is_some() && !link.is_up);
         self.links_begun += 1;
         (link.guest, link.dial, link.is_up, link.begun) = (guest, dial, false, self.links_begun);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
         (link.down_since_us, link.retires_at_us) = (None, None);
         link.parts = Parts::default();
         link.comparison = Comparison::default();
+        let address = link.guest.address;
         if let Some(old) = old {
             self.take_from(old, peer);
             self.close_now(old);
+        }
+        if overtaken.is_some() && !is_planted(Plant::OvertakenDialUntold) {
+            let (dial, reason) = (overtaken, LinkRefusal::Superseded);
+            self.report_link(LinkReport::Refused { dial, peer: Some(peer), address, reason });
         }
         let Some(link) = self.links.get_mut(&peer) else { return false };
         let Some(connection) = open_connection(&mut self.connections, id) else { return false };

@@ -113,6 +113,32 @@ fn of_two_nodes_that_dial_each_other_one_connection_stays_and_nothing_is_lost_or
 }
 
 #[test]
+fn a_dial_that_another_connection_overtakes_is_over() {
+    for shards in [1, 3] {
+        let mut pair = Pair::new(shards);
+        let own = pair.dial(1, true);
+        let [accepted, dialled] = pair.wires[own];
+        let hello = pair.desks[1].take(dialled);
+        pair.desks[0].say(accepted, &hello);
+        let welcome = pair.desks[0].take(accepted);
+        pair.desks[1].say(dialled, &welcome);
+        // Its count does not arrive any more.
+        pair.desks[1].take(dialled);
+        assert!(pair.desks[1].reports().is_empty());
+        pair.dial(0, true);
+        pair.carry();
+        let reports = pair.desks[1].reports();
+        let [
+            LinkReport::Refused { dial: Some(1), reason: LinkRefusal::Superseded, .. },
+            LinkReport::Up { dial: None, .. },
+        ] = &reports[..]
+        else {
+            panic!("{shards} shards: {reports:?}");
+        };
+    }
+}
+
+#[test]
 fn strangers_are_turned_away_and_both_ends_say_why() {
     let mut pair = Pair::with_keys(1, [Some("one secret"), Some("another")]);
     pair.dial(0, true);

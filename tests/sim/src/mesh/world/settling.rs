@@ -194,6 +194,8 @@ impl World<'_> {
     fn assert_invariants(&self) -> Result<(), Violation> {
         for node in self.hosts.iter().filter_map(|host| host.node.as_ref()) {
             node.assert_invariants();
+            let untold = node.mesh.discovery.counters().dials_untold;
+            ensure!(untold == 0, "{untold} dials ended, and nobody said so");
             let limit = self.scenario.limits.memory_bytes as u64;
             for shard in &node.shards {
                 let bytes = shard.metrics.get().log_bytes;
