@@ -29,7 +29,7 @@ fn reachable(args: &[&str]) -> Daemon {
 /// Statistics of the mesh, once they suit.
 fn statistics(daemon: &Daemon, suit: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     let mut watcher = Application::connect(daemon.told("tcp").parse().expect("an address"));
-    watcher.subscribe("$SYS/+/stats");
+    watcher.subscribe(&format!("$SYS/{}/stats", daemon.told("node")));
     let deadline = Instant::now() + SOON;
     loop {
         let message = watcher.until(FrameKind::Message);

@@ -252,7 +252,7 @@ fn statistics_come_once_a_second_and_are_json() {
     // A leading wildcard does not match what is the daemon's.
     let everything = watcher.subscribe(&["#", "+/+/+"]);
     let mut publisher = daemon.client();
-    let topic = format!("$SYS/{}/stats", daemon.told("node"));
+    let topic = daemon.statistics_topic();
     let mut times = Vec::new();
     for round in 0..4u64 {
         let message = watcher.next_message();

@@ -167,6 +167,11 @@ impl Daemon {
             .expect("an address of that family")
     }
 
+    /// Where it publishes its statistics.
+    pub fn statistics_topic(&self) -> String {
+        format!("$SYS/{}/stats", self.told("node"))
+    }
+
     /// Where other nodes reach it.
     pub fn mesh(&self) -> SocketAddr {
         self.told("mesh").parse().expect("one address")

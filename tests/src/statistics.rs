@@ -14,7 +14,7 @@ impl Statistics {
     /// Subscribes to them, on a connection of its own.
     pub fn of(daemon: &Daemon) -> Self {
         let mut client = daemon.client();
-        client.subscribe(&["$SYS/+/stats"]);
+        client.subscribe(&[&daemon.statistics_topic()]);
         Self { client }
     }
 

@@ -15,7 +15,7 @@ use crate::error::LoadError;
 use crate::target::native::NativeFraming;
 use crate::target::{Introduction, SubscriberEnd, Target, Wish};
 
-/// Every daemon's statistics.
+/// Every daemon's statistics: those of one come over the others of its mesh, too.
 const TOPIC: &str = "$SYS/+/stats";
 
 /// What the daemon says about its sends.
@@ -35,8 +35,9 @@ pub(crate) struct SendWatch {
 }
 
 /// The part of a document that is read.
-#[derive(Clone, Copy, PartialEq, Debug, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Deserialize)]
 struct Statistics {
+    node: String,
     uptime_s: f64,
     metrics: Counters,
 }
@@ -60,6 +61,7 @@ impl SendWatch {
     /// What was counted within an interval, in microseconds of the wall clock. `None` if the daemon
     /// told too little.
     pub(crate) fn within(mut self, interval_us: &Range<u64>) -> Option<SendCounts> {
+        let own = self.framing.node()?.to_string();
         let mut documents = Vec::new();
         let mut buffer = vec![0; 64 << 10];
         while let Ok(Received::Bytes(bytes)) = self.connection.receive_now(&mut buffer) {
@@ -67,7 +69,8 @@ impl SendWatch {
                 if frame.kind() == FrameKind::Message
                     && interval_us.contains(&frame.header().timestamp_us())
                 {
-                    documents.extend(serde_json::from_slice::<Statistics>(frame.payload()).ok());
+                    let document = serde_json::from_slice::<Statistics>(frame.payload());
+                    documents.extend(document.ok().filter(|document| document.node == own));
                 }
                 Ok(())
             });
@@ -110,15 +113,19 @@ mod tests {
 
     #[test]
     fn sends_are_the_difference_of_two_documents() {
-        let first = document(r#"{"uptime_s":1.5,"metrics":{"sends":100,"bytes_out":1000,"x":1}}"#);
-        let last = document(r#"{"uptime_s":3.5,"metrics":{"sends":300,"bytes_out":41000}}"#);
+        let first = document(
+            r#"{"node":"a","uptime_s":1.5,"metrics":{"sends":100,"bytes_out":1000,"x":1}}"#,
+        );
+        let last =
+            document(r#"{"node":"a","uptime_s":3.5,"metrics":{"sends":300,"bytes_out":41000}}"#);
         let expected = SendCounts { sends_per_s: 100.0, bytes_per_send: 200.0 };
         assert_eq!(counts(&first, &last), Some(expected));
     }
 
     #[test]
     fn one_document_is_not_enough() {
-        let only = document(r#"{"uptime_s":1.5,"metrics":{"sends":100,"bytes_out":1000}}"#);
+        let only =
+            document(r#"{"node":"a","uptime_s":1.5,"metrics":{"sends":100,"bytes_out":1000}}"#);
         assert_eq!(counts(&only, &only), None);
     }
 }

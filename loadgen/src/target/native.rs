@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 
 use nexusd_wire::control::{self, ErrorCode, GapMode, Role};
 use nexusd_wire::{
-    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags,
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, NodeId,
     PROTOCOL_MINOR, SubscribeRequest, SubscriptionId, TopicId, aligned,
 };
 
@@ -151,6 +151,8 @@ pub(crate) struct NativeFraming {
 /// What control frames said.
 #[derive(Debug, Default)]
 struct ControlState {
+    /// Who the daemon is.
+    node: Option<NodeId>,
     payload_max: Option<u32>,
     subscription: Option<SubscriptionId>,
     /// The token of the last pong.
@@ -164,6 +166,11 @@ impl NativeFraming {
     /// Framing at the start of a stream.
     pub(crate) fn new() -> Self {
         Self { cutter: cutter(), control: ControlState::default(), stream: None }
+    }
+
+    /// Whose Welcome has come.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        self.control.node
     }
 
     /// Whether its Subscribe was confirmed.
@@ -290,6 +297,7 @@ impl ControlState {
             FrameKind::Welcome => {
                 let welcome = frame.body::<control::Welcome<'_>>().map_err(malformed)?;
                 self.payload_max = Some(welcome.max_payload());
+                self.node = Some(welcome.node().into());
             }
             FrameKind::SubscriptionInfo => {
                 let info = frame.body::<control::SubscriptionInfo<'_>>().map_err(malformed)?;

@@ -198,7 +198,7 @@ fn metadata_of_the_next_release() -> Vec<u8> {
 /// What a node has counted.
 fn metrics(node: &Daemon) -> serde_json::Value {
     let mut client = node.meet();
-    client.subscribe(&["$SYS/+/stats"]);
+    client.subscribe(&[&node.statistics_topic()]);
     let document: serde_json::Value =
         serde_json::from_slice(&client.next_message().payload).expect("JSON");
     document["metrics"].clone()
