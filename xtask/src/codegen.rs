@@ -79,8 +79,7 @@ fn generate() -> Result<Sources> {
     tool::CMAKE.require()?;
     tool::MAKE.require()?;
     let package = repository::root().join("xtask/codegen");
-    let build = repository::target().join("codegen");
-    let output = build.join("output");
+    let output = repository::target().join("codegen");
     if output.exists() {
         fs::remove_dir_all(&output)
             .with_context(|| format!("cannot clear {}", output.display()))?;
@@ -89,7 +88,7 @@ fn generate() -> Result<Sources> {
     Invocation::cargo()
         .env("CMAKE_TOOLCHAIN_FILE", package.join("flatc.cmake"))
         .args(["run", "--locked", "--manifest-path", "xtask/codegen/Cargo.toml", "--target-dir"])
-        .arg(&build)
+        .arg(repository::tools().join("codegen"))
         .arg("--")
         .arg(&output)
         .run()?;

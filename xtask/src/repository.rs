@@ -16,6 +16,14 @@ pub(crate) fn target() -> PathBuf {
     }
 }
 
+/// Where tools of fixed versions are built and kept, so that a second clone does not build them once more:
+/// the user's cache, or below `target` where there is none.
+pub(crate) fn tools() -> PathBuf {
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    cache.map_or_else(|| target().join("tools"), |cache| cache.join("nexusd/tools"))
+}
+
 /// A binary of this workspace as tests run it.
 pub(crate) fn debug_binary(name: &str) -> PathBuf {
     target().join("debug").join(name)

@@ -11,7 +11,7 @@ Usage: cargo xtask setup [JOB] [--check]
 
 Installs what JOB needs beside Rust, a C compiler and git, and says what and why. Debian packages are
 installed when you are root; otherwise the exact command is printed. Tools that cargo builds go to
-target/tools. Building and running NexusD itself needs nothing from here.
+a cache of your own (~/.cache/nexusd/tools). Building and running NexusD itself needs nothing from here.
 
 Jobs:
   test      what `cargo xtask test` uses (default)

@@ -1,13 +1,13 @@
 //! The programs that some jobs need beside Rust, a C compiler and git: where each comes from, why
 //! it is needed, whether it is here, and how to get it.
 //!
-//! Debian packages are installed when we are root and apt-get exists. Cargo tools go to
-//! `target/tools`, so that nothing outside the repository changes. Whatever cannot be installed is
-//! answered with the exact command that would.
+//! Debian packages are installed when we are root and apt-get exists. Cargo tools go to a folder of
+//! their version in the user's cache ([`repository::tools`]), which no other program looks into. Whatever
+//! cannot be installed is answered with the exact command that would.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::invocation::Invocation;
 use crate::repository;
@@ -91,10 +91,20 @@ impl Tool {
         // Debian keeps what administrators use where ordinary users do not look.
         let administrators = ["/usr/sbin", "/sbin"].map(PathBuf::from);
         std::env::split_paths(&path)
-            .chain([repository::root().join("target/tools/bin")])
+            .chain(self.own_folder().map(|folder| folder.join("bin")))
             .chain(administrators)
             .map(|folder| folder.join(self.program))
             .find(|candidate| is_executable(candidate))
+    }
+
+    /// Where we would build it.
+    fn own_folder(&self) -> Option<PathBuf> {
+        match self.source {
+            Source::Debian { .. } => None,
+            Source::Cargo { version, .. } => {
+                Some(repository::tools().join(format!("{}-{version}", self.program)))
+            }
+        }
     }
 
     /// The program's path, or an error that says how to get it.
@@ -126,12 +136,12 @@ pub(crate) fn install_missing<'a>(tools: &[&'a Tool]) -> Vec<&'a Tool> {
         }
     }
     for tool in &missing {
-        if let Source::Cargo { version, duration } = tool.source {
-            eprintln!(
-                "Building {} {version} into target/tools; about {duration}, once.",
-                tool.program
-            );
-            if let Err(error) = cargo_install(tool.program, version) {
+        if let Source::Cargo { version, duration } = tool.source
+            && let Some(folder) = tool.own_folder()
+        {
+            let place = folder.display();
+            eprintln!("Building {} {version} into {place}; about {duration}, once.", tool.program);
+            if let Err(error) = cargo_install(tool.program, version, &folder) {
                 eprintln!("warning: {error:#}");
             }
         }
@@ -188,16 +198,19 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     install()
 }
 
-fn cargo_install(package: &str, version: &str) -> Result<()> {
+fn cargo_install(package: &str, version: &str, folder: &Path) -> Result<()> {
     // Unoptimised: the tool runs for a second, its fat release build takes minutes.
+    let build = folder.join("build");
     Invocation::cargo()
         .args(["install", package, "--version", version, "--locked", "--debug"])
         .args(["--config", "profile.dev.debug=false"])
         .arg("--root")
-        .arg(repository::root().join("target/tools"))
+        .arg(folder)
         .arg("--target-dir")
-        .arg(repository::root().join("target/tools/build"))
-        .run()
+        .arg(&build)
+        .run()?;
+    // Only the program is used.
+    std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
 }
 
 fn may_use_apt() -> bool {
