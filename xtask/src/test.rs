@@ -239,13 +239,13 @@ fn hosts() -> Result<()> {
     // The release to come: in the same folder and profile, so that little is built once more, and as a binary
     // of another name, so that it does not take the place of the first.
     Invocation::cargo()
-        .args(["build", "--locked", "--package", "nexusd", "--bin", "nexusd-next"])
-        .args(["--features", "protocol-next"])
+        .args(["build", "--locked", "--workspace", "--bin", "nexusd-next"])
+        .args(["--features", "nexusd/protocol-next"])
         .run()?;
-    let obstacle = Invocation::cargo()
-        .args(["run", "--quiet", "--locked", "--package", "nexusd-netns"])
-        .args(["--bin", "nexusd-netns-obstacle"])
-        .output()?;
+    // With the features of the whole workspace, as above.
+    let obstacle = "nexusd-netns-obstacle";
+    Invocation::cargo().args(["build", "--locked", "--workspace", "--bin", obstacle]).run()?;
+    let obstacle = Invocation::new(repository::debug_binary(obstacle)).output()?;
     if !obstacle.is_empty() {
         return Err(step::NotPermitted(obstacle.trim().to_owned()).into());
     }

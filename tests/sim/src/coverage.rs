@@ -4,6 +4,7 @@
 //! never looked.
 
 use std::fmt::Write;
+use std::ops::AddAssign;
 
 use nexusd_wire::FrameKind;
 use nexusd_wire::control::{ErrorCode, GapReason, OverflowPolicy};
@@ -110,6 +111,43 @@ impl Default for Coverage {
             seeds: 0,
         }
     }
+}
+
+impl AddAssign for Coverage {
+    fn add_assign(&mut self, other: Self) {
+        // Taken apart completely, so that no count can be forgotten.
+        let Self {
+            marks,
+            to_daemon,
+            to_client,
+            subscribed,
+            overflowed,
+            gaps,
+            errors,
+            deliveries,
+            operations,
+            fewest_operations,
+            fewest_faults,
+            seeds,
+        } = other;
+        add_each(&mut self.marks, &marks);
+        add_each(&mut self.to_daemon, &to_daemon);
+        add_each(&mut self.to_client, &to_client);
+        add_each(&mut self.subscribed, &subscribed);
+        add_each(&mut self.overflowed, &overflowed);
+        add_each(&mut self.gaps, &gaps);
+        add_each(&mut self.errors, &errors);
+        self.deliveries += deliveries;
+        self.operations += operations;
+        self.fewest_operations = self.fewest_operations.min(fewest_operations);
+        self.fewest_faults = self.fewest_faults.min(fewest_faults);
+        self.seeds += seeds;
+    }
+}
+
+/// Adds the counts of one run of seeds to those of others, place by place.
+pub(crate) fn add_each(sums: &mut [u64], counts: &[u64]) {
+    sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
 }
 
 impl Coverage {

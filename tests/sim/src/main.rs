@@ -3,7 +3,11 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports to people")]
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -45,6 +49,9 @@ struct Arguments {
     /// Plant every bug in turn; each must be found within `--seeds`.
     #[arg(long)]
     check_plants: bool,
+    /// Threads; as many as there are cores unless told.
+    #[arg(long)]
+    jobs: Option<usize>,
     /// Print everything that happens in the first seed.
     #[arg(long)]
     trace: bool,
@@ -62,65 +69,127 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    let planted = match &arguments.plant {
+        None => None,
+        Some(name) => match Planted::named(name) {
+            Some(planted) => Some(planted),
+            None => {
+                eprintln!("there is no plant '{name}'; --plants lists them");
+                return ExitCode::from(2);
+            }
+        },
+    };
     take_over_panics();
-    if arguments.check_plants {
-        return check_plants(&arguments);
-    }
-    if let Some(name) = &arguments.plant {
-        let Some(plant) = Planted::named(name) else {
-            eprintln!("there is no plant '{name}'; --plants lists them");
-            return ExitCode::from(2);
-        };
-        if let Err(why) = planting::set(Some(plant)) {
+    let faults = match arguments.check_plants {
+        true => check_plants(&arguments),
+        false => run(&arguments, planted),
+    };
+    match faults {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(why) => {
             eprintln!("{why}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    }
-    match run(&arguments) {
-        0 => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
     }
 }
 
 /// Runs the seeds; returns how many violated something.
-fn run(arguments: &Arguments) -> u64 {
-    let Arguments { nodes, shards, seeds, from, ops, trace, .. } = *arguments;
-    let (started, mut told) = (Instant::now(), Instant::now());
+fn run(arguments: &Arguments, planted: Option<Planted>) -> Result<u64, &'static str> {
+    let progress = Progress::new(arguments.seeds);
+    let runs = on_all_cores(arguments, || {
+        if planted.is_some() {
+            planting::set(planted)?;
+        }
+        let mut coverages = Coverages::default();
+        while let Some(at) = progress.next() {
+            let seed = arguments.from.saturating_add(at);
+            let wants_trace = arguments.trace && at == 0;
+            let outcome = run_one(arguments, seed, wants_trace, &mut coverages);
+            progress.done(&outcome, seed, arguments);
+        }
+        Ok(coverages)
+    });
     let mut coverages = Coverages::default();
-    let (mut violations, mut done) = (0, 0);
-    for seed in from..from.saturating_add(seeds) {
-        let outcome = run_one(arguments, seed, trace && seed == from, &mut coverages);
-        done += 1;
+    for run in runs {
+        let Coverages { of_one, of_mesh } = run?;
+        coverages.of_one += of_one;
+        coverages.of_mesh += of_mesh;
+    }
+    match arguments.nodes {
+        1 => print!("{}", coverages.of_one.table()),
+        _ => print!("{}", coverages.of_mesh.table()),
+    }
+    let violations = progress.violations.into_inner();
+    println!("violations: {violations}");
+    Ok(violations)
+}
+
+/// Does the same on as many threads as are wanted.
+fn on_all_cores<T: Send>(arguments: &Arguments, work: impl Fn() -> T + Sync) -> Vec<T> {
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let jobs = arguments.jobs.unwrap_or(cores).max(1);
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("panics are caught")).collect()
+    })
+}
+
+/// How far the seeds are, on all threads.
+struct Progress {
+    started: Instant,
+    seeds: u64,
+    begun: AtomicU64,
+    done: AtomicU64,
+    violations: AtomicU64,
+    told: Mutex<Instant>,
+}
+
+impl Progress {
+    fn new(seeds: u64) -> Self {
+        let started = Instant::now();
+        let [begun, done, violations] = [const { AtomicU64::new(0) }; 3];
+        Self { started, seeds, begun, done, violations, told: Mutex::new(started) }
+    }
+
+    /// The next seed to run, counted from 0.
+    fn next(&self) -> Option<u64> {
+        if self.violations.load(Relaxed) >= VIOLATIONS_MAX {
+            return None;
+        }
+        Some(self.begun.fetch_add(1, Relaxed)).filter(|at| *at < self.seeds)
+    }
+
+    /// Tells what a seed came to, and now and then how many have been run.
+    fn done(&self, outcome: &Outcome, seed: u64, arguments: &Arguments) {
+        // Whoever tells something is not interrupted.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = self.done.fetch_add(1, Relaxed) + 1;
         for line in &outcome.trace {
             println!("{line}");
         }
-        if let Some(violation) = outcome.violation {
-            violations += 1;
-            let plant =
-                arguments.plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
+        if let Some(violation) = &outcome.violation {
+            let Arguments { nodes, shards, ops, plant, .. } = arguments;
+            let plant = plant.as_ref().map_or(String::new(), |name| format!(" --plant {name}"));
             println!("seed {seed}: {violation}");
             println!(
                 "  replay: cargo xtask sim --nodes {nodes} --shards {shards} --seeds 1 --from {seed} --ops {ops}{plant} \
                  --trace"
             );
-            if violations == VIOLATIONS_MAX {
+            if self.violations.fetch_add(1, Relaxed) + 1 == VIOLATIONS_MAX {
                 println!("{VIOLATIONS_MAX} seeds violated something; the rest is left out");
-                break;
             }
         }
         if told.elapsed() >= PROGRESS_INTERVAL {
-            told = Instant::now();
-            let rate = f64::from(u32::try_from(done).unwrap_or(u32::MAX))
-                / started.elapsed().as_secs_f64();
-            eprintln!("{done} of {seeds} seeds, {rate:.0} a second, {violations} violations");
+            *told = Instant::now();
+            let rate = done as f64 / self.started.elapsed().as_secs_f64();
+            let violations = self.violations.load(Relaxed);
+            eprintln!(
+                "{done} of {} seeds, {rate:.0} a second, {violations} violations",
+                self.seeds
+            );
         }
     }
-    match nodes {
-        1 => print!("{}", coverages.of_one.table()),
-        _ => print!("{}", coverages.of_mesh.table()),
-    }
-    println!("violations: {violations}");
-    violations
 }
 
 /// What all runs have exercised.
@@ -143,27 +212,26 @@ fn run_one(
     }
 }
 
-/// Plants every bug in turn and looks for it.
-fn check_plants(arguments: &Arguments) -> ExitCode {
+/// Plants every bug in turn and looks for it; returns how many were not found.
+fn check_plants(arguments: &Arguments) -> Result<u64, &'static str> {
     let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
-    let mut missed = 0;
-    for planted in Planted::all(arguments.nodes > 1) {
-        let mut coverages = Coverages::default();
-        let run = |seed| run_one(arguments, seed, false, &mut coverages);
-        match planting::search(planted, seeds.clone(), run) {
-            Err(why) => {
-                eprintln!("{why}");
-                return ExitCode::from(2);
-            }
-            Ok(Some((seed, violation))) => {
+    let all = Planted::all(arguments.nodes > 1);
+    let next = AtomicUsize::new(0);
+    let missed = on_all_cores(arguments, || {
+        let mut missed = 0;
+        while let Some(&planted) = all.get(next.fetch_add(1, Relaxed)) {
+            let mut coverages = Coverages::default();
+            let run = |seed| run_one(arguments, seed, false, &mut coverages);
+            if let Some((seed, violation)) = planting::search(planted, seeds.clone(), run)? {
                 println!("{:<26} found by seed {seed}: {violation}", planted.name());
-            }
-            Ok(None) => {
+            } else {
                 missed += 1;
                 println!("{:<26} NOT found within {} seeds", planted.name(), arguments.seeds);
             }
         }
-    }
+        Ok(missed)
+    });
+    let missed = missed.into_iter().sum::<Result<u64, _>>()?;
     println!("plants not found: {missed}");
-    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    Ok(missed)
 }

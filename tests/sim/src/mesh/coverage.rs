@@ -1,8 +1,11 @@
 //! What runs of many nodes have exercised, counted.
 
 use std::fmt::Write;
+use std::ops::AddAssign;
 
 use nexusd_wire::control::GapReason;
+
+use crate::coverage::add_each;
 
 macro_rules! marks {
     ($($variant:ident = $group:literal $name:literal,)*) => {
@@ -114,6 +117,21 @@ impl Default for Coverage {
             slowest_us: 0,
             sum_us: 0,
         }
+    }
+}
+
+impl AddAssign for Coverage {
+    fn add_assign(&mut self, other: Self) {
+        // Taken apart completely, so that no count can be forgotten.
+        let Self { marks, gaps, seeds, deliveries, virtual_us, nodes, slowest_us, sum_us } = other;
+        add_each(&mut self.marks, &marks);
+        add_each(&mut self.gaps, &gaps);
+        self.seeds += seeds;
+        self.deliveries += deliveries;
+        self.virtual_us += virtual_us;
+        self.nodes += nodes;
+        self.slowest_us = self.slowest_us.max(slowest_us);
+        self.sum_us += sum_us;
     }
 }
 
