@@ -324,6 +324,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Somebody has something to say or wants something: it does not close because nobody does.
+    pub(crate) fn stay_if_idle(&mut self) {
+        if self.leaving == Some(Farewell::Idle) {
+            self.leaving = None;
+        }
+    }
+
     pub(crate) fn new(guest: Guest, origin: Origin, now_us: u64) -> Self {
         Self {
             guest,

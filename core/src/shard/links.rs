@@ -32,8 +32,11 @@ impl Shard {
     pub(super) fn on_link_command(&mut self, command: LinkCommand, now: Now) {
         match command {
             LinkCommand::Send { peer, frames } => {
-                let link = self.links.get(&peer).filter(|link| link.is_up);
-                if let Some(id) = link.and_then(|link| link.connection)
+                let Some(link) = self.links.get_mut(&peer).filter(|link| link.is_up) else {
+                    return;
+                };
+                link.stay_if_idle();
+                if let Some(id) = link.connection
                     && let Some(connection) = open_connection(&mut self.connections, id)
                     && connection.session.state == SessionState::Open
                 {
@@ -416,7 +419,10 @@ impl Shard {
 
     /// Ends a link that was to end, if nothing is under way any more.
     pub(super) fn leave_if_done(&mut self, peer: NodeId, now: Now) {
-        let Some(link) = self.links.get(&peer) else { return };
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if !link.filters.is_empty() {
+            link.stay_if_idle();
+        }
         let (Some(farewell), Some(id)) = (link.leaving, link.connection) else { return };
         let is_done = link.queue.is_none_or(|(_, queue)| {
             let queue = &self.plane.queues[queue.0 as usize];

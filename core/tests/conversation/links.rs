@@ -284,6 +284,21 @@ fn an_idle_link_closes_by_agreement_and_another_one_takes_its_place() {
 }
 
 #[test]
+fn a_link_that_was_to_close_as_idle_stays_if_it_is_wanted_by_then() {
+    for shards in [1, 3] {
+        let (mut pair, subscriber, publisher) = Pair::with_subscription(shards);
+        pair.is_cut = true;
+        pair.publish(0, publisher, b"on its way");
+        pair.desks[0].command(LinkCommand::CloseIdle { peer: id(1) });
+        pair.is_cut = false;
+        pair.carry();
+        pair.publish(0, publisher, b"wanted");
+        let expected = [&b"on its way"[..], b"wanted"];
+        assert_eq!(pair.payloads(1, subscriber), expected, "{shards} shards");
+    }
+}
+
+#[test]
 fn clients_and_nodes_have_a_port_each() {
     let mut desk = Desk::of_node(id(0), mesh(None), limits(), 1);
     let client = desk.open_link(Door::Mesh, 0);
