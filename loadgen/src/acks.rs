@@ -21,8 +21,7 @@ use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
 use crate::latency::Latencies;
 use crate::schedule::Schedule;
-use crate::target::native::NativeFraming;
-use crate::target::{Framing, FramingError};
+use crate::target::{Framing, FramingError, TargetFraming};
 
 /// Silence behind the last publish after which what has not come is not going to.
 const QUIET_NS: u64 = 10_000_000_000;
@@ -70,7 +69,7 @@ pub(crate) struct AckRecording {
 #[derive(Debug)]
 pub(crate) struct AckReader {
     connection: Arc<Connection>,
-    framing: NativeFraming,
+    framing: TargetFraming,
     replies: Replies,
     lane: Arc<Lane>,
     state: Arc<RunState>,
@@ -82,7 +81,7 @@ impl AckReader {
     /// message of `every`.
     pub(crate) fn new(
         connection: Arc<Connection>,
-        framing: NativeFraming,
+        framing: TargetFraming,
         every: NonZeroU64,
         recording: AckRecording,
         lane: Arc<Lane>,

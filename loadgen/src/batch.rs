@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 
 use crate::stamp::Stamp;
+use crate::topic_table::TopicTable;
 use crate::topic_walk::Step;
 
 /// Bytes of one write at an unlimited rate, give or take a frame: enough that the cost of the
@@ -25,8 +26,26 @@ pub(crate) struct FrameTemplate {
     pub(crate) sequence_at: Option<usize>,
     /// Where it carries the topic's number (4 bytes, little endian).
     pub(crate) topic_at: Option<usize>,
+    /// Where it carries the topic's name, if that changes.
+    pub(crate) name: Option<TopicName>,
     /// How it asks for an acknowledgement.
     pub(crate) ack: Option<AckFlag>,
+}
+
+/// Where a frame carries the name of its topic.
+#[derive(Clone, Debug)]
+pub(crate) struct TopicName {
+    /// Where it begins.
+    pub(crate) at: usize,
+    /// The names.
+    pub(crate) table: TopicTable,
+}
+
+impl TopicName {
+    /// Of a publisher with several topics.
+    pub(crate) fn of_several(at: usize, table: &TopicTable) -> Option<Self> {
+        (table.len() > 1).then(|| Self { at, table: table.clone() })
+    }
 }
 
 /// How a frame asks for an acknowledgement: the byte at `at` is `wanted` or else 0.
@@ -97,7 +116,7 @@ impl Batch {
     ) -> &[u8] {
         let stride = self.template.bytes.len();
         let count = count.min(self.capacity) as usize;
-        let FrameTemplate { sequence_at, topic_at, ack, .. } = self.template;
+        let FrameTemplate { sequence_at, topic_at, ref name, ack, .. } = self.template;
         let ack = self.ack_every.and_then(|every| ack.map(|flag| (every, flag)));
         let payload = self.template.payload.clone();
         for (frame, n) in self.frames.chunks_exact_mut(stride).take(count).zip(first..) {
@@ -107,6 +126,10 @@ impl Batch {
             }
             if let Some(place) = topic_at.and_then(|at| frame[at..].first_chunk_mut()) {
                 *place = topic.to_le_bytes();
+            }
+            if let Some(TopicName { at, table }) = name {
+                let name = table.name(topic);
+                frame[*at..][..name.len()].copy_from_slice(name);
             }
             if let Some((every, flag)) = ack {
                 frame[flag.at] = if n % every == 0 { flag.wanted } else { 0 };
@@ -130,6 +153,7 @@ mod tests {
             payload: 16..16 + payload_bytes,
             sequence_at: Some(0),
             topic_at: Some(8),
+            name: None,
             ack: Some(AckFlag { at: 12, wanted: 0x10 }),
         }
     }

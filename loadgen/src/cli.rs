@@ -492,16 +492,41 @@ impl Cli {
         if workload == Workload::Q && self.rate == Some(Rate::Max) {
             return Err(usage("--workload Q measures a quiet pair: give its --rate in messages/s"));
         }
-        if workload == Workload::W && self.target != Target::Nexusd {
+        if workload == Workload::W && matches!(self.target, Target::Pump | Target::Relay) {
             return Err(usage(
                 "--workload W needs a server that knows filters; pump and relay know none",
             ));
         }
+        self.check_peer(workload)?;
         self.check_topics(workload)?;
         self.check_idle(workload)?;
         self.check_mesh(workload)?;
         self.check_resume(workload)?;
         self.check_daemon(workload)
+    }
+
+    /// What the generator can ask of other systems.
+    fn check_peer(&self, workload: Workload) -> Result<(), LoadError> {
+        let is_alike = matches!(
+            workload,
+            Workload::T1
+                | Workload::T2
+                | Workload::F16
+                | Workload::F64
+                | Workload::F1000
+                | Workload::P
+                | Workload::L
+                | Workload::W
+                | Workload::K
+        );
+        if self.target.program().is_some() && !is_alike {
+            return Err(usage(format!(
+                "--workload {} cannot be run with --target {}: it needs what only nexusd has",
+                workload.name(),
+                self.target.name()
+            )));
+        }
+        Ok(())
     }
 
     fn check_topics(&self, workload: Workload) -> Result<(), LoadError> {

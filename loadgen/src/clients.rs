@@ -21,8 +21,9 @@ use crate::quantity::Rate;
 use crate::schedule::Schedule;
 use crate::stalled::{StalledReport, StalledSubscriber};
 use crate::subscriber::{Recording, Subscribers, SubscribersReport};
-use crate::target::native::NativeFraming;
-use crate::target::{Introduction, PublisherEnd, SubscriberEnd, Target, TopicNames, Wish};
+use crate::target::{
+    Introduction, PublisherEnd, SubscriberEnd, Target, TargetFraming, TopicNames, Wish,
+};
 use crate::topic_check::TopicCheck;
 use crate::topic_tree::TopicTree;
 use crate::topic_walk::TopicWalk;
@@ -51,7 +52,7 @@ pub(crate) struct Times {
 pub(crate) struct Clients {
     lanes: Vec<ConnectedLane>,
     /// Subscribers that read: those of each lane together, in the order of the lanes.
-    readers: Vec<SubscriberEnd<NativeFraming>>,
+    readers: Vec<SubscriberEnd<TargetFraming>>,
     /// Where the server of each of them listens.
     reader_endpoints: Vec<Endpoint>,
     stalled: Vec<StalledSubscriber>,
@@ -60,7 +61,7 @@ pub(crate) struct Clients {
 
 #[derive(Debug)]
 struct ConnectedLane {
-    publisher: PublisherEnd<NativeFraming>,
+    publisher: PublisherEnd<TargetFraming>,
     /// Over its topics, if it has several.
     walk: Option<TopicWalk>,
 }
@@ -303,7 +304,7 @@ fn publisher_node(spread: Spread, lane: usize) -> usize {
 
 /// All subscribers that read, before it is known how they are checked.
 struct Readers {
-    ends: Vec<SubscriberEnd<NativeFraming>>,
+    ends: Vec<SubscriberEnd<TargetFraming>>,
     lanes: Vec<Arc<Lane>>,
     size: usize,
     recording: Recording,

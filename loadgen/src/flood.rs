@@ -18,8 +18,9 @@ use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
 use crate::pinning;
 use crate::publisher::{Ears, Pace, Publisher, PublisherPlan, PublisherReport};
-use crate::target::native::NativeFraming;
-use crate::target::{Framing, Introduction, PublisherEnd, SubscriberEnd, Target, TopicNames, Wish};
+use crate::target::{
+    Framing, Introduction, PublisherEnd, SubscriberEnd, Target, TargetFraming, TopicNames, Wish,
+};
 use crate::workload::Case;
 
 /// Bytes of one read.
@@ -38,8 +39,8 @@ pub(crate) enum Flooded {
 /// A flood that is connected.
 pub(crate) struct Flood {
     wanted_by: Flooded,
-    publisher: PublisherEnd<NativeFraming>,
-    reader: Option<SubscriberEnd<NativeFraming>>,
+    publisher: PublisherEnd<TargetFraming>,
+    reader: Option<SubscriberEnd<TargetFraming>>,
 }
 
 /// A flood that runs, or is about to.
@@ -121,7 +122,7 @@ impl Flood {
             pinning::give_way();
             publisher.run(start_ns, end_ns)
         })?;
-        let read = |end: SubscriberEnd<NativeFraming>| {
+        let read = |end: SubscriberEnd<TargetFraming>| {
             spawn("flooded".to_owned(), &state, move || {
                 pinning::give_way();
                 take_all(&end.connection, end.framing, &lane)
@@ -156,7 +157,7 @@ impl RunningFlood {
 /// Reads until the publisher has ended and nothing more comes.
 fn take_all(
     connection: &Connection,
-    mut framing: NativeFraming,
+    mut framing: TargetFraming,
     lane: &Lane,
 ) -> Result<Taken, LoadError> {
     let mut buffer = vec![0; READ_BYTES];

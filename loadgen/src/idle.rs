@@ -30,8 +30,7 @@ use crate::process::Process;
 use crate::sequence_check::Faults;
 use crate::server::Server;
 use crate::server::account::kilobytes;
-use crate::target::native::NativeFraming;
-use crate::target::{FramingTotals, Introduction, PublisherEnd, Target, TopicNames};
+use crate::target::{FramingTotals, Introduction, PublisherEnd, Target, TargetFraming, TopicNames};
 use crate::topic_walk::Step;
 use crate::workload::Case;
 
@@ -171,7 +170,7 @@ fn publish_to_each(
     target: Target,
     endpoint: &Endpoint,
     run_name: &str,
-) -> Result<PublisherEnd<NativeFraming>, LoadError> {
+) -> Result<PublisherEnd<TargetFraming>, LoadError> {
     let introduction = Introduction { endpoint, lane: 0, payload_bytes: case.size };
     let count = case.shape.fan_out as u64;
     let mut topics = TopicNames {

@@ -48,6 +48,7 @@ mod subscriber;
 mod table;
 mod target;
 mod topic_check;
+mod topic_table;
 mod topic_tree;
 mod topic_walk;
 mod window;

@@ -106,7 +106,7 @@ pub(crate) fn measure(
     // In a mesh the statistics of each node would come from all of them.
     let sends = match options.target {
         Target::Nexusd if nodes.len() == 1 => Some(SendWatch::connect(first)?),
-        Target::Nexusd | Target::Pump | Target::Relay => None,
+        _ => None,
     };
     let times = times(clock::now_ns() + LEAD_NS, options);
     let flood = flood.map(|flood| flood.start(&times)).transpose()?;

@@ -1,6 +1,7 @@
 //! The server under test: started here and pinned, or already running somewhere; and what it costs.
 
 pub(crate) mod account;
+mod peer;
 pub(crate) mod sends;
 pub(crate) mod serve;
 
@@ -34,6 +35,9 @@ pub(crate) struct Addresses {
     /// Where a daemon takes links from others.
     #[serde(default)]
     pub(crate) mesh: Option<SocketAddr>,
+    /// Its process, if that is not the one that says so.
+    #[serde(default)]
+    pub(crate) pid: Option<u32>,
 }
 
 impl Addresses {
@@ -202,7 +206,7 @@ impl StartingServer {
     /// Waits until it is ready.
     pub(crate) fn ready(self, timeout: Duration) -> Result<Server, LoadError> {
         let failed = |cause: String| LoadError::Spawn { target: self.target.name(), cause };
-        let addresses = match self.process.answer(timeout) {
+        let addresses: Addresses = match self.process.answer(timeout) {
             Ok(line) => serde_json::from_str(&line).map_err(|error| failed(error.to_string()))?,
             Err(RecvTimeoutError::Timeout) => {
                 return Err(failed(format!("it was not ready within {} s", timeout.as_secs())));
@@ -212,9 +216,10 @@ impl StartingServer {
                 return Err(failed(cause.into()));
             }
         };
+        let pid = addresses.pid.unwrap_or_else(|| self.process.id());
         Ok(Server {
             addresses,
-            account: Account::Process(self.process.id()),
+            account: Account::Process(pid),
             core: self.core,
             origin: Origin::Spawned(self.process),
         })

@@ -14,8 +14,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::connection::{Connection, Received};
 use crate::error::LoadError;
-use crate::target::native::NativeFraming;
-use crate::target::{Framing, FramingError, SubscriberEnd};
+use crate::target::{Framing, FramingError, SubscriberEnd, TargetFraming};
 
 /// Silence after which what has not come is not going to.
 const QUIET_NS: u64 = 10_000_000_000;
@@ -24,7 +23,7 @@ const QUIET_NS: u64 = 10_000_000_000;
 #[derive(Debug)]
 pub(crate) struct StalledSubscriber {
     connection: Connection,
-    framing: NativeFraming,
+    framing: TargetFraming,
 }
 
 /// What it found.
@@ -44,7 +43,7 @@ pub(crate) struct StalledReport {
 
 impl StalledSubscriber {
     /// A subscriber behind its handshake.
-    pub(crate) fn new(end: SubscriberEnd<NativeFraming>) -> Self {
+    pub(crate) fn new(end: SubscriberEnd<TargetFraming>) -> Self {
         Self { connection: end.connection, framing: end.framing }
     }
 
@@ -136,6 +135,7 @@ fn lost(source: io::Error) -> LoadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::target::native::NativeFraming;
     use nexusd_wire::control::GapReason;
     use nexusd_wire::{FrameEncoder, GapReport, Header, Sequence, SubscriptionId, TopicId};
 
@@ -161,7 +161,7 @@ mod tests {
 
     fn account(bytes: &[u8], sent: u64) -> StalledReport {
         let mut account = Account::default();
-        NativeFraming::new()
+        TargetFraming::Native(NativeFraming::new())
             .on_frames(bytes, &mut |frame| account.on_frame(frame))
             .expect("valid frames");
         account.report(sent)

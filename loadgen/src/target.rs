@@ -5,19 +5,27 @@
 //! same code with the same threads, buffers, clocks and histograms. A system with a protocol of its
 //! own is one more file beside `native.rs` and one more [`Target`].
 
+mod any_framing;
 mod counted_stream;
 pub(crate) mod lane_greeting;
+mod mqtt;
 pub(crate) mod native;
+mod nats;
+mod redis;
+mod straddle;
 
-use std::io;
+pub(crate) use any_framing::TargetFraming;
+
+use std::io::{self, Read, Write};
 
 use clap::ValueEnum;
 use nexusd_wire::control::OverflowPolicy;
 
 use crate::batch::FrameTemplate;
 use crate::clock;
-use crate::connection::{Connection, Endpoint};
+use crate::connection::{Connection, Endpoint, Handshake};
 use crate::error::LoadError;
+use crate::topic_table::TopicTable;
 
 /// A system to measure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -28,6 +36,12 @@ pub(crate) enum Target {
     Pump,
     /// The yardstick: frames are cut and copied once per subscriber on the same ring, nothing else.
     Relay,
+    /// NATS core.
+    Nats,
+    /// Redis pub/sub.
+    Redis,
+    /// An MQTT 3.1.1 broker at QoS 0, such as Mosquitto.
+    Mqtt,
 }
 
 impl Target {
@@ -37,6 +51,19 @@ impl Target {
             Self::Nexusd => "nexusd",
             Self::Pump => "pump",
             Self::Relay => "relay",
+            Self::Nats => "nats",
+            Self::Redis => "redis",
+            Self::Mqtt => "mqtt",
+        }
+    }
+
+    /// The program that is started as its server, where that is not this one.
+    pub(crate) fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Nexusd | Self::Pump | Self::Relay => None,
+            Self::Nats => Some("nats-server"),
+            Self::Redis => Some("redis-server"),
+            Self::Mqtt => Some("mosquitto"),
         }
     }
 }
@@ -160,13 +187,32 @@ impl Target {
         self,
         introduction: &Introduction<'_>,
         wish: &Wish<'_>,
-    ) -> Result<SubscriberEnd<native::NativeFraming>, LoadError> {
+    ) -> Result<SubscriberEnd<TargetFraming>, LoadError> {
         let connection = self.open(introduction)?;
         let asked_ns = clock::now_ns();
         let framing = match self {
-            Self::Nexusd => native::subscribe(&connection, introduction, wish),
+            Self::Nexusd => {
+                native::subscribe(&connection, introduction, wish).map(TargetFraming::Native)
+            }
             Self::Pump | Self::Relay => {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Subscriber, introduction)
+                    .map(TargetFraming::Native)
+            }
+            Self::Nats => {
+                let confirmed = |it: &nats::NatsFraming| it.pongs > 0;
+                converse(&connection, &nats::subscriber_opening(wish), confirmed)
+                    .map(TargetFraming::Nats)
+            }
+            Self::Redis => {
+                let filters = wish.filters.len() as u64;
+                let confirmed = |it: &redis::RedisFraming| it.confirmed == filters;
+                converse(&connection, &redis::subscriber_opening(wish), confirmed)
+                    .map(TargetFraming::Redis)
+            }
+            Self::Mqtt => {
+                let opening = mqtt::subscriber_opening(wish, &client_name("s", asked_ns));
+                converse(&connection, &opening, |it: &mqtt::MqttFraming| it.is_subscribed)
+                    .map(TargetFraming::Mqtt)
             }
         };
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
@@ -178,20 +224,49 @@ impl Target {
         self,
         introduction: &Introduction<'_>,
         topics: &mut TopicNames<'_>,
-    ) -> Result<PublisherEnd<native::NativeFraming>, LoadError> {
+    ) -> Result<PublisherEnd<TargetFraming>, LoadError> {
         let connection = self.open(introduction)?;
+        let payload_bytes = introduction.payload_bytes;
         let framing = match self {
-            Self::Nexusd => native::publish(&connection, introduction, topics),
+            Self::Nexusd => {
+                native::publish(&connection, introduction, topics).map(TargetFraming::Native)
+            }
             Self::Pump | Self::Relay => {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Publisher, introduction)
+                    .map(TargetFraming::Native)
+            }
+            Self::Nats => {
+                let confirmed = |it: &nats::NatsFraming| it.pongs > 0;
+                converse(&connection, &nats::publisher_opening(), confirmed)
+                    .map(TargetFraming::Nats)
+            }
+            Self::Redis => {
+                let confirmed = |it: &redis::RedisFraming| it.confirmed > 0;
+                converse(&connection, &redis::publisher_opening(), confirmed)
+                    .map(TargetFraming::Redis)
+            }
+            Self::Mqtt => {
+                let opening = mqtt::publisher_opening(&client_name("p", clock::now_ns()));
+                converse(&connection, &opening, |it: &mqtt::MqttFraming| it.is_connected)
+                    .map(TargetFraming::Mqtt)
             }
         };
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
-        Ok(PublisherEnd {
-            connection,
-            framing,
-            template: native::message_template(introduction.payload_bytes),
-        })
+        let template = match self {
+            Self::Nexusd | Self::Pump | Self::Relay => native::message_template(payload_bytes),
+            Self::Nats => {
+                let subjects =
+                    TopicTable::new(topics.count, |at| nats::subject(&(topics.name)(at)));
+                nats::message_template(&subjects, payload_bytes)
+            }
+            Self::Redis => {
+                redis::message_template(&TopicTable::new(topics.count, topics.name), payload_bytes)
+            }
+            Self::Mqtt => {
+                mqtt::message_template(&TopicTable::new(topics.count, topics.name), payload_bytes)
+            }
+        };
+        Ok(PublisherEnd { connection, framing, template })
     }
 
     fn open(self, introduction: &Introduction<'_>) -> Result<Connection, LoadError> {
@@ -209,6 +284,31 @@ impl Target {
             cause,
         }
     }
+}
+
+/// A name that no other client of a server has.
+fn client_name(role: &str, now_ns: u64) -> String {
+    format!("loadgen-{}-{role}-{now_ns}", std::process::id())
+}
+
+/// Writes `opening` and reads until `is_done`.
+fn converse<F: Framing + Default>(
+    connection: &Connection,
+    opening: &[u8],
+    is_done: impl Fn(&F) -> bool,
+) -> Result<F, HandshakeError> {
+    let mut framing = F::default();
+    let mut handshake = Handshake::on(connection);
+    handshake.write_all(opening)?;
+    let mut buffer = [0; 4_096];
+    while !is_done(&framing) {
+        let bytes = handshake.read(&mut buffer)?;
+        if bytes == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        framing.on_bytes(&buffer[..bytes], &mut |_| {})?;
+    }
+    Ok(framing)
 }
 
 /// Why a handshake failed.

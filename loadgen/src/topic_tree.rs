@@ -71,16 +71,18 @@ impl TopicTree {
         }
     }
 
-    /// The name of a publisher's topic. `base` is new for each run and publisher.
+    /// The name of a publisher's topic, as long as that of any other. `base` is new for each run and publisher.
     pub(crate) fn topic(self, base: &str, topic: u32) -> String {
         match self {
             Self::Single => base.to_owned(),
-            Self::Wide { .. } => format!("{base}/{}/{}", topic / PER_LEVEL, topic % PER_LEVEL),
+            Self::Wide { .. } => {
+                format!("{base}/{:04}/{:03}", topic / PER_LEVEL, topic % PER_LEVEL)
+            }
             Self::Rooms { .. } => {
                 let room = self.room_of(topic);
                 let (what, number) = [("lamp", 0), ("lamp", 1), ("door", 0), ("door", 1)]
                     [(topic % PER_ROOM) as usize];
-                format!("{base}/{room}/{what}/{number}")
+                format!("{base}/{room:05}/{what}/{number}")
             }
         }
     }
@@ -95,7 +97,7 @@ impl TopicTree {
                 .filter(|(room, filter)| owner(*room, *filter) == subscriber)
                 .map(|(room, filter)| {
                     let pattern = ["lamp/0", "lamp/1", "door/+", "#"][filter as usize];
-                    format!("{base}/{room}/{pattern}")
+                    format!("{base}/{room:05}/{pattern}")
                 })
                 .collect(),
         }

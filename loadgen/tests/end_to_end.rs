@@ -89,6 +89,39 @@ fn the_daemon_moves_messages_without_loss() {
     assert_moves_messages_without_loss("nexusd");
 }
 
+/// Counts, order and payloads are checked by the generator itself; `workloads` are what the system can do.
+fn assert_other_system_is_driven(target: &str, workloads: &[&str]) {
+    for workload in workloads {
+        let runs = runs(&format!("--target {target} --spawn --workload {workload}"));
+        for run in &runs {
+            assert_loss_free(run);
+            assert_eq!(run["target"], target);
+            assert!(run["messages_per_cpu_s"].as_f64() > Some(0.0), "the server's own cost: {run}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server: `cargo xtask test peers`"]
+fn nats_is_driven_without_loss() {
+    let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k", "W"];
+    assert_other_system_is_driven("nats", &workloads);
+}
+
+#[test]
+#[ignore = "needs redis-server: `cargo xtask test peers`"]
+fn redis_is_driven_without_loss() {
+    let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k"];
+    assert_other_system_is_driven("redis", &workloads);
+}
+
+#[test]
+#[ignore = "needs mosquitto: `cargo xtask test peers`"]
+fn mqtt_is_driven_without_loss() {
+    let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k"];
+    assert_other_system_is_driven("mqtt", &workloads);
+}
+
 #[test]
 fn fan_out_and_many_topics_reach_everybody() {
     for target in ["nexusd", "pump", "relay"] {

@@ -30,8 +30,9 @@ use crate::nodes::{NodeCost, Nodes};
 use crate::sequence_check::Faults;
 use crate::server::Server;
 use crate::stamp::STAMP_BYTES;
-use crate::target::native::NativeFraming;
-use crate::target::{Framing, FramingTotals, Introduction, SubscriberEnd, Target, Wish};
+use crate::target::{
+    Framing, FramingTotals, Introduction, SubscriberEnd, Target, TargetFraming, Wish,
+};
 use crate::workload::Transport;
 
 /// Time between two rounds of probes, for each node.
@@ -95,7 +96,7 @@ struct Joined {
     /// Since when, on the run's clock.
     ready_ns: u64,
     server: Server,
-    subscriber: SubscriberEnd<NativeFraming>,
+    subscriber: SubscriberEnd<TargetFraming>,
     prober: Prober,
 }
 

@@ -10,8 +10,7 @@ use super::prober::{Probe, Prober};
 use crate::clock;
 use crate::connection::{Endpoint, Received};
 use crate::error::LoadError;
-use crate::target::native::NativeFraming;
-use crate::target::{Framing, SubscriberEnd};
+use crate::target::{Framing, SubscriberEnd, TargetFraming};
 
 /// How long the nodes may take to learn of a subscription.
 const TIMEOUT_NS: u64 = 10_000_000_000;
@@ -33,7 +32,7 @@ pub(crate) struct Awaited<'a> {
 /// message of all arrived, on the run's clock.
 pub(crate) fn await_routes(
     awaited: &[Awaited<'_>],
-    readers: &mut [SubscriberEnd<NativeFraming>],
+    readers: &mut [SubscriberEnd<TargetFraming>],
 ) -> Result<Option<u64>, LoadError> {
     let deadline_ns = clock::now_ns() + TIMEOUT_NS;
     let mut first_ns = None;
@@ -65,7 +64,7 @@ pub(crate) fn await_routes(
 
 /// Reads until a probe has come. Returns when anything came first.
 fn read_up_to(
-    reader: &mut SubscriberEnd<NativeFraming>,
+    reader: &mut SubscriberEnd<TargetFraming>,
     last: Probe,
     deadline_ns: u64,
 ) -> Result<u64, LoadError> {

@@ -17,8 +17,10 @@ use crate::clock;
 use crate::connection::{Connection, Endpoint, Received};
 use crate::error::LoadError;
 use crate::stamp::{STAMP_BYTES, Stamp};
-use crate::target::native::{NativeFraming, farewell};
-use crate::target::{Framing, FramingError, Introduction, PublisherEnd, Target, TopicNames};
+use crate::target::native::farewell;
+use crate::target::{
+    Framing, FramingError, Introduction, PublisherEnd, Target, TargetFraming, TopicNames,
+};
 use crate::topic_walk::Step;
 
 /// Who it is that an error speaks of.
@@ -50,7 +52,7 @@ impl Probe {
 pub(super) struct Prober {
     sender: u64,
     connection: Connection,
-    framing: NativeFraming,
+    framing: TargetFraming,
     batch: Batch,
     sent: u64,
     /// Topics of the probes that are not acknowledged yet.

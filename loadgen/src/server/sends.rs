@@ -12,8 +12,7 @@ use serde::Deserialize;
 use super::SendTotals;
 use crate::connection::{Connection, Endpoint, Received};
 use crate::error::LoadError;
-use crate::target::native::NativeFraming;
-use crate::target::{Introduction, SubscriberEnd, Target, Wish};
+use crate::target::{Introduction, SubscriberEnd, Target, TargetFraming, Wish};
 
 /// Every daemon's statistics: those of one come over the others of its mesh, too.
 const TOPIC: &str = "$SYS/+/stats";
@@ -31,7 +30,7 @@ pub(crate) struct SendCounts {
 #[derive(Debug)]
 pub(crate) struct SendWatch {
     connection: Connection,
-    framing: NativeFraming,
+    framing: TargetFraming,
 }
 
 /// The part of a document that is read.

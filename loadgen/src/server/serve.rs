@@ -20,6 +20,7 @@ use nexusd_core::io::ring::{UringDriver, UringOptions};
 use nexusd_core::{Command, Limits, Report, Service};
 use serde::Serialize;
 
+use super::peer::Peer;
 use super::{Addresses, MeshOptions, SendTotals, ServerOptions};
 use crate::error::LoadError;
 use crate::pinning;
@@ -43,7 +44,16 @@ pub(crate) fn serve(target: Target, options: &ServerOptions) -> Result<(), LoadE
         Target::Nexusd => serve_node(options),
         Target::Pump => serve_forwarder(target, &mut Pump::default(), options.spin_us),
         Target::Relay => serve_forwarder(target, &mut Relay::default(), options.spin_us),
+        Target::Nats | Target::Redis | Target::Mqtt => serve_peer(target),
     }
+}
+
+/// The server of another system, which has the cores of this process.
+fn serve_peer(target: Target) -> Result<(), LoadError> {
+    let peer = Peer::start(target, target.program().unwrap_or(target.name()))?;
+    announce(&peer.addresses())?;
+    read_input(|| {});
+    Ok(())
 }
 
 /// What a node that is measured is started with; everything else is the daemon's default.
@@ -120,6 +130,7 @@ pub(crate) fn node_addresses(node: &Node) -> Addresses {
         tcp: node.tcp_addresses().first().copied(),
         unix: node.unix_name().map(str::to_owned),
         mesh: node.mesh_addresses().first().copied(),
+        pid: None,
     }
 }
 
@@ -139,7 +150,7 @@ fn serve_forwarder(
             ListenAddress::Unix(_) => None,
         },
         unix: Some(unix.local_address().to_string()),
-        mesh: None,
+        ..Addresses::default()
     };
     let (commands, receiver) =
         mailbox(MAILBOX_COMMANDS).map_err(|error| failed(error.to_string()))?;

@@ -47,6 +47,7 @@ pub(crate) fn message_template(payload_bytes: usize) -> FrameTemplate {
         payload: HEADER_BYTES..HEADER_BYTES + payload_bytes,
         sequence_at: Some(SEQUENCE_AT),
         topic_at: Some(TOPIC_AT),
+        name: None,
         ack: Some(AckFlag { at: FLAGS_AT, wanted: MessageFlags::ACK.0 }),
     }
 }

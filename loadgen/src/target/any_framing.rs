@@ -1,0 +1,81 @@
+//! The framing of whichever target is measured. It is chosen once per read, not per message.
+
+use nexusd_wire::{Frame, NodeId};
+
+use super::mqtt::MqttFraming;
+use super::native::NativeFraming;
+use super::nats::NatsFraming;
+use super::redis::RedisFraming;
+use super::{Framing, FramingError, FramingTotals};
+
+/// Of one connection.
+#[derive(Debug)]
+pub(crate) enum TargetFraming {
+    /// Of the daemon, the pump and the relay.
+    Native(NativeFraming),
+    /// Of NATS.
+    Nats(NatsFraming),
+    /// Of Redis.
+    Redis(RedisFraming),
+    /// Of an MQTT broker.
+    Mqtt(MqttFraming),
+}
+
+/// The same for whichever it is.
+macro_rules! whichever {
+    ($framing:expr, $it:ident => $does:expr) => {
+        match $framing {
+            TargetFraming::Native($it) => $does,
+            TargetFraming::Nats($it) => $does,
+            TargetFraming::Redis($it) => $does,
+            TargetFraming::Mqtt($it) => $does,
+        }
+    };
+}
+
+impl TargetFraming {
+    /// The daemon whose Welcome has come.
+    pub(crate) fn node(&self) -> Option<NodeId> {
+        match self {
+            Self::Native(framing) => framing.node(),
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => None,
+        }
+    }
+
+    /// Like [`NativeFraming::on_frames`], which workloads need that only the daemon has.
+    pub(crate) fn on_frames(
+        &mut self,
+        bytes: &[u8],
+        on_frame: &mut impl FnMut(&Frame<'_>) -> Result<(), FramingError>,
+    ) -> Result<(), FramingError> {
+        match self {
+            Self::Native(framing) => framing.on_frames(bytes, on_frame),
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => {
+                Err(FramingError::Malformed("frames of the daemon are asked for".to_owned()))
+            }
+        }
+    }
+}
+
+impl Framing for TargetFraming {
+    #[inline]
+    fn on_bytes(
+        &mut self,
+        bytes: &[u8],
+        on_payload: &mut impl FnMut(&[u8]),
+    ) -> Result<(), FramingError> {
+        whichever!(self, it => it.on_bytes(bytes, on_payload))
+    }
+
+    fn take_reply(&mut self) -> Vec<u8> {
+        whichever!(self, it => it.take_reply())
+    }
+
+    fn come_back(&mut self) -> Vec<u8> {
+        whichever!(self, it => it.come_back())
+    }
+
+    fn totals(&self) -> FramingTotals {
+        whichever!(self, it => it.totals())
+    }
+}
