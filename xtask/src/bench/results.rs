@@ -1,0 +1,115 @@
+//! The pairs that were measured side by side. Each is written down at once
+//! (`target/bench/side-by-side.jsonl`), so that an interrupted session goes on where it was.
+
+use std::collections::BTreeMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value as Json, json};
+
+use super::{Measure, Pair, folder};
+
+/// A run of a workload, a system, and what both are judged by.
+pub(super) type Row = (String, String, &'static str);
+
+/// All pairs of a commit.
+pub(super) struct Results {
+    pub(super) commit: String,
+    path: PathBuf,
+    /// Pairs done, by peer and case.
+    done: BTreeMap<(String, String), usize>,
+    pub(super) rows: BTreeMap<Row, Vec<Pair>>,
+}
+
+impl Results {
+    /// Those that were written down before.
+    pub(super) fn open(commit: String) -> Result<Self> {
+        let path = folder().join("side-by-side.jsonl");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+        let mut results = Self { commit, path, done: BTreeMap::new(), rows: BTreeMap::new() };
+        // A line that is cut short is of a session that was interrupted while it wrote.
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
+        for line in lines {
+            if line["commit"] == results.commit.as_str() {
+                results.take(&line);
+            }
+        }
+        Ok(results)
+    }
+
+    fn take(&mut self, line: &Json) -> Option<()> {
+        let text = |key: &str| line[key].as_str().map(str::to_owned);
+        let (peer, case, run) = (text("peer")?, text("case")?, text("run")?);
+        let measure = [Measure::PerCpuSecond, Measure::PerSecond, Measure::P50, Measure::P99]
+            .into_iter()
+            .find(|measure| line["measure"] == measure.name())?;
+        let pair = Pair { old: line["theirs"].as_f64()?, new: line["ours"].as_f64()? };
+        let number = line["number"].as_u64()? as usize;
+        let done = self.done.entry((peer.clone(), case.clone())).or_default();
+        *done = (number + 1).max(*done);
+        self.rows.entry((format!("{case} {run}"), peer, measure.name())).or_default().push(pair);
+        Some(())
+    }
+
+    /// Pairs of a case and a system that there are.
+    pub(super) fn count(&self, peer: &str, case: &str) -> usize {
+        self.done.get(&(peer.to_owned(), case.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Writes down a pair.
+    pub(super) fn add(
+        &mut self,
+        peer: &str,
+        case: &str,
+        number: usize,
+        run: &str,
+        measure: Measure,
+        pair: Pair,
+    ) -> Result<()> {
+        let line = json!({
+            "commit": self.commit, "peer": peer, "case": case, "number": number,
+            "run": run, "measure": measure.name(), "ours": pair.new, "theirs": pair.old,
+        });
+        let cannot_write = || format!("cannot write {}", self.path.display());
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)
+            .with_context(cannot_write)?;
+        writeln!(file, "{line}").with_context(cannot_write)?;
+        self.take(&line);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Two pairs of a case.
+    pub(crate) fn some() -> Results {
+        let (commit, path) = ("c".to_owned(), PathBuf::new());
+        let mut results = Results { commit, path, done: BTreeMap::new(), rows: BTreeMap::new() };
+        for number in 0..2 {
+            results.take(&json!({
+                "commit": "c", "peer": "nats", "case": "T1", "number": number, "run": "1 → 1",
+                "measure": "per CPU-second", "ours": 12e6, "theirs": 2e6,
+            }));
+        }
+        results
+    }
+
+    #[test]
+    fn what_was_measured_before_is_not_measured_again() {
+        let results = some();
+        assert_eq!((results.count("nats", "T1"), results.count("nats", "T2")), (2, 0));
+    }
+}

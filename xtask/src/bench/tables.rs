@@ -1,0 +1,140 @@
+//! What was measured side by side, as tables and charts in Markdown, in their place in BENCHMARKS.md.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::results::Results;
+use super::{Measure, Pair};
+use crate::repository;
+use crate::statistics::{Spread, median};
+
+/// Where they stand.
+const BEGIN: &str = "<!-- side by side: begin; written by `cargo xtask bench` -->";
+const END: &str = "<!-- side by side: end -->";
+/// Characters of a chart's longest bar.
+const BAR: usize = 50;
+
+impl Results {
+    /// Charts of the headline, and tables, one for each measure.
+    pub(super) fn report(&self) -> String {
+        let mut text =
+            format!("Commit {}, medians; the ratio is that of neighbouring runs.\n", self.commit);
+        self.charts(&mut text);
+        for measure in [Measure::PerCpuSecond, Measure::PerSecond, Measure::P50, Measure::P99] {
+            self.table(measure, &mut text);
+        }
+        text
+    }
+
+    fn table(&self, measure: Measure, text: &mut String) {
+        let mut rows =
+            self.rows.iter().filter(|((.., name), _)| *name == measure.name()).peekable();
+        if rows.peek().is_none() {
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "\n| {} | beside | NexusD | theirs | ratio | min … max | pairs |\n\
+             |---|---|---:|---:|---:|---|---:|",
+            measure.name()
+        );
+        for ((run, system, _), pairs) in rows {
+            let ratios: Vec<f64> = pairs.iter().map(|pair| pair.new / pair.old).collect();
+            let (Some(ratio), Some((ours, theirs))) = (Spread::of(&ratios), medians(pairs)) else {
+                continue;
+            };
+            let _ = writeln!(
+                text,
+                "| {run} | {system} | {} | {} | **{:.2}** | {:.2} … {:.2} | {} |",
+                figure(ours),
+                figure(theirs),
+                ratio.median,
+                ratio.min,
+                ratio.max,
+                ratio.count
+            );
+        }
+    }
+
+    /// A chart for each run of messages per CPU-second.
+    fn charts(&self, text: &mut String) {
+        let mut runs = BTreeMap::<&str, Vec<(&str, &[Pair])>>::new();
+        for ((run, system, name), pairs) in &self.rows {
+            if *name == Measure::PerCpuSecond.name() {
+                runs.entry(run).or_default().push((system, pairs));
+            }
+        }
+        for (run, systems) in runs {
+            let ours: Vec<Pair> = systems.iter().flat_map(|(_, pairs)| *pairs).copied().collect();
+            let theirs =
+                systems.iter().filter_map(|(name, pairs)| Some((*name, medians(pairs)?.1)));
+            let Some((ours, _)) = medians(&ours) else { continue };
+            let bars: Vec<_> = [("NexusD", ours)].into_iter().chain(theirs).collect();
+            let longest = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
+            let _ = writeln!(text, "\n```\n{run}, messages per CPU-second of the server");
+            for (name, value) in bars {
+                let bar = "█".repeat((value / longest * BAR as f64).round() as usize);
+                let _ = writeln!(text, "{name:<8} {:>7} {bar}", figure(value));
+            }
+            text.push_str("```\n");
+        }
+    }
+}
+
+/// Of ours, and of theirs.
+fn medians(pairs: &[Pair]) -> Option<(f64, f64)> {
+    let of = |side: fn(&Pair) -> f64| median(&pairs.iter().map(side).collect::<Vec<_>>());
+    Some((of(|pair| pair.new)?, of(|pair| pair.old)?))
+}
+
+/// A number as people read it.
+fn figure(value: f64) -> String {
+    match value {
+        value if value >= 1e6 => format!("{:.1} M", value / 1e6),
+        value if value >= 1e4 => format!("{:.0} k", value / 1e3),
+        value => format!("{value:.0}"),
+    }
+}
+
+/// Puts the tables where BENCHMARKS.md has them.
+pub(super) fn write(tables: &str) -> Result<()> {
+    let path = repository::root().join("BENCHMARKS.md");
+    let text = fs::read_to_string(&path).context("cannot read BENCHMARKS.md")?;
+    let Some(text) = with_tables(&text, tables) else {
+        bail!("BENCHMARKS.md has no place for the tables: two lines, `{BEGIN}` and `{END}`");
+    };
+    fs::write(&path, text).context("cannot write BENCHMARKS.md")?;
+    eprintln!("The tables stand in BENCHMARKS.md.");
+    Ok(())
+}
+
+fn with_tables(text: &str, tables: &str) -> Option<String> {
+    let (before, rest) = text.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::tests::some;
+    use super::*;
+
+    #[test]
+    fn tables_take_the_place_of_those_before() {
+        let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
+        let expected = format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n");
+        assert_eq!(with_tables(&text, "new\n"), Some(expected));
+        assert_eq!(with_tables("no place", "new"), None);
+    }
+
+    #[test]
+    fn a_report_has_a_row_and_a_bar_for_each_system() {
+        let report = some().report();
+        assert!(report.contains("| T1 1 → 1 | nats | 12.0 M | 2.0 M | **6.00** |"), "{report}");
+        let bar = format!("nats       2.0 M {}\n", "█".repeat(8));
+        assert!(report.contains(&bar), "{report}");
+    }
+}
