@@ -63,7 +63,8 @@ use handover::Handover;
 use neighbour::Neighbour;
 use nexusd_wire::control::{ErrorCode, PublishAckEntry};
 use nexusd_wire::{
-    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId, aligned,
+    Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId,
+    SubscriptionId, aligned,
 };
 use output::{Output, Report};
 use plane::Plane;
@@ -133,6 +134,8 @@ pub struct Shard {
     links_begun: u64,
     /// Nodes that were given up with what was queued for them.
     given_up: BTreeSet<NodeId>,
+    /// The stream to each peer that ended because nobody wanted anything, when all of it had come.
+    finished_streams: BTreeMap<NodeId, SubscriptionId>,
     /// Peers that got what was accepted before they told what they want.
     had_early_messages: BTreeSet<NodeId>,
     /// What peers are asked for, on behalf of subscriptions that come back.
@@ -333,6 +336,7 @@ impl Shard {
             links_due_us: None,
             links_begun: 0,
             given_up: BTreeSet::new(),
+            finished_streams: BTreeMap::new(),
             had_early_messages: BTreeSet::new(),
             questions: BTreeMap::new(),
             next_challenge: 0,

@@ -173,9 +173,12 @@ impl Shard {
                     }
                     self.drop_link_queue(peer, old);
                 }
-                // Whoever has had something has had it of a stream that was given up.
+                // Whoever has had something has had it of a stream that was given up, or all of one that is
+                // finished, and has not heard that it is.
                 let was_given_up = self.given_up.remove(&peer);
-                if was_given_up || said > 0 {
+                let finished = self.finished_streams.remove(&peer);
+                let has_had_all = finished.is_some() && finished == stream;
+                if was_given_up || said > 0 && !has_had_all {
                     gap.note_unknown();
                 }
                 if let Some(link) = self.links.get_mut(&peer) {
@@ -328,7 +331,10 @@ impl Shard {
         self.stop_asking(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let (queue, connection) = (link.queue, link.connection);
-        if let Some((_, queue)) = queue {
+        if let Some((stream, queue)) = queue {
+            if reason == LinkDown::Idle && self.has_sent_all(queue) {
+                self.note_finished(peer, stream);
+            }
             self.drop_link_queue(peer, queue);
         }
         if let Some(open) = connection.and_then(|id| open_connection(&mut self.connections, id))
@@ -387,6 +393,14 @@ impl Shard {
         }
     }
 
+    /// A stream has ended behind its last message.
+    fn note_finished(&mut self, peer: NodeId, stream: SubscriptionId) {
+        if self.finished_streams.len() >= LINKS_MAX {
+            self.finished_streams.pop_first();
+        }
+        self.finished_streams.insert(peer, stream);
+    }
+
     /// A peer may live on, and not know what it has lost: it is told if it comes back.
     fn note_given_up(&mut self, peer: NodeId) {
         if self.given_up.len() >= LINKS_MAX {
@@ -424,11 +438,7 @@ impl Shard {
             link.stay_if_idle();
         }
         let (Some(farewell), Some(id)) = (link.leaving, link.connection) else { return };
-        let is_done = link.queue.is_none_or(|(_, queue)| {
-            let queue = &self.plane.queues[queue.0 as usize];
-            queue.is_empty() && queue.stream.messages() == 0
-        });
-        if !is_done {
+        if link.queue.is_some_and(|(_, queue)| !self.has_sent_all(queue)) {
             return;
         }
         self.acknowledge(id);
@@ -444,6 +454,12 @@ impl Shard {
             _ => LinkDown::Forgotten,
         };
         self.end_link(peer, reason, true, now);
+    }
+
+    /// Whether nothing waits for a peer, and it has acknowledged everything.
+    fn has_sent_all(&self, queue: QueueId) -> bool {
+        let queue = &self.plane.queues[queue.0 as usize];
+        queue.is_empty() && queue.stream.messages() == 0
     }
 
     /// Says goodbye to all peers: the node stops.

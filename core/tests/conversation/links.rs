@@ -299,6 +299,40 @@ fn a_link_that_was_to_close_as_idle_stays_if_it_is_wanted_by_then() {
 }
 
 #[test]
+fn nothing_is_told_as_lost_where_the_end_of_an_idle_link_was_not_heard() {
+    for shards in [1, 3] {
+        let (mut pair, subscriber, publisher) = Pair::with_subscription(shards);
+        pair.publish(0, publisher, b"one");
+        pair.tell_interest(1, &[]);
+        pair.desks[0].command(LinkCommand::CloseIdle { peer: id(1) });
+        let [ends, stays] = pair.wires[0];
+        let idle = LinkReport::Down { peer: id(1), reason: LinkDown::Idle };
+        for _ in 0..9 {
+            if pair.desks[0].reports().contains(&idle) {
+                break;
+            }
+            let said = pair.desks[0].take(ends);
+            pair.desks[1].say(stays, &said);
+            let answer = pair.desks[1].take(stays);
+            pair.desks[0].say(ends, &answer);
+        }
+        pair.desks[0].take(ends);
+        assert!(!pair.desks[1].is_closed(stays), "it knows nothing of it");
+        pair.dial(0, true);
+        pair.carry();
+        pair.tell_interest(1, &["a"]);
+        pair.publish(0, publisher, b"two");
+        let heard = pair.desks[1].heard(subscriber);
+        assert!(!heard.iter().any(is_gap), "{shards} shards: {heard:?}");
+        assert!(
+            heard
+                .iter()
+                .any(|it| matches!(it, Heard::Message { payload, .. } if payload == b"two"))
+        );
+    }
+}
+
+#[test]
 fn clients_and_nodes_have_a_port_each() {
     let mut desk = Desk::of_node(id(0), mesh(None), limits(), 1);
     let client = desk.open_link(Door::Mesh, 0);
