@@ -324,13 +324,6 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Somebody has something to say or wants something: it does not close because nobody does.
-    pub(crate) fn stay_if_idle(&mut self) {
-        if self.leaving == Some(Farewell::Idle) {
-            self.leaving = None;
-        }
-    }
-
     pub(crate) fn new(guest: Guest, origin: Origin, now_us: u64) -> Self {
         Self {
             guest,
@@ -360,6 +353,18 @@ impl Link {
             down_since_us: None,
             leaving: None,
             retires_at_us: None,
+        }
+    }
+
+    /// The dial that its connection came from, if nobody was told yet what came of it.
+    pub(crate) fn open_dial(&self) -> Option<u64> {
+        self.dial.filter(|_| self.connection.is_some() && !self.is_up)
+    }
+
+    /// Somebody has something to say or wants something: it does not close because nobody does.
+    pub(crate) fn stay_if_idle(&mut self) {
+        if self.leaving == Some(Farewell::Idle) {
+            self.leaving = None;
         }
     }
 }

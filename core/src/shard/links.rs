@@ -80,8 +80,8 @@ impl Shard {
             self.say_farewell(id, Farewell::Superseded, now);
             return false;
         }
+        let overtaken = link.open_dial();
         let old = link.connection.replace(id);
-        let overtaken = link.dial.filter(|_| old.is_some() && !link.is_up);
         self.links_begun += 1;
         (link.guest, link.dial, link.is_up, link.begun) = (guest, dial, false, self.links_begun);
         (link.last_heard_us, link.last_said_us) = (now.mono_us, now.mono_us);
@@ -331,6 +331,7 @@ impl Shard {
         self.stop_asking(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
         let (queue, connection) = (link.queue, link.connection);
+        let (dial, address) = (link.open_dial(), link.guest.address);
         if let Some((stream, queue)) = queue {
             if reason == LinkDown::Idle && self.has_sent_all(queue) {
                 self.note_finished(peer, stream);
@@ -356,6 +357,10 @@ impl Shard {
             if !is_clean {
                 self.remember_stream(&link, now.mono_us);
             }
+        }
+        if dial.is_some() {
+            let reason = LinkRefusal::Closed;
+            self.report_link(LinkReport::Refused { dial, peer: Some(peer), address, reason });
         }
         let report = match connection {
             None => LinkReport::Dead { peer },
