@@ -87,6 +87,8 @@ pub struct Node {
     pub shards: Vec<ShardThread>,
     /// Discovery and what is for it.
     pub mesh: MeshThread,
+    /// It stood still for a while.
+    pub has_frozen: bool,
     /// The connections of its shards.
     pub sockets: Sockets,
     /// Its clients.
@@ -171,6 +173,7 @@ impl Node {
             threads: vec![Thread::default(); count + 1],
             shards: wire(count).into_iter().map(shard).collect(),
             mesh: MeshThread::new(discovery),
+            has_frozen: false,
             sockets: Sockets::default(),
             clients: Vec::new(),
             is_listening: true,

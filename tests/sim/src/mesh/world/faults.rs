@@ -114,6 +114,7 @@ impl World<'_> {
         let host = self.dice.below(self.hosts.len());
         let until_us = self.network.now_us + us;
         let Some(node) = &mut self.hosts[host].node else { return };
+        node.has_frozen = true;
         for thread in 0..node.threads.len() {
             node.put_to_sleep(thread, until_us, &mut self.network);
         }
