@@ -101,9 +101,9 @@ impl Shard {
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
         let is_parked = |queue: &QueueId| {
             let may_come_back = self.drain.is_none() && self.config.limits.parked_ttl_us > 0;
+            let queue = &self.plane.queues[queue.0 as usize];
             // What becomes of a link's is the link's to say.
-            let is_kept = link.is_some() || may_come_back;
-            is_kept && self.plane.queues[queue.0 as usize].is_confirmed()
+            (queue.is_link || may_come_back) && queue.is_confirmed()
         };
         let (mut parked, ended): (Vec<_>, Vec<_>) = held.into_iter().partition(is_parked);
         parked.sort_unstable();
