@@ -81,14 +81,18 @@ pub(crate) trait Framing: Send {
     ) -> Result<(), FramingError>;
 
     /// Takes what has to be written back, such as the answer to a ping. Empty most of the time.
-    fn take_reply(&mut self) -> Vec<u8>;
+    fn take_reply(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
 
     /// The connection is broken: forgets what stood half in its stream, and says what to send first on
     /// the next one to go on with the subscription.
     fn come_back(&mut self) -> Vec<u8>;
 
     /// What the server was told and told in turn.
-    fn totals(&self) -> FramingTotals;
+    fn totals(&self) -> FramingTotals {
+        FramingTotals::default()
+    }
 }
 
 /// What was said on all connections of a framing.

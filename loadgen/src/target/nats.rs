@@ -3,7 +3,7 @@
 //! Publishers ask for no `+OK`. A subscriber is confirmed by the PONG behind its SUB.
 
 use super::straddle::{Straddle, line, number};
-use super::{Framing, FramingError, FramingTotals, Wish};
+use super::{Framing, FramingError, Wish};
 use crate::batch::{FrameTemplate, TopicName};
 use crate::topic_table::TopicTable;
 
@@ -91,10 +91,6 @@ impl Framing for NatsFraming {
     fn come_back(&mut self) -> Vec<u8> {
         self.straddle.clear();
         Vec::new()
-    }
-
-    fn totals(&self) -> FramingTotals {
-        FramingTotals::default()
     }
 }
 

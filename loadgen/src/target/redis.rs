@@ -2,7 +2,7 @@
 //! its subscriptions.
 
 use super::straddle::{Straddle, line, number};
-use super::{Framing, FramingError, FramingTotals, Wish};
+use super::{Framing, FramingError, Wish};
 use crate::batch::{FrameTemplate, TopicName};
 use crate::topic_table::TopicTable;
 
@@ -90,17 +90,9 @@ impl Framing for RedisFraming {
         })
     }
 
-    fn take_reply(&mut self) -> Vec<u8> {
-        Vec::new()
-    }
-
     fn come_back(&mut self) -> Vec<u8> {
         self.straddle.clear();
         Vec::new()
-    }
-
-    fn totals(&self) -> FramingTotals {
-        FramingTotals::default()
     }
 }
 
