@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use nexusd_core::limits::LINGER_US;
 use nexusd_discovery::SeedId;
 use nexusd_wire::NodeId;
 
@@ -13,8 +14,6 @@ use super::scenario::Weather;
 use super::wire::{Party, Segment, Wire, WireId};
 use crate::dice::Dice;
 
-/// A closed end still takes what comes for so long; then it answers with a reset.
-const LINGER_US: u64 = 1_000_000;
 /// The longest time until what was held up is sent again, once nothing holds it up.
 pub const RESENT_US: u64 = 800_000;
 
@@ -220,7 +219,8 @@ impl Network {
         taken
     }
 
-    /// An end closes: what it wrote still arrives.
+    /// An end closes: what it wrote still arrives, and it takes what comes for [`LINGER_US`]; then it answers
+    /// with a reset.
     pub fn close(&mut self, id: WireId, end: usize) {
         let now_us = self.now_us;
         let Some(wire) = self.wires.get_mut(&id) else { return };

@@ -12,7 +12,7 @@ mod settling;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use nexusd_core::limits::CLOSE_LINGER_US;
+use nexusd_core::limits::{CLOSE_LINGER_US, LINGER_US};
 use nexusd_core::{Door, LinkDown, LinkRefusal, LinkReport, PeerAddress};
 use nexusd_wire::NodeId;
 
@@ -30,8 +30,9 @@ use crate::violation::{Violation, ensure};
 /// Happenings between two looks at all of a node's state, for each node.
 const HAPPENINGS_PER_WALK: u64 = 40;
 
-/// Who is told that its connection ends has so long to read that.
-const UNTOLD_US: u64 = CLOSE_LINGER_US;
+/// Who is told that its connection ends has so long to read that, if it writes meanwhile: what it writes to a
+/// closed socket throws away what it has not read.
+const UNTOLD_US: u64 = LINGER_US;
 /// And may begin to read so shortly before its end that it gets nothing of it any more.
 const FORGIVEN_US: u64 = 100_000;
 
@@ -459,7 +460,7 @@ impl<'a> World<'a> {
         if is_over || it.is_over {
             let is_news = !std::mem::replace(&mut it.is_over, true);
             // Who reads nothing for long, or whose node writes nothing, is not told why its connection ends.
-            let since_us = self.network.now_us.saturating_sub(UNTOLD_US);
+            let since_us = self.network.now_us.saturating_sub(CLOSE_LINGER_US);
             let (outages, now_us) = (&self.oracle.outages, self.network.now_us);
             let idle_us = outages.of_client_us(it.number, since_us, now_us)
                 + outages.of_host_us(host, since_us, now_us);
