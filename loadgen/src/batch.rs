@@ -2,7 +2,8 @@
 //!
 //! A batch is one buffer that holds the same frame over and over. Before a write, topic, number,
 //! intended time and send time are patched into as many of them as go out, a few stores a message;
-//! nothing is encoded, allocated or copied again. Targets differ only in the frame they give.
+//! nothing is encoded, allocated or copied again. Targets differ only in the frame they give, and in whether
+//! something stands in front of every so many.
 
 use std::num::NonZeroU64;
 use std::ops::Range;
@@ -30,6 +31,19 @@ pub(crate) struct FrameTemplate {
     pub(crate) name: Option<TopicName>,
     /// How it asks for an acknowledgement.
     pub(crate) ack: Option<AckFlag>,
+    /// What stands in front of every so many messages.
+    pub(crate) envelope: Option<Envelope>,
+}
+
+/// What stands in front of as many messages as have room together.
+#[derive(Clone, Debug)]
+pub(crate) struct Envelope {
+    /// Its bytes.
+    pub(crate) head: Vec<u8>,
+    /// Most bytes of it and its messages.
+    pub(crate) bytes_max: usize,
+    /// Writes into it which one it is, from 0, and the bytes of it and its messages.
+    pub(crate) seal: fn(head: &mut [u8], number: u64, bytes: usize),
 }
 
 /// Where a frame carries the name of its topic.
@@ -60,9 +74,14 @@ pub(crate) struct AckFlag {
 /// Frames ready to be patched and written.
 #[derive(Debug)]
 pub(crate) struct Batch {
+    /// The frames, each [`Self::enveloped`] of them behind the head of an envelope, if there is one.
     frames: Vec<u8>,
     template: FrameTemplate,
     capacity: u64,
+    /// Messages of an envelope; all where there is none.
+    enveloped: usize,
+    /// Envelopes that were prepared.
+    envelopes: u64,
     ack_every: Option<NonZeroU64>,
     /// What the stamps say of topic 0.
     first_topic: u32,
@@ -72,14 +91,26 @@ impl Batch {
     /// A batch of `messages` frames, or of what fits [`WRITE_BYTES`] if that is `None`.
     pub(crate) fn new(template: FrameTemplate, messages: Option<u64>) -> Self {
         let stride = template.bytes.len().max(1);
-        let fitting = (WRITE_BYTES / stride).max(1);
+        let mut fitting = (WRITE_BYTES / stride).max(1);
+        let mut enveloped = fitting;
+        let mut head = &[][..];
+        if let Some(envelope) = &template.envelope {
+            head = &envelope.head;
+            enveloped = (envelope.bytes_max.saturating_sub(head.len()) / stride).clamp(1, fitting);
+            // None is begun for the few that are left over.
+            fitting -= fitting % enveloped;
+        }
         let capacity = messages.map_or(fitting, |messages| {
             usize::try_from(messages).unwrap_or(usize::MAX).clamp(1, fitting)
         });
+        let enveloped = enveloped.min(capacity);
+        let envelope = [head, &template.bytes.repeat(enveloped)].concat();
         Self {
-            frames: template.bytes.repeat(capacity),
+            frames: envelope.repeat(capacity.div_ceil(enveloped)),
             template,
             capacity: capacity as u64,
+            enveloped,
+            envelopes: 0,
             ack_every: None,
             first_topic: 0,
         }
@@ -115,31 +146,48 @@ impl Batch {
         mut step: impl FnMut(u64) -> Step,
     ) -> &[u8] {
         let stride = self.template.bytes.len();
-        let count = count.min(self.capacity) as usize;
+        let mut left = count.min(self.capacity) as usize;
         let FrameTemplate { sequence_at, topic_at, ref name, ack, .. } = self.template;
         let ack = self.ack_every.and_then(|every| ack.map(|flag| (every, flag)));
         let payload = self.template.payload.clone();
-        for (frame, n) in self.frames.chunks_exact_mut(stride).take(count).zip(first..) {
-            let Step { topic, number } = step(n);
-            if let Some(place) = sequence_at.and_then(|at| frame[at..].first_chunk_mut()) {
-                *place = (n + 1).to_le_bytes();
+        let envelope = self.template.envelope.as_ref();
+        let head_bytes = envelope.map_or(0, |envelope| envelope.head.len());
+        let (mut bytes, mut first) = (0, first);
+        for group in self.frames.chunks_mut(head_bytes + self.enveloped * stride) {
+            let inside = left.min(self.enveloped);
+            if inside == 0 {
+                break;
             }
-            if let Some(place) = topic_at.and_then(|at| frame[at..].first_chunk_mut()) {
-                *place = topic.to_le_bytes();
+            let (head, frames) = group[..head_bytes + inside * stride].split_at_mut(head_bytes);
+            if let Some(envelope) = envelope {
+                (envelope.seal)(head, self.envelopes, head_bytes + frames.len());
+                self.envelopes += 1;
             }
-            if let Some(TopicName { at, table }) = name {
-                let name = table.name(topic);
-                frame[*at..][..name.len()].copy_from_slice(name);
+            bytes += head_bytes + frames.len();
+            for (frame, n) in frames.chunks_exact_mut(stride).zip(first..) {
+                let Step { topic, number } = step(n);
+                if let Some(place) = sequence_at.and_then(|at| frame[at..].first_chunk_mut()) {
+                    *place = (n + 1).to_le_bytes();
+                }
+                if let Some(place) = topic_at.and_then(|at| frame[at..].first_chunk_mut()) {
+                    *place = topic.to_le_bytes();
+                }
+                if let Some(TopicName { at, table }) = name {
+                    let name = table.name(topic);
+                    frame[*at..][..name.len()].copy_from_slice(name);
+                }
+                if let Some((every, flag)) = ack {
+                    frame[flag.at] = if n % every == 0 { flag.wanted } else { 0 };
+                }
+                let intended_ns = intended_ns(n);
+                let topic = self.first_topic + topic;
+                let stamp = Stamp { topic, counter: number, intended_ns, sent_ns: Some(sent_ns) };
+                stamp.write(&mut frame[payload.clone()]);
             }
-            if let Some((every, flag)) = ack {
-                frame[flag.at] = if n % every == 0 { flag.wanted } else { 0 };
-            }
-            let intended_ns = intended_ns(n);
-            let topic = self.first_topic + topic;
-            let stamp = Stamp { topic, counter: number, intended_ns, sent_ns: Some(sent_ns) };
-            stamp.write(&mut frame[payload.clone()]);
+            left -= inside;
+            first += inside as u64;
         }
-        &self.frames[..count * stride]
+        &self.frames[..bytes]
     }
 }
 
@@ -155,6 +203,7 @@ mod tests {
             topic_at: Some(8),
             name: None,
             ack: Some(AckFlag { at: 12, wanted: 0x10 }),
+            envelope: None,
         }
     }
 
@@ -207,5 +256,24 @@ mod tests {
         let batch = Batch::new(template(104), None);
         assert_eq!(batch.capacity(), (WRITE_BYTES / 128) as u64);
         assert_eq!(Batch::new(template(104), Some(1)).capacity(), 1);
+    }
+    #[test]
+    fn an_envelope_stands_in_front_of_every_so_many_messages() {
+        let envelope = Envelope {
+            head: vec![0xAA; 3],
+            bytes_max: 3 + 2 * 40 + 39,
+            seal: |head, number, bytes| (head[1], head[2]) = (number as u8, bytes as u8),
+        };
+        let template = FrameTemplate { envelope: Some(envelope), ..template(16) };
+        let mut batch = Batch::new(template.clone(), Some(5));
+        for number in [0, 3] {
+            let bytes = batch.prepare(0, 5, 0, |_| 0, step);
+            let heads = [&bytes[..3], &bytes[83..86], &bytes[166..169]];
+            assert_eq!(heads, [[0xAA, number, 83], [0xAA, number + 1, 83], [0xAA, number + 2, 43]]);
+            assert_eq!(bytes.len(), 3 * 3 + 5 * 40);
+            assert_eq!(bytes[169..177], u64::to_le_bytes(5));
+        }
+        assert_eq!(batch.prepare(0, 1, 0, |_| 0, step).len(), 43);
+        assert_eq!(Batch::new(template, None).capacity() % 2, 0);
     }
 }

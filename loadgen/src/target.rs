@@ -13,6 +13,7 @@ pub(crate) mod native;
 mod nats;
 mod redis;
 mod straddle;
+mod zenoh;
 
 pub(crate) use any_framing::TargetFraming;
 
@@ -42,6 +43,8 @@ pub(crate) enum Target {
     Redis,
     /// An MQTT 3.1.1 broker at QoS 0, such as Mosquitto.
     Mqtt,
+    /// A Zenoh router.
+    Zenoh,
 }
 
 impl Target {
@@ -54,6 +57,7 @@ impl Target {
             Self::Nats => "nats",
             Self::Redis => "redis",
             Self::Mqtt => "mqtt",
+            Self::Zenoh => "zenoh",
         }
     }
 
@@ -64,6 +68,7 @@ impl Target {
             Self::Nats => Some("nats-server"),
             Self::Redis => Some("redis-server"),
             Self::Mqtt => Some("mosquitto"),
+            Self::Zenoh => Some("zenohd"),
         }
     }
 }
@@ -218,6 +223,11 @@ impl Target {
                 converse(&connection, &opening, |it: &mqtt::MqttFraming| it.is_subscribed)
                     .map(TargetFraming::Mqtt)
             }
+            Self::Zenoh => {
+                let (opening, framing) = (zenoh::opening(asked_ns), zenoh::subscriber(wish));
+                converse_with(framing, &connection, &opening, zenoh::ZenohFraming::is_confirmed)
+                    .map(TargetFraming::Zenoh)
+            }
         };
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
         Ok(SubscriberEnd { connection, framing, asked_ns })
@@ -254,21 +264,30 @@ impl Target {
                 converse(&connection, &opening, |it: &mqtt::MqttFraming| it.is_connected)
                     .map(TargetFraming::Mqtt)
             }
+            Self::Zenoh => {
+                let opening = zenoh::opening(clock::now_ns());
+                let framing = zenoh::publisher(topics);
+                converse_with(framing, &connection, &opening, zenoh::ZenohFraming::is_confirmed)
+                    .map(TargetFraming::Zenoh)
+            }
         };
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
-        let template = match self {
-            Self::Nexusd | Self::Pump | Self::Relay => native::message_template(payload_bytes),
-            Self::Nats => {
+        let template = match &framing {
+            TargetFraming::Native(_) => native::message_template(payload_bytes),
+            TargetFraming::Nats(_) => {
                 let subjects =
                     TopicTable::new(topics.count, |at| nats::subject(&(topics.name)(at)));
                 nats::message_template(&subjects, payload_bytes)
             }
-            Self::Redis => {
+            TargetFraming::Redis(_) => {
                 redis::message_template(&TopicTable::new(topics.count, topics.name), payload_bytes)
             }
-            Self::Mqtt => {
+            TargetFraming::Mqtt(_) => {
                 mqtt::message_template(&TopicTable::new(topics.count, topics.name), payload_bytes)
             }
+            TargetFraming::Zenoh(it) => it
+                .message_template(&TopicTable::new(topics.count, topics.name), payload_bytes)
+                .map_err(|cause| self.failed(introduction, cause))?,
         };
         Ok(PublisherEnd { connection, framing, template })
     }
@@ -301,7 +320,16 @@ fn converse<F: Framing + Default>(
     opening: &[u8],
     is_done: impl Fn(&F) -> bool,
 ) -> Result<F, HandshakeError> {
-    let mut framing = F::default();
+    converse_with(F::default(), connection, opening, is_done)
+}
+
+/// Writes `opening`, and reads and answers until `is_done`.
+fn converse_with<F: Framing>(
+    mut framing: F,
+    connection: &Connection,
+    opening: &[u8],
+    is_done: impl Fn(&F) -> bool,
+) -> Result<F, HandshakeError> {
     let mut handshake = Handshake::on(connection);
     handshake.write_all(opening)?;
     let mut buffer = [0; 4_096];
@@ -311,6 +339,7 @@ fn converse<F: Framing + Default>(
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         framing.on_bytes(&buffer[..bytes], &mut |_| {})?;
+        handshake.write_all(&framing.take_reply())?;
     }
     Ok(framing)
 }

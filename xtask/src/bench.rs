@@ -25,11 +25,11 @@ use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick]
-       cargo xtask bench --against REV|relay|pump|nats|redis|mqtt [--workload NAME]… [--pairs N] [--size BYTES]
+       cargo xtask bench --against REV|relay|pump|nats|redis|mqtt|zenoh [--workload NAME]… [--pairs N] [--size BYTES]
                          [--rate N] [--transport tcp|unix] [--duration TIME] [--warmup TIME]
                          [--json FILE]
 
-Without --against: NexusD beside NATS, Redis and Mosquitto, workload by workload, 5 pairs of each
+Without --against: NexusD beside NATS, Redis, Mosquitto and Zenoh, workload by workload, 5 pairs of each
 unless told. Installs them if they are missing, goes on where an interrupted session was, and writes the
 tables of BENCHMARKS.md. --quick takes one pair of short runs of each, and a few minutes.
 
@@ -98,8 +98,12 @@ enum Server {
 }
 
 /// Other systems that the load generator can drive, and their servers.
-const PEERS: &[(&str, &Tool)] =
-    &[("nats", &tool::NATS), ("redis", &tool::REDIS), ("mqtt", &tool::MOSQUITTO)];
+const PEERS: &[(&str, &Tool)] = &[
+    ("nats", &tool::NATS),
+    ("redis", &tool::REDIS),
+    ("mqtt", &tool::MOSQUITTO),
+    ("zenoh", &tool::ZENOHD),
+];
 
 /// What a run is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -19,7 +19,7 @@ Jobs:
   deny      cargo-deny
   fuzz      a C++ compiler and cargo-fuzz
   bench     valgrind and perf
-  peers     NATS, Redis and Mosquitto, to be measured beside NexusD
+  peers     NATS, Redis, Mosquitto and Zenoh, to be measured beside NexusD
   all       everything above
 
   --check   only look: exit code 1 and the command to type when something is missing
@@ -52,6 +52,7 @@ const JOBS: &[Job] = &[
     Job { name: "fuzz", tools: &[&tool::CPLUSPLUS, &tool::CARGO_FUZZ] },
     Job { name: "bench", tools: &[&tool::VALGRIND, &tool::PERF] },
     Job { name: "peers", tools: tool::PEERS },
+    Job { name: "zenoh", tools: &[&tool::ZENOHD] },
 ];
 
 #[derive(Debug, PartialEq)]
@@ -132,6 +133,6 @@ mod tests {
     #[test]
     fn an_unknown_job_is_answered_with_the_known_ones() {
         let error = tools_of("bnech").expect_err("unknown").to_string();
-        assert!(error.contains("test, codegen, deny, fuzz, bench, peers, all"), "{error}");
+        assert!(error.contains("test, codegen, deny, fuzz, bench, peers, zenoh, all"), "{error}");
     }
 }

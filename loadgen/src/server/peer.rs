@@ -20,6 +20,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long it waits between two attempts.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(20);
 
+/// What of a Zenoh router is not its default: nothing but routing, and room for bursts and many clients.
+const ZENOH_SETTINGS: [&str; 5] = [
+    "scouting/gossip/enabled:false",
+    "adminspace/enabled:false",
+    "plugins_loading/enabled:false",
+    "transport/unicast/max_sessions:100000",
+    "transport/link/tx/queue/size/data:16",
+];
+
 /// A server of another system.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -57,6 +66,13 @@ impl Peer {
                 fs::write(&path, text).map_err(|error| failed(error.to_string()))?;
                 command.arg("-c").arg(&path);
                 configuration = Some(path);
+            }
+            Target::Zenoh => {
+                // One thread that receives and routes; while that waits for room, another must send.
+                command.env("ZENOH_RUNTIME", "(rx: (worker_threads: 1))");
+                command.args(["--listen", &format!("tcp/127.0.0.1:{port}")]);
+                command.args(["--no-multicast-scouting", "--no-timestamp"]);
+                command.args(ZENOH_SETTINGS.iter().flat_map(|setting| ["--cfg", setting]));
             }
         }
         let child =

@@ -6,6 +6,7 @@ use super::mqtt::MqttFraming;
 use super::native::NativeFraming;
 use super::nats::NatsFraming;
 use super::redis::RedisFraming;
+use super::zenoh::ZenohFraming;
 use super::{Framing, FramingError, FramingTotals};
 
 /// Of one connection.
@@ -19,6 +20,8 @@ pub(crate) enum TargetFraming {
     Redis(RedisFraming),
     /// Of an MQTT broker.
     Mqtt(MqttFraming),
+    /// Of a Zenoh router.
+    Zenoh(ZenohFraming),
 }
 
 /// The same for whichever it is.
@@ -29,6 +32,7 @@ macro_rules! whichever {
             TargetFraming::Nats($it) => $does,
             TargetFraming::Redis($it) => $does,
             TargetFraming::Mqtt($it) => $does,
+            TargetFraming::Zenoh($it) => $does,
         }
     };
 }
@@ -38,7 +42,7 @@ impl TargetFraming {
     pub(crate) fn node(&self) -> Option<NodeId> {
         match self {
             Self::Native(framing) => framing.node(),
-            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => None,
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => None,
         }
     }
 
@@ -50,7 +54,7 @@ impl TargetFraming {
     ) -> Result<(), FramingError> {
         match self {
             Self::Native(framing) => framing.on_frames(bytes, on_frame),
-            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) => {
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => {
                 Err(FramingError::Malformed("frames of the daemon are asked for".to_owned()))
             }
         }

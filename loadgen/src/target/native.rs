@@ -49,6 +49,7 @@ pub(crate) fn message_template(payload_bytes: usize) -> FrameTemplate {
         topic_at: Some(TOPIC_AT),
         name: None,
         ack: Some(AckFlag { at: FLAGS_AT, wanted: MessageFlags::ACK.0 }),
+        envelope: None,
     }
 }
 

@@ -20,7 +20,15 @@ pub(super) fn message_template(subjects: &TopicTable, payload_bytes: usize) -> F
     bytes.resize(payload.end, 0);
     bytes.extend_from_slice(b"\r\n");
     let name = TopicName::of_several(PUB.len(), subjects);
-    FrameTemplate { bytes, payload, sequence_at: None, topic_at: None, name, ack: None }
+    FrameTemplate {
+        bytes,
+        payload,
+        sequence_at: None,
+        topic_at: None,
+        name,
+        ack: None,
+        envelope: None,
+    }
 }
 
 /// What a subscriber says first.
