@@ -32,7 +32,7 @@ const READ_BYTES: usize = 256 << 10;
 const EVENTS_PER_ROUND: usize = 256;
 /// How long a round waits for something to happen before it looks whether the run has ended.
 const ROUND: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-/// Silence behind the last publish after which what has not come is lost.
+/// Time without a message behind the last publish after which what has not come is lost.
 const QUIET_NS: u64 = 10_000_000_000;
 
 /// Which messages' latencies are recorded.
@@ -142,13 +142,10 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
     fn read_one(&mut self, buffer: &mut [u8]) -> Result<(), LoadError> {
         let mut quiet_since_ns = None;
         while !self.has_ended(quiet_since_ns) {
+            let before = self.received;
             let received = self.ends[0].connection.receive_waiting(buffer);
-            match self.on_received(0, received, buffer)? {
-                0 => {
-                    quiet_since_ns.get_or_insert_with(clock::now_ns);
-                }
-                _ => quiet_since_ns = None,
-            }
+            self.on_received(0, received, buffer)?;
+            self.note_quiet(before, &mut quiet_since_ns);
             self.tell_progress(0);
         }
         Ok(())
@@ -170,18 +167,13 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
                     Err(error) => return Err(lost(error.into())),
                 }
             }
-            let mut bytes = 0;
+            let before = self.received;
             for event in &events {
                 let index = event.data.u64() as usize;
                 let received = self.ends[index].connection.receive_now(buffer);
-                bytes += self.on_received(index, received, buffer)?;
+                self.on_received(index, received, buffer)?;
             }
-            match bytes {
-                0 => {
-                    quiet_since_ns.get_or_insert_with(clock::now_ns);
-                }
-                _ => quiet_since_ns = None,
-            }
+            self.note_quiet(before, &mut quiet_since_ns);
             for lane in 0..self.lanes.len() {
                 self.tell_progress(lane);
             }
@@ -189,27 +181,36 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
         Ok(())
     }
 
-    /// Checks what one connection received; says how many bytes that were.
+    /// What comes without a message, such as a server's sign of life, does not end a silence.
+    #[inline]
+    fn note_quiet(&self, received_before: u64, quiet_since_ns: &mut Option<u64>) {
+        if self.received > received_before {
+            *quiet_since_ns = None;
+        } else {
+            quiet_since_ns.get_or_insert_with(clock::now_ns);
+        }
+    }
+
+    /// Checks what one connection received.
     #[inline]
     fn on_received(
         &mut self,
         index: usize,
         received: io::Result<Received>,
         buffer: &[u8],
-    ) -> Result<usize, LoadError> {
+    ) -> Result<(), LoadError> {
         let bytes = match received.map_err(lost)? {
             Received::Bytes(bytes) => bytes,
-            Received::Nothing => return Ok(0),
+            Received::Nothing => return Ok(()),
             // A server may close behind the last message.
-            Received::End if self.has_everything() => return Ok(0),
+            Received::End if self.has_everything() => return Ok(()),
             Received::End => return Err(lost(io::ErrorKind::UnexpectedEof.into())),
         };
         let now_ns = clock::now_ns();
         let due = self.ends[index].breaks.as_ref().filter(|breaks| breaks.is_due(now_ns));
         let loses_read = due.map(Breaks::loses_read);
         if loses_read == Some(true) {
-            self.come_back(index)?;
-            return Ok(bytes);
+            return self.come_back(index);
         }
         let received_before = self.received;
         let Self { ends, check, recording, report, payload_bytes, received, foreign, .. } = self;
@@ -244,14 +245,13 @@ impl<F: Framing, C: DeliveryCheck> Subscribers<F, C> {
             comebacks.latencies.record(latency_ns);
         }
         if loses_read == Some(false) {
-            self.come_back(index)?;
-            return Ok(bytes);
+            return self.come_back(index);
         }
         let reply = end.framing.take_reply();
         if !reply.is_empty() {
             end.connection.send_all(&reply, || self.state.is_given_up()).map_err(lost)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Breaks a connection, with all that is on its way, and connects again.
