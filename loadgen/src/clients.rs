@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use crate::acks::{AckReader, AckRecording, AckReport};
 use crate::comebacks::BreakPlan;
-use crate::connection::Endpoint;
+use crate::connection::{Connection, Endpoint};
 use crate::delivery_check::{CrowdCheck, DeliveryCheck, LaneCheck};
 use crate::error::LoadError;
 use crate::lane::{Lane, RunState};
@@ -71,6 +71,9 @@ struct ConnectedLane {
 pub(crate) struct RunningClients {
     lanes: Vec<Arc<Lane>>,
     state: Arc<RunState>,
+    /// Of the publishers. One that is closed with something unread, such as a sign of life, takes what it has
+    /// not sent yet with it.
+    connections: Vec<Arc<Connection>>,
     publishers: Vec<JoinHandle<Result<PublisherReport, LoadError>>>,
     subscribers: JoinHandle<Result<SubscribersReport, LoadError>>,
     ack_readers: Vec<JoinHandle<Result<AckReport, LoadError>>>,
@@ -206,6 +209,7 @@ impl Clients {
         let state = Arc::new(RunState::default());
         let count = self.lanes.len() as u64;
         let (mut lanes, mut publishers, mut ack_readers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut connections = Vec::new();
         for (number, connected) in (0..).zip(self.lanes) {
             let lane = Arc::new(Lane::new(case.window / count));
             let schedule = match case.rate {
@@ -216,6 +220,7 @@ impl Clients {
             };
             let PublisherEnd { connection, framing, template } = connected.publisher;
             let connection = Arc::new(connection);
+            connections.push(Arc::clone(&connection));
             let ears = match case.ack_every {
                 None => Ears::Own(framing),
                 Some(every) => {
@@ -286,6 +291,7 @@ impl Clients {
         Ok(RunningClients {
             lanes,
             state,
+            connections,
             publishers,
             subscribers,
             ack_readers,
@@ -354,6 +360,7 @@ impl RunningClients {
             }
         }
         let subscribers = join(self.subscribers, "subscribers")?;
+        drop(self.connections);
         // Where acknowledgements are read, their reader knows why its publisher failed.
         let mut acks = None;
         for reader in self.ack_readers {
