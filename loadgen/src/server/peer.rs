@@ -20,13 +20,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long it waits between two attempts.
 const ATTEMPT_EVERY: Duration = Duration::from_millis(20);
 
-/// What of a Zenoh router is not its default: nothing but routing, and room for bursts and many clients.
-const ZENOH_SETTINGS: [&str; 5] = [
+/// What of a Zenoh router is not its default: nothing but routing, and room for many clients. Its short
+/// queues are its best: with 16 batches instead of two, T1 is a tenth slower.
+const ZENOH_SETTINGS: [&str; 4] = [
     "scouting/gossip/enabled:false",
     "adminspace/enabled:false",
     "plugins_loading/enabled:false",
     "transport/unicast/max_sessions:100000",
-    "transport/link/tx/queue/size/data:16",
 ];
 
 /// A server of another system.
