@@ -102,24 +102,31 @@ fn assert_other_system_is_driven(target: &str, workloads: &[&str]) {
 }
 
 #[test]
-#[ignore = "needs nats-server: `cargo xtask test peers`"]
+#[ignore = "needs nats-server: `cargo xtask test --only peers`"]
 fn nats_is_driven_without_loss() {
     let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k", "W"];
     assert_other_system_is_driven("nats", &workloads);
 }
 
 #[test]
-#[ignore = "needs redis-server: `cargo xtask test peers`"]
+#[ignore = "needs redis-server: `cargo xtask test --only peers`"]
 fn redis_is_driven_without_loss() {
     let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k"];
     assert_other_system_is_driven("redis", &workloads);
 }
 
 #[test]
-#[ignore = "needs mosquitto: `cargo xtask test peers`"]
+#[ignore = "needs mosquitto: `cargo xtask test --only peers`"]
 fn mqtt_is_driven_without_loss() {
     let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k"];
     assert_other_system_is_driven("mqtt", &workloads);
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn zenoh_is_driven_without_loss() {
+    let workloads = ["T1 --size 16,128,16K", "T2", "F16", "L --rate 2k", "K --topics 1k"];
+    assert_other_system_is_driven("zenoh", &workloads);
 }
 
 #[test]

@@ -19,7 +19,8 @@ Jobs:
   deny      cargo-deny
   fuzz      a C++ compiler and cargo-fuzz
   bench     valgrind and perf
-  peers     NATS, Redis, Mosquitto and Zenoh, to be measured beside NexusD
+  peers     NATS, Redis and Mosquitto, to be measured beside NexusD
+  zenoh     a Zenoh router, for the same; building it takes a quarter of an hour
   all       everything above
 
   --check   only look: exit code 1 and the command to type when something is missing

@@ -241,10 +241,19 @@ fn tests_on_epoll() -> Result<()> {
 
 /// What the load generator measures NexusD beside.
 fn peers() -> Result<()> {
+    let mut tools = tool::PEERS.to_vec();
+    let mut but = Vec::new();
+    if tool::ZENOHD.find().is_some() {
+        tools.push(&tool::ZENOHD);
+    } else {
+        println!("Without Zenoh, which takes long to build: `cargo xtask setup zenoh`.");
+        but.extend(["--skip", "zenoh"]);
+    }
     Invocation::cargo()
         .args(["test", "--workspace", "--locked", "--test", "end_to_end", "--no-fail-fast"])
         .args(["--", "--ignored"])
-        .env("PATH", tool::path_with(tool::PEERS)?)
+        .args(but)
+        .env("PATH", tool::path_with(&tools)?)
         .run()
 }
 

@@ -15,7 +15,7 @@ const CASES: &[Case] = &[
     Case::of("T2", ALL),
     Case::of("F16", ALL),
     Case::of("F64", ALL),
-    Case::of("F1000", &["nats", "redis"]),
+    Case::of("F1000", &["nats", "redis", "zenoh"]),
     Case::of("P", ALL),
     Case { transport: "unix", ..Case::of("P", ALL) },
     Case { rate: Some("10k"), ..Case::of("L", ALL) },
@@ -24,7 +24,7 @@ const CASES: &[Case] = &[
     Case::of("K", &["nats"]),
 ];
 /// The relay, and every other system that is here.
-const ALL: &[&str] = &["relay", "nats", "redis", "mqtt"];
+const ALL: &[&str] = &["relay", "nats", "redis", "mqtt", "zenoh"];
 
 struct Case {
     workload: &'static str,
