@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use nexusd_bench::{Traffic, Workload};
+use nexusd_bench::{Order, Traffic, Workload};
 use nexusd_core::SubscriptionIndex;
 use nexusd_wire::{Cut, FrameCutter, FrameEncoder, FrameKind, Header, TopicId};
 use std::hint::black_box;
@@ -78,5 +78,26 @@ fn fan_out(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frame_decode, filter_match, log_append, fan_out);
+fn many_topics(c: &mut Criterion) {
+    let mut group = c.benchmark_group("topics, 128 B");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(80_000));
+    for topics in [1, 1_000, 1_000_000] {
+        for order in [Order::RoundRobin, Order::Random] {
+            let mut traffic = None;
+            group.bench_function(format!("{topics}, {order:?}"), |b| {
+                let traffic = traffic.get_or_insert_with(|| {
+                    let mut traffic = Traffic::new(Workload::Topics(topics, order));
+                    // Each topic has had messages, and what is kept for replay is as much as may be.
+                    traffic.run(3 * u64::from(topics));
+                    traffic
+                });
+                b.iter(|| traffic.run(80_000));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, frame_decode, filter_match, log_append, fan_out, many_topics);
 criterion_main!(benches);

@@ -5,4 +5,4 @@ mod bench_shard;
 mod traffic;
 
 pub use bench_shard::BenchShards;
-pub use traffic::{Traffic, Workload};
+pub use traffic::{Order, Traffic, Workload};

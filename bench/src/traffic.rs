@@ -1,13 +1,15 @@
 //! The standing workloads, as traffic through [`BenchShards`].
 
-use nexusd_core::ConnectionId;
-use nexusd_wire::{FrameEncoder, FrameKind, Header, Sequence, TopicId};
+use nexusd_core::{ConnectionId, Limits};
+use nexusd_wire::{FrameEncoder, FrameKind, HEADER_BYTES, Header, Sequence, TopicId};
 
 use crate::bench_shard::BenchShards;
 
 /// Bytes handed to the shard at a time: what one receive buffer holds.
 const CHUNK_BYTES: usize = 64 << 10;
 const PAYLOAD_BYTES: usize = 128;
+const TOPICS_MAX: usize = 1 << 24;
+const FRAME_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
 
 /// A standing workload of 128-byte messages on one topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,6 +24,17 @@ pub enum Workload {
     Lent,
     /// One publisher, one subscriber, on another shard; which owns the topic.
     PassedOn,
+    /// One publisher over so many topics, one subscriber to all of them.
+    Topics(u32, Order),
+}
+
+/// In which order topics are published to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// One after the other.
+    RoundRobin,
+    /// Any after any.
+    Random,
 }
 
 /// A workload that is set up and warm.
@@ -30,6 +43,31 @@ pub struct Traffic {
     publisher: ConnectionId,
     chunk: Vec<u8>,
     messages_per_chunk: u64,
+    /// Of several topics, the next one is written into each message.
+    walk: Option<Walk>,
+}
+
+/// The way through several topics.
+struct Walk {
+    order: Order,
+    topics: u32,
+    state: u32,
+}
+
+impl Walk {
+    fn next(&mut self) -> TopicId {
+        self.state = match self.order {
+            Order::RoundRobin => self.state.wrapping_add(1),
+            // Numerical Recipes' generator; its upper bits decide.
+            Order::Random => self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223),
+        };
+        match self.order {
+            Order::RoundRobin => TopicId(self.state % self.topics),
+            Order::Random => {
+                TopicId(((u64::from(self.state) * u64::from(self.topics)) >> 32) as u32)
+            }
+        }
+    }
 }
 
 impl Traffic {
@@ -40,22 +78,33 @@ impl Traffic {
             Workload::PassedOn => (2, 0),
             _ => (1, 0),
         };
-        let mut shards = BenchShards::new(count);
+        let limits = Limits { topics: TOPICS_MAX, ..Limits::default() };
+        let mut shards = BenchShards::with_limits(count, limits);
         let topic = shards.topic_of(owner);
         let subscribers = match workload {
-            Workload::T1 | Workload::Lent | Workload::PassedOn => 1,
+            Workload::T1 | Workload::Lent | Workload::PassedOn | Workload::Topics(..) => 1,
             Workload::FanOut(subscribers) => subscribers,
             Workload::Stalled => 16,
         };
         for at in 0..subscribers {
             let subscriber = shards.connect();
-            shards.subscribe(subscriber, &topic);
+            match workload {
+                Workload::Topics(..) => shards.subscribe(subscriber, "#"),
+                _ => shards.subscribe(subscriber, &topic),
+            }
             if workload == Workload::Stalled && at == 0 {
                 shards.stall(subscriber);
             }
         }
         let publisher = shards.connect();
         shards.bind(publisher, 0, &topic);
+        let walk = match workload {
+            Workload::Topics(topics, order) => {
+                (1..topics).for_each(|at| shards.bind(publisher, at, &format!("bench/of/{at}")));
+                Some(Walk { order, topics, state: 0 })
+            }
+            _ => None,
+        };
         let mut chunk = Vec::new();
         let mut messages_per_chunk = 0;
         let payload = [7; PAYLOAD_BYTES];
@@ -71,7 +120,7 @@ impl Traffic {
             }
             messages_per_chunk += 1;
         }
-        let mut traffic = Self { shards, publisher, chunk, messages_per_chunk };
+        let mut traffic = Self { shards, publisher, chunk, messages_per_chunk, walk };
         traffic.run(40_000);
         traffic
     }
@@ -80,6 +129,13 @@ impl Traffic {
     pub fn run(&mut self, messages: u64) -> u64 {
         let mut published = 0;
         while published < messages {
+            if let Some(walk) = &mut self.walk {
+                for frame in self.chunk.chunks_exact_mut(FRAME_BYTES) {
+                    if let Some(header) = Header::peek_mut(frame) {
+                        *header = header.with_topic(walk.next());
+                    }
+                }
+            }
             self.shards.receive(self.publisher, &self.chunk);
             published += self.messages_per_chunk;
         }

@@ -11,15 +11,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use nexusd_bench::{Traffic, Workload};
+use nexusd_bench::{Order, Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 5] = [
+const WORKLOADS: [(&str, Workload); 6] = [
     ("t1", Workload::T1),
     ("f16", Workload::FanOut(16)),
     ("stalled", Workload::Stalled),
     ("lent", Workload::Lent),
     ("passed-on", Workload::PassedOn),
+    ("topics", Workload::Topics(1_000, Order::RoundRobin)),
 ];
 const FEW: u64 = 20_000;
 const MANY: u64 = 120_000;
