@@ -7,12 +7,13 @@ use slab::Slab;
 
 use crate::limits::{AUDIENCES_BYTES_MIN, AUDIENCES_SHARE, MATCH_BYTES};
 use crate::plant::{Plant, is_planted};
+use crate::prefetch::prefetch;
 use crate::shard::event::ConnectionId;
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
 use crate::subscription_index::{Found, SubscriptionIndex};
 
 /// One queue that wants the topic's messages.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Match {
     pub(crate) queue: QueueId,
     /// The queue's connection is told the topic's name ahead of the next message.
@@ -51,21 +52,44 @@ impl Listed {
     }
 }
 
+/// In this order, because topics have what their messages need side by side.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Audience {
-    /// Queues that want the messages, by slot; true for `generation` of the index.
-    pub(crate) matches: Vec<Match>,
-    generation: u64,
     /// Connections that were told the name.
     pub(crate) bound: Vec<ConnectionId>,
+    generation: u64,
+    /// Queues that want the messages, by slot; true for `generation` of the index.
+    pub(crate) matches: Box<[Match]>,
 }
 
 impl Audience {
+    /// How far into it what messages need begins.
+    pub(crate) const HOT_AT: usize = std::mem::offset_of!(Self, generation);
+
+    /// Has the processor fetch what messages need.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&raw const self.generation);
+    }
+
+    /// Has it fetch the first of the queues.
+    #[inline(always)]
+    pub(crate) fn prefetch_matches(&self) {
+        prefetch(self.matches.as_ptr());
+    }
+
     /// Whether the index has changed since it was asked.
     #[inline]
     pub(crate) fn is_stale(&self, index: &SubscriptionIndex) -> bool {
         let is_kept = is_planted(Plant::StaleMatches) && !self.matches.is_empty();
         self.generation != index.generation() && !is_kept
+    }
+
+    /// Whether the queues are the same, and all were told the names.
+    #[inline(always)]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.matches.iter().all(|entry| entry.bound) && self.matches == other.matches
     }
 
     /// Asks the index anew, keeping what connections were told. `found` is scratch.

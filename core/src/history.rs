@@ -136,32 +136,33 @@ impl History {
         if !self.is_on() {
             return;
         }
-        let slot = run.segment.0 as usize;
-        if self.by_segment.len() <= slot {
-            self.by_segment.resize_with(slot + 1, Vec::new);
-        }
-        let runs = &mut self.by_segment[slot];
-        let last = RunRef { segment: run.segment, index: runs.len().wrapping_sub(1) as u32 };
-        if *newest == last
+        let Extent { segment, start, len, messages, expiry, .. } = *run;
+        let kept = KeptRun { topic, first, start, len, messages, expiry, previous: *newest };
+        let runs = self.by_segment.get_mut(segment.0 as usize).filter(|runs| !runs.is_empty());
+        let Some(runs) = runs else {
+            return self.push(segment, kept, newest, log);
+        };
+        let place = RunRef { segment, index: runs.len() as u32 };
+        if newest.segment == segment
+            && newest.index + 1 == place.index
             && let Some(last) = runs.last_mut()
             && last.topic == topic
-            && last.start + last.len == run.start
+            && last.start + last.len == start
             && last.last() + 1 == first.0
-            && last.expiry == run.expiry
+            && last.expiry == expiry
         {
-            last.len += run.len;
-            last.messages += run.messages;
+            last.len += len;
+            last.messages += messages;
             return;
         }
-        let Extent { start, len, messages, expiry, .. } = *run;
-        self.push(
-            run.segment,
-            KeptRun { topic, first, start, len, messages, expiry, previous: *newest },
-            newest,
-            log,
-        );
+        runs.push(kept);
+        *newest = place;
+        self.runs += 1;
+        log.charge(KEPT_RUN_BYTES);
     }
 
+    /// Keeps a run behind all others of its segment, which may be the first.
+    #[inline(never)]
     fn push(&mut self, segment: SegmentId, run: KeptRun, place: &mut RunRef, log: &mut Log) {
         let slot = segment.0 as usize;
         if self.by_segment.len() <= slot {

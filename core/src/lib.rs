@@ -24,6 +24,7 @@ pub mod metrics;
 mod overflow;
 mod owed_acks;
 pub mod plant;
+mod prefetch;
 mod retained;
 mod session;
 pub mod shard;

@@ -95,6 +95,12 @@ pub const EVACUATION_SHARE: usize = 8;
 pub const KEPT_RUN_BYTES: usize = 48;
 /// Lists of runs whose memory is kept for other segments.
 pub const SPARE_RUN_LISTS: usize = 8;
+/// Messages of received bytes whose topics are fetched ahead.
+pub const LOOKED_AHEAD_MAX: usize = 512;
+/// Changes of topic in a connection's last bytes from which on that is done,
+pub const LOOK_AHEAD_TURNS: u64 = 64;
+/// and topics of the shard: fewer are in a cache.
+pub const LOOK_AHEAD_TOPICS: usize = 2_048;
 /// Runs looked at to find out how much of a segment is still to be kept for replay.
 pub const RUNS_SAMPLED: usize = 16;
 /// Segments kept for replay that are looked at when a new one is begun.

@@ -63,8 +63,19 @@ pub(crate) fn refuse_newest(queue: &mut SubscriberQueue, log: &mut Log, run: &Ex
     if messages == 0 {
         return 0;
     }
-    let first = log.header(run.segment, run.start + kept_bytes as u32);
-    let (topic, sequence) = (first.topic(), first.sequence());
+    let mut refused = Extent {
+        start: run.start + kept_bytes as u32,
+        len: bytes as u32,
+        messages: messages as u32,
+        ..*run
+    };
+    let mut lost = Gap::new(GapReason::SlowConsumer);
+    match run.topic {
+        Some(topic) => {
+            lost.note(topic, log.header(refused.segment, refused.start).sequence(), messages);
+        }
+        None => _ = drop_front(&mut refused, log, &mut lost, messages, bytes),
+    }
     if let Some(Item::Extent(last)) = queue.items.back_mut() {
         last.len -= bytes as u32;
         last.messages -= messages as u32;
@@ -78,14 +89,12 @@ pub(crate) fn refuse_newest(queue: &mut SubscriberQueue, log: &mut Log, run: &Ex
     match queue.items.back_mut() {
         Some(Item::Gap(gap)) if gap.reason() == GapReason::SlowConsumer && !is_being_sent => {
             log.discharge_gap(gap);
-            gap.note(topic, sequence, messages);
+            gap.absorb(&lost);
             log.charge_gap(gap);
         }
         _ => {
-            let mut gap = Gap::new(GapReason::SlowConsumer);
-            gap.note(topic, sequence, messages);
-            log.charge_gap(&gap);
-            queue.items.push_back(Item::Gap(Box::new(gap)));
+            log.charge_gap(&lost);
+            queue.items.push_back(Item::Gap(Box::new(lost)));
         }
     }
     messages

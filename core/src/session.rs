@@ -66,6 +66,8 @@ pub(crate) struct Session {
     /// The client's topic ids, dense from 0.
     pub(crate) bindings: Vec<Binding>,
     pub(crate) subscriptions: Vec<(SubscriptionId, QueueId)>,
+    /// Changes of topic among the messages that were received last.
+    pub(crate) turns: u64,
     /// Answers to acknowledged publishes, not yet sent.
     pub(crate) acks: OwedAcks,
     /// Newest publisher sequence that was accepted.
@@ -114,6 +116,7 @@ impl Session {
             link: None,
             bindings: Vec::new(),
             subscriptions: Vec::new(),
+            turns: 0,
             acks: OwedAcks::default(),
             last_accepted: 0,
             held_by: BTreeSet::new(),

@@ -31,6 +31,7 @@ pub(crate) mod inbox;
 mod landing;
 mod link_frames;
 mod links;
+mod look_ahead;
 pub(crate) mod losing;
 mod memory;
 mod neighbour;
@@ -448,12 +449,15 @@ impl Shard {
         // Frames are lent by the cutter, so it stands beside the shard while they are dealt with.
         let mut cutter =
             std::mem::replace(&mut connection.inbound.cutter, FrameCutter::new(0, 0, 0));
+        self.plane.look_ahead(&connection.session, &cutter, bytes);
+        let turns = self.plane.turns;
         let result = match connection.session.link {
             None => self.read_frames::<false>(id, &mut cutter, bytes, now),
             Some(_) => self.read_frames::<true>(id, &mut cutter, bytes, now),
         };
         if let Some(connection) = open_connection(&mut self.connections, id) {
             connection.inbound.cutter = cutter;
+            connection.session.turns = self.plane.turns - turns;
             connection.inbound.give_memory_back();
             if let Some(paced) = paced {
                 paced.end(connection, &self.config.limits, now);

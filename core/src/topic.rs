@@ -23,26 +23,48 @@ use crate::shard::wiring::NodeWide;
 use crate::subscriber_queue::SubscriberQueue;
 use crate::subscription_index::{KeyedHash, SubscriptionIndex};
 
+/// What a message needs of it are the 64 bytes from the audience's generation on. The allocator puts the
+/// table of many topics 16 bytes behind the start of a page, so that these are one line of the cache.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Topic {
     pub(crate) name: Box<str>,
-    /// Number of the newest message.
-    pub(crate) sequence: u64,
     /// The number of its first message, whether there was one or not: none below it is of this topic.
     pub(crate) first: u64,
-    /// This node accepted no message below this number itself; 0: none at all.
-    pub(crate) first_own: u64,
+    pub(crate) audience: Audience,
+    /// Number of the newest message.
+    pub(crate) sequence: u64,
     /// The run of its newest message, if that is kept for replay.
     pub(crate) newest_run: RunRef,
-    pub(crate) retained: Option<Box<Retained>>,
-    pub(crate) audience: Audience,
-    /// Other shards that want the messages; as true as the audience's list.
-    pub(crate) wanted_by: ShardMask,
-    /// Other shards that know the name.
-    pub(crate) named_to: ShardMask,
+    /// When that came, in whole seconds, rounded up.
+    used_at_s: u32,
     /// Publishers that have the topic bound: connections of this shard, and other shards.
     pub(crate) publishers: u32,
-    pub(crate) used_at_us: u64,
+    /// This node accepted no message below this number itself; 0: none at all.
+    pub(crate) first_own: u64,
+    /// Other shards that want the messages; as true as the audience's list.
+    pub(crate) wanted_by: ShardMask,
+    pub(crate) retained: Option<Box<Retained>>,
+    /// Other shards that know the name.
+    pub(crate) named_to: ShardMask,
+}
+
+const _: () = assert!(size_of::<Topic>() == 128, "two lines of the cache");
+/// How far into a topic the line is.
+const HOT_AT: usize = std::mem::offset_of!(Topic, audience) + Audience::HOT_AT;
+const _: () =
+    assert!(HOT_AT == 48, "what lies before it, and the allocator's 16 bytes, are a line");
+
+impl Topic {
+    /// It has had a message.
+    #[inline(always)]
+    pub(crate) fn used(&mut self, now_us: u64) {
+        self.used_at_s = now_us.div_ceil(1_000_000) as u32;
+    }
+
+    fn is_idle(&self, now_us: u64) -> bool {
+        now_us >= u64::from(self.used_at_s) * 1_000_000 + TOPIC_IDLE_US
+    }
 }
 
 /// A topic that was forgotten, and who has to be told.
@@ -176,7 +198,7 @@ impl Topics {
             wanted_by: ShardMask::default(),
             named_to: ShardMask::default(),
             publishers: 0,
-            used_at_us: now_us,
+            used_at_s: now_us.div_ceil(1_000_000) as u32,
         }) as u32;
         let (slots, key) = (&self.slots, self.hash);
         self.by_name.insert_unique(hash, slot, |&slot| key.hash_one(&*slots[slot as usize].name));
@@ -204,6 +226,42 @@ impl Topics {
             self.forget_audiences(self.routing.slot(id));
         }
         found.looks
+    }
+
+    /// Two topics, if the messages of one go to the very queues that those of the other go to, and to no
+    /// other shard, and all of them were told both names.
+    #[inline(always)]
+    pub(crate) fn alike(
+        &mut self,
+        one: TopicId,
+        other: TopicId,
+        index: &SubscriptionIndex,
+    ) -> Option<(&mut Topic, &mut Topic)> {
+        let (one, other) = (self.routing.slot(one), self.routing.slot(other));
+        if one == other {
+            return None;
+        }
+        let (one, other) = self.slots.get2_mut(one, other)?;
+        let is_known = !one.audience.is_stale(index) && !other.audience.is_stale(index);
+        let is_lent = !one.wanted_by.union(other.wanted_by).is_empty();
+        let are_alike = is_known && !is_lent && one.audience.is_same(&other.audience);
+        are_alike.then_some((one, other))
+    }
+
+    /// Has the processor fetch what a message of the topic needs first.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, id: TopicId) {
+        if let Some(topic) = self.slots.get(self.routing.slot(id)) {
+            topic.audience.prefetch();
+        }
+    }
+
+    /// The same for what it needs after that.
+    #[inline(always)]
+    pub(crate) fn prefetch_audience(&self, id: TopicId) {
+        if let Some(topic) = self.slots.get(self.routing.slot(id)) {
+            topic.audience.prefetch_matches();
+        }
     }
 
     /// Has topics forget who wants their messages, but for one of them.
@@ -246,7 +304,7 @@ impl Topics {
             if topic.publishers > 0 || topic.retained.is_some() {
                 continue;
             }
-            if now_us.saturating_sub(topic.used_at_us) < TOPIC_IDLE_US {
+            if !topic.is_idle(now_us) {
                 continue;
             }
             let id = self.routing.id(slot);

@@ -211,6 +211,21 @@ impl FrameCutter {
         if self.stash_is_lent { 0 } else { self.stash.len() }
     }
 
+    /// What of `input` lies behind the frame whose beginning is held back, if there is one.
+    pub fn behind_stash<'i>(&self, input: &'i [u8]) -> &'i [u8] {
+        let held = self.stashed();
+        if held == 0 {
+            return input;
+        }
+        let mut head = [0; HEADER_BYTES];
+        let (known, unknown) = head.split_at_mut(held.min(HEADER_BYTES));
+        known.copy_from_slice(&self.stash[..known.len()]);
+        let Some(rest) = input.get(..unknown.len()) else { return &[] };
+        unknown.copy_from_slice(rest);
+        let stride = Header::peek(&head).map_or(0, Header::stride);
+        input.get(stride.saturating_sub(held)..).unwrap_or_default()
+    }
+
     /// Memory that is kept for frames that do not come whole, in bytes.
     pub fn stash_capacity(&self) -> usize {
         self.stash.capacity()

@@ -1,6 +1,6 @@
 //! From a run of messages to the queues that want it.
 //!
-//! Each queue of this shard gets a run of one of its topics as one extent (`flush_run`). Shards whose queues
+//! Each queue of this shard gets a run as one extent (`flush_run`). Shards whose queues
 //! want it are told where it lies (`lend_run`), borrow its segment, and hand it to theirs the same way
 //! (`deliver_lent`). A queue that is full by then is dealt with here, by its policy. Every shard counts for
 //! an acknowledged message what became of it at its own queues.
@@ -66,12 +66,7 @@ impl Plane {
         }
         self.topics.refresh_audience(run.topic, &self.index, &self.queues);
         let topic = self.topics.topic(run.topic);
-        topic.used_at_us = now.mono_us;
-        topic.sequence = run.sequence.0;
-        if topic.first_own == 0 && run.origin.is_none() {
-            topic.first_own = run.first.0;
-        }
-        self.history.note(&run.extent, run.topic, run.first, &mut topic.newest_run, &mut self.log);
+        run.end_part(topic, &mut self.history, &mut self.log, now);
         let messages = u64::from(run.extent.messages);
         self.metrics.messages_in += messages;
         self.metrics.bytes_in += u64::from(run.extent.len);

@@ -281,7 +281,7 @@ impl Plane {
     #[cold]
     pub(super) fn hand_fetched(&mut self, run: &Run) {
         let topic = self.topics.topic(run.topic);
-        topic.used_at_us = self.now_us;
+        topic.used(self.now_us);
         topic.sequence = run.sequence.0;
         let messages = u64::from(run.extent.messages);
         self.metrics.messages_in += messages;

@@ -54,6 +54,10 @@ pub(crate) struct Plane {
     pub(crate) limits: Limits,
     pub(super) run: Option<Run>,
     pub(super) passing: Option<Passing>,
+    /// Changes of topic so far.
+    pub(super) turns: u64,
+    /// Topics of the messages that are looked ahead to; empty in between.
+    pub(super) ahead: Vec<TopicId>,
     /// Queues that have something to send since their connections were last told.
     pub(crate) newly_ready: Vec<QueueId>,
     /// Publishers that a full queue began to hold back, with that queue.
@@ -137,6 +141,8 @@ impl Plane {
             limits,
             run: None,
             passing: None,
+            turns: 0,
+            ahead: Vec::new(),
             losses: 0,
             unnamed_losses: UnnamedLosses::default(),
             newly_ready: Vec::new(),

@@ -1,9 +1,9 @@
 //! From an accepted message to the log.
 //!
-//! Messages that follow each other on one topic form a *run*: each is numbered and copied to the log
-//! by itself, and the run is handed to the topic's queues as one extent (`fan_out.rs`), when another
-//! topic, an acknowledged message or the end of the received bytes closes it. So fan-out costs per run,
-//! not per message.
+//! Messages that follow each other and that the same queues want form a *run*: each is numbered and copied
+//! to the log by itself, and the run is handed to those queues as one extent (`fan_out.rs`), when a message
+//! for others, an acknowledged one or the end of the received bytes closes it. So fan-out costs per run, not
+//! per message. Where it goes on to another topic, a *part* of it ends, and the topic it leaves learns of that.
 //!
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
@@ -19,11 +19,13 @@ use super::plane::Plane;
 use super::relay::{relayed_header, renumbered_header};
 use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
+use crate::history::History;
 use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
 use crate::link::{FetchId, Origin, Relay};
-use crate::log::{Extent, SegmentId, prefetch_header};
+use crate::log::{Extent, Log, SegmentId, prefetch_header};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
+use crate::topic::Topic;
 
 /// No topic: slots are far fewer.
 const NO_TOPIC: TopicId = TopicId(u32::MAX);
@@ -51,18 +53,21 @@ pub(crate) enum Refusal {
     NotNow,
 }
 
-/// Messages of one topic and publisher, numbered and in the log, not yet handed to queues.
+/// Messages of one publisher, numbered and in the log, not yet handed to queues.
 #[derive(Debug)]
 pub(super) struct Run {
+    /// The topic of its last part. Those of the parts before are wanted by the same queues.
     pub(super) topic: TopicId,
     pub(super) extent: Extent,
-    /// Number of its first message.
+    /// Number of the first message of its last part.
     pub(super) first: Sequence,
+    /// Bytes and messages of the parts before.
+    ended: (u32, u32),
     /// The topic once more, if further messages may be added without a closer look; else none.
     plain: TopicId,
     /// Their time to live; 0 is none.
     ttl_ms: u32,
-    /// Number of the run's newest message; the topic learns it when the run ends.
+    /// Number of the run's newest message; its topic learns it when the part ends.
     pub(super) sequence: Sequence,
     /// `None`: the daemon itself, or another node.
     pub(super) publisher: Option<PublisherId>,
@@ -80,6 +85,30 @@ impl Run {
     /// Whether all other nodes get it: it changes a retained value, and was published here.
     pub(super) fn is_state(&self) -> bool {
         self.is_retained && self.origin.is_none()
+    }
+
+    /// Its last part ends: the topic learns what came, and it is kept for replay.
+    #[inline(always)]
+    pub(super) fn end_part(
+        &self,
+        topic: &mut Topic,
+        history: &mut History,
+        log: &mut Log,
+        now: Now,
+    ) {
+        topic.used(now.mono_us);
+        topic.sequence = self.sequence.0;
+        if topic.first_own == 0 && self.origin.is_none() {
+            topic.first_own = self.first.0;
+        }
+        let (bytes, messages) = self.ended;
+        let part = Extent {
+            start: self.extent.start + bytes,
+            len: self.extent.len - bytes,
+            messages: self.extent.messages - messages,
+            ..self.extent
+        };
+        history.note(&part, self.topic, self.first, &mut topic.newest_run, log);
     }
 
     /// Whether a message that another node accepted may be added.
@@ -158,7 +187,7 @@ impl Plane {
             return self.append_special(topic, publisher(self), header, frame, now);
         }
         let is_other = |run: &Run| run.plain != topic && !is_planted(Plant::RunAcrossTopics);
-        if self.run.as_ref().is_none_or(is_other) {
+        if self.run.as_ref().is_none_or(is_other) && !self.turn_run(topic, header.stride(), now) {
             self.begin_run(topic, publisher(self), header.stride(), 0, now)?;
         }
         if self.extend_run(header, frame, now) {
@@ -248,6 +277,26 @@ impl Plane {
         Ok(())
     }
 
+    /// Goes on with the open run on another topic, if the queues that want it are the same; whether it does.
+    #[inline(never)]
+    fn turn_run(&mut self, topic: TopicId, stride: usize, now: Now) -> bool {
+        self.turns += 1;
+        let Some(run) = &mut self.run else { return false };
+        let is_plain = run.plain != NO_TOPIC && self.scans.is_empty();
+        if !is_plain || self.log.room(stride).is_none() {
+            return false;
+        }
+        let Some((left, next)) = self.topics.alike(run.topic, topic, &self.index) else {
+            return false;
+        };
+        run.end_part(left, &mut self.history, &mut self.log, now);
+        run.ended = (run.extent.len, run.extent.messages);
+        run.extent.topic = None;
+        (run.topic, run.plain) = (topic, topic);
+        (run.first, run.sequence) = (Sequence(next.sequence + 1), Sequence(next.sequence));
+        true
+    }
+
     #[inline(never)]
     pub(super) fn begin_run(
         &mut self,
@@ -295,6 +344,7 @@ impl Plane {
             topic,
             extent,
             first,
+            ended: (0, 0),
             plain,
             ttl_ms,
             sequence,

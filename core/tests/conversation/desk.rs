@@ -385,6 +385,14 @@ impl Desk {
         self.say(id, &bytes);
     }
 
+    /// Publishes a message to each of these topics, in bytes that come together.
+    pub fn publish_all(&mut self, id: ConnectionId, topics: &[u32]) {
+        let messages =
+            topics.iter().map(|&topic| self.message(id, topic, b"x", MessageFlags::default()));
+        let bytes: Vec<Vec<u8>> = messages.collect();
+        self.say(id, &bytes.concat());
+    }
+
     /// Publishes a message with a time to live.
     pub fn publish_for(&mut self, id: ConnectionId, topic: u32, payload: &[u8], ttl_ms: u32) {
         let bytes = self.message(id, topic, payload, MessageFlags::default());

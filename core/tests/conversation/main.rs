@@ -98,6 +98,45 @@ fn slow_subscriber_keeps_its_oldest_if_it_wants_and_learns_the_gap_behind_them()
 }
 
 #[test]
+fn what_a_full_queue_refuses_of_several_topics_is_told_for_each_of_them() {
+    let mut desk = Desk::new();
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe_with(subscriber, &["#"], OverflowPolicy::DropNewest, 4);
+    desk.bind(publisher, 0, "a");
+    desk.bind(publisher, 1, "b");
+    // Names are told with the first message; from the second on, both topics share a run.
+    desk.publish_all(publisher, &[0, 1]);
+    desk.heard(subscriber);
+    desk.stall(subscriber);
+    desk.publish_all(publisher, &[0, 0, 1, 0, 1, 1, 0]);
+    desk.go_on(subscriber);
+    let heard = desk.heard(subscriber);
+    let came: Vec<_> = heard
+        .iter()
+        .filter_map(|heard| match heard {
+            Heard::Message { topic, sequence, .. } => Some((*topic, *sequence)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(came, [(0, 2), (0, 3), (1, 2), (0, 4)]);
+    let gap = Heard::Gap { entries: vec![(1, 3, 4), (0, 5, 5)], missed: 3 };
+    assert_eq!(heard.last(), Some(&gap));
+    desk.publish_all(publisher, &[1, 0]);
+    let heard = desk.heard(subscriber);
+    assert!(
+        matches!(
+            heard[..],
+            [
+                ..,
+                Heard::Message { topic: 1, sequence: 5, .. },
+                Heard::Message { topic: 0, sequence: 6, .. }
+            ]
+        ),
+        "{heard:?}"
+    );
+}
+
+#[test]
 fn a_subscriber_that_would_rather_go_than_lose_is_disconnected_with_a_reason() {
     let mut desk = Desk::new();
     let (subscriber, publisher) = (desk.greet(), desk.greet());

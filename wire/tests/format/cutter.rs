@@ -131,6 +131,21 @@ proptest! {
     }
 
     #[test]
+    fn what_is_behind_a_frame_that_has_not_come_whole_is_known(samples in vec(small_sample(), 2..4)) {
+        let (stream, frames) = stream_of(&samples);
+        let (_, first) = &frames[0];
+        for end in 0..first.len() {
+            let mut cutter = FrameCutter::new(NO_LIMIT, NO_LIMIT, usize::MAX);
+            cut(&mut cutter, &stream[..end], &[usize::MAX]);
+            let behind = cutter.behind_stash(&stream[end..]);
+            // Without a byte of it, nothing is held back.
+            let expected = if end == 0 { &stream[..] } else { &stream[first.len()..] };
+            prop_assert_eq!(behind, expected);
+            prop_assert!(cutter.behind_stash(&[]).is_empty());
+        }
+    }
+
+    #[test]
     fn every_truncation_waits(samples in vec(small_sample(), 1..4)) {
         let (stream, frames) = stream_of(&samples);
         for end in 0..stream.len() {
