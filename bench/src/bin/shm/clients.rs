@@ -7,7 +7,9 @@ use std::time::Duration;
 use nexusd_bench::shared_ring::{Connection, Event, Until, wait};
 use nexusd_wire::{Cut, FrameCutter, FrameEncoder, Header, Sequence, TopicId};
 
-use crate::process::{self, CHUNK_BYTES, Failure, LOAD_CORE, PUBLISHER, SUBSCRIBER, Way};
+use crate::process::{
+    self, CHUNK_BYTES, Failure, LOAD_CORE, PAGE_BYTES, PUBLISHER, SUBSCRIBER, Way,
+};
 
 /// Bytes of a payload that say when its message was to be sent.
 const STAMP_BYTES: usize = 8;
@@ -82,9 +84,13 @@ pub(crate) fn publish_for(
     let mut chunk = Vec::new();
     append_message(&mut chunk, payload_bytes);
     let stride = chunk.len();
-    while chunk.len() + stride <= CHUNK_BYTES {
-        append_message(&mut chunk, payload_bytes);
-    }
+    let chunk = chunk.repeat(process::write_bytes(payload_bytes) / stride);
+    let mut memory = vec![0; chunk.len() + 2 * PAGE_BYTES];
+    let page = process::page_in(&memory);
+    let chunk = {
+        memory[page..page + chunk.len()].copy_from_slice(&chunk);
+        &mut memory[page..page + chunk.len()]
+    };
     let until_ns = process::now_ns() + duration.as_nanos() as u64;
     let mut sent = 0;
     while process::now_ns() < until_ns {
@@ -92,7 +98,7 @@ pub(crate) fn publish_for(
             sent += 1;
             number(frame, sent);
         }
-        line.write_all(&chunk)?;
+        line.write_all(chunk)?;
     }
     Ok(format!("sent={sent}"))
 }
@@ -140,13 +146,14 @@ fn number(frame: &mut [u8], sequence: u64) {
 pub(crate) fn subscribe(name: &str, way: Way, skipped: Option<u64>) -> Result<String, Failure> {
     let mut line = Line::open(name, SUBSCRIBER, way)?;
     let mut cutter = FrameCutter::new(u32::MAX, u32::MAX, usize::MAX);
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut memory = vec![0; CHUNK_BYTES + 2 * PAGE_BYTES];
+    let page = process::page_in(&memory);
     let mut latencies_ns = Vec::new();
     let (mut received, mut misplaced) = (0, 0_u64);
     loop {
-        let mut bytes = match line.read(&mut buffer)? {
+        let mut bytes = match line.read(&mut memory[page..page + CHUNK_BYTES])? {
             0 => break,
-            read => &buffer[..read],
+            read => &memory[page..page + read],
         };
         let now_ns = process::now_ns();
         while let Cut::Frame(frame) = cutter.next(&mut bytes)? {

@@ -14,17 +14,20 @@ use nexusd_wire::{DecodeError, HEADER_BYTES, Header, Sequence};
 use rustix::net::{RecvFlags, recv};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::process::{self, Failure, PUBLISHER, RING_BYTES, SUBSCRIBER, WARM_UP, Way};
+use crate::process::{self, Failure, PAGE_BYTES, PUBLISHER, RING_BYTES, SUBSCRIBER, WARM_UP, Way};
 
 /// Longest frame passed on.
 const FRAME_BYTES_MAX: u32 = 64 << 20;
 /// What one turn moves at most: as much as one send of the daemon.
 const TURN_BYTES: usize = 64 << 10;
-/// The daemon's receive buffers begin where a page does: the kernel copies faster to there.
-const PAGE_BYTES: usize = 4096;
 
 /// Serves one publisher and one subscriber, and says what that cost.
-pub(crate) fn serve(name: &str, way: Way, poll_for: Duration) -> Result<String, Failure> {
+pub(crate) fn serve(
+    name: &str,
+    way: Way,
+    poll_for: Duration,
+    receive_bytes: usize,
+) -> Result<String, Failure> {
     process::pin(process::SERVER_CORE)?;
     let listener = UnixListener::bind_addr(&process::address(name)?)?;
     process::say("ready")?;
@@ -42,7 +45,7 @@ pub(crate) fn serve(name: &str, way: Way, poll_for: Duration) -> Result<String, 
     };
     let mut account = Account::default();
     if way == Way::Socket {
-        over_sockets(&publisher, &subscriber, poll_for, &mut account)?;
+        over_sockets(&publisher, &subscriber, poll_for, receive_bytes, &mut account)?;
     } else {
         let source = Connection::offer(publisher, RING_BYTES)?;
         let sink = Connection::offer(subscriber, RING_BYTES)?;
@@ -209,12 +212,14 @@ fn over_sockets(
     mut source: &UnixStream,
     mut sink: &UnixStream,
     poll_for: Duration,
+    receive_bytes: usize,
     account: &mut Account,
 ) -> Result<(), Failure> {
     let mut numbering = Numbering::default();
     let mut log = Log::new();
     loop {
-        let received = receive(&mut source, log.space(), poll_for)?;
+        let space = &mut log.space()[..receive_bytes.min(TURN_BYTES)];
+        let received = receive(&mut source, space, poll_for)?;
         if received == 0 {
             return Ok(());
         }
@@ -251,7 +256,7 @@ struct Log {
 impl Log {
     fn new() -> Self {
         let memory = vec![0; TURN_BYTES + 2 * PAGE_BYTES];
-        let page = memory.as_ptr().align_offset(PAGE_BYTES) + PAGE_BYTES;
+        let page = process::page_in(&memory);
         Self { memory, page, held: page..page }
     }
 

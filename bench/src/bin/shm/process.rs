@@ -6,6 +6,7 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
+use nexusd_wire::{HEADER_BYTES, aligned};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{
     CpuSet, clock_nanosleep_absolute, sched_setaffinity, set_current_timer_slack,
@@ -18,6 +19,8 @@ pub(crate) const LOAD_CORE: usize = 1;
 pub(crate) const RING_BYTES: usize = 256 << 10;
 /// What a client writes or reads at once.
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
+/// The daemon's receive buffers begin where a page does: the kernel copies faster from and to there.
+pub(crate) const PAGE_BYTES: usize = 4096;
 /// What the beginning of a run is not counted for.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(100);
 /// No process of a run lives longer.
@@ -70,6 +73,18 @@ pub(crate) fn receive_role(mut socket: &UnixStream) -> std::io::Result<u8> {
     let mut role = [0];
     socket.read_exact(&mut role)?;
     Ok(role[0])
+}
+
+/// What a publisher writes at once: whole messages of so many bytes. A server that receives as much at once
+/// sees each write as it was made, which is the best that can happen to a socket.
+pub(crate) fn write_bytes(payload_bytes: usize) -> usize {
+    let stride = HEADER_BYTES + aligned(payload_bytes);
+    if stride > CHUNK_BYTES { stride } else { CHUNK_BYTES / stride * stride }
+}
+
+/// Where a page begins in `memory`, at least a page behind its start.
+pub(crate) fn page_in(memory: &[u8]) -> usize {
+    memory.as_ptr().align_offset(PAGE_BYTES) + PAGE_BYTES
 }
 
 /// A line for the process that started this one.

@@ -63,7 +63,8 @@ impl Run {
         let name = format!("nexusd-shm-{}-{number}", std::process::id());
         let way = self.way.name();
         let poll_us = self.poll_for.as_micros().to_string();
-        let mut server = Started::new(&["forwarder", &name, way, &poll_us])?;
+        let receive_bytes = process::write_bytes(self.payload_bytes).to_string();
+        let mut server = Started::new(&["forwarder", &name, way, &poll_us, &receive_bytes])?;
         server.wait_until_ready()?;
         let bytes = self.payload_bytes.to_string();
         let (subscriber, publisher) = match self.load {
@@ -111,7 +112,7 @@ impl Run {
 /// What a process that [`Run::measure`] started is to do, if `arguments` say so; it ends with a report.
 pub(crate) fn role(arguments: &[&str]) -> Option<Result<String, Failure>> {
     let role = match arguments {
-        ["forwarder", name, way, poll_us] => parsed_forwarder(name, way, poll_us),
+        ["forwarder", name, way, poll_us, bytes] => parsed_forwarder(name, way, poll_us, bytes),
         ["subscriber", name, way, skipped @ ..] if skipped.len() < 2 => {
             parsed_subscriber(name, way, skipped.first())
         }
@@ -129,9 +130,14 @@ pub(crate) fn way(name: &str) -> Result<Way, Failure> {
     Way::from_name(name).ok_or_else(|| format!("no such way: {name}").into())
 }
 
-fn parsed_forwarder(name: &str, way_name: &str, poll_us: &str) -> Result<String, Failure> {
+fn parsed_forwarder(
+    name: &str,
+    way_name: &str,
+    poll_us: &str,
+    bytes: &str,
+) -> Result<String, Failure> {
     process::bound_life();
-    forwarder::serve(name, way(way_name)?, Duration::from_micros(poll_us.parse()?))
+    forwarder::serve(name, way(way_name)?, Duration::from_micros(poll_us.parse()?), bytes.parse()?)
 }
 
 fn parsed_subscriber(
