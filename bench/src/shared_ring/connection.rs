@@ -96,7 +96,7 @@ impl Connection {
             return Err(Errno::NOBUFS.into());
         }
         sendmsg(&socket, &[IoSlice::new(&greeting)], &mut ancillary, SendFlags::NOSIGNAL)?;
-        Ok(Self::new(socket, Arc::new(memory), [FROM_CLIENT, TO_CLIENT], ring_bytes))
+        Ok(Self::new(socket, &Arc::new(memory), [FROM_CLIENT, TO_CLIENT], ring_bytes))
     }
 
     /// The client's side: waits for the offer and takes it.
@@ -120,19 +120,19 @@ impl Connection {
         };
         let ring_bytes = ring_bytes as usize;
         let memory = SharedMemory::open(descriptor, Ring::memory_bytes(RINGS, ring_bytes))?;
-        Ok(Self::new(socket, Arc::new(memory), [TO_CLIENT, FROM_CLIENT], ring_bytes))
+        Ok(Self::new(socket, &Arc::new(memory), [TO_CLIENT, FROM_CLIENT], ring_bytes))
     }
 
     fn new(
         socket: UnixStream,
-        memory: Arc<SharedMemory>,
+        memory: &Arc<SharedMemory>,
         [read, write]: [usize; RINGS],
         ring_bytes: usize,
     ) -> Self {
         Self {
             socket: socket.into(),
-            reader: super::reader(&memory, read, ring_bytes),
-            writer: super::writer(&memory, write, ring_bytes),
+            reader: super::reader(memory, read, ring_bytes),
+            writer: super::writer(memory, write, ring_bytes),
         }
     }
 

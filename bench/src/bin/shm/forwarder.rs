@@ -234,7 +234,7 @@ fn receive(source: &mut &UnixStream, into: &mut [u8], poll_for: Duration) -> io:
     if !poll_for.is_zero() {
         let since = Instant::now();
         while since.elapsed() < poll_for {
-            match recv(&*source, &mut *into, RecvFlags::DONTWAIT) {
+            match recv(*source, &mut *into, RecvFlags::DONTWAIT) {
                 Ok((_, received)) => return Ok(received),
                 Err(rustix::io::Errno::AGAIN) => std::hint::spin_loop(),
                 Err(error) => return Err(error.into()),
