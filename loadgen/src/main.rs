@@ -59,7 +59,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Request};
+use crate::cli::Cli;
+use crate::cli::request::Request;
 use crate::error::LoadError;
 
 fn main() -> ExitCode {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{MeasureRequest, ResultFiles, ServerSource};
+use crate::cli::request::{MeasureRequest, ResultFiles, ServerSource};
 use crate::error::LoadError;
 use crate::idle;
 use crate::latency::Latencies;
