@@ -5,6 +5,7 @@
 mod check;
 pub(crate) mod request;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -245,6 +246,15 @@ enum Command {
         target: Target,
         #[command(flatten)]
         options: ServerOptions,
+    },
+    /// What becomes the server of another system, which ends with the process that started it
+    #[command(hide = true)]
+    Dependent {
+        #[arg(long)]
+        parent: u32,
+        /// The program and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        line: Vec<OsString>,
     },
     /// What workload S starts: clients that end with their standard input
     #[command(hide = true)]

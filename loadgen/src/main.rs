@@ -79,6 +79,9 @@ fn main() -> ExitCode {
 fn carry_out(request: Request) -> Result<bool, LoadError> {
     match request {
         Request::Serve { target, options } => server::serve::serve(target, &options).map(|()| true),
+        Request::Dependent { parent, line } => {
+            Err(server::dependent::become_program(parent, &line))
+        }
         Request::IdleClients { endpoint, run_name, first, count } => {
             idle::clients::run(endpoint, &run_name, first, count).map(|()| true)
         }

@@ -1,6 +1,7 @@
 //! The server under test: started here and pinned, or already running somewhere; and what it costs.
 
 pub(crate) mod account;
+pub(crate) mod dependent;
 mod peer;
 pub(crate) mod sends;
 pub(crate) mod serve;

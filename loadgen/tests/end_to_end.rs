@@ -1,7 +1,7 @@
 //! The program as scripts use it: short runs against every target over loopback.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -435,6 +435,74 @@ fn has_thread(process: &str, name: &str) -> bool {
 fn is_generator(process: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{process}/cmdline"))
         .is_ok_and(|line| line.contains("nexusd-loadgen\0serve"))
+}
+
+/// Waits until the process is no longer one whose command line has this in it.
+fn assert_ends(process: &str, text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let path = format!("/proc/{process}/cmdline");
+    while std::fs::read_to_string(&path).is_ok_and(|line| line.contains(text)) {
+        assert!(Instant::now() < deadline, "{process} still runs");
+    }
+}
+
+#[test]
+fn a_dependent_program_ends_with_its_parent_even_if_that_is_killed() {
+    // The shell asks for a program that would outlive it, says its id, and waits.
+    let script = format!(
+        "'{}' dependent --parent $$ -- sleep 600 & echo $!; read line",
+        env!("CARGO_BIN_EXE_nexusd-loadgen")
+    );
+    let mut shell = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut lines = BufReader::new(shell.stdout.take().expect("its output")).lines();
+    let process = lines.next().expect("a line").expect("an id");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let path = format!("/proc/{process}/comm");
+    while !std::fs::read_to_string(&path).is_ok_and(|name| name.trim() == "sleep") {
+        assert!(Instant::now() < deadline, "{process} never became another program");
+    }
+    shell.kill().expect("it can be killed");
+    shell.wait().expect("it ends");
+    assert_ends(&process, "sleep");
+}
+
+/// Starts the servers of other systems as a run does, and kills what started them.
+fn assert_ends_with_its_starter(targets: &[(&str, &str)]) {
+    for (target, program) in targets {
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+            .args(["serve", target])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut lines = BufReader::new(serve.stdout.take().expect("its output")).lines();
+        let line = lines.next().expect("a line").expect("its addresses");
+        let addresses: Value = serde_json::from_str(&line).expect("a JSON object");
+        let process = addresses["pid"].to_string();
+        let cmdline = std::fs::read_to_string(format!("/proc/{process}/cmdline"));
+        assert!(cmdline.is_ok_and(|line| line.contains(program)), "{addresses}");
+        serve.kill().expect("it can be killed");
+        serve.wait().expect("it ends");
+        assert_ends(&process, program);
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server, redis-server and mosquitto: `cargo xtask test --only peers`"]
+fn servers_of_others_end_with_the_process_that_started_them() {
+    let targets = [("nats", "nats-server"), ("redis", "redis-server"), ("mqtt", "mosquitto")];
+    assert_ends_with_its_starter(&targets);
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn a_zenoh_router_ends_with_the_process_that_started_it() {
+    assert_ends_with_its_starter(&[("zenoh", "zenohd")]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a command line asks for: the plan that is derived from its flags, once they fit together.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -26,6 +27,13 @@ pub(crate) enum Request {
         target: Target,
         /// How.
         options: ServerOptions,
+    },
+    /// Become another program that ends with the process that started it.
+    Dependent {
+        /// That process.
+        parent: u32,
+        /// The program and its arguments.
+        line: Vec<OsString>,
     },
     /// Be many idle clients.
     IdleClients {
@@ -120,6 +128,9 @@ impl Cli {
         match self.command {
             Some(Command::Serve { target, options }) => {
                 return Ok(Request::Serve { target, options });
+            }
+            Some(Command::Dependent { parent, line }) => {
+                return Ok(Request::Dependent { parent, line });
             }
             Some(Command::IdleClients { addr, unix, run_name, first, count }) => {
                 let endpoint = addr

@@ -1,17 +1,17 @@
 //! Servers of others, started with the settings that make the most of one core and drop nothing early.
 //!
 //! The program is looked for on the PATH. It listens on a free port of loopback, and ends with the process
-//! that started it, as the daemon does.
+//! that started it, as the daemon does, even if that is killed (`dependent.rs`).
 
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Addresses;
+use super::{Addresses, dependent};
 use crate::error::LoadError;
 use crate::target::Target;
 
@@ -44,7 +44,10 @@ impl Peer {
         let failed = |cause: String| LoadError::Spawn { target: target.name(), cause };
         let address = free_address().map_err(|error| failed(error.to_string()))?;
         let port = address.port().to_string();
-        let mut command = Command::new(program);
+        let mut command = dependent::command(program).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => failed(format!("{program} is not on the PATH")),
+            _ => failed(error.to_string()),
+        })?;
         let mut configuration = None;
         match target {
             Target::Nexusd | Target::Pump | Target::Relay => {}
@@ -58,10 +61,11 @@ impl Peer {
                 command.args(["--client-output-buffer-limit", "pubsub 0 0 0"]);
             }
             Target::Mqtt => {
+                // Another user's process would outlive this one.
                 let path = std::env::temp_dir().join(format!("loadgen-mqtt-{port}.conf"));
                 let text = format!(
                     "listener {port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n\
-                     max_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 0\n"
+                     user root\nmax_queued_messages 0\nmax_queued_bytes 0\nmax_inflight_messages 0\n"
                 );
                 fs::write(&path, text).map_err(|error| failed(error.to_string()))?;
                 command.arg("-c").arg(&path);
@@ -77,10 +81,7 @@ impl Peer {
         }
         let child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let child = child.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => failed(format!("{program} is not on the PATH")),
-            _ => failed(error.to_string()),
-        })?;
+        let child = child.map_err(|error| failed(error.to_string()))?;
         let mut peer = Self { child, address, configuration };
         peer.await_start().map_err(failed)?;
         Ok(peer)
