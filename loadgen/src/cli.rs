@@ -55,6 +55,8 @@ Workloads:
 
   M1     a publisher at one node, a subscriber at another; of N nodes all but the first have one
   M3     three nodes, at each a publisher and a subscriber that wants what all of them publish
+         (M1 and M3 also of a cluster of NATS servers and of Zenoh routers that are connected to each
+         other, started one after the other; our clients are clients there, not Zenoh peers)
   C      ten small nodes start at once: how long until each routes to each other one, known from
          messages between all of them
 

@@ -393,6 +393,35 @@ fn everybody_gets_what_is_published_at_every_node() {
     }
 }
 
+/// Nodes are started one after the other, and each has its own cost.
+fn assert_passes_from_node_to_node(target: &str) {
+    for (workload, nodes) in [("M1", 2), ("M3", 3)] {
+        let run = &runs(&format!("--target {target} --workload {workload}"))[0];
+        assert_converged(run, nodes);
+        assert_loss_free(run);
+        assert_eq!(
+            (&run["valid"], &run["discovery"]),
+            (&true.into(), &"addresses".into()),
+            "{run}"
+        );
+        for node in run["nodes"].as_array().expect("a list of nodes") {
+            assert!(node["server_cpu_s"].as_f64() > Some(0.0), "{run}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server: `cargo xtask test --only peers`"]
+fn a_nats_cluster_passes_messages_from_server_to_server_without_loss() {
+    assert_passes_from_node_to_node("nats");
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn zenoh_routers_pass_messages_from_one_to_another_without_loss() {
+    assert_passes_from_node_to_node("zenoh");
+}
+
 /// Processes that this one has started, by their ids.
 fn children_of(process: u32) -> Vec<String> {
     let path = format!("/proc/{process}/task/{process}/children");
@@ -518,6 +547,10 @@ fn bad_flags_end_with_one_sentence_and_code_2() {
         "--workload B --resume",
         "--workload T1 --nodes 2",
         "--workload C --rate 5",
+        "--target redis --workload M1",
+        "--target mqtt --workload M3",
+        "--target nats --workload C",
+        "--target nats --workload M1 --seed",
     ] {
         let output = loadgen(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");

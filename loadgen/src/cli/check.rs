@@ -70,19 +70,8 @@ impl Cli {
 
     /// What the generator can ask of other systems.
     fn check_peer(&self, workload: Workload) -> Result<(), LoadError> {
-        let is_alike = matches!(
-            workload,
-            Workload::T1
-                | Workload::T2
-                | Workload::F16
-                | Workload::F64
-                | Workload::F1000
-                | Workload::P
-                | Workload::L
-                | Workload::W
-                | Workload::K
-        );
-        if self.target.program().is_some() && !is_alike {
+        let is_ours = matches!(workload, Workload::Q | Workload::C | Workload::S | Workload::B);
+        if self.target.program().is_some() && is_ours {
             return Err(usage(format!(
                 "--workload {} cannot be run with --target {}: it needs what only nexusd has",
                 workload.name(),
@@ -129,8 +118,22 @@ impl Cli {
             };
         }
         let name = workload.name();
-        if self.target != Target::Nexusd {
-            return Err(usage(format!("--workload {name} needs --target nexusd")));
+        match (workload, self.target) {
+            (_, Target::Nexusd) => {}
+            (Workload::M1 | Workload::M3, target) if target.has_mesh() => {}
+            (Workload::M1 | Workload::M3, target) => {
+                return Err(usage(format!(
+                    "--workload {name} needs servers that pass on to each other what is published at \
+                     one of them, those of --target nexusd, nats or zenoh; {} is a server on its own",
+                    target.name()
+                )));
+            }
+            _ => return Err(usage(format!("--workload {name} needs --target nexusd"))),
+        }
+        if self.seed && self.target != Target::Nexusd {
+            return Err(usage(
+                "--seed belongs to --target nexusd: other systems are told addresses",
+            ));
         }
         if self.addr.is_some() || self.unix.is_some() {
             return Err(usage(format!(
@@ -247,6 +250,10 @@ mod tests {
             ("--workload M1 --nodes 0", "from 1 to"),
             ("--workload C --nodes 1000", "from 1 to"),
             ("--workload M3 --target relay", "--target nexusd"),
+            ("--workload M3 --target redis", "on its own"),
+            ("--workload M1 --target mqtt", "nexusd, nats or zenoh"),
+            ("--workload M1 --target zenoh --seed", "--seed"),
+            ("--workload C --target nats", "only nexusd has"),
             ("--workload C --addr 127.0.0.1:1", "itself"),
             ("--workload C --rate 5", "no traffic"),
             ("--seed", "--workload T1"),

@@ -178,7 +178,11 @@ impl Cli {
             warmup: self.warmup,
             source,
             load_cores,
-            meeting: if self.seed { Meeting::Seed } else { Meeting::Multicast },
+            meeting: match (self.target, self.seed) {
+                (Target::Nexusd, true) => Meeting::Seed,
+                (Target::Nexusd, false) => Meeting::Multicast,
+                _ => Meeting::Addresses,
+            },
             files: ResultFiles { json: self.json, hgrm: self.hgrm },
         })))
     }
@@ -247,6 +251,7 @@ impl Cli {
             spin_us: self.spin_us,
             shards: self.shards.map(usize::from),
             connections_max: None,
+            bounded: false,
             io: self.io,
             mesh: MeshOptions::default(),
         }))
