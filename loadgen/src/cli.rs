@@ -40,7 +40,8 @@ Workloads:
          over TCP and over the unix socket
   L      latency at 10 k, 100 k and 1 M messages/s, or at shares of the capacity
   B      16 subscribers of which one stalls, beside the same run without it; the stalled one
-         reads at the end and checks that it was told exactly what it lost
+         reads at the end and checks that it was told exactly what it lost; other systems tell
+         nothing: it says how much it lost, and whether it was cut off
   Q      a quiet pair at 1,000 messages/s: alone, beside a connection that floods a topic of its own
          whose subscriber reads, and beside one that floods a topic nobody wants
   K      one publisher over 1, 1,000 and 1,000,000 topics, round-robin, at random and by Zipf's
@@ -49,7 +50,7 @@ Workloads:
          which every message matches two: 10,000 filters and topics, then 100,000 filters, then
          100,000 topics as well
   S      10,000 idle clients in processes of their own, each with a connection and a subscription:
-         memory of the daemon and of the kernel for each, time to connect all, and time until all
+         memory of the server and of the kernel for each, time to connect all, and time until all
          are back after all were dropped at once; then each must get one message (a daemon at
          --addr needs a --max-connections well above the clients)
 
@@ -261,6 +262,8 @@ enum Command {
     /// What workload S starts: clients that end with their standard input
     #[command(hide = true)]
     IdleClients {
+        #[arg(long, value_enum)]
+        target: Target,
         #[arg(long)]
         addr: Option<SocketAddr>,
         #[arg(long)]

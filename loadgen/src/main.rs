@@ -82,8 +82,8 @@ fn carry_out(request: Request) -> Result<bool, LoadError> {
         Request::Dependent { parent, line } => {
             Err(server::dependent::become_program(parent, &line))
         }
-        Request::IdleClients { endpoint, run_name, first, count } => {
-            idle::clients::run(endpoint, &run_name, first, count).map(|()| true)
+        Request::IdleClients { target, endpoint, run_name, first, count } => {
+            idle::clients::run(target, endpoint, &run_name, first, count).map(|()| true)
         }
         Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
         Request::Measure(request) => session::measure(&request),

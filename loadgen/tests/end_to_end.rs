@@ -170,8 +170,37 @@ fn a_stalled_subscriber_is_told_exactly_what_it_lost() {
     assert!(runs[0]["stalled"].is_null());
     let stalled = &runs[1]["stalled"];
     assert_eq!(stalled["exact"], true, "{stalled}");
+    assert_eq!((&stalled["untold_lost"], &stalled["cut_off"]), (&0.into(), &false.into()));
     assert!(stalled["told_lost"].as_u64() > Some(0), "{stalled}");
     assert!(runs[1]["without_stalled"]["received_ratio"].as_f64() > Some(0.0));
+}
+
+/// What became of the stalled one is said, and the others lose nothing. Returns that.
+fn assert_others_lose_nothing_beside_a_stalled_one(target: &str) -> Value {
+    let runs = runs(&format!("--target {target} --workload B"));
+    assert_eq!(runs.len(), 2);
+    runs.iter().for_each(assert_loss_free);
+    let stalled = runs[1]["stalled"].clone();
+    assert!(runs[0]["stalled"].is_null() && stalled["exact"].is_null(), "{stalled}");
+    let count = |key: &str| stalled[key].as_u64().expect("a count");
+    assert_eq!(count("received") + count("untold_lost"), count("sent"), "{stalled}");
+    assert!(runs[1]["without_stalled"]["received_ratio"].is_number());
+    stalled
+}
+
+#[test]
+#[ignore = "needs nats-server, redis-server and mosquitto: `cargo xtask test --only peers`"]
+fn beside_a_stalled_subscriber_of_another_system_the_others_lose_nothing() {
+    for target in ["nats", "redis", "mqtt"] {
+        assert_others_lose_nothing_beside_a_stalled_one(target);
+    }
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn zenoh_cuts_a_stalled_subscriber_off_and_the_others_lose_nothing() {
+    let stalled = assert_others_lose_nothing_beside_a_stalled_one("zenoh");
+    assert_eq!(stalled["cut_off"], true, "{stalled}");
 }
 
 #[test]
@@ -313,6 +342,28 @@ fn idle_clients_all_come_back_and_each_gets_its_message() {
             assert!(run[figure].as_f64() > Some(0.0), "{figure} in {run}");
         }
     }
+}
+
+fn assert_keeps_idle_clients(target: &str) {
+    let run = &runs(&format!("--target {target} --workload S --clients 300"))[0];
+    assert_loss_free(run);
+    assert_eq!(run["valid"], true, "{run}");
+    assert_eq!((&run["clients"], &run["sent"]), (&300.into(), &300.into()));
+    for figure in ["connect_s", "reconnect_s", "user_bytes_per_client"] {
+        assert!(run[figure].as_f64() > Some(0.0), "{figure} in {run}");
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server, redis-server and mosquitto: `cargo xtask test --only peers`"]
+fn idle_clients_of_other_systems_come_back_and_each_gets_its_message() {
+    ["nats", "redis", "mqtt"].into_iter().for_each(assert_keeps_idle_clients);
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn idle_clients_of_zenoh_come_back_and_each_gets_its_message() {
+    assert_keeps_idle_clients("zenoh");
 }
 
 #[test]
@@ -550,6 +601,8 @@ fn bad_flags_end_with_one_sentence_and_code_2() {
         "--target redis --workload M1",
         "--target mqtt --workload M3",
         "--target nats --workload C",
+        "--target zenoh --workload Q",
+        "--target zenoh --workload W",
         "--target nats --workload M1 --seed",
     ] {
         let output = loadgen(arguments);

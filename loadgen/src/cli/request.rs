@@ -37,6 +37,8 @@ pub(crate) enum Request {
     },
     /// Be many idle clients.
     IdleClients {
+        /// Of what.
+        target: Target,
         /// Where they connect.
         endpoint: Endpoint,
         /// What their topics begin with.
@@ -132,12 +134,12 @@ impl Cli {
             Some(Command::Dependent { parent, line }) => {
                 return Ok(Request::Dependent { parent, line });
             }
-            Some(Command::IdleClients { addr, unix, run_name, first, count }) => {
+            Some(Command::IdleClients { target, addr, unix, run_name, first, count }) => {
                 let endpoint = addr
                     .map(Endpoint::Tcp)
                     .or_else(|| unix.map(Endpoint::Unix))
                     .ok_or_else(|| usage("idle clients need --addr or --unix"))?;
-                return Ok(Request::IdleClients { endpoint, run_name, first, count });
+                return Ok(Request::IdleClients { target, endpoint, run_name, first, count });
             }
             None => {}
         }
