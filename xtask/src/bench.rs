@@ -31,7 +31,8 @@ Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick]
 
 Without --against: NexusD beside NATS, Redis, Mosquitto and Zenoh, workload by workload, 5 pairs of each
 unless told. Installs them if they are missing, goes on where an interrupted session was, and writes the
-tables of BENCHMARKS.md. --quick takes one pair of short runs of each, and a few minutes.
+tables of BENCHMARKS.md. --quick takes one pair of short runs of each; those of B stay long, since what a
+stalled subscriber costs is paid in the first seconds.
 
 With --against: runs this tree's daemon, uncommitted changes included, and something else alternately under the same
 load generator: the daemon of REV (any git revision), or one of the load generator's yardsticks.
@@ -142,16 +143,19 @@ impl Measure {
     ];
 
     /// What a run is judged by, and must have.
-    fn of_run(run: &Json) -> &'static [Self] {
+    fn of_run(run: &Json) -> Vec<Self> {
         if run["clients"].is_number() {
-            &[Self::MemoryPerClient, Self::Connect, Self::Reconnect]
-        } else if run["without_stalled"].is_object() {
-            &[Self::PerCpuSecond, Self::PerSecond, Self::Beside]
-        } else if run["rate"].is_null() {
-            &[Self::PerCpuSecond, Self::PerSecond]
-        } else {
-            &[Self::PerCpuSecond, Self::P50, Self::P99]
+            return vec![Self::MemoryPerClient, Self::Connect, Self::Reconnect];
         }
+        let mut measures = if run["rate"].is_null() {
+            vec![Self::PerCpuSecond, Self::PerSecond]
+        } else {
+            vec![Self::PerCpuSecond, Self::P50, Self::P99]
+        };
+        if run["without_stalled"].is_object() {
+            measures.push(Self::Beside);
+        }
+        measures
     }
 
     fn name(self) -> &'static str {
@@ -476,7 +480,7 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
 fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<Report, String>> {
     let (server_core, load_core) = cores::for_daemon_and_load();
     let is_started_by_load = STARTED_BY_THE_LOAD.iter().any(|it| workload.eq_ignore_ascii_case(it));
-    // Of several servers each has a core, and the load has what they leave.
+    // Several servers have a core each, and the load has both.
     let both = format!("{server_core},{load_core}");
     let (server_cores, load_cores) = match workload.to_ascii_uppercase().as_str() {
         "M1" | "M3" => (both.clone(), both),
@@ -538,7 +542,7 @@ fn figures_in(output: &str) -> Result<Report, String> {
         let label = run["label"].as_str().unwrap_or_default();
         report.is_disturbed |= !run["rate"].is_null()
             && run["hiccups"].as_u64().is_some_and(|gaps| gaps > HICCUPS_MAX);
-        for &measure in Measure::of_run(&run) {
+        for measure in Measure::of_run(&run) {
             let figure = measure.of(&run).filter(|figure| *figure > 0.0);
             let figure = figure.ok_or_else(|| format!("no {} was reported.", measure.name()))?;
             report.figures.insert((label.to_owned(), measure), figure);
