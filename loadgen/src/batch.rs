@@ -42,7 +42,9 @@ pub(crate) struct Envelope {
     pub(crate) head: Vec<u8>,
     /// Most bytes of it and its messages.
     pub(crate) bytes_max: usize,
-    /// Writes into it which one it is, from 0, and the bytes of it and its messages.
+    /// Which one the first of them is.
+    pub(crate) first: u64,
+    /// Writes into it which one it is, and the bytes of it and its messages.
     pub(crate) seal: fn(head: &mut [u8], number: u64, bytes: usize),
 }
 
@@ -80,7 +82,7 @@ pub(crate) struct Batch {
     capacity: u64,
     /// Messages of an envelope; all where there is none.
     enveloped: usize,
-    /// Envelopes that were prepared.
+    /// Which one the next envelope is.
     envelopes: u64,
     ack_every: Option<NonZeroU64>,
     /// What the stamps say of topic 0.
@@ -93,9 +95,9 @@ impl Batch {
         let stride = template.bytes.len().max(1);
         let mut fitting = (WRITE_BYTES / stride).max(1);
         let mut enveloped = fitting;
-        let mut head = &[][..];
+        let (mut head, mut first) = (&[][..], 0);
         if let Some(envelope) = &template.envelope {
-            head = &envelope.head;
+            (head, first) = (&envelope.head, envelope.first);
             enveloped = (envelope.bytes_max.saturating_sub(head.len()) / stride).clamp(1, fitting);
             // None is begun for the few that are left over.
             fitting -= fitting % enveloped;
@@ -110,7 +112,7 @@ impl Batch {
             template,
             capacity: capacity as u64,
             enveloped,
-            envelopes: 0,
+            envelopes: first,
             ack_every: None,
             first_topic: 0,
         }
@@ -262,11 +264,12 @@ mod tests {
         let envelope = Envelope {
             head: vec![0xAA; 3],
             bytes_max: 3 + 2 * 40 + 39,
+            first: 7,
             seal: |head, number, bytes| (head[1], head[2]) = (number as u8, bytes as u8),
         };
         let template = FrameTemplate { envelope: Some(envelope), ..template(16) };
         let mut batch = Batch::new(template.clone(), Some(5));
-        for number in [0, 3] {
+        for number in [7, 10] {
             let bytes = batch.prepare(0, 5, 0, |_| 0, step);
             let heads = [&bytes[..3], &bytes[83..86], &bytes[166..169]];
             assert_eq!(heads, [[0xAA, number, 83], [0xAA, number + 1, 83], [0xAA, number + 2, 43]]);

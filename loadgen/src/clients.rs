@@ -167,7 +167,7 @@ impl Clients {
             subscribe_to_first_ms: None,
         };
         if spread != Spread::Together {
-            clients.await_routes(spread, endpoints, &bases)?;
+            clients.await_routes(target, spread, endpoints, &bases)?;
         }
         Ok(clients)
     }
@@ -175,6 +175,7 @@ impl Clients {
     /// Waits until the publishers' nodes know what the subscribers want.
     fn await_routes(
         &mut self,
+        target: Target,
         spread: Spread,
         endpoints: &[Endpoint],
         topics: &[String],
@@ -190,7 +191,7 @@ impl Clients {
                 readers: &all,
             })
             .collect();
-        let first_ns = await_routes(&awaited, &mut self.readers)?;
+        let first_ns = await_routes(target, &awaited, &mut self.readers)?;
         // Of several, some have waited for others to be connected.
         if let ([reader], [_], Some(first_ns)) = (self.readers.as_slice(), topics, first_ns) {
             self.subscribe_to_first_ms =

@@ -11,6 +11,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixSocketAddr, UnixStream};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::sockopt::set_tcp_nodelay;
 use rustix::net::{
@@ -126,6 +127,16 @@ impl Connection {
     #[inline]
     pub(crate) fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Received> {
         self.receive(buffer, RecvFlags::DONTWAIT)
+    }
+
+    /// Waits until there is something to read, or the time is up.
+    pub(crate) fn wait_until_readable(&self, ns: u64) -> io::Result<()> {
+        let time =
+            Timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&time)) {
+            Ok(_) | Err(Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     #[inline]

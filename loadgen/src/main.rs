@@ -59,7 +59,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::{Cli, Request};
+use crate::cli::Cli;
+use crate::cli::request::Request;
 use crate::error::LoadError;
 
 fn main() -> ExitCode {
@@ -78,8 +79,11 @@ fn main() -> ExitCode {
 fn carry_out(request: Request) -> Result<bool, LoadError> {
     match request {
         Request::Serve { target, options } => server::serve::serve(target, &options).map(|()| true),
-        Request::IdleClients { endpoint, run_name, first, count } => {
-            idle::clients::run(endpoint, &run_name, first, count).map(|()| true)
+        Request::Dependent { parent, line } => {
+            Err(server::dependent::become_program(parent, &line))
+        }
+        Request::IdleClients { target, endpoint, run_name, first, count } => {
+            idle::clients::run(target, endpoint, &run_name, first, count).map(|()| true)
         }
         Request::Demo { server_core, load_core } => demo::run(server_core, load_core),
         Request::Measure(request) => session::measure(&request),

@@ -118,9 +118,13 @@ impl Measurement {
             }
         }
         match &self.stalled {
-            Some(stalled) if !stalled.exact => objections.push(format!(
+            Some(stalled) if stalled.exact == Some(false) => objections.push(format!(
                 "the stalled subscriber received {} and was told of {} lost, but {} were sent",
                 stalled.received, stalled.told_lost, stalled.sent
+            )),
+            Some(stalled) if stalled.misplaced > 0 => objections.push(format!(
+                "the stalled subscriber received {} messages twice, out of order or from nobody",
+                stalled.misplaced
             )),
             _ => {}
         }

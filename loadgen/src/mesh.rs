@@ -5,7 +5,8 @@
 //! workload C, and what every other workload of several nodes begins with. `mesh/first_message.rs`
 //! waits until the subscriptions of a run are known where its publishers are. Whether a message gets
 //! through is known from messages alone: both publish acknowledged ones (`mesh/prober.rs`) until they
-//! arrive, and believe nothing that a node says of itself.
+//! arrive, and believe nothing that a node says of itself. Other systems' servers are waited for in the same way;
+//! they acknowledge nothing, so there a message is repeated until one arrives.
 
 pub(crate) mod convergence;
 pub(crate) mod first_message;
@@ -33,6 +34,8 @@ pub(crate) enum Meeting {
     Multicast,
     /// Through the first of them, which is ready before the others are started.
     Seed,
+    /// One after the other, and each is told the addresses of those before it.
+    Addresses,
 }
 
 impl Meeting {
@@ -41,6 +44,7 @@ impl Meeting {
         match self {
             Self::Multicast => "multicast",
             Self::Seed => "seed",
+            Self::Addresses => "addresses",
         }
     }
 }
@@ -48,6 +52,8 @@ impl Meeting {
 /// Nodes to start.
 #[derive(Clone, Debug)]
 pub(crate) struct MeshPlan {
+    /// Whose.
+    pub(crate) target: Target,
     /// How many.
     pub(crate) nodes: usize,
     /// How they find each other.
@@ -88,29 +94,34 @@ pub(super) struct Started {
 #[derive(Debug)]
 pub(super) enum StartedNode {
     Starting(StartingServer),
-    /// The seed, since when.
+    /// One whose address others are told, since when.
     Ready(Server, u64),
 }
 
 impl MeshPlan {
-    /// Starts all nodes, and waits for none but a seed.
+    /// Starts all nodes, and waits for none but those that others are told the address of.
     pub(super) fn start(&self) -> Result<Started, LoadError> {
         let at_ns = clock::now_ns();
         let mut options = self.options.clone();
         options.mesh.cluster = Some(self.cluster.clone());
         let mut nodes = Vec::with_capacity(self.nodes);
-        match self.meeting {
-            Meeting::Multicast => options.mesh.mcast_port = Some(free_port()?),
-            Meeting::Seed => {
-                let seed = StartingServer::start(Target::Nexusd, &self.options_of(0, &options))?
-                    .ready(CONVERGENCE_TIMEOUT)?;
-                options.mesh.peer = seed.addresses.mesh;
-                nodes.push(StartedNode::Ready(seed, clock::now_ns()));
+        let named = match self.meeting {
+            Meeting::Multicast => {
+                options.mesh.mcast_port = Some(free_port()?);
+                0
             }
-        }
-        for node in nodes.len()..self.nodes {
-            let starting = StartingServer::start(Target::Nexusd, &self.options_of(node, &options))?;
-            nodes.push(StartedNode::Starting(starting));
+            Meeting::Seed => 1,
+            Meeting::Addresses => self.nodes,
+        };
+        for node in 0..self.nodes {
+            let starting = StartingServer::start(self.target, &self.options_of(node, &options))?;
+            if node < named {
+                let server = starting.ready(CONVERGENCE_TIMEOUT)?;
+                options.mesh.peers.extend(server.addresses.mesh);
+                nodes.push(StartedNode::Ready(server, clock::now_ns()));
+            } else {
+                nodes.push(StartedNode::Starting(starting));
+            }
         }
         Ok(Started { at_ns, nodes })
     }
@@ -160,6 +171,7 @@ mod tests {
     fn nodes_take_turns_with_the_cores() {
         let options = ServerOptions { cores: vec![4, 6], ..ServerOptions::default() };
         let plan = |one_core_each| MeshPlan {
+            target: Target::Nexusd,
             nodes: 3,
             meeting: Meeting::Seed,
             cluster: "c".to_owned(),

@@ -1,6 +1,7 @@
 //! The server under test: started here and pinned, or already running somewhere; and what it costs.
 
 pub(crate) mod account;
+pub(crate) mod dependent;
 mod peer;
 pub(crate) mod sends;
 pub(crate) mod serve;
@@ -95,9 +96,12 @@ pub(crate) struct ServerOptions {
     /// Shards of a daemon; `None` leaves them to the daemon.
     #[arg(long)]
     pub(crate) shards: Option<usize>,
-    /// Connections a daemon takes; `None` leaves them to the daemon.
+    /// Connections a server takes; `None` leaves them to it.
     #[arg(long)]
     pub(crate) connections_max: Option<usize>,
+    /// Whether queues of subscribers have the bounds that they have by default; daemons' always do.
+    #[arg(long)]
+    pub(crate) bounded: bool,
     /// How a daemon talks to the kernel.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) io: DaemonIo,
@@ -115,9 +119,9 @@ pub(crate) struct MeshOptions {
     /// The port of the multicast group, for beacons on the loopback interface; `None` sends none.
     #[arg(long)]
     pub(crate) mcast_port: Option<u16>,
-    /// Where another node takes links.
-    #[arg(long)]
-    pub(crate) peer: Option<SocketAddr>,
+    /// Where other nodes take links.
+    #[arg(long = "peer")]
+    pub(crate) peers: Vec<SocketAddr>,
     /// Whether it has the defaults of a small host.
     #[arg(long)]
     pub(crate) small: bool,
@@ -138,14 +142,18 @@ impl ServerOptions {
         if let Some(connections) = self.connections_max {
             add("--connections-max", connections.to_string());
         }
-        let MeshOptions { cluster, mcast_port, peer, small } = &self.mesh;
+        if self.bounded {
+            arguments.push("--bounded".to_owned());
+        }
+        let mut add = |name: &str, value: String| arguments.extend([name.to_owned(), value]);
+        let MeshOptions { cluster, mcast_port, peers, small } = &self.mesh;
         if let Some(cluster) = cluster {
             add("--cluster", cluster.clone());
         }
         if let Some(port) = mcast_port {
             add("--mcast-port", port.to_string());
         }
-        if let Some(peer) = peer {
+        for peer in peers {
             add("--peer", peer.to_string());
         }
         if *small {

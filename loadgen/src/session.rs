@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::cli::{MeasureRequest, ResultFiles, ServerSource};
+use crate::cli::request::{MeasureRequest, ResultFiles, ServerSource};
 use crate::error::LoadError;
 use crate::idle;
 use crate::latency::Latencies;
@@ -123,7 +123,8 @@ impl Session<'_> {
             ServerSource::Spawn(options) => {
                 let connections_max =
                     (workload == Workload::S).then(|| idle::connections_wanted(case.shape.fan_out));
-                let options = ServerOptions { connections_max, ..options.clone() };
+                let bounded = workload == Workload::B;
+                let options = ServerOptions { connections_max, bounded, ..options.clone() };
                 Server::spawn(self.request.target, &options)
             }
             ServerSource::Running { addresses, pid } => {
@@ -148,6 +149,7 @@ impl Session<'_> {
             options = sparing(&options);
         }
         Ok(MeshPlan {
+            target: self.request.target,
             nodes: case.nodes,
             meeting: self.request.meeting,
             cluster: format!("loadgen-{}-{at}", std::process::id()),

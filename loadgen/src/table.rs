@@ -5,6 +5,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use crate::flood::Flooded;
 use crate::latency::LatencySummary;
 use crate::report::RunRecord;
+use crate::stalled::StalledReport;
 use crate::workload::Workload;
 
 /// A table of runs, and what they were measured on.
@@ -263,14 +264,7 @@ fn notes(run: &RunRecord) -> Vec<String> {
         notes.push(format!("{} gaps told of {messages} messages lost", run.gaps));
     }
     if let Some(stalled) = run.stalled {
-        notes.push(format!(
-            "the stalled subscriber received {} and was told of {} lost in {} gaps, of {} sent: {}",
-            stalled.received,
-            stalled.told_lost,
-            stalled.gaps,
-            stalled.sent,
-            if stalled.exact { "exact" } else { "NOT exact" }
-        ));
+        notes.push(what_became_of(&stalled));
     }
     if let Some(flood) = run.flood {
         let read = match flood.wanted_by {
@@ -301,6 +295,27 @@ fn notes(run: &RunRecord) -> Vec<String> {
         ));
     }
     notes
+}
+
+fn what_became_of(stalled: &StalledReport) -> String {
+    let StalledReport { sent, received, told_lost, gaps, exact, untold_lost, cut_off, .. } =
+        stalled;
+    match exact {
+        Some(exact) => {
+            let exact = if *exact { "exact" } else { "NOT exact" };
+            format!(
+                "the stalled subscriber received {received} and was told of {told_lost} lost in {gaps} \
+                 gaps, of {sent} sent: {exact}"
+            )
+        }
+        None => {
+            let connection = if *cut_off { "was cut off" } else { "stayed connected" };
+            format!(
+                "the stalled subscriber {connection}; it received {received} of {sent} sent, and \
+                 {untold_lost} were lost without a word"
+            )
+        }
+    }
 }
 
 /// How long subscribers were without messages when their connections broke.

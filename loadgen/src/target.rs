@@ -71,6 +71,17 @@ impl Target {
             Self::Zenoh => Some("zenohd"),
         }
     }
+
+    /// Whether several of its servers pass on to each other what is published at one of them, as they are
+    /// started here.
+    pub(crate) fn has_mesh(self) -> bool {
+        matches!(self, Self::Nexusd | Self::Nats | Self::Zenoh)
+    }
+
+    /// Whether a publisher can be told how many queues took a message.
+    pub(crate) fn acknowledges(self) -> bool {
+        self == Self::Nexusd
+    }
 }
 
 /// Cuts the bytes that one subscriber's connection receives into messages.
@@ -207,30 +218,41 @@ impl Target {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Subscriber, introduction)
                     .map(TargetFraming::Native)
             }
-            Self::Nats => {
-                let confirmed = |it: &nats::NatsFraming| it.pongs > 0;
-                converse(&connection, &nats::subscriber_opening(wish), confirmed)
-                    .map(TargetFraming::Nats)
-            }
-            Self::Redis => {
+            Self::Nats | Self::Redis | Self::Mqtt | Self::Zenoh => {
+                let (opening, framing) = self.greet_as_subscriber(wish, asked_ns);
                 let filters = wish.filters.len() as u64;
-                let confirmed = |it: &redis::RedisFraming| it.confirmed == filters;
-                converse(&connection, &redis::subscriber_opening(wish), confirmed)
-                    .map(TargetFraming::Redis)
-            }
-            Self::Mqtt => {
-                let opening = mqtt::subscriber_opening(wish, &client_name("s", asked_ns));
-                converse(&connection, &opening, |it: &mqtt::MqttFraming| it.is_subscribed)
-                    .map(TargetFraming::Mqtt)
-            }
-            Self::Zenoh => {
-                let (opening, framing) = (zenoh::opening(asked_ns), zenoh::subscriber(wish));
-                converse_with(framing, &connection, &opening, zenoh::ZenohFraming::is_confirmed)
-                    .map(TargetFraming::Zenoh)
+                converse_with(framing, &connection, &opening, |it| it.is_subscribed(filters))
             }
         };
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
         Ok(SubscriberEnd { connection, framing, asked_ns })
+    }
+
+    /// What a subscriber says first, and the framing of its connection, which knows when it is subscribed. No
+    /// other one of the server has the same `now_ns`.
+    pub(crate) fn greet_as_subscriber(
+        self,
+        wish: &Wish<'_>,
+        now_ns: u64,
+    ) -> (Vec<u8>, TargetFraming) {
+        match self {
+            Self::Nexusd | Self::Pump | Self::Relay => {
+                let framing = TargetFraming::Native(native::NativeFraming::new());
+                (native::subscriber_opening(wish), framing)
+            }
+            Self::Nats => {
+                (nats::subscriber_opening(wish), TargetFraming::Nats(nats::NatsFraming::default()))
+            }
+            Self::Redis => {
+                let framing = TargetFraming::Redis(redis::RedisFraming::default());
+                (redis::subscriber_opening(wish), framing)
+            }
+            Self::Mqtt => {
+                let framing = TargetFraming::Mqtt(mqtt::MqttFraming::default());
+                (mqtt::subscriber_opening(wish, &client_name("s", now_ns)), framing)
+            }
+            Self::Zenoh => (zenoh::opening(now_ns), TargetFraming::Zenoh(zenoh::subscriber(wish))),
+        }
     }
 
     /// Connects a publisher and waits until it may begin.

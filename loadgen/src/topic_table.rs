@@ -11,11 +11,11 @@ pub(crate) struct TopicTable {
 
 impl TopicTable {
     /// The names of `count` topics (at least one).
-    pub(crate) fn new(count: u32, name: impl Fn(u32) -> String) -> Self {
-        let width = name(0).len();
+    pub(crate) fn new<N: AsRef<[u8]>>(count: u32, name: impl Fn(u32) -> N) -> Self {
+        let width = name(0).as_ref().len();
         let mut names = Vec::with_capacity(count.max(1) as usize * width);
         for topic in 0..count.max(1) {
-            names.extend_from_slice(name(topic).as_bytes());
+            names.extend_from_slice(name(topic).as_ref());
             debug_assert_eq!(names.len(), (topic as usize + 1) * width, "names of one length");
         }
         Self { names: names.into(), width }

@@ -1,7 +1,7 @@
 //! The program as scripts use it: short runs against every target over loopback.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -170,8 +170,37 @@ fn a_stalled_subscriber_is_told_exactly_what_it_lost() {
     assert!(runs[0]["stalled"].is_null());
     let stalled = &runs[1]["stalled"];
     assert_eq!(stalled["exact"], true, "{stalled}");
+    assert_eq!((&stalled["untold_lost"], &stalled["cut_off"]), (&0.into(), &false.into()));
     assert!(stalled["told_lost"].as_u64() > Some(0), "{stalled}");
     assert!(runs[1]["without_stalled"]["received_ratio"].as_f64() > Some(0.0));
+}
+
+/// What became of the stalled one is said, and the others lose nothing. Returns that.
+fn assert_others_lose_nothing_beside_a_stalled_one(target: &str) -> Value {
+    let runs = runs(&format!("--target {target} --workload B"));
+    assert_eq!(runs.len(), 2);
+    runs.iter().for_each(assert_loss_free);
+    let stalled = runs[1]["stalled"].clone();
+    assert!(runs[0]["stalled"].is_null() && stalled["exact"].is_null(), "{stalled}");
+    let count = |key: &str| stalled[key].as_u64().expect("a count");
+    assert_eq!(count("received") + count("untold_lost"), count("sent"), "{stalled}");
+    assert!(runs[1]["without_stalled"]["received_ratio"].is_number());
+    stalled
+}
+
+#[test]
+#[ignore = "needs nats-server, redis-server and mosquitto: `cargo xtask test --only peers`"]
+fn beside_a_stalled_subscriber_of_another_system_the_others_lose_nothing() {
+    for target in ["nats", "redis", "mqtt"] {
+        assert_others_lose_nothing_beside_a_stalled_one(target);
+    }
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn zenoh_cuts_a_stalled_subscriber_off_and_the_others_lose_nothing() {
+    let stalled = assert_others_lose_nothing_beside_a_stalled_one("zenoh");
+    assert_eq!(stalled["cut_off"], true, "{stalled}");
 }
 
 #[test]
@@ -315,6 +344,28 @@ fn idle_clients_all_come_back_and_each_gets_its_message() {
     }
 }
 
+fn assert_keeps_idle_clients(target: &str) {
+    let run = &runs(&format!("--target {target} --workload S --clients 300"))[0];
+    assert_loss_free(run);
+    assert_eq!(run["valid"], true, "{run}");
+    assert_eq!((&run["clients"], &run["sent"]), (&300.into(), &300.into()));
+    for figure in ["connect_s", "reconnect_s", "user_bytes_per_client"] {
+        assert!(run[figure].as_f64() > Some(0.0), "{figure} in {run}");
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server, redis-server and mosquitto: `cargo xtask test --only peers`"]
+fn idle_clients_of_other_systems_come_back_and_each_gets_its_message() {
+    ["nats", "redis", "mqtt"].into_iter().for_each(assert_keeps_idle_clients);
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn idle_clients_of_zenoh_come_back_and_each_gets_its_message() {
+    assert_keeps_idle_clients("zenoh");
+}
+
 #[test]
 fn idle_clients_end_with_the_generator_even_if_it_is_killed() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -393,6 +444,35 @@ fn everybody_gets_what_is_published_at_every_node() {
     }
 }
 
+/// Nodes are started one after the other, and each has its own cost.
+fn assert_passes_from_node_to_node(target: &str) {
+    for (workload, nodes) in [("M1", 2), ("M3", 3)] {
+        let run = &runs(&format!("--target {target} --workload {workload}"))[0];
+        assert_converged(run, nodes);
+        assert_loss_free(run);
+        assert_eq!(
+            (&run["valid"], &run["discovery"]),
+            (&true.into(), &"addresses".into()),
+            "{run}"
+        );
+        for node in run["nodes"].as_array().expect("a list of nodes") {
+            assert!(node["server_cpu_s"].as_f64() > Some(0.0), "{run}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server: `cargo xtask test --only peers`"]
+fn a_nats_cluster_passes_messages_from_server_to_server_without_loss() {
+    assert_passes_from_node_to_node("nats");
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn zenoh_routers_pass_messages_from_one_to_another_without_loss() {
+    assert_passes_from_node_to_node("zenoh");
+}
+
 /// Processes that this one has started, by their ids.
 fn children_of(process: u32) -> Vec<String> {
     let path = format!("/proc/{process}/task/{process}/children");
@@ -437,6 +517,74 @@ fn is_generator(process: &str) -> bool {
         .is_ok_and(|line| line.contains("nexusd-loadgen\0serve"))
 }
 
+/// Waits until the process is no longer one whose command line has this in it.
+fn assert_ends(process: &str, text: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let path = format!("/proc/{process}/cmdline");
+    while std::fs::read_to_string(&path).is_ok_and(|line| line.contains(text)) {
+        assert!(Instant::now() < deadline, "{process} still runs");
+    }
+}
+
+#[test]
+fn a_dependent_program_ends_with_its_parent_even_if_that_is_killed() {
+    // The shell asks for a program that would outlive it, says its id, and waits.
+    let script = format!(
+        "'{}' dependent --parent $$ -- sleep 600 & echo $!; read line",
+        env!("CARGO_BIN_EXE_nexusd-loadgen")
+    );
+    let mut shell = Command::new("sh")
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    let mut lines = BufReader::new(shell.stdout.take().expect("its output")).lines();
+    let process = lines.next().expect("a line").expect("an id");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let path = format!("/proc/{process}/comm");
+    while !std::fs::read_to_string(&path).is_ok_and(|name| name.trim() == "sleep") {
+        assert!(Instant::now() < deadline, "{process} never became another program");
+    }
+    shell.kill().expect("it can be killed");
+    shell.wait().expect("it ends");
+    assert_ends(&process, "sleep");
+}
+
+/// Starts the servers of other systems as a run does, and kills what started them.
+fn assert_ends_with_its_starter(targets: &[(&str, &str)]) {
+    for (target, program) in targets {
+        let mut serve = Command::new(env!("CARGO_BIN_EXE_nexusd-loadgen"))
+            .args(["serve", target])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut lines = BufReader::new(serve.stdout.take().expect("its output")).lines();
+        let line = lines.next().expect("a line").expect("its addresses");
+        let addresses: Value = serde_json::from_str(&line).expect("a JSON object");
+        let process = addresses["pid"].to_string();
+        let cmdline = std::fs::read_to_string(format!("/proc/{process}/cmdline"));
+        assert!(cmdline.is_ok_and(|line| line.contains(program)), "{addresses}");
+        serve.kill().expect("it can be killed");
+        serve.wait().expect("it ends");
+        assert_ends(&process, program);
+    }
+}
+
+#[test]
+#[ignore = "needs nats-server, redis-server and mosquitto: `cargo xtask test --only peers`"]
+fn servers_of_others_end_with_the_process_that_started_them() {
+    let targets = [("nats", "nats-server"), ("redis", "redis-server"), ("mqtt", "mosquitto")];
+    assert_ends_with_its_starter(&targets);
+}
+
+#[test]
+#[ignore = "needs zenohd: `cargo xtask setup zenoh`, and then `cargo xtask test --only peers`"]
+fn a_zenoh_router_ends_with_the_process_that_started_it() {
+    assert_ends_with_its_starter(&[("zenoh", "zenohd")]);
+}
+
 #[test]
 fn bad_flags_end_with_one_sentence_and_code_2() {
     for arguments in [
@@ -450,6 +598,12 @@ fn bad_flags_end_with_one_sentence_and_code_2() {
         "--workload B --resume",
         "--workload T1 --nodes 2",
         "--workload C --rate 5",
+        "--target redis --workload M1",
+        "--target mqtt --workload M3",
+        "--target nats --workload C",
+        "--target zenoh --workload Q",
+        "--target zenoh --workload W",
+        "--target nats --workload M1 --seed",
     ] {
         let output = loadgen(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}");

@@ -31,7 +31,8 @@ Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick]
 
 Without --against: NexusD beside NATS, Redis, Mosquitto and Zenoh, workload by workload, 5 pairs of each
 unless told. Installs them if they are missing, goes on where an interrupted session was, and writes the
-tables of BENCHMARKS.md. --quick takes one pair of short runs of each, and a few minutes.
+tables of BENCHMARKS.md. --quick takes one pair of short runs of each; those of B stay long, since what a
+stalled subscriber costs is paid in the first seconds.
 
 With --against: runs this tree's daemon, uncommitted changes included, and something else alternately under the same
 load generator: the daemon of REV (any git revision), or one of the load generator's yardsticks.
@@ -41,8 +42,8 @@ difference. Workload B also compares this tree's runs with and without the stall
 
   --against WHAT   a revision, for example HEAD or main~3; or relay, or pump; or another system,
                    which is installed if it is missing (`cargo xtask setup peers`)
-  --workload NAME  T1 (default), T2, F16, F64, F1000, P, L, B, K, W; may be repeated; B
-                   and W against revisions alone
+  --workload NAME  T1 (default), T2, F16, F64, F1000, P, L, B, K, W; may be repeated; B against no
+                   relay or pump, W against revisions and nats; without --against also M1, M3 and S
   --pairs N        pairs of runs, 20 unless told
   --size BYTES     payload, 128 unless told
   --rate N         messages per second, for latency: as in the load generator
@@ -82,6 +83,8 @@ struct Arguments {
     duration: String,
     warmup: String,
     json: Option<PathBuf>,
+    /// Of workload S, other than its own.
+    clients: Option<String>,
 }
 
 /// What is measured.
@@ -105,6 +108,9 @@ const PEERS: &[(&str, &Tool)] = &[
     ("zenoh", &tool::ZENOHD),
 ];
 
+/// Workloads for which the load generator starts our daemon as well, since they take several or other limits.
+const STARTED_BY_THE_LOAD: &[&str] = &["M1", "M3", "C", "S"];
+
 /// What a run is judged by.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Measure {
@@ -115,15 +121,53 @@ enum Measure {
     /// Latency from the intended send time, microseconds.
     P50,
     P99,
+    /// Share of the deliveries per second without a stalled subscriber that there are beside one, in percent.
+    Beside,
+    /// Resident memory of the server for each idle client.
+    MemoryPerClient,
+    /// Until all idle clients are subscribed, and until they are again after all were dropped, milliseconds.
+    Connect,
+    Reconnect,
 }
 
 impl Measure {
+    const ALL: [Self; 8] = [
+        Self::PerCpuSecond,
+        Self::PerSecond,
+        Self::P50,
+        Self::P99,
+        Self::Beside,
+        Self::MemoryPerClient,
+        Self::Connect,
+        Self::Reconnect,
+    ];
+
+    /// What a run is judged by, and must have.
+    fn of_run(run: &Json) -> Vec<Self> {
+        if run["clients"].is_number() {
+            return vec![Self::MemoryPerClient, Self::Connect, Self::Reconnect];
+        }
+        let mut measures = if run["rate"].is_null() {
+            vec![Self::PerCpuSecond, Self::PerSecond]
+        } else {
+            vec![Self::PerCpuSecond, Self::P50, Self::P99]
+        };
+        if run["without_stalled"].is_object() {
+            measures.push(Self::Beside);
+        }
+        measures
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::PerCpuSecond => "per CPU-second",
             Self::PerSecond => "per second",
             Self::P50 => "p50 (µs)",
             Self::P99 => "p99 (µs)",
+            Self::Beside => "throughput kept beside a stalled subscriber (%)",
+            Self::MemoryPerClient => "memory of an idle client (bytes)",
+            Self::Connect => "all idle clients connected (ms)",
+            Self::Reconnect => "all idle clients back (ms)",
         }
     }
 
@@ -134,11 +178,15 @@ impl Measure {
             Self::PerSecond => run["received_per_s"].as_f64(),
             Self::P50 => run["latency_us"]["p50"].as_f64(),
             Self::P99 => run["latency_us"]["p99"].as_f64(),
+            Self::Beside => run["without_stalled"]["received_ratio"].as_f64().map(|it| it * 100.0),
+            Self::MemoryPerClient => run["user_bytes_per_client"].as_f64(),
+            Self::Connect => run["connect_s"].as_f64().map(|it| it * 1e3),
+            Self::Reconnect => run["reconnect_s"].as_f64().map(|it| it * 1e3),
         }
     }
 
     fn is_better_low(self) -> bool {
-        matches!(self, Self::P50 | Self::P99)
+        !matches!(self, Self::PerCpuSecond | Self::PerSecond | Self::Beside)
     }
 }
 
@@ -211,6 +259,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
         duration: "3s".to_owned(),
         warmup: "1s".to_owned(),
         json: None,
+        clients: None,
     };
     while let Some(argument) = parser.next()? {
         match argument {
@@ -238,8 +287,14 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
     if arguments.pairs == Some(0) {
         bail!("--pairs takes at least 1");
     }
-    if arguments.workloads.iter().any(|workload| workload.eq_ignore_ascii_case("S")) {
-        bail!("workload S has nothing per second; run `nexusd-loadgen --workload S` by itself");
+    let alone =
+        |workload: &&String| STARTED_BY_THE_LOAD.iter().any(|it| workload.eq_ignore_ascii_case(it));
+    if let (Some(_), Some(workload)) = (&arguments.against, arguments.workloads.iter().find(alone))
+    {
+        bail!(
+            "workload {workload} starts its servers itself: it is compared with other systems alone, \
+             without --against"
+        );
     }
     Ok(arguments)
 }
@@ -424,15 +479,29 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
 /// The inner error is a measurement that does not count, which may be repeated.
 fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<Report, String>> {
     let (server_core, load_core) = cores::for_daemon_and_load();
+    let is_started_by_load = STARTED_BY_THE_LOAD.iter().any(|it| workload.eq_ignore_ascii_case(it));
+    // Several servers have a core each, and the load has both.
+    let both = format!("{server_core},{load_core}");
+    let (server_cores, load_cores) = match workload.to_ascii_uppercase().as_str() {
+        "M1" | "M3" => (both.clone(), both),
+        _ => (server_core.to_string(), load_core.to_string()),
+    };
     let mut load = Invocation::new(folder().join("nexusd-loadgen"))
         .args(["--workload", workload, "--size", &arguments.size.to_string()])
         .args(["--duration", &arguments.duration, "--warmup", &arguments.warmup])
-        .args(["--load-core", &load_core.to_string(), "--json", "-"]);
+        .args(["--load-core", &load_cores, "--json", "-"]);
     if let Some(rate) = &arguments.rate {
         load = load.args(["--rate", rate]);
     }
+    if let Some(clients) = &arguments.clients {
+        load = load.args(["--clients", clients]);
+    }
     let mut daemon = None;
     match &side.server {
+        Server::Daemon(_) if is_started_by_load => {
+            load = load.args(["--spawn", "--transport", &arguments.transport]);
+            load = load.args(["--server-core", &server_cores]);
+        }
         Server::Daemon(program) => {
             let started = Daemon::start(program, server_core)?;
             let address = match arguments.transport.as_str() {
@@ -447,7 +516,7 @@ fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<
                 load = load.env("PATH", tool::path_with(&[tool])?);
             }
             load = load.args(["--spawn", "--target", target, "--transport", &arguments.transport]);
-            load = load.args(["--server-core", &server_core.to_string()]);
+            load = load.args(["--server-core", &server_cores]);
         }
     }
     let output = load.into_command().output().context("the load generator could not be started")?;
@@ -471,13 +540,9 @@ fn figures_in(output: &str) -> Result<Report, String> {
             return Err(format!("the run is not valid: {}.", run["objections"]));
         }
         let label = run["label"].as_str().unwrap_or_default();
-        let measures = if run["rate"].is_null() {
-            [Measure::PerCpuSecond, Measure::PerSecond].as_slice()
-        } else {
-            report.is_disturbed |= run["hiccups"].as_u64().is_some_and(|gaps| gaps > HICCUPS_MAX);
-            [Measure::PerCpuSecond, Measure::P50, Measure::P99].as_slice()
-        };
-        for &measure in measures {
+        report.is_disturbed |= !run["rate"].is_null()
+            && run["hiccups"].as_u64().is_some_and(|gaps| gaps > HICCUPS_MAX);
+        for measure in Measure::of_run(&run) {
             let figure = measure.of(&run).filter(|figure| *figure > 0.0);
             let figure = figure.ok_or_else(|| format!("no {} was reported.", measure.name()))?;
             report.figures.insert((label.to_owned(), measure), figure);
@@ -587,11 +652,14 @@ mod tests {
     fn a_run_beside_a_stalled_subscriber_is_compared_with_the_one_without() {
         let report = figures_in(
             r#"{"label": "B", "valid": true, "messages_per_cpu_s": 9, "received_per_s": 19,
-                "without_stalled": {"messages_per_cpu_s": 10, "received_per_s": 20}}"#
+                "without_stalled": {"messages_per_cpu_s": 10, "received_per_s": 20,
+                "received_ratio": 0.95}}"#
                 .replace('\n', "")
                 .as_str(),
         );
-        let pairs = report.expect("valid").pairs;
+        let report = report.expect("valid");
+        assert_eq!(report.figures[&("B".to_owned(), Measure::Beside)], 95.0);
+        let pairs = report.pairs;
         let pair = pairs[&("B ÷ without".to_owned(), Measure::PerCpuSecond)];
         assert_eq!((pair.old, pair.new), (10.0, 9.0));
         assert_eq!(pairs.len(), 2);
@@ -620,10 +688,26 @@ mod tests {
     }
 
     #[test]
-    fn idle_clients_are_not_compared() {
-        let line = ["--against", "HEAD", "--workload", "T1,S"];
-        let error = parse(lexopt::Parser::from_args(line)).expect_err("nothing per second");
-        assert!(error.to_string().contains("--workload S"), "{error}");
+    fn what_starts_its_own_servers_is_compared_with_other_systems_alone() {
+        let line = ["--against", "HEAD", "--workload", "T1,m1"];
+        let error = parse(lexopt::Parser::from_args(line)).expect_err("no daemon of a revision");
+        assert!(error.to_string().contains("workload m1"), "{error}");
+        let arguments = parse(lexopt::Parser::from_args(["--workload", "S"])).expect("valid");
+        assert_eq!(arguments.workloads, ["S"]);
+    }
+
+    #[test]
+    fn idle_clients_are_judged_by_memory_and_time() {
+        let report = figures_in(
+            r#"{"label": "S", "valid": true, "clients": 10, "user_bytes_per_client": 900,
+                "connect_s": 0.5, "reconnect_s": 0.75, "messages_per_cpu_s": null}"#
+                .replace('\n', "")
+                .as_str(),
+        );
+        let figures = report.expect("valid").figures;
+        let of = |measure| figures[&("S".to_owned(), measure)];
+        assert_eq!(of(Measure::MemoryPerClient), 900.0);
+        assert_eq!((of(Measure::Connect), of(Measure::Reconnect)), (500.0, 750.0));
     }
 
     #[test]

@@ -13,11 +13,11 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{Answer, topic};
+use crate::clock;
 use crate::connection::{Connection, Endpoint, Received};
 use crate::error::LoadError;
 use crate::stamp::Stamp;
-use crate::target::native::{NativeFraming, subscriber_opening};
-use crate::target::{Framing, Wish};
+use crate::target::{Framing, Target, TargetFraming, Wish};
 
 const EVENTS_PER_ROUND: usize = 256;
 /// How long a round waits while connections have to be tried again.
@@ -27,6 +27,7 @@ const ORDERS: u64 = u64::MAX;
 
 /// Runs clients `first` to `first + count` until standard input ends.
 pub(crate) fn run(
+    target: Target,
     endpoint: Endpoint,
     run_name: &str,
     first: usize,
@@ -37,11 +38,12 @@ pub(crate) fn run(
     let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
     let failed = |source| LoadError::System { what: "cannot watch idle clients", source };
     let clients = (first..first + count).map(|number| IdleClient::new(run_name, number)).collect();
-    let mut process = IdleProcess::new(endpoint, clients).map_err(failed)?;
+    let mut process = IdleProcess::new(target, endpoint, clients).map_err(failed)?;
     process.run().map_err(failed)
 }
 
 struct IdleProcess {
+    target: Target,
     endpoint: Endpoint,
     clients: Vec<IdleClient>,
     watch: OwnedFd,
@@ -62,7 +64,9 @@ struct IdleClient {
 /// A connection.
 struct Open {
     connection: Connection,
-    framing: NativeFraming,
+    /// What it says first.
+    opening: Vec<u8>,
+    framing: TargetFraming,
     is_subscribed: bool,
 }
 
@@ -76,9 +80,7 @@ impl IdleClient {
         let Some(open) = &self.open else {
             return Ok(());
         };
-        let filters = [self.filter.as_str()];
-        let opening = subscriber_opening(&Wish { filters: &filters, ..Wish::default() });
-        open.connection.send_all(&opening, || true).map_err(|error| error.to_string())
+        open.connection.send_all(&open.opening, || true).map_err(|error| error.to_string())
     }
 
     /// Reads what is there. Says whether the client has become subscribed by it.
@@ -102,18 +104,18 @@ impl IdleClient {
             .map_err(|error| error.to_string())?;
         let reply = open.framing.take_reply();
         open.connection.send_all(&reply, || true).map_err(|error| error.to_string())?;
-        let has_become = !open.is_subscribed && open.framing.is_subscribed();
+        let has_become = !open.is_subscribed && open.framing.is_subscribed(1);
         open.is_subscribed |= has_become;
         Ok(has_become)
     }
 }
 
 impl IdleProcess {
-    fn new(endpoint: Endpoint, clients: Vec<IdleClient>) -> io::Result<Self> {
+    fn new(target: Target, endpoint: Endpoint, clients: Vec<IdleClient>) -> io::Result<Self> {
         let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let orders = epoll::EventData::new_u64(ORDERS);
         epoll::add(&watch, io::stdin(), orders, epoll::EventFlags::IN)?;
-        Ok(Self { endpoint, clients, watch, waiting: Vec::new(), subscribed: 0 })
+        Ok(Self { target, endpoint, clients, watch, waiting: Vec::new(), subscribed: 0 })
     }
 
     fn run(&mut self) -> io::Result<()> {
@@ -191,8 +193,11 @@ impl IdleProcess {
         };
         let data = epoll::EventData::new_u64(index as u64);
         epoll::add(&self.watch, &connection, data, epoll::EventFlags::OUT)?;
-        let framing = NativeFraming::new();
-        self.clients[index].open = Some(Open { connection, framing, is_subscribed: false });
+        let client = &mut self.clients[index];
+        let filters = [client.filter.as_str()];
+        let wish = Wish { filters: &filters, ..Wish::default() };
+        let (opening, framing) = self.target.greet_as_subscriber(&wish, clock::now_ns());
+        client.open = Some(Open { connection, opening, framing, is_subscribed: false });
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 //!
 //! As soon as a node is ready it gets a subscriber with a filter of its own, and a prober, which
 //! publishes acknowledged messages to all the other filters: to each until an acknowledgement counts a
-//! delivery, and again if nothing comes of that. The nodes have converged when a message of each has arrived at each other one. Rounds of
+//! delivery, and again if nothing comes of that; where nothing is acknowledged, until a message arrives. The nodes have converged when a message of each has arrived at each other one. Rounds of
 //! probes are so far apart that they take a small share of a core, whatever the number of nodes;
 //! convergence is seen late by one round at most.
 //! Everything that was acknowledged as delivered has to arrive, once.
@@ -71,14 +71,16 @@ impl MeshPlan {
         watch: &mut dyn FnMut(f64),
     ) -> Result<(Nodes, Convergence), LoadError> {
         let Started { at_ns, nodes } = self.start()?;
-        let topics: Vec<String> = (0..self.nodes).map(|node| format!("converge/{node}")).collect();
+        let topics: Vec<String> =
+            (0..self.nodes).map(|node| format!("converge/{node:03}")).collect();
         thread::scope(|scope| {
             let (sender, joining) = mpsc::channel();
+            let target = self.target;
             for (number, node) in nodes.into_iter().enumerate() {
                 let (sender, topics) = (sender.clone(), &topics);
                 let join = move || {
                     // Nobody listens any more when another node has failed.
-                    drop(sender.send(Joined::join(number, node, transport, topics)));
+                    drop(sender.send(Joined::join(target, number, node, transport, topics)));
                 };
                 thread::Builder::new().spawn_scoped(scope, join).map_err(|source| {
                     LoadError::System { what: "cannot start a thread", source }
@@ -103,6 +105,7 @@ struct Joined {
 impl Joined {
     /// Waits until a node is ready, and connects its clients.
     fn join(
+        target: Target,
         number: usize,
         node: StartedNode,
         transport: Transport,
@@ -113,8 +116,8 @@ impl Joined {
         let introduction =
             Introduction { endpoint: &endpoint, lane: 0, payload_bytes: STAMP_BYTES };
         let wish = Wish { filters: &[&topics[number]], ..Wish::default() };
-        let subscriber = Target::Nexusd.subscribe(&introduction, &wish)?;
-        let prober = Prober::connect(&endpoint, number as u64, topics)?;
+        let subscriber = target.subscribe(&introduction, &wish)?;
+        let prober = Prober::connect(target, &endpoint, number as u64, topics)?;
         Ok(Self { number, ready_ns, server, subscriber, prober })
     }
 
@@ -220,7 +223,7 @@ impl<'a> Gathering<'a> {
             elapsed_s: since(self.started_ns, clock::now_ns()),
         };
         let servers = self.nodes.into_iter().flatten().map(|node| {
-            leave(&node.subscriber.connection);
+            leave(&node.subscriber.connection, &node.subscriber.framing);
             node.prober.leave();
             node.server
         });
@@ -297,6 +300,9 @@ impl<'a> Gathering<'a> {
             let due = self.routes.due(node.number, now_ns).filter(|to| is_there[*to]);
             let topics: Vec<u32> = due.map(|to| to as u32).collect();
             node.prober.probe(&topics, deadline_ns)?;
+            if !node.prober.is_answered() {
+                topics.iter().for_each(|to| self.routes.on_unanswered(node.number, *to as usize));
+            }
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //!
 //! A probe is one small message whose stamp says who sent it, to which topic, and which probe of its
 //! sender it is. Its acknowledgement counts the queues that took it. Acknowledgements come in the order
-//! of the probes.
+//! of the probes. Systems without such acknowledgements leave a probe's arrival as the only answer.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,7 +17,6 @@ use crate::clock;
 use crate::connection::{Connection, Endpoint, Received};
 use crate::error::LoadError;
 use crate::stamp::{STAMP_BYTES, Stamp};
-use crate::target::native::farewell;
 use crate::target::{
     Framing, FramingError, Introduction, PublisherEnd, Target, TargetFraming, TopicNames,
 };
@@ -53,6 +52,8 @@ pub(super) struct Prober {
     sender: u64,
     connection: Connection,
     framing: TargetFraming,
+    /// Whether its probes are acknowledged.
+    is_answered: bool,
     batch: Batch,
     sent: u64,
     /// Topics of the probes that are not acknowledged yet.
@@ -62,6 +63,7 @@ pub(super) struct Prober {
 impl Prober {
     /// Connects, and binds the topics that it may probe.
     pub(super) fn connect(
+        target: Target,
         endpoint: &Endpoint,
         sender: u64,
         topics: &[String],
@@ -73,10 +75,18 @@ impl Prober {
             watch: &mut |_| {},
         };
         let PublisherEnd { connection, framing, template } =
-            Target::Nexusd.publish(&introduction, &mut names)?;
-        let batch =
-            Batch::new(template, Some(topics.len() as u64)).acknowledged(Some(NonZeroU64::MIN));
-        Ok(Self { sender, connection, framing, batch, sent: 0, unanswered: VecDeque::new() })
+            target.publish(&introduction, &mut names)?;
+        let every = target.acknowledges().then_some(NonZeroU64::MIN);
+        let batch = Batch::new(template, Some(topics.len() as u64)).acknowledged(every);
+        Ok(Self {
+            sender,
+            connection,
+            framing,
+            is_answered: target.acknowledges(),
+            batch,
+            sent: 0,
+            unanswered: VecDeque::new(),
+        })
     }
 
     /// Probes sent so far.
@@ -84,7 +94,12 @@ impl Prober {
         self.sent
     }
 
-    /// Whether all of them are acknowledged.
+    /// Whether probes are acknowledged at all.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered
+    }
+
+    /// Whether all that are to be are acknowledged.
     pub(super) fn is_idle(&self) -> bool {
         self.unanswered.is_empty()
     }
@@ -97,7 +112,9 @@ impl Prober {
             let bytes = self.batch.prepare(first, topics.len() as u64, 0, |n| n, step);
             self.connection.send_all(bytes, || clock::now_ns() > deadline_ns).map_err(lost)?;
             self.sent += topics.len() as u64;
-            self.unanswered.extend(topics);
+            if self.is_answered {
+                self.unanswered.extend(topics);
+            }
         }
         Ok(())
     }
@@ -138,7 +155,7 @@ impl Prober {
 
     /// Says goodbye.
     pub(super) fn leave(self) {
-        leave(&self.connection);
+        leave(&self.connection, &self.framing);
     }
 
     fn on_bytes(
@@ -146,7 +163,14 @@ impl Prober {
         bytes: &[u8],
         on_ack: &mut impl FnMut(u32, u32),
     ) -> Result<(), LoadError> {
-        let Self { framing, unanswered, sent, .. } = self;
+        let Self { framing, unanswered, sent, is_answered, .. } = self;
+        if !*is_answered {
+            framing
+                .on_bytes(bytes, &mut |_| {})
+                .map_err(|source| LoadError::Conversation { role: ROLE, source })?;
+            let reply = framing.take_reply();
+            return self.connection.send_all(&reply, || true).map_err(lost);
+        }
         framing
             .on_frames(bytes, &mut |frame| {
                 if frame.kind() != FrameKind::PublishAck {
@@ -181,8 +205,8 @@ impl AsFd for Prober {
 }
 
 /// Ends a connection so that nothing of it is kept. What does not get through matters to nobody.
-pub(super) fn leave(connection: &Connection) {
-    drop(connection.send_all(&farewell(), || true));
+pub(super) fn leave(connection: &Connection, framing: &TargetFraming) {
+    drop(connection.send_all(&framing.farewell(), || true));
 }
 
 fn lost(source: io::Error) -> LoadError {

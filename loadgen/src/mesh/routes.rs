@@ -19,7 +19,8 @@ pub(super) struct Routes {
 
 #[derive(Clone, Copy, Default, Debug)]
 struct Route {
-    /// Messages that were acknowledged, and those of them that were said to be on their way.
+    /// Messages that were acknowledged, or that nobody acknowledges, and those of them that were said to be on
+    /// their way.
     acknowledged: u64,
     claimed: u64,
     /// Since when a message should be there, on the run's clock.
@@ -53,8 +54,8 @@ impl Routes {
     pub(super) fn due(&self, from: usize, now_ns: u64) -> impl Iterator<Item = usize> {
         (0..self.nodes).filter(move |to| {
             let Route { claimed, claimed_ns, arrived, .. } = self.routes[from * self.nodes + to];
-            let is_overdue = arrived == 0 && now_ns.saturating_sub(claimed_ns) > OVERDUE_NS;
-            *to != from && (claimed == 0 || is_overdue)
+            let is_overdue = now_ns.saturating_sub(claimed_ns) > OVERDUE_NS;
+            *to != from && arrived == 0 && (claimed == 0 || is_overdue)
         })
     }
 
@@ -64,6 +65,11 @@ impl Routes {
         route.acknowledged += 1;
         route.claimed += u64::from(delivered);
         route.claimed_ns = now_ns;
+    }
+
+    /// A probe was sent that nobody acknowledges: it may arrive or not.
+    pub(super) fn on_unanswered(&mut self, from: usize, to: usize) {
+        self.routes[from * self.nodes + to].acknowledged += 1;
     }
 
     /// A probe has arrived.
@@ -143,6 +149,19 @@ mod tests {
         routes.on_arrival(0, 1);
         assert_eq!(routes.due(0, 60 + 2 * OVERDUE_NS).count(), 0);
         assert_eq!(routes.faults(), Faults { lost: 1, ..Faults::default() });
+    }
+
+    #[test]
+    fn where_nothing_is_acknowledged_a_route_is_probed_until_something_arrives_and_twice_is_too_often()
+     {
+        let mut routes = Routes::new(2);
+        routes.on_unanswered(0, 1);
+        assert_eq!(routes.due(0, 50).count(), 1);
+        routes.on_arrival(0, 1);
+        assert_eq!((routes.due(0, 60).count(), routes.are_settled()), (0, true));
+        assert_eq!(routes.faults(), Faults::default());
+        routes.on_arrival(0, 1);
+        assert_eq!(routes.faults(), Faults { duplicated: 1, ..Faults::default() });
     }
 
     #[test]

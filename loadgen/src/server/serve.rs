@@ -44,13 +44,13 @@ pub(crate) fn serve(target: Target, options: &ServerOptions) -> Result<(), LoadE
         Target::Nexusd => serve_node(options),
         Target::Pump => serve_forwarder(target, &mut Pump::default(), options.spin_us),
         Target::Relay => serve_forwarder(target, &mut Relay::default(), options.spin_us),
-        Target::Nats | Target::Redis | Target::Mqtt | Target::Zenoh => serve_peer(target),
+        Target::Nats | Target::Redis | Target::Mqtt | Target::Zenoh => serve_peer(target, options),
     }
 }
 
 /// The server of another system, which has the cores of this process.
-fn serve_peer(target: Target) -> Result<(), LoadError> {
-    let peer = Peer::start(target, target.program().unwrap_or(target.name()))?;
+fn serve_peer(target: Target, options: &ServerOptions) -> Result<(), LoadError> {
+    let peer = Peer::start(target, target.program().unwrap_or(target.name()), options)?;
     announce(&peer.addresses())?;
     read_input(|| {});
     Ok(())
@@ -58,7 +58,7 @@ fn serve_peer(target: Target) -> Result<(), LoadError> {
 
 /// What a node that is measured is started with; everything else is the daemon's default.
 pub(crate) fn node_config(options: &ServerOptions) -> Result<Config, LoadError> {
-    let MeshOptions { cluster, mcast_port, peer, small } = &options.mesh;
+    let MeshOptions { cluster, mcast_port, peers, small } = &options.mesh;
     let defaults = if *small { small_profile()? } else { Config::default() };
     let connections = options.connections_max.unwrap_or(defaults.limits.connections);
     let (discovery, multicast_port) = match (cluster, mcast_port) {
@@ -76,7 +76,7 @@ pub(crate) fn node_config(options: &ServerOptions) -> Result<Config, LoadError> 
         discovery,
         multicast_port,
         interfaces: vec![InterfaceChoice::Name(LOOPBACK.to_owned())],
-        peers: peer.iter().map(SocketAddr::to_string).collect(),
+        peers: peers.iter().map(SocketAddr::to_string).collect(),
         unix_socket: UnixSocket::At(UnixAddress::Abstract(unix_name())),
         // Several cores, or one that several shards share, are the whole process's.
         pin: match options.cores.as_slice() {

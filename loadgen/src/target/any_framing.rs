@@ -3,7 +3,7 @@
 use nexusd_wire::{Frame, NodeId};
 
 use super::mqtt::MqttFraming;
-use super::native::NativeFraming;
+use super::native::{self, NativeFraming};
 use super::nats::NatsFraming;
 use super::redis::RedisFraming;
 use super::zenoh::ZenohFraming;
@@ -43,6 +43,25 @@ impl TargetFraming {
         match self {
             Self::Native(framing) => framing.node(),
             Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => None,
+        }
+    }
+
+    /// Whether so many filters of a subscriber have been confirmed.
+    pub(crate) fn is_subscribed(&self, filters: u64) -> bool {
+        match self {
+            Self::Native(framing) => framing.is_subscribed(),
+            Self::Nats(framing) => framing.pongs > 0,
+            Self::Redis(framing) => framing.confirmed == filters,
+            Self::Mqtt(framing) => framing.is_subscribed,
+            Self::Zenoh(framing) => framing.is_confirmed(),
+        }
+    }
+
+    /// What a client says last, so that nothing is kept for it.
+    pub(crate) fn farewell(&self) -> Vec<u8> {
+        match self {
+            Self::Native(_) => native::farewell(),
+            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => Vec::new(),
         }
     }
 

@@ -56,13 +56,13 @@ const BATCH_BYTES_MAX: u16 = u16::MAX;
 const LEASE_S: u64 = 24 * 3_600;
 /// The extension of a Push that says: of ordinary priority, and held back rather than dropped.
 const QUALITY: [u8; 2] = [0x21, 0x0D];
-/// The key that a publisher declares, and the only Interest of a client.
+/// The first key that a publisher declares, and the only Interest of a client.
 const FIRST: u64 = 1;
+/// Keys that can be declared: their numbers have 16 bits, and 0 is none.
+const KEYS_MAX: usize = 65_535;
 
 /// Length and Frame in front of the messages of a batch.
 const HEAD_BYTES: usize = 2 + 1 + 4;
-/// A publisher's Frame of declarations, number 0.
-const FRAMES_BEFORE_MESSAGES: u64 = 1;
 /// Filters of at most 255 bytes each surely fit a batch.
 const DECLARATIONS_PER_FRAME: usize = 32;
 
@@ -113,14 +113,23 @@ pub(super) fn subscriber(wish: &Wish<'_>) -> ZenohFraming {
     ZenohFraming::declaring(declarations)
 }
 
-/// The framing of a publisher, which declares the key of its messages once it is let in. Of several, messages
-/// spell theirs out: there are no more than 65,535 declarations.
+/// The framing of a publisher, which declares the keys of its messages once it is let in. Where they are more
+/// than can be declared, messages spell theirs out.
 pub(super) fn publisher(topics: &TopicNames<'_>) -> ZenohFraming {
-    let declarations = match topics.count {
-        1 => vec![key_declaration(FIRST, &(topics.name)(0))],
-        _ => Vec::new(),
-    };
-    ZenohFraming::declaring(declarations)
+    let declared = if topics.count as usize > KEYS_MAX { 0 } else { topics.count };
+    let declaration = |topic| key_declaration(key_of(topic), &(topics.name)(topic));
+    ZenohFraming::declaring((0..declared).map(declaration).collect())
+}
+
+/// The number of the key of a publisher's topic.
+fn key_of(topic: u32) -> u64 {
+    FIRST + u64::from(topic)
+}
+
+/// A key in three bytes, also where fewer would do.
+fn wide_key(topic: u32) -> [u8; 3] {
+    let key = key_of(topic);
+    [key as u8 | 0x80, (key >> 7) as u8 | 0x80, (key >> 14) as u8]
 }
 
 /// A topic or filter in the words of Zenoh.
@@ -193,6 +202,8 @@ pub(crate) struct ZenohFraming {
 struct Session {
     /// Said once the router has let us in.
     declarations: Vec<u8>,
+    /// Frames that those take.
+    frames: u64,
     /// Most bytes of a batch that the router takes.
     batch_bytes: usize,
     /// Whether the declarations have been dealt with.
@@ -208,10 +219,12 @@ impl ZenohFraming {
         put_number(&mut interest, FIRST);
         interest.push(TOKENS);
         messages.push(interest);
-        let frames = (0..).zip(messages.chunks(DECLARATIONS_PER_FRAME));
-        let declarations =
-            frames.flat_map(|(number, some)| frame(number, &some.concat())).collect();
-        Self { session: Session { declarations, ..Session::default() }, ..Self::default() }
+        let mut session = Session::default();
+        for some in messages.chunks(DECLARATIONS_PER_FRAME) {
+            session.declarations.extend(frame(session.frames, &some.concat()));
+            session.frames += 1;
+        }
+        Self { session, ..Self::default() }
     }
 
     /// Whether the router knows what was declared.
@@ -229,6 +242,11 @@ impl ZenohFraming {
         if keys.len() == 1 {
             bytes.push(PUSH | IS_SENDERS_KEY | HAS_EXTENSIONS);
             put_number(&mut bytes, FIRST);
+        } else if keys.len() <= KEYS_MAX {
+            bytes.push(PUSH | IS_SENDERS_KEY | HAS_EXTENSIONS);
+            let numbers = TopicTable::new(keys.len() as u32, wide_key);
+            name = TopicName::of_several(bytes.len(), &numbers);
+            bytes.extend_from_slice(numbers.name(0));
         } else {
             bytes.extend([PUSH | IS_NAMED | HAS_EXTENSIONS, 0]);
             put_sized(&mut bytes, keys.name(0));
@@ -250,7 +268,8 @@ impl ZenohFraming {
         let envelope = Envelope {
             head: vec![0; HEAD_BYTES],
             bytes_max: self.session.batch_bytes,
-            seal: |head, number, bytes| seal(head, FRAMES_BEFORE_MESSAGES + number, bytes),
+            first: self.session.frames,
+            seal,
         };
         Ok(FrameTemplate {
             bytes,
@@ -619,15 +638,33 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_several_topics_spell_them_out() {
+    fn messages_of_several_topics_name_their_keys_by_numbers_of_one_width() {
+        let framing = publisher_of(9);
+        let last = [&[0x1E, 0x20, 9, 0, 5][..], b"run/8", &[0x39, 1, 8]].concat();
+        assert!(framing.session.declarations.ends_with(&last));
         let template = template_of(9, 16).expect("small");
-        let head = [&[0xBD, 0, 5][..], b"run/0", &[0x21, 0x0D, 0x01, 16]].concat();
-        assert_eq!(template.bytes[..12], head);
+        assert_eq!(template.bytes[..8], [0xDD, 0x81, 0x80, 0, 0x21, 0x0D, 0x01, 16]);
+        let mut batch = Batch::new(template, Some(1));
+        let bytes = batch.prepare(0, 1, 0, |_| 0, |_| Step { topic: 7, number: 0 });
+        assert_eq!(bytes[HEAD_BYTES..][1..4], [0x88, 0x80, 0]);
+        assert_eq!(Input(&wide_key(65_534)).number(), Ok(65_535));
+    }
+
+    #[test]
+    fn messages_of_more_topics_than_can_be_declared_spell_them_out() {
+        let name = |topic: u32| format!("run/{topic:05}");
+        let count = KEYS_MAX as u32 + 1;
+        let mut framing = publisher(&TopicNames { count, name: &name, watch: &mut |_| {} });
+        framing.on_bytes(&batch(&INIT_ACK), &mut |_| {}).expect("Zenoh");
+        let table = TopicTable::new(count, name);
+        let template = framing.message_template(&table, 16).expect("small");
+        let head = [&[0xBD, 0, 9][..], b"run/00000", &[0x21, 0x0D, 0x01, 16]].concat();
+        assert_eq!(template.bytes[..16], head);
         let mut batch = Batch::new(template, Some(2));
         let step = |n| Step { topic: 7 + n as u32, number: 0 };
         let (mut framing, mut got) = (ZenohFraming::default(), Vec::new());
         let bytes = batch.prepare(0, 2, 0, |_| 0, step);
-        assert_eq!(bytes[HEAD_BYTES..][3..8], *b"run/7");
+        assert_eq!(bytes[HEAD_BYTES..][3..12], *b"run/00007");
         framing.on_bytes(bytes, &mut |payload| got.extend(Stamp::read(payload))).expect("Zenoh");
         assert_eq!(got.iter().map(|stamp| stamp.topic).collect::<Vec<_>>(), [7, 8]);
     }

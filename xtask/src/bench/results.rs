@@ -48,9 +48,7 @@ impl Results {
     fn take(&mut self, line: &Json) -> Option<()> {
         let text = |key: &str| line[key].as_str().map(str::to_owned);
         let (peer, case, run) = (text("peer")?, text("case")?, text("run")?);
-        let measure = [Measure::PerCpuSecond, Measure::PerSecond, Measure::P50, Measure::P99]
-            .into_iter()
-            .find(|measure| line["measure"] == measure.name())?;
+        let measure = Measure::ALL.into_iter().find(|measure| line["measure"] == measure.name())?;
         let pair = Pair { old: line["theirs"].as_f64()?, new: line["ours"].as_f64()? };
         let number = line["number"].as_u64()? as usize;
         let done = self.done.entry((peer.clone(), case.clone())).or_default();

@@ -21,7 +21,15 @@ const CASES: &[Case] = &[
     Case { rate: Some("10k"), ..Case::of("L", ALL) },
     Case { rate: Some("1M"), ..Case::of("L", &["nats"]) },
     Case::of("W", &["nats"]),
-    Case::of("K", &["nats"]),
+    Case::of("K", &["nats", "zenoh"]),
+    Case::of("M1", &["nats", "zenoh"]),
+    Case { rate: Some("10k"), ..Case::of("M1", &["nats", "zenoh"]) },
+    Case::of("M3", &["nats", "zenoh"]),
+    Case::of("S", &["nats", "redis", "mqtt"]),
+    // The time that its router takes to let clients in grows with their square.
+    Case { clients: Some("2k"), ..Case::of("S", &["zenoh"]) },
+    // What a stalled subscriber costs is paid in the first seconds.
+    Case { duration: Some("10s"), ..Case::of("B", &["nats", "redis", "mqtt", "zenoh"]) },
 ];
 /// The relay, and every other system that is here.
 const ALL: &[&str] = &["relay", "nats", "redis", "mqtt", "zenoh"];
@@ -31,6 +39,10 @@ struct Case {
     rate: Option<&'static str>,
     /// How NexusD is reached; the others by TCP alone.
     transport: &'static str,
+    /// Of workload S, where they are not as many as ever.
+    clients: Option<&'static str>,
+    /// Where it matters.
+    duration: Option<&'static str>,
     /// Who can do it.
     beside: &'static [&'static str],
 }
@@ -91,6 +103,8 @@ fn measure_case(
     let over = |transport: &str| Arguments {
         rate: rate.clone(),
         transport: transport.to_owned(),
+        clients: case.clients.map(str::to_owned),
+        duration: case.duration.unwrap_or(&arguments.duration).to_owned(),
         ..arguments.clone()
     };
     let (to_them, to_us) = (over("tcp"), over(case.transport));
@@ -125,7 +139,7 @@ fn without_transport(figures: BTreeMap<Key, f64>) -> BTreeMap<Key, f64> {
 impl Case {
     /// Over TCP, at the workload's own rate.
     const fn of(workload: &'static str, beside: &'static [&'static str]) -> Self {
-        Self { workload, rate: None, transport: "tcp", beside }
+        Self { workload, rate: None, transport: "tcp", clients: None, duration: None, beside }
     }
 
     fn name(&self) -> String {

@@ -23,7 +23,7 @@ impl Results {
         let mut text =
             format!("Commit {}, medians; the ratio is that of neighbouring runs.\n", self.commit);
         self.charts(&mut text);
-        for measure in [Measure::PerCpuSecond, Measure::PerSecond, Measure::P50, Measure::P99] {
+        for measure in Measure::ALL {
             self.table(measure, &mut text);
         }
         text
@@ -37,9 +37,10 @@ impl Results {
         }
         let _ = writeln!(
             text,
-            "\n| {} | beside | NexusD | theirs | ratio | min … max | pairs |\n\
+            "\n| {}{} | beside | NexusD | theirs | ratio | min … max | pairs |\n\
              |---|---|---:|---:|---:|---|---:|",
-            measure.name()
+            measure.name(),
+            if measure.is_better_low() { ", less is better" } else { "" }
         );
         for ((run, system, _), pairs) in rows {
             let ratios: Vec<f64> = pairs.iter().map(|pair| pair.new / pair.old).collect();
