@@ -15,6 +15,7 @@ use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_secon
 use crate::server::{Addresses, DaemonIo, MeshOptions, ServerOptions};
 use crate::stamp::{STAMP_BYTES, TOPICS_MAX};
 use crate::target::Target;
+use crate::topic_tree::{PER_ROOM, ROOM_SUBSCRIBERS};
 use crate::topic_walk::Order;
 use crate::workload::{Overrides, Transport, Workload};
 
@@ -24,6 +25,8 @@ const RESUME_EVERY_MIN: Duration = Duration::from_millis(10);
 /// Where a server runs unless told, and where the load does.
 const SERVER_CORE: usize = 0;
 const LOAD_CORE: usize = 1;
+/// Most filters in W: room numbers have five digits.
+const FILTERS_MAX: u32 = 400_000;
 /// Most nodes of a mesh.
 const NODES_MAX: usize = 250;
 
@@ -186,6 +189,11 @@ pub(crate) struct Cli {
     /// Topics in K, at most 16M [default: 1,1k,1M]
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_topics)]
     topics: Vec<u32>,
+
+    /// Filters in W, over 400 topics: multiples of 400 [default: three runs of 10k and 100k, over as many topics and
+    /// fewer]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_filters)]
+    filters: Vec<u32>,
 
     /// Order of topics [default: all three in K, random in W]
     #[arg(long, value_enum, value_delimiter = ',')]
@@ -403,6 +411,7 @@ impl Cli {
                 transport,
                 fan_outs: self.fan_out,
                 topics: self.topics,
+                filters: self.filters,
                 orders: self.order,
                 ack_every: self.ack.and_then(NonZeroU64::new),
                 policy: self.policy,
@@ -432,6 +441,7 @@ impl Cli {
             && self.json.is_none()
             && self.hgrm.is_none()
             && self.topics.is_empty()
+            && self.filters.is_empty()
             && self.order.is_empty()
             && self.clients.is_none()
             && self.ack.is_none()
@@ -532,6 +542,9 @@ impl Cli {
     fn check_topics(&self, workload: Workload) -> Result<(), LoadError> {
         if workload != Workload::K && !self.topics.is_empty() {
             return Err(usage("--topics belongs to --workload K"));
+        }
+        if workload != Workload::W && !self.filters.is_empty() {
+            return Err(usage("--filters belongs to --workload W"));
         }
         if !matches!(workload, Workload::K | Workload::W) && !self.order.is_empty() {
             return Err(usage("--order belongs to --workload K and W"));
@@ -701,6 +714,15 @@ fn parse_topics(text: &str) -> Result<u32, String> {
         .ok_or_else(|| format!("give a number of topics, such as 50k, of at most {TOPICS_MAX}"))
 }
 
+fn parse_filters(text: &str) -> Result<u32, String> {
+    let step = PER_ROOM * ROOM_SUBSCRIBERS as u32;
+    parse_count(text)
+        .ok()
+        .and_then(|filters| u32::try_from(filters).ok())
+        .filter(|filters| filters.is_multiple_of(step) && *filters <= FILTERS_MAX)
+        .ok_or_else(|| format!("give a multiple of {step}, such as 40k, of at most {FILTERS_MAX}"))
+}
+
 fn resolve(address: &str) -> Result<SocketAddr, LoadError> {
     use std::net::ToSocketAddrs;
     address
@@ -835,6 +857,9 @@ mod tests {
             ("--workload T1 --addr 127.0.0.1:1 --spawn", "cannot be used with"),
             ("--workload T1 --topics 5", "--workload K"),
             ("--workload K --topics 17M", "16777216"),
+            ("--workload K --filters 400", "--workload W"),
+            ("--workload W --filters 500", "multiple of 400"),
+            ("--workload W --filters 4M", "at most 400000"),
             ("--workload T1 --order zipf", "--workload K and W"),
             ("--workload W --target relay", "filters"),
             ("--workload Q --target relay", "nobody wants"),
