@@ -7,7 +7,7 @@
 
 mod results;
 mod side_by_side;
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -85,8 +85,8 @@ struct Arguments {
 }
 
 /// What is measured.
-struct Side {
-    label: String,
+pub(crate) struct Side {
+    pub(crate) label: String,
     server: Server,
 }
 
@@ -276,7 +276,7 @@ fn build_sides(against: &str) -> Result<[Side; 2]> {
 
 /// This tree's daemon and load generator, built and copied, so that the next build does not change a program
 /// under a measurement.
-fn build_tree() -> Result<Side> {
+pub(crate) fn build_tree() -> Result<Side> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let changes =
@@ -297,6 +297,11 @@ fn build_tree() -> Result<Side> {
 
 fn folder() -> PathBuf {
     repository::target().join("bench")
+}
+
+/// The load generator that [`build_tree`] built.
+pub(crate) fn load_generator() -> PathBuf {
+    folder().join("nexusd-loadgen")
 }
 
 fn resolve(revision: &str) -> Result<String> {
@@ -424,7 +429,7 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
 /// The inner error is a measurement that does not count, which may be repeated.
 fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<Report, String>> {
     let (server_core, load_core) = cores::for_daemon_and_load();
-    let mut load = Invocation::new(folder().join("nexusd-loadgen"))
+    let mut load = Invocation::new(load_generator())
         .args(["--workload", workload, "--size", &arguments.size.to_string()])
         .args(["--duration", &arguments.duration, "--warmup", &arguments.warmup])
         .args(["--load-core", &load_core.to_string(), "--json", "-"]);
