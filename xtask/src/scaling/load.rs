@@ -25,7 +25,7 @@ pub(super) struct Run {
 pub(super) fn run(arguments: &str) -> Result<Vec<Run>> {
     let mut attempt = 1;
     loop {
-        match runs_in(&output(arguments)?) {
+        match run_once(arguments) {
             Ok(runs) => return Ok(runs),
             Err(reason) if attempt < ATTEMPTS => eprintln!("{arguments}: {reason:#}; once more"),
             Err(reason) => {
@@ -34,6 +34,11 @@ pub(super) fn run(arguments: &str) -> Result<Vec<Run>> {
         }
         attempt += 1;
     }
+}
+
+/// The same, without another attempt.
+pub(super) fn run_once(arguments: &str) -> Result<Vec<Run>> {
+    runs_in(&output(arguments)?)
 }
 
 /// The daemon that the load generator was built with.

@@ -3,7 +3,8 @@
 //!
 //! Three stages in a row, each of which works in batches: it takes all that lies before it, up to a bound, and
 //! is busy for a fixed time and a time for each message. The shard has a core of its own; publisher and
-//! subscriber share the other one, and run in the order in which they became ready. A stage with nothing to do
+//! subscriber share the other one: who has it goes on as long as there is something to do, for a slice of time if the
+//! other one waits. A stage with nothing to do
 //! sleeps, and is woken by the first batch that comes, after a random time if its core is idle. The
 //! publisher follows a schedule: it writes what is due, and sleeps until the next message is, a given pause at the
 //! least. Now and then a core stands still, because the machine does something else with it.
@@ -51,6 +52,8 @@ pub(crate) struct Parameters {
     pub(crate) wake_up: Varying,
     /// The least time between two writes of the publisher.
     pub(crate) pause_ns: f64,
+    /// How long one stage keeps a core from another one that is ready.
+    pub(crate) slice_ns: f64,
     /// Of each of the two cores.
     pub(crate) standstills: Standstills,
 }
@@ -180,6 +183,9 @@ struct Row<'a> {
     now_ns: f64,
     sent: u64,
     load: Core,
+    /// Whether the subscriber had the load's core last, and since when.
+    is_subscribers: bool,
+    slice_began_ns: f64,
     shard: Core,
     to_shard: VecDeque<Batch>,
     to_subscriber: VecDeque<Batch>,
@@ -211,6 +217,8 @@ impl<'a> Row<'a> {
             now_ns: 0.0,
             sent: 0,
             load: Core::new(standstills, Random::new(1)),
+            is_subscribers: false,
+            slice_began_ns: 0.0,
             shard: Core::new(standstills, Random::new(2)),
             to_shard: VecDeque::new(),
             to_subscriber: VecDeque::new(),
@@ -234,15 +242,15 @@ impl<'a> Row<'a> {
         } else {
             self.publisher_timer_ns
         };
-        let mut next = (start(publisher_ready_ns, &self.load), Next::Publisher);
-        if !self.to_subscriber.is_empty() {
-            let at_ns = start(self.subscriber_ready_ns, &self.load);
-            // Of two that wait for the core, the one that became ready first.
-            let is_first = self.subscriber_ready_ns < publisher_ready_ns;
-            if at_ns < next.0 || (at_ns == next.0 && is_first) {
-                next = (at_ns, Next::Subscriber);
-            }
-        }
+        let is_waited_for = !self.to_subscriber.is_empty();
+        let subscriber_ready_ns =
+            if is_waited_for { self.subscriber_ready_ns } else { f64::INFINITY };
+        let is_subscribers = self.is_subscribers_turn(publisher_ready_ns, subscriber_ready_ns);
+        let mut next = if is_subscribers {
+            (start(subscriber_ready_ns, &self.load), Next::Subscriber)
+        } else {
+            (start(publisher_ready_ns, &self.load), Next::Publisher)
+        };
         if !self.to_shard.is_empty() {
             let at_ns = start(self.shard_ready_ns, &self.shard);
             if at_ns < next.0 {
@@ -250,11 +258,27 @@ impl<'a> Row<'a> {
             }
         }
         self.now_ns = next.0;
+        if !matches!(next.1, Next::Shard) {
+            if is_subscribers != self.is_subscribers || self.now_ns > self.load.free_ns {
+                self.slice_began_ns = self.now_ns;
+            }
+            self.is_subscribers = is_subscribers;
+        }
         match next.1 {
             Next::Publisher => self.publish(),
             Next::Shard => self.turn(),
             Next::Subscriber => self.read(),
         }
+    }
+
+    /// Who has the load's core next.
+    fn is_subscribers_turn(&self, publisher_ready_ns: f64, subscriber_ready_ns: f64) -> bool {
+        let free_ns = self.load.free_ns;
+        if publisher_ready_ns > free_ns || subscriber_ready_ns > free_ns {
+            return subscriber_ready_ns < publisher_ready_ns;
+        }
+        let has_time_left = free_ns - self.slice_began_ns < self.parameters.slice_ns;
+        self.is_subscribers == has_time_left
     }
 
     fn due(&self, at_ns: f64) -> u64 {
@@ -406,6 +430,7 @@ mod tests {
             subscriber: work,
             wake_up: Varying { median_ns: 0.0, spread: 0.0 },
             pause_ns: 5_000.0,
+            slice_ns: 1e6,
             standstills: Standstills { per_s: 0.0, mean_ns: 0.0 },
         }
     }
@@ -470,6 +495,19 @@ mod tests {
         // many with nine tenths of the capacity in use, of which little is left for what is late.
         assert!(p99(0.1e6) > 0.5e6, "{}", p99(0.1e6));
         assert!(p99(9e6) > 2.0 * p99(0.1e6), "{} {}", p99(9e6), p99(0.1e6));
+    }
+
+    #[test]
+    fn a_publisher_that_is_behind_keeps_the_core_from_the_subscriber_for_a_slice() {
+        // Both take half a core at this rate, and the publisher has no time to pause.
+        let work = Work { per_batch_ns: 0.0, per_message_ns: 100.0, batch_max: 100 };
+        let p99 = |slice_ns: f64| {
+            let subscriber = Work { batch_max: 5_000, ..work };
+            let parameters = Parameters { publisher: work, subscriber, slice_ns, ..ideal() };
+            simulate(&parameters, 4.9e6, 0.2).latencies.quantile(0.99)
+        };
+        let (short, long) = (p99(0.1e6), p99(3e6));
+        assert!(long > 2.0 * short && long > 1e6, "{short} {long}");
     }
 
     #[test]

@@ -31,6 +31,10 @@ const PAUSE_NS: f64 = 20_000.0;
 const WRITE_BYTES: f64 = 131_072.0;
 const READ_BYTES: f64 = 262_144.0;
 
+/// How long the scheduler lets one thread run while another waits: 0.7 ms, twice that on two cores (`base_slice_ns` of
+/// Linux 6.18).
+const SLICE_NS: f64 = 1_400_000.0;
+
 /// Simulated time of a prediction, and of a step of the fit.
 const PREDICTED_S: f64 = 4.0;
 const FITTED_S: f64 = 1.0;
@@ -59,7 +63,9 @@ struct Load {
 /// All that was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Observed {
-    /// Messages a second in full flow.
+    /// Messages a second in full flow, with a window.
+    full_per_s: f64,
+    /// The highest rate that is kept on a schedule, in steps of a tenth of that.
     capacity_per_s: f64,
     full: Cost,
     /// Messages of a send in full flow.
@@ -86,8 +92,10 @@ pub(super) fn measure() -> Result<Observed> {
         })
     };
     let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
+    let full_per_s = middle(&full, &|run| run.number("received_per_s"))?;
     let mut observed = Observed {
-        capacity_per_s: middle(&full, &|run| run.number("received_per_s"))?,
+        full_per_s,
+        capacity_per_s: capacity(full_per_s)?,
         full: cost(&full)?,
         full_batch: middle(&full, &|run| run.number("bytes_per_send"))? / frame_bytes,
         sparse: cost(&sparse)?,
@@ -117,6 +125,31 @@ pub(super) fn measure() -> Result<Observed> {
     Ok(observed)
 }
 
+/// Raises the rate until one of two runs does not keep it.
+fn capacity(full_per_s: f64) -> Result<f64> {
+    let mut kept = 0.0;
+    for tenths in 1..=10 {
+        let rate_per_s = (full_per_s * f64::from(tenths) / 10.0).round();
+        let arguments = format!("--workload L --rate {rate_per_s}");
+        let are_kept = (0..2).all(|_| load::run_once(&arguments).is_ok());
+        if !are_kept {
+            break;
+        }
+        kept = rate_per_s;
+    }
+    if kept == 0.0 {
+        bail!("not even a tenth of {full_per_s:.0} messages a second is kept on a schedule");
+    }
+    Ok(kept)
+}
+
+/// Latencies at a rate. Where others disturbed a run it is repeated, once.
+fn latencies(rate_per_s: f64) -> Result<Vec<Run>> {
+    let arguments = format!("--workload L --rate {rate_per_s} --duration 2s");
+    let runs = load::run(&arguments)?;
+    if runs.iter().any(Run::is_noisy) { load::run(&arguments) } else { Ok(runs) }
+}
+
 impl Observed {
     pub(super) fn json(&self) -> Json {
         let cost = |cost: Cost| json!({ "server_ns": cost.server_ns, "load_ns": cost.load_ns });
@@ -128,7 +161,7 @@ impl Observed {
             })
         };
         json!({
-            "capacity_per_s": self.capacity_per_s, "full": cost(self.full), "full_batch": self.full_batch,
+            "full_per_s": self.full_per_s, "capacity_per_s": self.capacity_per_s, "full": cost(self.full), "full_batch": self.full_batch,
             "sparse": cost(self.sparse), "loads": self.loads.iter().map(load).collect::<Vec<_>>(),
         })
     }
@@ -153,6 +186,7 @@ impl Observed {
             })
         };
         Some(Self {
+            full_per_s: json["full_per_s"].as_f64()?,
             capacity_per_s: json["capacity_per_s"].as_f64()?,
             full: cost(&json["full"])?,
             full_batch: json["full_batch"].as_f64()?,
@@ -182,6 +216,7 @@ impl Observed {
             subscriber: split(sparse_ns, full_ns, self.full_batch, READ_BYTES / frame_bytes),
             wake_up: Varying { median_ns: 40_000.0, spread: 0.3 },
             pause_ns: PAUSE_NS,
+            slice_ns: SLICE_NS,
             standstills: Standstills { per_s: 5.0, mean_ns: 500_000.0 },
         }
     }
@@ -205,9 +240,11 @@ impl Observed {
         let Parameters { publisher, shard, subscriber, wake_up, standstills, .. } = parameters;
         let us = |ns: f64| format!("{:.1} µs", ns / 1e3);
         let mut text = format!(
-            "Capacity (T1, both cores): {} messages a second; the shard alone would bear {}.\n\n\
+            "Highest rate that is kept on a schedule, in steps of a tenth of full flow: {} messages a second. Full flow \
+             (T1, a window): {}; the shard alone would bear {}.\n\n\
              | parameter | value | from |\n|---|---:|---|\n",
             grouped(self.capacity_per_s),
+            grouped(self.full_per_s),
             grouped(model::shard_capacity(&shard)),
         );
         let counted = "counted: CPU time at 10 k/s and in full flow";
@@ -232,11 +269,13 @@ impl Observed {
         let _ = writeln!(
             text,
             "| pause of the publisher | {} | the load generator's source |\n\
+             | slice of a thread | {} | the kernel's default |\n\
              | wake-up of an idle core, median | {} | {fitted} |\n\
              | its spread (σ of the logarithm) | {:.2} | {fitted} |\n\
              | standstills of a core | {:.1} a second | {fitted} |\n\
              | their length, mean | {} | {fitted} |",
             us(parameters.pause_ns),
+            us(parameters.slice_ns),
             us(wake_up.median_ns),
             wake_up.spread,
             standstills.per_s,
@@ -353,6 +392,7 @@ mod tests {
             noisy: 1,
         };
         Observed {
+            full_per_s: 2e7,
             capacity_per_s: 1e7,
             full: Cost { server_ns: 60.0, load_ns: 90.0 },
             full_batch: 500.0,

@@ -45,6 +45,9 @@ fn path(name: &str) -> PathBuf {
 impl Curve {
     /// Its growth.
     pub(super) fn fit(&self) -> Option<Fit> {
+        if self.is_derived() {
+            return None;
+        }
         let points = self.points.iter().map(|point| Point { x: point.x, cost: point.median });
         Fit::of(&points.collect::<Vec<_>>())
     }
@@ -137,6 +140,7 @@ impl Curve {
                     last.median / first.median
                 );
             }
+            _ if self.is_derived() => {}
             _ => text.push_str("\nToo few points for a fit.\n"),
         }
         text

@@ -104,6 +104,13 @@ pub(super) struct Measured {
 const PER_MESSAGE: &str = "CPU of the server, ns per message";
 const PER_DELIVERY: &str = "CPU of the server, ns per delivery";
 
+impl Curve {
+    /// Whether its growth follows from that of another one, so that there is nothing of its own to fit.
+    pub(super) fn is_derived(&self) -> bool {
+        self.name.ends_with("per delivery") || self.name.ends_with("and link")
+    }
+}
+
 impl Sweep {
     /// All curves, each point measured some times.
     pub(super) fn run(&self) -> Result<Vec<Curve>> {
