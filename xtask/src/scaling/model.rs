@@ -498,16 +498,17 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_that_is_behind_keeps_the_core_from_the_subscriber_for_a_slice() {
-        // Both take half a core at this rate, and the publisher has no time to pause.
-        let work = Work { per_batch_ns: 0.0, per_message_ns: 100.0, batch_max: 100 };
-        let p99 = |slice_ns: f64| {
-            let subscriber = Work { batch_max: 5_000, ..work };
-            let parameters = Parameters { publisher: work, subscriber, slice_ns, ..ideal() };
-            simulate(&parameters, 4.9e6, 0.2).latencies.quantile(0.99)
-        };
-        let (short, long) = (p99(0.1e6), p99(3e6));
-        assert!(long > 2.0 * short && long > 1e6, "{short} {long}");
+    fn who_has_the_core_keeps_it_for_a_slice_from_another_one_that_waits() {
+        let parameters = Parameters { slice_ns: 1e6, ..ideal() };
+        let mut row = Row::new(&parameters, 1e6);
+        (row.load.free_ns, row.slice_began_ns) = (5e6, 4.5e6);
+        assert!(!row.is_subscribers_turn(5e6, 4e6), "half a slice is left to the publisher");
+        assert!(row.is_subscribers_turn(5.1e6, 4e6), "the publisher pauses");
+        row.slice_began_ns = 3e6;
+        assert!(row.is_subscribers_turn(5e6, 4e6), "the publisher's slice is over");
+        row.is_subscribers = true;
+        assert!(!row.is_subscribers_turn(5e6, 4e6), "the subscriber's slice is over");
+        assert!(!row.is_subscribers_turn(5e6, f64::INFINITY), "there is nothing to read");
     }
 
     #[test]
