@@ -28,7 +28,7 @@ Usage: cargo xtask scaling [--only NAME]… [--report]
 Measures what a message costs the server (user and kernel time) while something grows, three times in runs of a
 second, and fits the growth. Measures latency at shares of the capacity beside what a queueing model of a shard
 predicts. Computes what a host with 64 cores and a link of 100 Gbit/s would give. Writes the tables of
-docs/SCALING.md. Takes less than eight minutes, and needs a machine on which nothing else runs.
+docs/SCALING.md. Takes about nine minutes, and needs a machine on which nothing else runs.
 
   --only NAME  subscribers, topics, filters, payload, connections, nodes, model or host; may be repeated
   --report     write the tables anew from what was measured before

@@ -39,8 +39,8 @@ const SLICE_NS: f64 = 1_400_000.0;
 
 /// Simulated time of a prediction, and of a step of the fit.
 const PREDICTED_S: f64 = 4.0;
-const FITTED_S: f64 = 1.0;
-const FIT_STEPS: usize = 200;
+const FITTED_S: f64 = 3.0;
+const FIT_STEPS: usize = 300;
 
 /// CPU time of a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -244,7 +244,8 @@ impl Observed {
             .map(|load| Some((load.rate_per_s, median(&load.p50_ns)?, median(&load.p99_ns)?)))
             .collect();
         let targets = targets.filter(|targets| !targets.is_empty());
-        Ok(calibrate(self.counted(), &targets.context("there are no loads to fit the model to")?))
+        let targets = targets.context("there are no loads to fit the model to")?;
+        Ok(calibrate(self.counted(), &targets, FITTED_S))
     }
 
     /// Parameters, and prediction beside measurement.
@@ -352,7 +353,7 @@ impl Observed {
 }
 
 /// Varies wake-ups and standstills until medians and 99th percentiles at these rates are as near as they get.
-fn calibrate(first: Parameters, targets: &[(f64, f64, f64)]) -> Parameters {
+fn calibrate(first: Parameters, targets: &[(f64, f64, f64)], seconds: f64) -> Parameters {
     let with = |[median_ns, spread, per_s, mean_ns]: [f64; 4]| Parameters {
         wake_up: Varying { median_ns, spread },
         standstills: Standstills { per_s, mean_ns },
@@ -361,7 +362,7 @@ fn calibrate(first: Parameters, targets: &[(f64, f64, f64)]) -> Parameters {
     let distance = |unknown: [f64; 4]| {
         let parameters = with(unknown);
         let of_rate = |&(rate_per_s, p50_ns, p99_ns): &(f64, f64, f64)| {
-            let latencies = model::simulate(&parameters, rate_per_s, FITTED_S).latencies;
+            let latencies = model::simulate(&parameters, rate_per_s, seconds).latencies;
             let off = |share, seen: f64| (latencies.quantile(share).max(1.0) / seen).ln().powi(2);
             off(0.5, p50_ns) + off(0.99, p99_ns)
         };
@@ -429,18 +430,19 @@ mod tests {
 
     #[test]
     fn calibration_finds_the_wake_ups_that_latencies_were_made_with() {
+        const SECONDS: f64 = 0.5;
         let mut truth = observed().counted();
         truth.wake_up = Varying { median_ns: 55_000.0, spread: 0.5 };
         truth.standstills = Standstills { per_s: 0.1, mean_ns: 100.0 };
         let at = |parameters: &Parameters, rate_per_s: f64| {
-            let latencies = model::simulate(parameters, rate_per_s, FITTED_S).latencies;
+            let latencies = model::simulate(parameters, rate_per_s, SECONDS).latencies;
             (latencies.quantile(0.5), latencies.quantile(0.99))
         };
         let targets = [1e4, 3e4].map(|rate_per_s| {
             let (p50_ns, p99_ns) = at(&truth, rate_per_s);
             (rate_per_s, p50_ns, p99_ns)
         });
-        let found = calibrate(observed().counted(), &targets);
+        let found = calibrate(observed().counted(), &targets, SECONDS);
         let ((p50, p99), (p50_found, p99_found)) = (at(&truth, 2e4), at(&found, 2e4));
         assert!((p50_found / p50 - 1.0).abs() < 0.1, "{p50_found} {p50} {found:?}");
         assert!((p99_found / p99 - 1.0).abs() < 0.1, "{p99_found} {p99} {found:?}");
