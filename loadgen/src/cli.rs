@@ -18,9 +18,12 @@ use crate::quantity::{Rate, parse_count, parse_duration, parse_rate, parse_secon
 use crate::server::{DaemonIo, ServerOptions};
 use crate::stamp::TOPICS_MAX;
 use crate::target::Target;
+use crate::topic_tree::{PER_ROOM, ROOM_SUBSCRIBERS};
 use crate::topic_walk::Order;
 use crate::workload::{Transport, Workload};
 
+/// Most filters in W: room numbers have five digits.
+const FILTERS_MAX: u32 = 400_000;
 /// Most nodes of a mesh.
 const NODES_MAX: usize = 250;
 
@@ -187,6 +190,11 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_topics)]
     topics: Vec<u32>,
 
+    /// Filters in W, over 400 topics: multiples of 400 [default: three runs of 10k and 100k, over as many topics and
+    /// fewer]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = parse_filters)]
+    filters: Vec<u32>,
+
     /// Order of topics [default: all three in K, random in W]
     #[arg(long, value_enum, value_delimiter = ',')]
     order: Vec<Order>,
@@ -292,6 +300,15 @@ fn parse_topics(text: &str) -> Result<u32, String> {
         .and_then(|topics| u32::try_from(topics).ok())
         .filter(|topics| *topics <= TOPICS_MAX)
         .ok_or_else(|| format!("give a number of topics, such as 50k, of at most {TOPICS_MAX}"))
+}
+
+fn parse_filters(text: &str) -> Result<u32, String> {
+    let step = PER_ROOM * ROOM_SUBSCRIBERS as u32;
+    parse_count(text)
+        .ok()
+        .and_then(|filters| u32::try_from(filters).ok())
+        .filter(|filters| filters.is_multiple_of(step) && *filters <= FILTERS_MAX)
+        .ok_or_else(|| format!("give a multiple of {step}, such as 40k, of at most {FILTERS_MAX}"))
 }
 
 fn usage(sentence: impl Into<String>) -> LoadError {

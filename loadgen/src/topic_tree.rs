@@ -17,7 +17,7 @@
 /// Subscribers in the tree of rooms.
 pub(crate) const ROOM_SUBSCRIBERS: usize = 100;
 /// Topics, and filters, of a room.
-const PER_ROOM: u32 = 4;
+pub(crate) const PER_ROOM: u32 = 4;
 /// Subscriptions that a message in the tree of rooms matches.
 const MATCHES: usize = 2;
 /// The filter of a room that matches all of it.

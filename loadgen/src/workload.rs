@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use crate::flood::Flooded;
 use crate::policy::Policy;
 use crate::quantity::Rate;
-use crate::topic_tree::{ROOM_SUBSCRIBERS, TopicTree};
+use crate::topic_tree::{PER_ROOM, ROOM_SUBSCRIBERS, TopicTree};
 use crate::topic_walk::Order;
 
 /// Messages undelivered at a time at an unlimited rate, unless told otherwise.
@@ -184,6 +184,8 @@ pub(crate) struct Overrides {
     pub(crate) fan_outs: Vec<usize>,
     /// Topics of the many-topics workload.
     pub(crate) topics: Vec<u32>,
+    /// Filters of the workload of many filters, over the topics of the fewest rooms.
+    pub(crate) filters: Vec<u32>,
     /// Orders in which they are gone over.
     pub(crate) orders: Vec<Order>,
     /// An acknowledgement is wanted of one message of this many.
@@ -281,8 +283,13 @@ impl Workload {
                     ..fan_out(ROOM_SUBSCRIBERS)
                 };
                 let mut shapes = Vec::new();
+                let few = ROOM_SUBSCRIBERS as u32;
+                let given: Vec<_> =
+                    overrides.filters.iter().map(|filters| (filters / PER_ROOM, few)).collect();
+                let rooms = or(&given, &ROOMS);
                 for order in or(&overrides.orders, &[Order::Random]) {
-                    shapes.extend(ROOMS.map(|(rooms, lively)| shape(rooms, lively, order)));
+                    shapes
+                        .extend(rooms.iter().map(|(rooms, lively)| shape(*rooms, *lively, order)));
                 }
                 shapes
             }
@@ -532,6 +539,17 @@ mod tests {
             .collect();
         assert_eq!(sizes, [(10_000, 10_000), (100_000, 10_000), (100_000, 100_000)]);
         assert!(cases.iter().all(|case| case.shape.copies() == 2 && case.window == 8_192));
+    }
+
+    #[test]
+    fn a_number_of_filters_lies_over_the_fewest_topics() {
+        let some = Overrides { filters: vec![400, 40_000], ..Overrides::default() };
+        let cases = Workload::W.cases(&some);
+        let sizes: Vec<_> = cases
+            .iter()
+            .map(|case| (case.shape.tree.filters(100), case.shape.tree.topics()))
+            .collect();
+        assert_eq!(sizes, [(400, 400), (40_000, 400)]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 mod results;
 mod side_by_side;
-mod tables;
+pub(crate) mod tables;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -88,8 +88,8 @@ struct Arguments {
 }
 
 /// What is measured.
-struct Side {
-    label: String,
+pub(crate) struct Side {
+    pub(crate) label: String,
     server: Server,
 }
 
@@ -331,7 +331,7 @@ fn build_sides(against: &str) -> Result<[Side; 2]> {
 
 /// This tree's daemon and load generator, built and copied, so that the next build does not change a program
 /// under a measurement.
-fn build_tree() -> Result<Side> {
+pub(crate) fn build_tree() -> Result<Side> {
     let folder = folder();
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let changes =
@@ -352,6 +352,11 @@ fn build_tree() -> Result<Side> {
 
 fn folder() -> PathBuf {
     repository::target().join("bench")
+}
+
+/// The load generator that [`build_tree`] built.
+pub(crate) fn load_generator() -> PathBuf {
+    folder().join("nexusd-loadgen")
 }
 
 fn resolve(revision: &str) -> Result<String> {
@@ -486,7 +491,7 @@ fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<
         "M1" | "M3" => (both.clone(), both),
         _ => (server_core.to_string(), load_core.to_string()),
     };
-    let mut load = Invocation::new(folder().join("nexusd-loadgen"))
+    let mut load = Invocation::new(load_generator())
         .args(["--workload", workload, "--size", &arguments.size.to_string()])
         .args(["--duration", &arguments.duration, "--warmup", &arguments.warmup])
         .args(["--load-core", &load_cores, "--json", "-"]);

@@ -22,6 +22,7 @@ mod invocation;
 mod mesh_view;
 mod profile;
 mod repository;
+mod scaling;
 mod setup;
 mod sim;
 mod soak;
@@ -99,6 +100,12 @@ const COMMANDS: &[Command] = &[
         summary: "measures this tree against a revision or the relay, alternately",
         help: bench::HELP,
         run: bench::run,
+    },
+    Command {
+        name: "scaling",
+        summary: "measures what growth costs, and states a model of latency beside what is measured",
+        help: scaling::HELP,
+        run: scaling::run,
     },
     Command {
         name: "profile",

@@ -25,7 +25,7 @@ impl Spread {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
         let (&min, &max) = (sorted.first()?, sorted.last()?);
-        let mut random = SplitMix(0x5eed);
+        let mut random = SplitMix::new(0x5eed);
         let mut medians: Vec<f64> = (0..RESAMPLES)
             .map(|_| {
                 let mut sample: Vec<f64> =
@@ -63,11 +63,16 @@ fn median_of_sorted(sorted: &[f64]) -> f64 {
     if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
-/// The SplitMix64 generator (Steele, Lea, Flood 2014): enough for resampling.
-struct SplitMix(u64);
+/// The SplitMix64 generator (Steele, Lea, Flood 2014): enough for resampling, and for models.
+#[derive(Debug)]
+pub(crate) struct SplitMix(u64);
 
 impl SplitMix {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

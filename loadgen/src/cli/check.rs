@@ -91,6 +91,9 @@ impl Cli {
         if workload != Workload::K && !self.topics.is_empty() {
             return Err(usage("--topics belongs to --workload K"));
         }
+        if workload != Workload::W && !self.filters.is_empty() {
+            return Err(usage("--filters belongs to --workload W"));
+        }
         if !matches!(workload, Workload::K | Workload::W) && !self.order.is_empty() {
             return Err(usage("--order belongs to --workload K and W"));
         }
@@ -240,6 +243,9 @@ mod tests {
             ("--workload T1 --addr 127.0.0.1:1 --spawn", "cannot be used with"),
             ("--workload T1 --topics 5", "--workload K"),
             ("--workload K --topics 17M", "16777216"),
+            ("--workload K --filters 400", "--workload W"),
+            ("--workload W --filters 500", "multiple of 400"),
+            ("--workload W --filters 4M", "at most 400000"),
             ("--workload T1 --order zipf", "--workload K and W"),
             ("--workload W --target relay", "filters"),
             ("--workload Q --target relay", "nobody wants"),

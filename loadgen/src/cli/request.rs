@@ -167,6 +167,7 @@ impl Cli {
                 transport,
                 fan_outs: self.fan_out,
                 topics: self.topics,
+                filters: self.filters,
                 orders: self.order,
                 ack_every: self.ack.and_then(NonZeroU64::new),
                 policy: self.policy,
@@ -200,6 +201,7 @@ impl Cli {
             && self.json.is_none()
             && self.hgrm.is_none()
             && self.topics.is_empty()
+            && self.filters.is_empty()
             && self.order.is_empty()
             && self.clients.is_none()
             && self.ack.is_none()

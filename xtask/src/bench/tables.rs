@@ -77,12 +77,16 @@ impl Results {
             let longest = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
             let _ = writeln!(text, "\n```\n{run}, messages per CPU-second of the server");
             for (name, value) in bars {
-                let bar = "█".repeat((value / longest * BAR as f64).round() as usize);
-                let _ = writeln!(text, "{name:<8} {:>7} {bar}", figure(value));
+                let _ = writeln!(text, "{name:<8} {:>7} {}", figure(value), bar(value / longest));
             }
             text.push_str("```\n");
         }
     }
+}
+
+/// A bar of a chart, as a share of the longest one.
+pub(crate) fn bar(share: f64) -> String {
+    "█".repeat((share * BAR as f64).round() as usize)
 }
 
 /// Of ours, and of theirs.
@@ -92,7 +96,7 @@ fn medians(pairs: &[Pair]) -> Option<(f64, f64)> {
 }
 
 /// A number as people read it.
-fn figure(value: f64) -> String {
+pub(crate) fn figure(value: f64) -> String {
     match value {
         value if value >= 1e6 => format!("{:.1} M", value / 1e6),
         value if value >= 1e4 => format!("{:.0} k", value / 1e3),
@@ -102,20 +106,25 @@ fn figure(value: f64) -> String {
 
 /// Puts the tables where BENCHMARKS.md has them.
 pub(super) fn write(tables: &str) -> Result<()> {
-    let path = repository::root().join("BENCHMARKS.md");
-    let text = fs::read_to_string(&path).context("cannot read BENCHMARKS.md")?;
-    let Some(text) = with_tables(&text, tables) else {
-        bail!("BENCHMARKS.md has no place for the tables: two lines, `{BEGIN}` and `{END}`");
+    replace_between("BENCHMARKS.md", BEGIN, END, tables)
+}
+
+/// Puts text between two lines of a file, which is named from the root of the repository.
+pub(crate) fn replace_between(file: &str, begin: &str, end: &str, text: &str) -> Result<()> {
+    let path = repository::root().join(file);
+    let before = fs::read_to_string(&path).with_context(|| format!("cannot read {file}"))?;
+    let Some(after) = with_text(&before, begin, end, text) else {
+        bail!("{file} has no place for the tables: two lines, `{begin}` and `{end}`");
     };
-    fs::write(&path, text).context("cannot write BENCHMARKS.md")?;
-    eprintln!("The tables stand in BENCHMARKS.md.");
+    fs::write(&path, after).with_context(|| format!("cannot write {file}"))?;
+    eprintln!("The tables stand in {file}.");
     Ok(())
 }
 
-fn with_tables(text: &str, tables: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{}\n\n{END}{after}", tables.trim()))
+fn with_text(file: &str, begin: &str, end: &str, text: &str) -> Option<String> {
+    let (before, rest) = file.split_once(begin)?;
+    let (_, after) = rest.split_once(end)?;
+    Some(format!("{before}{begin}\n\n{}\n\n{end}{after}", text.trim()))
 }
 
 #[cfg(test)]
@@ -127,8 +136,8 @@ mod tests {
     fn tables_take_the_place_of_those_before() {
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
         let expected = format!("a\n{BEGIN}\n\nnew\n\n{END}\nb\n");
-        assert_eq!(with_tables(&text, "new\n"), Some(expected));
-        assert_eq!(with_tables("no place", "new"), None);
+        assert_eq!(with_text(&text, BEGIN, END, "new\n"), Some(expected));
+        assert_eq!(with_text("no place", BEGIN, END, "new"), None);
     }
 
     #[test]

@@ -1,0 +1,450 @@
+//! What the model says of workload L beside what was measured.
+//!
+//! Costs come from two ends: from full flow, where batches are as large as they get, and from a rate so low that
+//! every message is a batch. What cannot be counted, how long wake-ups take and how often the machine
+//! stands still, is fitted to median and 99th percentile at two loads, [`CALIBRATION`]. Everything else is predicted, and
+//! what is predicted is never fitted.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Value as Json, json};
+
+use super::host::FRAME_BYTES;
+use super::load::{self, Run};
+use super::model::{self, Parameters, Standstills, Varying, Work};
+use super::results::grouped;
+use crate::statistics::{SplitMix, median};
+
+/// Percentages of the capacity.
+const SHARES: [u64; 6] = [10, 20, 30, 50, 70, 80];
+/// Those that the model is fitted to.
+const CALIBRATION: [u64; 2] = [10, 50];
+/// Rate at which each message is a batch of its own.
+const SPARSE_RATE: f64 = 10_000.0;
+const REPETITIONS: usize = 5;
+/// Runs of which one counts.
+const CHOICE: usize = 3;
+const PAYLOAD_BYTES: f64 = 128.0;
+
+/// What the load generator does at least between two writes, and at most in one (loadgen/src/publisher.rs and
+/// batch.rs), and what it reads at most.
+const PAUSE_NS: f64 = 20_000.0;
+const WRITE_BYTES: f64 = 131_072.0;
+const READ_BYTES: f64 = 262_144.0;
+
+/// How long the scheduler lets one thread run while another waits: 0.7 ms, twice that on two cores (`base_slice_ns` of
+/// Linux 6.18).
+const SLICE_NS: f64 = 1_400_000.0;
+
+/// Simulated time of a prediction, and of a step of the fit.
+const PREDICTED_S: f64 = 4.0;
+const FITTED_S: f64 = 3.0;
+const FIT_STEPS: usize = 300;
+
+/// CPU time of a message.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cost {
+    server_ns: f64,
+    load_ns: f64,
+}
+
+/// Latencies at a load.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Load {
+    /// Percentage of the capacity.
+    share: u64,
+    rate_per_s: f64,
+    p50_ns: Vec<f64>,
+    p99_ns: Vec<f64>,
+    /// CPU seconds a second, of the server and of the load generator.
+    server_busy: Vec<f64>,
+    load_busy: Vec<f64>,
+    noisy: usize,
+}
+
+/// All that was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Observed {
+    /// Messages a second in full flow, with a window.
+    full_per_s: f64,
+    /// The highest rate that is kept on a schedule, in steps of a tenth of that.
+    capacity_per_s: f64,
+    full: Cost,
+    /// Messages of a send in full flow.
+    full_batch: f64,
+    sparse: Cost,
+    loads: Vec<Load>,
+}
+
+/// Measures; takes about two minutes.
+pub(super) fn measure() -> Result<Observed> {
+    let (mut full, mut sparse) = (Vec::new(), Vec::new());
+    for _ in 0..3 {
+        // The daemon tells of its sends once a second.
+        full.extend(load::run("--workload T1 --duration 3s")?);
+        sparse.extend(load::run(&format!("--workload L --rate {SPARSE_RATE} --duration 2s"))?);
+    }
+    let middle = |runs: &[Run], of: &dyn Fn(&Run) -> f64| {
+        median(&runs.iter().map(of).collect::<Vec<_>>()).context("there are runs")
+    };
+    let cost = |runs: &[Run]| {
+        Ok::<_, anyhow::Error>(Cost {
+            server_ns: middle(runs, &|run| (run.user_ns() + run.kernel_ns()) / run.sent())?,
+            load_ns: middle(runs, &|run| run.load_ns() / run.sent())?,
+        })
+    };
+    let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
+    let full_per_s = middle(&full, &|run| run.number("received_per_s"))?;
+    let mut observed = Observed {
+        full_per_s,
+        capacity_per_s: capacity(full_per_s)?,
+        full: cost(&full)?,
+        full_batch: middle(&full, &|run| run.number("bytes_per_send"))? / frame_bytes,
+        sparse: cost(&sparse)?,
+        loads: Vec::new(),
+    };
+    if observed.full_batch < 2.0 {
+        bail!("the daemon did not tell how large its sends were");
+    }
+    for share in SHARES {
+        let rate_per_s = (observed.capacity_per_s * share as f64 / 100.0).round();
+        observed.loads.push(Load { share, rate_per_s, ..Load::default() });
+    }
+    // All loads in turn, so that a machine that drifts does so for all of them alike.
+    for _ in 0..REPETITIONS {
+        for load in &mut observed.loads {
+            let run = latencies(load.rate_per_s)?;
+            load.p50_ns.push(run.latency_ns("p50"));
+            load.p99_ns.push(run.latency_ns("p99"));
+            let elapsed_ns = run.number("duration_s") * 1e9;
+            load.server_busy.push((run.user_ns() + run.kernel_ns()) / elapsed_ns);
+            load.load_busy.push(run.load_ns() / elapsed_ns);
+            load.noisy += usize::from(run.is_noisy());
+        }
+    }
+    Ok(observed)
+}
+
+/// Raises the rate until one of two runs does not keep it.
+fn capacity(full_per_s: f64) -> Result<f64> {
+    let mut kept = 0.0;
+    for tenths in 1..=10 {
+        let rate_per_s = (full_per_s * f64::from(tenths) / 10.0).round();
+        let arguments = format!("--workload L --rate {rate_per_s}");
+        let are_kept = (0..2).all(|_| load::run_once(&arguments).is_ok());
+        if !are_kept {
+            break;
+        }
+        kept = rate_per_s;
+    }
+    if kept == 0.0 {
+        bail!("not even a tenth of {full_per_s:.0} messages a second is kept on a schedule");
+    }
+    Ok(kept)
+}
+
+/// Latencies at a rate. On a shared machine the 99th percentile of one run is up to ten times that of the next, as
+/// often as a core was taken away; so of some runs the one in which that happened least counts.
+fn latencies(rate_per_s: f64) -> Result<Run> {
+    let arguments = format!("--workload L --rate {rate_per_s}");
+    let mut best: Option<Run> = None;
+    for _ in 0..CHOICE {
+        let hiccups = |run: &Run| run.number("hiccups");
+        for run in load::run(&arguments)? {
+            if best.as_ref().is_none_or(|best| hiccups(&run) < hiccups(best)) {
+                best = Some(run);
+            }
+        }
+        if best.as_ref().is_some_and(|best| hiccups(best) < 2.0) {
+            break;
+        }
+    }
+    best.context("there is a run")
+}
+
+impl Observed {
+    pub(super) fn json(&self) -> Json {
+        let cost = |cost: Cost| json!({ "server_ns": cost.server_ns, "load_ns": cost.load_ns });
+        let load = |load: &Load| {
+            json!({
+                "share": load.share, "rate_per_s": load.rate_per_s, "p50_ns": load.p50_ns,
+                "p99_ns": load.p99_ns, "server_busy": load.server_busy, "load_busy": load.load_busy,
+                "noisy": load.noisy,
+            })
+        };
+        json!({
+            "full_per_s": self.full_per_s, "capacity_per_s": self.capacity_per_s, "full": cost(self.full), "full_batch": self.full_batch,
+            "sparse": cost(self.sparse), "loads": self.loads.iter().map(load).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The reverse; `None` where something is missing.
+    pub(super) fn from_json(json: &Json) -> Option<Self> {
+        let cost = |json: &Json| {
+            let (server_ns, load_ns) = (json["server_ns"].as_f64()?, json["load_ns"].as_f64()?);
+            Some(Cost { server_ns, load_ns })
+        };
+        let numbers =
+            |json: &Json| json.as_array()?.iter().map(Json::as_f64).collect::<Option<Vec<f64>>>();
+        let load = |json: &Json| {
+            Some(Load {
+                share: json["share"].as_u64()?,
+                rate_per_s: json["rate_per_s"].as_f64()?,
+                p50_ns: numbers(&json["p50_ns"])?,
+                p99_ns: numbers(&json["p99_ns"])?,
+                server_busy: numbers(&json["server_busy"])?,
+                load_busy: numbers(&json["load_busy"])?,
+                noisy: json["noisy"].as_u64()? as usize,
+            })
+        };
+        Some(Self {
+            full_per_s: json["full_per_s"].as_f64()?,
+            capacity_per_s: json["capacity_per_s"].as_f64()?,
+            full: cost(&json["full"])?,
+            full_batch: json["full_batch"].as_f64()?,
+            sparse: cost(&json["sparse"])?,
+            loads: json["loads"].as_array()?.iter().map(load).collect::<Option<_>>()?,
+        })
+    }
+
+    /// The work of the stages, which is counted; wake-ups and standstills are a first guess.
+    fn counted(&self) -> Parameters {
+        let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
+        // cost = per batch ÷ messages of a batch + per message, at both ends.
+        let split = |sparse_ns: f64, full_ns: f64, full_batch: f64, batch_max: f64| {
+            let per_batch_ns = ((sparse_ns - full_ns) / (1.0 - 1.0 / full_batch)).max(0.0);
+            let per_message_ns = (full_ns - per_batch_ns / full_batch).max(0.0);
+            Work { per_batch_ns, per_message_ns, batch_max: batch_max.round() as u64 }
+        };
+        let shard =
+            split(self.sparse.server_ns, self.full.server_ns, self.full_batch, self.full_batch);
+        // Nobody counts publisher and subscriber apart: each has half of what both cost.
+        let half = |cost: f64| cost / 2.0;
+        let (sparse_ns, full_ns) = (half(self.sparse.load_ns), half(self.full.load_ns));
+        let write = WRITE_BYTES / frame_bytes;
+        Parameters {
+            publisher: split(sparse_ns, full_ns, write, write),
+            shard,
+            subscriber: split(sparse_ns, full_ns, self.full_batch, READ_BYTES / frame_bytes),
+            wake_up: Varying { median_ns: 20_000.0, spread: 0.8 },
+            pause_ns: PAUSE_NS,
+            slice_ns: SLICE_NS,
+            standstills: Standstills { per_s: 5.0, mean_ns: 500_000.0 },
+        }
+    }
+
+    /// The model's parameters.
+    pub(super) fn parameters(&self) -> Result<Parameters> {
+        let calibrated = |load: &&Load| CALIBRATION.contains(&load.share);
+        let targets: Option<Vec<_>> = self
+            .loads
+            .iter()
+            .filter(calibrated)
+            .map(|load| Some((load.rate_per_s, median(&load.p50_ns)?, median(&load.p99_ns)?)))
+            .collect();
+        let targets = targets.filter(|targets| !targets.is_empty());
+        let targets = targets.context("there are no loads to fit the model to")?;
+        Ok(calibrate(self.counted(), &targets, FITTED_S))
+    }
+
+    /// Parameters, and prediction beside measurement.
+    pub(super) fn report(&self) -> Result<String> {
+        let parameters = self.parameters()?;
+        let Parameters { publisher, shard, subscriber, wake_up, standstills, .. } = parameters;
+        let us = |ns: f64| format!("{:.1} µs", ns / 1e3);
+        let mut text = format!(
+            "Highest rate that is kept on a schedule, in steps of a tenth of full flow: {} messages a second. Full flow \
+             (T1, a window): {}; the shard alone would bear {}.\n\n\
+             | parameter | value | from |\n|---|---:|---|\n",
+            grouped(self.capacity_per_s),
+            grouped(self.full_per_s),
+            grouped(model::shard_capacity(&shard)),
+        );
+        let counted = "counted: CPU time at 10 k/s and in full flow";
+        for (stage, work) in
+            [("publisher", publisher), ("shard", shard), ("subscriber", subscriber)]
+        {
+            let _ = writeln!(
+                text,
+                "| {stage}, a batch | {} | {counted} |\n| {stage}, a message | {:.1} ns | {counted} |\n\
+                 | {stage}, messages of a batch at most | {} | {} |",
+                us(work.per_batch_ns),
+                work.per_message_ns,
+                work.batch_max,
+                if stage == "shard" {
+                    "counted: bytes of a send in full flow"
+                } else {
+                    "the load generator's source"
+                }
+            );
+        }
+        let fitted = format!("fitted at {} and {} %", CALIBRATION[0], CALIBRATION[1]);
+        let _ = writeln!(
+            text,
+            "| pause of the publisher | {} | the load generator's source |\n\
+             | slice of a thread | {} | the kernel's default |\n\
+             | wake-up of an idle core, median | {} | {fitted} |\n\
+             | its spread (σ of the logarithm) | {:.2} | {fitted} |\n\
+             | standstills of a core | {:.1} a second | {fitted} |\n\
+             | their length, mean | {} | {fitted} |",
+            us(parameters.pause_ns),
+            us(parameters.slice_ns),
+            us(wake_up.median_ns),
+            wake_up.spread,
+            standstills.per_s,
+            us(standstills.mean_ns),
+        );
+        text.push_str(
+            "\n| load | messages/s | p50 predicted | measured | off by | p99 predicted | measured (least … most) | off by | \
+             messages of a turn, predicted | shard busy, predicted | CPU of the server, measured | noisy runs |\n\
+             |---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|\n",
+        );
+        let mut within = Vec::new();
+        for load in &self.loads {
+            let outcome = model::simulate(&parameters, load.rate_per_s, PREDICTED_S);
+            let (p50, p99) = (outcome.latencies.quantile(0.5), outcome.latencies.quantile(0.99));
+            let (Some(p50_seen), Some(p99_seen)) = (median(&load.p50_ns), median(&load.p99_ns))
+            else {
+                continue;
+            };
+            let least = load.p99_ns.iter().copied().fold(f64::INFINITY, f64::min);
+            let most = load.p99_ns.iter().copied().fold(0.0, f64::max);
+            let off = |predicted: f64, seen: f64| (predicted / seen - 1.0) * 100.0;
+            let is_fitted = CALIBRATION.contains(&load.share);
+            if !is_fitted {
+                within.push((load.share, off(p99, p99_seen).abs() <= 20.0));
+            }
+            let _ = writeln!(
+                text,
+                "| {} %{} | {} | {} | {} | {:+.0} % | {} | {} ({} … {}) | {}{:+.0} %{} | {:.0} | {:.0} % | {:.0} % | {} of {} |",
+                load.share,
+                if is_fitted { ", fitted" } else { "" },
+                grouped(load.rate_per_s),
+                us(p50),
+                us(p50_seen),
+                off(p50, p50_seen),
+                us(p99),
+                us(p99_seen),
+                us(least),
+                us(most),
+                if is_fitted { "" } else { "**" },
+                off(p99, p99_seen),
+                if is_fitted { "" } else { "**" },
+                outcome.turn_messages,
+                outcome.shard_busy * 100.0,
+                median(&load.server_busy).unwrap_or(0.0) * 100.0,
+                load.noisy,
+                load.p99_ns.len(),
+            );
+        }
+        let list = |wanted: bool| {
+            let shares = within.iter().filter(|(_, is_within)| *is_within == wanted);
+            shares.map(|(share, _)| format!("{share} %")).collect::<Vec<_>>().join(", ")
+        };
+        let _ = writeln!(
+            text,
+            "\np99 predicted within 20 %: {}; not: {}.",
+            Some(list(true)).filter(|text| !text.is_empty()).unwrap_or_else(|| "none".to_owned()),
+            Some(list(false)).filter(|text| !text.is_empty()).unwrap_or_else(|| "none".to_owned()),
+        );
+        Ok(text)
+    }
+}
+
+/// Varies wake-ups and standstills until medians and 99th percentiles at these rates are as near as they get.
+fn calibrate(first: Parameters, targets: &[(f64, f64, f64)], seconds: f64) -> Parameters {
+    let with = |[median_ns, spread, per_s, mean_ns]: [f64; 4]| Parameters {
+        wake_up: Varying { median_ns, spread },
+        standstills: Standstills { per_s, mean_ns },
+        ..first
+    };
+    let distance = |unknown: [f64; 4]| {
+        let parameters = with(unknown);
+        let of_rate = |&(rate_per_s, p50_ns, p99_ns): &(f64, f64, f64)| {
+            let latencies = model::simulate(&parameters, rate_per_s, seconds).latencies;
+            let off = |share, seen: f64| (latencies.quantile(share).max(1.0) / seen).ln().powi(2);
+            off(0.5, p50_ns) + off(0.99, p99_ns)
+        };
+        targets.iter().map(of_rate).sum::<f64>()
+    };
+    let Parameters { wake_up, standstills, .. } = first;
+    let mut best = [wake_up.median_ns, wake_up.spread, standstills.per_s, standstills.mean_ns];
+    let mut nearest = distance(best);
+    // A step in a random direction, with all numbers at once; larger after one that came nearer, else smaller.
+    let mut random = SplitMix::new(7);
+    let mut stride = 0.7_f64;
+    for _ in 0..FIT_STEPS {
+        let next = best.map(|number| {
+            let direction = random.below(2_001) as f64 / 1_000.0 - 1.0;
+            number * (stride * direction).exp()
+        });
+        let far = distance(next);
+        if far < nearest {
+            (best, nearest, stride) = (next, far, (stride * 1.5).min(1.0));
+        } else {
+            stride = (stride * 0.95).max(0.05);
+        }
+    }
+    with(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn observed() -> Observed {
+        let load = |share: u64| Load {
+            share,
+            rate_per_s: share as f64 * 1e5,
+            p50_ns: vec![100_000.0],
+            p99_ns: vec![300_000.0, 200_000.0, 400_000.0],
+            server_busy: vec![0.5],
+            load_busy: vec![0.7],
+            noisy: 1,
+        };
+        Observed {
+            full_per_s: 2e7,
+            capacity_per_s: 1e7,
+            full: Cost { server_ns: 60.0, load_ns: 90.0 },
+            full_batch: 500.0,
+            sparse: Cost { server_ns: 20_040.0, load_ns: 30_060.0 },
+            loads: SHARES.map(load).to_vec(),
+        }
+    }
+
+    #[test]
+    fn work_follows_from_what_a_message_costs_alone_and_in_a_large_batch() {
+        let Parameters { shard, publisher, .. } = observed().counted();
+        let at = |messages: f64| shard.per_batch_ns / messages + shard.per_message_ns;
+        assert!((at(1.0) - 20_040.0).abs() < 1e-6 && (at(500.0) - 60.0).abs() < 1e-6, "{shard:?}");
+        assert!((publisher.per_batch_ns / 15_000.0 - 1.0).abs() < 0.01, "{publisher:?}");
+    }
+
+    #[test]
+    fn what_was_measured_is_read_again() {
+        let observed = observed();
+        assert_eq!(Observed::from_json(&observed.json()), Some(observed));
+        assert_eq!(Observed::from_json(&json!({})), None);
+    }
+
+    #[test]
+    fn calibration_finds_the_wake_ups_that_latencies_were_made_with() {
+        const SECONDS: f64 = 0.5;
+        let mut truth = observed().counted();
+        truth.wake_up = Varying { median_ns: 55_000.0, spread: 0.5 };
+        truth.standstills = Standstills { per_s: 0.1, mean_ns: 100.0 };
+        let at = |parameters: &Parameters, rate_per_s: f64| {
+            let latencies = model::simulate(parameters, rate_per_s, SECONDS).latencies;
+            (latencies.quantile(0.5), latencies.quantile(0.99))
+        };
+        let targets = [1e4, 3e4].map(|rate_per_s| {
+            let (p50_ns, p99_ns) = at(&truth, rate_per_s);
+            (rate_per_s, p50_ns, p99_ns)
+        });
+        let found = calibrate(observed().counted(), &targets, SECONDS);
+        let ((p50, p99), (p50_found, p99_found)) = (at(&truth, 2e4), at(&found, 2e4));
+        assert!((p50_found / p50 - 1.0).abs() < 0.1, "{p50_found} {p50} {found:?}");
+        assert!((p99_found / p99 - 1.0).abs() < 0.1, "{p99_found} {p99} {found:?}");
+    }
+}
