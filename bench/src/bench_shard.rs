@@ -75,9 +75,13 @@ impl BenchShards {
 
     /// Subscribes a connection to one filter.
     pub fn subscribe(&mut self, connection: ConnectionId, filter: &str) {
+        self.subscribe_to(connection, &[filter]);
+    }
+
+    /// The same for several filters of one subscription.
+    pub fn subscribe_to(&mut self, connection: ConnectionId, filters: &[&str]) {
         let mut bytes = Vec::new();
-        let request =
-            SubscribeRequest { request: 1, filters: &[filter], ..SubscribeRequest::default() };
+        let request = SubscribeRequest { request: 1, filters, ..SubscribeRequest::default() };
         self.encoder.subscribe(&mut bytes, &request);
         self.receive(connection, &bytes);
     }

@@ -9,6 +9,8 @@ use crate::bench_shard::BenchShards;
 const CHUNK_BYTES: usize = 64 << 10;
 const PAYLOAD_BYTES: usize = 128;
 const TOPICS_MAX: usize = 1 << 24;
+const FILTERED_TOPICS: u32 = 1_000;
+const FILTERING_SUBSCRIBERS: usize = 100;
 const FRAME_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
 
 /// A standing workload of 128-byte messages on one topic.
@@ -24,8 +26,13 @@ pub enum Workload {
     Lent,
     /// One publisher, one subscriber, on another shard; which owns the topic.
     PassedOn,
+    /// One publisher whose messages come one by one, one subscriber.
+    Sparse,
     /// One publisher over so many topics, one subscriber to all of them.
     Topics(u32, Order),
+    /// One publisher over 1,000 topics at random; 100 subscribers, of which one names the topic and another
+    /// has a filter with a wildcard for it.
+    Filters,
 }
 
 /// In which order topics are published to.
@@ -70,6 +77,24 @@ impl Walk {
     }
 }
 
+/// The name of a topic, or with a wildcard for its kind a filter that matches it alone.
+fn filtered_topic(at: u32, kind: &str) -> String {
+    format!("site/{}/{kind}/{}", at / 100, at % 100)
+}
+
+/// Of all topics, those that subscriber `number` names, and those it has filters with a wildcard for.
+fn subscribe_to_some(shards: &mut BenchShards, subscriber: ConnectionId, number: usize) {
+    let is_for = |at: u32| at as usize % FILTERING_SUBSCRIBERS == number;
+    let named = (0..FILTERED_TOPICS).filter(|&at| is_for(at));
+    let matched = (0..FILTERED_TOPICS).filter(|&at| is_for(at * 7 + 3));
+    let filters: Vec<String> = named
+        .map(|at| filtered_topic(at, "sensor"))
+        .chain(matched.map(|at| filtered_topic(at, "+")))
+        .collect();
+    let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+    shards.subscribe_to(subscriber, &filters);
+}
+
 impl Traffic {
     /// Sets up `workload` and runs it until queues and buffers have their steady size.
     pub fn new(workload: Workload) -> Self {
@@ -80,16 +105,21 @@ impl Traffic {
         };
         let limits = Limits { topics: TOPICS_MAX, ..Limits::default() };
         let mut shards = BenchShards::with_limits(count, limits);
-        let topic = shards.topic_of(owner);
+        let topic = match workload {
+            Workload::Filters => filtered_topic(0, "sensor"),
+            _ => shards.topic_of(owner),
+        };
         let subscribers = match workload {
-            Workload::T1 | Workload::Lent | Workload::PassedOn | Workload::Topics(..) => 1,
             Workload::FanOut(subscribers) => subscribers,
             Workload::Stalled => 16,
+            Workload::Filters => FILTERING_SUBSCRIBERS,
+            _ => 1,
         };
         for at in 0..subscribers {
             let subscriber = shards.connect();
             match workload {
                 Workload::Topics(..) => shards.subscribe(subscriber, "#"),
+                Workload::Filters => subscribe_to_some(&mut shards, subscriber, at),
                 _ => shards.subscribe(subscriber, &topic),
             }
             if workload == Workload::Stalled && at == 0 {
@@ -98,13 +128,13 @@ impl Traffic {
         }
         let publisher = shards.connect();
         shards.bind(publisher, 0, &topic);
-        let walk = match workload {
-            Workload::Topics(topics, order) => {
-                (1..topics).for_each(|at| shards.bind(publisher, at, &format!("bench/of/{at}")));
-                Some(Walk { order, topics, state: 0 })
-            }
-            _ => None,
+        let (topics, order) = match workload {
+            Workload::Topics(topics, order) => (topics, order),
+            Workload::Filters => (FILTERED_TOPICS, Order::Random),
+            _ => (1, Order::RoundRobin),
         };
+        (1..topics).for_each(|at| shards.bind(publisher, at, &filtered_topic(at, "sensor")));
+        let walk = (topics > 1).then_some(Walk { order, topics, state: 0 });
         let mut chunk = Vec::new();
         let mut messages_per_chunk = 0;
         let payload = [7; PAYLOAD_BYTES];
@@ -114,7 +144,7 @@ impl Traffic {
                 .with_sequence(Sequence(messages_per_chunk + 1));
             let before = chunk.len();
             FrameEncoder::message(&mut chunk, &header, &[], &payload);
-            if chunk.len() > CHUNK_BYTES {
+            if chunk.len() > CHUNK_BYTES || workload == Workload::Sparse && before > 0 {
                 chunk.truncate(before);
                 break;
             }

@@ -106,7 +106,9 @@ pub const RUNS_SAMPLED: usize = 16;
 /// Segments kept for replay that are looked at when a new one is begun.
 pub const LOOKS_PER_SEGMENT: usize = 4;
 /// Segments kept for replay of which none is given back before nothing of it is wanted any more.
-pub const SEGMENTS_LEFT_ALONE: usize = 8;
+pub const SEGMENTS_LEFT_ALONE: usize = 16;
+/// And of others when less than this share (one part in …) of it is wanted: moving that costs as much as receiving it.
+pub const WORTH_MOVING_SHARE: usize = 8;
 /// Bytes of messages that move for replay's sake at a time.
 pub const SURVIVOR_BYTES_MAX: usize = SEGMENT_BYTES / 2;
 /// Free segments kept for reuse; more are given back to the system.

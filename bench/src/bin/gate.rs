@@ -14,13 +14,16 @@ use std::process::{Command, ExitCode};
 use nexusd_bench::{Order, Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 6] = [
+const WORKLOADS: [(&str, Workload); 9] = [
     ("t1", Workload::T1),
     ("f16", Workload::FanOut(16)),
     ("stalled", Workload::Stalled),
     ("lent", Workload::Lent),
     ("passed-on", Workload::PassedOn),
+    ("f1000", Workload::FanOut(1_000)),
+    ("sparse", Workload::Sparse),
     ("topics", Workload::Topics(1_000, Order::RoundRobin)),
+    ("filters", Workload::Filters),
 ];
 const FEW: u64 = 20_000;
 const MANY: u64 = 120_000;

@@ -16,7 +16,7 @@ use super::routing::ShardIndex;
 use crate::gap::Gap;
 use crate::limits::{
     EVACUATION_SHARE, GAPS_BYTES_SPARED, LOOKS_PER_SEGMENT, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE,
-    SEGMENTS_RECALLED,
+    SEGMENTS_RECALLED, WORTH_MOVING_SHARE,
 };
 use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
@@ -122,7 +122,7 @@ impl Plane {
             }
             let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
             let is_over = self.history.is_over(&self.log);
-            let is_worth_moving = wanted <= SEGMENT_BYTES / 2
+            let is_worth_moving = wanted <= SEGMENT_BYTES / WORTH_MOVING_SHARE
                 && self.history.segments() > SEGMENTS_LEFT_ALONE
                 && self.may_move(segment);
             if is_over {
