@@ -1,16 +1,16 @@
 //! Runs the vendored `flatc` over `wire/schema/*.fbs`. Called by `cargo xtask codegen`, which
 //! formats the result; with `--check` that command compares instead of writing.
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
-    let Some(output) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        eprintln!(
-            "usage: nexusd-codegen OUTPUT_DIRECTORY (normally through `cargo xtask codegen`)"
-        );
+    // Which tree it is for is asked when it runs: several trees share what was built.
+    let (output, tree) = (std::env::args_os().nth(1), std::env::var_os("CARGO_MANIFEST_DIR"));
+    let (Some(output), Some(tree)) = (output.map(PathBuf::from), tree.map(PathBuf::from)) else {
+        eprintln!("usage: cargo run -- OUTPUT_DIRECTORY (normally through `cargo xtask codegen`)");
         return ExitCode::from(2);
     };
-    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wire/schema");
+    let schemas = tree.join("../../wire/schema");
     for name in ["frame", "metadata", "control", "beacon"] {
         let status = Command::new(flatc_fork::flatc())
             .args(["--rust", "-o"])
