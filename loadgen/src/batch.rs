@@ -35,6 +35,13 @@ pub(crate) struct FrameTemplate {
     pub(crate) envelope: Option<Envelope>,
 }
 
+impl FrameTemplate {
+    /// A frame that carries nothing of its message but the payload and, if there are several topics, the name.
+    pub(crate) fn by_name(bytes: Vec<u8>, payload: Range<usize>, name: Option<TopicName>) -> Self {
+        Self { bytes, payload, sequence_at: None, topic_at: None, name, ack: None, envelope: None }
+    }
+}
+
 /// What stands in front of as many messages as have room together.
 #[derive(Clone, Debug)]
 pub(crate) struct Envelope {

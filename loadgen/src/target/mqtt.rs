@@ -22,15 +22,7 @@ pub(super) fn message_template(topics: &TopicTable, payload_bytes: usize) -> Fra
     let bytes = packet(PUBLISH, &body);
     let payload = bytes.len() - payload_bytes..bytes.len();
     let name = TopicName::of_several(payload.start - topic.len(), topics);
-    FrameTemplate {
-        bytes,
-        payload,
-        sequence_at: None,
-        topic_at: None,
-        name,
-        ack: None,
-        envelope: None,
-    }
+    FrameTemplate::by_name(bytes, payload, name)
 }
 
 /// What a subscriber says first.

@@ -20,15 +20,7 @@ pub(super) fn message_template(subjects: &TopicTable, payload_bytes: usize) -> F
     bytes.resize(payload.end, 0);
     bytes.extend_from_slice(b"\r\n");
     let name = TopicName::of_several(PUB.len(), subjects);
-    FrameTemplate {
-        bytes,
-        payload,
-        sequence_at: None,
-        topic_at: None,
-        name,
-        ack: None,
-        envelope: None,
-    }
+    FrameTemplate::by_name(bytes, payload, name)
 }
 
 /// What a subscriber says first.

@@ -16,15 +16,7 @@ pub(super) fn message_template(channels: &TopicTable, payload_bytes: usize) -> F
     let payload = bytes.len()..bytes.len() + payload_bytes;
     bytes.resize(payload.end, 0);
     bytes.extend_from_slice(b"\r\n");
-    FrameTemplate {
-        bytes,
-        payload,
-        sequence_at: None,
-        topic_at: None,
-        name,
-        ack: None,
-        envelope: None,
-    }
+    FrameTemplate::by_name(bytes, payload, name)
 }
 
 /// What a subscriber says first. A pattern's `*` does not stop at a level; where our filters match no deeper

@@ -271,15 +271,8 @@ impl ZenohFraming {
             first: self.session.frames,
             seal,
         };
-        Ok(FrameTemplate {
-            bytes,
-            payload,
-            sequence_at: None,
-            topic_at: None,
-            name,
-            ack: None,
-            envelope: Some(envelope),
-        })
+        let template = FrameTemplate::by_name(bytes, payload, name);
+        Ok(FrameTemplate { envelope: Some(envelope), ..template })
     }
 }
 
