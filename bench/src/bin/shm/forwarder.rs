@@ -158,14 +158,35 @@ fn over_rings(
         } else if source_is_gone {
             return Ok(());
         } else {
-            match wait([(&mut source, Until::MoreToRead), (&mut sink, Until::Gone)], poll_for)? {
-                Event::Ready => {}
-                // What it wrote last may not have been seen yet.
-                Event::Gone(0) => source_is_gone = true,
-                Event::Gone(_) => return Ok(()),
+            match wait_for_more(&mut source, &mut sink, poll_for)? {
+                More::There => {}
+                More::Last => source_is_gone = true,
+                More::Unwanted => return Ok(()),
             }
         }
     }
+}
+
+/// What waiting for the source came to.
+enum More {
+    /// It wrote.
+    There,
+    /// It is gone. What it wrote last may not have been seen yet.
+    Last,
+    /// The sink is gone.
+    Unwanted,
+}
+
+fn wait_for_more(
+    source: &mut Connection,
+    sink: &mut Connection,
+    poll_for: Duration,
+) -> Result<More, ShmError> {
+    Ok(match wait([(source, Until::MoreToRead), (sink, Until::Gone)], poll_for)? {
+        Event::Ready => More::There,
+        Event::Gone(0) => More::Last,
+        Event::Gone(_) => More::Unwanted,
+    })
 }
 
 fn over_rings_by_log(
@@ -199,10 +220,10 @@ fn over_rings_by_log(
         } else if source_is_gone {
             return Ok(());
         } else {
-            match wait([(&mut source, Until::MoreToRead), (&mut sink, Until::Gone)], poll_for)? {
-                Event::Ready => {}
-                Event::Gone(0) => source_is_gone = true,
-                Event::Gone(_) => return Ok(()),
+            match wait_for_more(&mut source, &mut sink, poll_for)? {
+                More::There => {}
+                More::Last => source_is_gone = true,
+                More::Unwanted => return Ok(()),
             }
         }
     }
