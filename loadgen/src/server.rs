@@ -39,6 +39,9 @@ pub(crate) struct Addresses {
     /// Its process, if that is not the one that says so.
     #[serde(default)]
     pub(crate) pid: Option<u32>,
+    /// Whether it answers a line on its standard input with what it has sent.
+    #[serde(default)]
+    pub(crate) counts_sends: bool,
 }
 
 impl Addresses {
@@ -275,11 +278,11 @@ impl Server {
     /// What it has sent so far; `None` if it does not say.
     pub(crate) fn sends(&mut self) -> Option<SendTotals> {
         match &mut self.origin {
-            Origin::Spawned(process) => {
+            Origin::Spawned(process) if self.addresses.counts_sends => {
                 process.tell("").ok()?;
                 serde_json::from_str(&process.answer(ANSWER_TIMEOUT).ok()?).ok()
             }
-            Origin::Foreign | Origin::Embedded => None,
+            Origin::Spawned(_) | Origin::Foreign | Origin::Embedded => None,
         }
     }
 

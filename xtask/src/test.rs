@@ -232,11 +232,7 @@ fn tests() -> Result<()> {
 /// own choice. (Those of the driver itself run on both at once.)
 fn tests_on_epoll() -> Result<()> {
     daemon_of_tests()?;
-    test_run(&["--test", "integration"])
-        .env("TESTS_NEXUSD_IO", "epoll")
-        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
-        .env("NEXTEST_TEST_THREADS", TESTS_AT_ONCE)
-        .run()
+    test_run(&["--test", "integration"]).env("TESTS_NEXUSD_IO", "epoll").run()
 }
 
 /// What the load generator measures NexusD beside.
@@ -296,6 +292,8 @@ fn test_run(targets: &[&str]) -> Invocation {
         .args(&runner)
         .args(["--workspace", "--exclude", "nexusd-netns", "--locked", "--no-fail-fast"])
         .args(targets)
+        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
+        .env("NEXTEST_TEST_THREADS", TESTS_AT_ONCE)
         .env("TESTS_NEXUSD_BINARY", repository::debug_binary("nexusd"))
 }
 

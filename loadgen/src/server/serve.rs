@@ -130,7 +130,7 @@ pub(crate) fn node_addresses(node: &Node) -> Addresses {
         tcp: node.tcp_addresses().first().copied(),
         unix: node.unix_name().map(str::to_owned),
         mesh: node.mesh_addresses().first().copied(),
-        pid: None,
+        ..Addresses::default()
     }
 }
 
@@ -150,6 +150,7 @@ fn serve_forwarder(
             ListenAddress::Unix(_) => None,
         },
         unix: Some(unix.local_address().to_string()),
+        counts_sends: true,
         ..Addresses::default()
     };
     let (commands, receiver) =
