@@ -7,6 +7,16 @@ use nexusd_wire::control::OverflowPolicy;
 pub const SENDS_PER_TURN: usize = 64;
 /// Sends begun before other shards are told what waits for them.
 pub const SENDS_PER_FLUSH: usize = SENDS_PER_TURN / 2;
+/// Where turns of so many sends ...
+pub const BURST_SENDS_MIN: u32 = 32;
+/// ... of less than so many bytes each ...
+pub const BURST_BYTES_PER_SEND_MAX: u64 = 4 << 10;
+/// ... are at most so far apart, in microseconds, ...
+pub const BURSTS_APART_US: u64 = 900;
+/// ... the loop rests behind each for so long per send, in microseconds ...
+pub const REST_US_PER_SEND: u32 = 2;
+/// ... and for this long at most, so that messages share sends (driver on io_uring, Linux 6.12).
+pub const REST_US_MAX: u32 = 128;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last extent's rest.

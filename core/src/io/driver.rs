@@ -92,16 +92,16 @@ pub fn run<D: Driver>(driver: &mut D, service: &mut impl Service) -> Result<(), 
     Ok(())
 }
 
-/// Carries out outputs, at most [`SENDS_PER_TURN`] sends among them, and says whether the driver
-/// may park.
+/// Carries out outputs until more than [`SENDS_PER_TURN`] of them are sends, and says whether the driver
+/// may park: not in the midst of more.
 pub fn drain_outputs<D: Driver>(driver: &mut D, service: &mut impl Service) -> Park {
     let mut sends = 0;
-    while sends < SENDS_PER_TURN {
-        let Some(output) = service.poll_output() else {
-            return Park::Until(service.wake_at());
-        };
+    while let Some(output) = service.poll_output() {
         sends += usize::from(matches!(output, Output::Send(_)));
         driver.apply(service, output);
+        if sends > SENDS_PER_TURN {
+            return Park::Never;
+        }
     }
-    Park::Never
+    Park::Until(service.wake_at())
 }

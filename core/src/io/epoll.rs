@@ -125,7 +125,7 @@ impl EpollDriver {
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
             line: VecDeque::new(),
-            sent: Vec::with_capacity(SENDS_PER_TURN),
+            sent: Vec::with_capacity(SENDS_PER_TURN + 1),
             to_close: Vec::new(),
             lingering: Lingering::default(),
             counters: DriverCounters::default(),

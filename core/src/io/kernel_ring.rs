@@ -8,10 +8,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::num::NonZeroU64;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode};
+use rustix::thread::set_current_timer_slack;
 
 use super::operation::Operation;
 use super::setup_error::SetupError;
@@ -21,11 +23,15 @@ use super::setup_error::SetupError;
 const SUBMISSIONS: u32 = 256;
 /// Completions that fit before the kernel has to keep them elsewhere.
 const COMPLETIONS: u32 = 4_096;
+/// How late a sleep of this thread may end, beside what the machine adds.
+const TIMER_SLACK_NS: u64 = 1_000;
 
 /// An io_uring instance.
 pub(super) struct KernelRing {
     uring: IoUring,
     enter_flags: u32,
+    /// Whether it can rest before it looks for completions (Linux 6.12).
+    can_rest: bool,
     /// Submissions the kernel had no room for; nearly always empty.
     backlog: VecDeque<Entry>,
 }
@@ -57,7 +63,12 @@ impl KernelRing {
         if features.is_feature_no_iowait() {
             enter_flags |= EnterFlags::NO_IOWAIT;
         }
-        Ok(Self { enter_flags: enter_flags.bits(), backlog: VecDeque::new(), uring })
+        let can_rest = features.is_feature_min_timeout();
+        if can_rest {
+            // A rest is shorter than what the kernel may add to a sleep unless it is told.
+            let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
+        }
+        Ok(Self { enter_flags: enter_flags.bits(), can_rest, backlog: VecDeque::new(), uring })
     }
 
     /// For registering buffers.
@@ -148,22 +159,30 @@ impl KernelRing {
     }
 
     /// Hands all submissions to the kernel and lets it work. With `wait`, sleeps until there is a
-    /// completion, or for so many microseconds at most (`u64::MAX`: without end).
+    /// completion.
     ///
     /// Returns early on a signal. An error means that the ring is beyond use.
-    pub(super) fn enter(&mut self, wait: Option<u64>) -> io::Result<()> {
+    pub(super) fn enter(&mut self, wait: Option<Wait>) -> io::Result<()> {
         self.unload_backlog();
         let pending = self.uring.submission().len() as u32;
         let timeout;
         let mut args = SubmitArgs::new();
-        if let Some(us) = wait
+        if let Some(Wait { up_to_us: us, .. }) = wait
             && us != u64::MAX
         {
             timeout = Timespec::new().sec(us / 1_000_000).nsec((us % 1_000_000) as u32 * 1_000);
             args = args.timespec(&timeout);
         }
         // With submissions that found no room there is more to do than to wait.
-        let wanted = u32::from(wait.is_some() && self.backlog.is_empty());
+        let mut wanted = u32::from(wait.is_some() && self.backlog.is_empty());
+        if let Some(Wait { rest_us: rest_us @ 1.., .. }) = wait
+            && self.can_rest
+            && wanted > 0
+        {
+            // More than there will be: the kernel lets the time pass first.
+            wanted = COMPLETIONS;
+            args = args.min_wait_usec(rest_us);
+        }
         // SAFETY: `args` is what EXT_ARG promises, and lives, with the timeout it points to, until
         // the call returns. The submissions' own memory is vouched for by `push`.
         let entered =
@@ -217,6 +236,22 @@ impl KernelRing {
             result: entry.result(),
             flags: entry.flags(),
         })
+    }
+}
+
+/// How long an enter may sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Wait {
+    /// Microseconds in which completions do not end the sleep, where the kernel can do that.
+    pub(super) rest_us: u32,
+    /// Microseconds after which it ends without one; `u64::MAX` is never.
+    pub(super) up_to_us: u64,
+}
+
+impl Wait {
+    /// Until there is a completion, or for so many microseconds.
+    pub(super) fn up_to(us: u64) -> Self {
+        Self { rest_us: 0, up_to_us: us }
     }
 }
 

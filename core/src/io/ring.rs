@@ -13,6 +13,7 @@ mod accept;
 mod close;
 mod handover;
 mod receive;
+mod rest;
 mod send;
 
 use std::hint;
@@ -20,12 +21,13 @@ use std::io;
 
 use self::accept::ListenerSlot;
 use self::receive::Starved;
+use self::rest::Rest;
 use super::buffer_ring::BufferRing;
 use super::clock;
 use super::connection::ConnectionTable;
 use super::counters::DriverCounters;
 use super::driver::{self, Driver, Park, Service};
-use super::kernel_ring::{Completion, KernelRing};
+use super::kernel_ring::{Completion, KernelRing, Wait};
 use super::lingering::{self, Lingering};
 use super::listener::Listener;
 use super::mailbox::{CommandReceiver, CommandSender};
@@ -111,6 +113,7 @@ pub struct UringDriver {
     on_report: Box<dyn FnMut(Report) + Send>,
     spin_us: u64,
     now: Now,
+    rest: Rest,
     /// Requests whose last completion is still to come.
     in_flight: usize,
     starved: Starved,
@@ -152,6 +155,7 @@ impl UringDriver {
             on_report,
             spin_us: u64::from(options.spin_us),
             now: clock::now(),
+            rest: Rest::default(),
             in_flight: 0,
             starved: Starved::new(),
             to_close: Vec::new(),
@@ -196,6 +200,7 @@ impl UringDriver {
 
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.
     fn submit_and_wait(&mut self, service: &impl Service, park: Park) -> io::Result<()> {
+        let rest_us = self.rest.end_turn(self.now.mono_us);
         let deadline = match park {
             Park::Until(wake_at) if !self.has_more_to_do() => self.deadline(wake_at),
             _ => self.now.mono_us,
@@ -204,7 +209,8 @@ impl UringDriver {
             return self.spin_then_wait(service, deadline);
         }
         if deadline > self.now.mono_us {
-            self.sleep(service, time_until(deadline, self.now.mono_us))
+            let up_to_us = time_until(deadline, self.now.mono_us);
+            self.sleep(service, Wait { rest_us, up_to_us })
         } else if !self.ring.is_submitted() || self.ring.has_deferred_work() {
             self.enter(None)
         } else {
@@ -212,12 +218,12 @@ impl UringDriver {
         }
     }
 
-    /// Sleeps until something completes or the doorbell rings, for `wait_us` at most, unless
-    /// something waits that another thread sent.
-    fn sleep(&mut self, service: &impl Service, wait_us: u64) -> io::Result<()> {
+    /// Sleeps until something completes or the doorbell rings, unless something waits that another
+    /// thread sent.
+    fn sleep(&mut self, service: &impl Service, wait: Wait) -> io::Result<()> {
         self.commands.fall_asleep();
         let has_mail = self.commands.has_mail(service);
-        let result = self.enter((!has_mail).then_some(wait_us));
+        let result = self.enter((!has_mail).then_some(wait));
         self.commands.wake_up();
         result
     }
@@ -245,12 +251,12 @@ impl UringDriver {
                 return Ok(());
             }
             if now >= spin_until {
-                return self.sleep(service, time_until(deadline, now));
+                return self.sleep(service, Wait::up_to(time_until(deadline, now)));
             }
         }
     }
 
-    fn enter(&mut self, wait: Option<u64>) -> io::Result<()> {
+    fn enter(&mut self, wait: Option<Wait>) -> io::Result<()> {
         self.counters.enters += 1;
         self.ring.enter(wait)?;
         if self.ring.is_submitted() {
@@ -395,7 +401,7 @@ impl Drop for UringDriver {
                 break;
             }
             self.ring.push_cancel_all();
-            if self.ring.enter(Some(wait_us)).is_err() {
+            if self.ring.enter(Some(Wait::up_to(wait_us))).is_err() {
                 break;
             }
             while let Some(completion) = self.ring.pop() {

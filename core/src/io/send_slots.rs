@@ -44,7 +44,7 @@ pub(super) struct GatheredSend {
 impl SendSlots {
     /// Slots for the sends of an ordinary turn; more are made when needed, and kept.
     pub(super) fn new() -> Self {
-        Self { slots: (0..SENDS_PER_TURN).map(|_| Box::new(SendSlot::new())).collect(), used: 0 }
+        Self { slots: (0..=SENDS_PER_TURN).map(|_| Box::new(SendSlot::new())).collect(), used: 0 }
     }
 
     /// Gathers what `connection` sends next; `None` if that is nothing.

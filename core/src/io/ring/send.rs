@@ -28,6 +28,7 @@ impl UringDriver {
         };
         connection.sending = true;
         connection.gathered = send.bytes;
+        self.rest.add(send.bytes);
         let entry = send.entry.user_data(Operation::Send.on(id));
         // SAFETY: the service leaves the gathered slices in place and unchanged until `Sent` or
         // `Closed` (its contract), which it is told only after the completion was popped (`sending`
