@@ -14,13 +14,20 @@ use super::{Measure, Pair, folder};
 /// A run of a workload, a system, and what both are judged by.
 pub(super) type Row = (String, String, &'static str);
 
-/// All pairs of a commit.
-pub(super) struct Results {
+/// The pairs of a row, all of one commit: the one that was measured last.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
     pub(super) commit: String,
+    pub(super) pairs: Vec<Pair>,
+}
+
+/// All that was measured, and what of it is of the commit that is measured now.
+pub(super) struct Results {
+    commit: String,
     path: PathBuf,
-    /// Pairs done, by peer and case.
+    /// Pairs done of this commit, by peer and case.
     done: BTreeMap<(String, String), usize>,
-    pub(super) rows: BTreeMap<Row, Vec<Pair>>,
+    pub(super) rows: BTreeMap<Row, Figures>,
 }
 
 impl Results {
@@ -38,22 +45,27 @@ impl Results {
         // A line that is cut short is of a session that was interrupted while it wrote.
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok());
         for line in lines {
-            if line["commit"] == results.commit.as_str() {
-                results.take(&line);
-            }
+            results.take(&line);
         }
         Ok(results)
     }
 
     fn take(&mut self, line: &Json) -> Option<()> {
         let text = |key: &str| line[key].as_str().map(str::to_owned);
-        let (peer, case, run) = (text("peer")?, text("case")?, text("run")?);
+        let (commit, peer, case, run) =
+            (text("commit")?, text("peer")?, text("case")?, text("run")?);
         let measure = Measure::ALL.into_iter().find(|measure| line["measure"] == measure.name())?;
         let pair = Pair { old: line["theirs"].as_f64()?, new: line["ours"].as_f64()? };
         let number = line["number"].as_u64()? as usize;
-        let done = self.done.entry((peer.clone(), case.clone())).or_default();
-        *done = (number + 1).max(*done);
-        self.rows.entry((format!("{case} {run}"), peer, measure.name())).or_default().push(pair);
+        if commit == self.commit {
+            let done = self.done.entry((peer.clone(), case.clone())).or_default();
+            *done = (number + 1).max(*done);
+        }
+        let figures = self.rows.entry((format!("{case} {run}"), peer, measure.name())).or_default();
+        if figures.commit != commit {
+            *figures = Figures { commit, pairs: Vec::new() };
+        }
+        figures.pairs.push(pair);
         Some(())
     }
 
@@ -97,12 +109,25 @@ pub(super) mod tests {
         let (commit, path) = ("c".to_owned(), PathBuf::new());
         let mut results = Results { commit, path, done: BTreeMap::new(), rows: BTreeMap::new() };
         for number in 0..2 {
-            results.take(&json!({
-                "commit": "c", "peer": "nats", "case": "T1", "number": number, "run": "1 → 1",
-                "measure": "per CPU-second", "ours": 12e6, "theirs": 2e6,
-            }));
+            take(&mut results, "c", number, 12e6);
         }
         results
+    }
+
+    fn take(results: &mut Results, commit: &str, number: usize, ours: f64) {
+        results.take(&json!({
+            "commit": commit, "peer": "nats", "case": "T1", "number": number, "run": "1 → 1",
+            "measure": "per CPU-second", "ours": ours, "theirs": 2e6,
+        }));
+    }
+
+    #[test]
+    fn a_row_is_of_the_commit_that_was_measured_last() {
+        let mut results = some();
+        take(&mut results, "d", 0, 14e6);
+        let figures = results.rows.values().next().expect("a row");
+        assert_eq!((figures.commit.as_str(), figures.pairs.len()), ("d", 1));
+        assert_eq!(results.count("nats", "T1"), 2, "of the commit that is measured now");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::results::Results;
+use super::results::{Figures, Results};
 use super::{Measure, Pair};
 use crate::repository;
 use crate::statistics::{Spread, median};
@@ -20,8 +20,7 @@ const BAR: usize = 50;
 impl Results {
     /// Charts of the headline, and tables, one for each measure.
     pub(super) fn report(&self) -> String {
-        let mut text =
-            format!("Commit {}, medians; the ratio is that of neighbouring runs.\n", self.commit);
+        let mut text = "Medians; the ratio is that of neighbouring runs.\n".to_owned();
         self.charts(&mut text);
         for measure in Measure::ALL {
             self.table(measure, &mut text);
@@ -37,50 +36,62 @@ impl Results {
         }
         let _ = writeln!(
             text,
-            "\n| {}{} | beside | NexusD | theirs | ratio | min … max | pairs |\n\
-             |---|---|---:|---:|---:|---|---:|",
+            "\n| {}{} | beside | NexusD | theirs | ratio | min … max | pairs | commit |\n\
+             |---|---|---:|---:|---:|---|---:|---|",
             measure.name(),
             if measure.is_better_low() { ", less is better" } else { "" }
         );
-        for ((run, system, _), pairs) in rows {
+        for ((run, system, _), Figures { commit, pairs }) in rows {
             let ratios: Vec<f64> = pairs.iter().map(|pair| pair.new / pair.old).collect();
             let (Some(ratio), Some((ours, theirs))) = (Spread::of(&ratios), medians(pairs)) else {
                 continue;
             };
             let _ = writeln!(
                 text,
-                "| {run} | {system} | {} | {} | **{:.2}** | {:.2} … {:.2} | {} |",
+                "| {run} | {system} | {} | {} | **{:.2}** | {:.2} … {:.2} | {} | {} |",
                 figure(ours),
                 figure(theirs),
                 ratio.median,
                 ratio.min,
                 ratio.max,
-                ratio.count
+                ratio.count,
+                commit.get(..7).unwrap_or(commit)
             );
         }
     }
 
-    /// A chart for each run of messages per CPU-second.
+    /// A chart for each run, of what it is there for.
     fn charts(&self, text: &mut String) {
-        let mut runs = BTreeMap::<&str, Vec<(&str, &[Pair])>>::new();
-        for ((run, system, name), pairs) in &self.rows {
-            if *name == Measure::PerCpuSecond.name() {
-                runs.entry(run).or_default().push((system, pairs));
+        let mut runs = BTreeMap::<(&str, &str), Vec<(&str, &[Pair])>>::new();
+        for ((run, system, name), figures) in &self.rows {
+            if *name == claim(run).name() {
+                runs.entry((run, name)).or_default().push((system, &figures.pairs));
             }
         }
-        for (run, systems) in runs {
+        for ((run, name), systems) in runs {
             let ours: Vec<Pair> = systems.iter().flat_map(|(_, pairs)| *pairs).copied().collect();
             let theirs =
                 systems.iter().filter_map(|(name, pairs)| Some((*name, medians(pairs)?.1)));
             let Some((ours, _)) = medians(&ours) else { continue };
             let bars: Vec<_> = [("NexusD", ours)].into_iter().chain(theirs).collect();
             let longest = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
-            let _ = writeln!(text, "\n```\n{run}, messages per CPU-second of the server");
+            let better = if claim(run).is_better_low() { ", less is better" } else { "" };
+            let _ = writeln!(text, "\n```\n{run}: {name}{better}");
             for (name, value) in bars {
                 let _ = writeln!(text, "{name:<8} {:>7} {}", figure(value), bar(value / longest));
             }
             text.push_str("```\n");
         }
+    }
+}
+
+/// What the runs of a workload are there to show.
+fn claim(run: &str) -> Measure {
+    match run.split(' ').next() {
+        Some("L") => Measure::P99,
+        Some("S") => Measure::MemoryPerClient,
+        Some("B") => Measure::Beside,
+        _ => Measure::PerCpuSecond,
     }
 }
 
@@ -144,6 +155,7 @@ mod tests {
     fn a_report_has_a_row_and_a_bar_for_each_system() {
         let report = some().report();
         assert!(report.contains("| T1 1 → 1 | nats | 12.0 M | 2.0 M | **6.00** |"), "{report}");
+        assert!(report.contains("\nT1 1 → 1: per CPU-second\nNexusD"), "{report}");
         let bar = format!("nats       2.0 M {}\n", "█".repeat(8));
         assert!(report.contains(&bar), "{report}");
     }
