@@ -3,7 +3,7 @@
 
 use nexusd_wire::control::OverflowPolicy;
 
-/// Sends begun before the loop looks at completions and inbox again.
+/// Sends begun before the loop looks at completions and inbox again; one more shows that there are more.
 pub const SENDS_PER_TURN: usize = 64;
 /// Sends begun before other shards are told what waits for them.
 pub const SENDS_PER_FLUSH: usize = SENDS_PER_TURN / 2;
