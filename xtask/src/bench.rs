@@ -24,14 +24,14 @@ use crate::tool::{self, Tool};
 use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
-Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick]
+Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick] [--report]
        cargo xtask bench --against REV|relay|pump|nats|redis|mqtt|zenoh [--workload NAME]… [--pairs N] [--size BYTES]
                          [--rate N] [--transport tcp|unix] [--duration TIME] [--warmup TIME]
                          [--json FILE]
 
 Without --against: NexusD beside NATS, Redis, Mosquitto and Zenoh, workload by workload, 5 pairs of each
 unless told. Installs them if they are missing, goes on where an interrupted session was, and writes the
-tables of BENCHMARKS.md. --quick takes one pair of short runs of each; those of B stay long, since what a
+tables of BENCHMARKS.md: of each row what was measured last, with its commit. --report writes them alone. --quick takes one pair of short runs of each; those of B stay long, since what a
 stalled subscriber costs is paid in the first seconds.
 
 With --against: runs this tree's daemon, uncommitted changes included, and something else alternately under the same
@@ -77,6 +77,8 @@ struct Arguments {
     workloads: Vec<String>,
     pairs: Option<usize>,
     is_quick: bool,
+    /// Measures nothing, and writes the tables of what was measured before.
+    is_report: bool,
     size: u32,
     rate: Option<String>,
     transport: String,
@@ -238,6 +240,9 @@ pub(crate) fn run(parser: lexopt::Parser) -> Result<()> {
 }
 
 fn beside_others(mut arguments: Arguments) -> Result<()> {
+    if arguments.is_report {
+        return side_by_side::report();
+    }
     let mut pairs = arguments.pairs.unwrap_or(5);
     if arguments.is_quick {
         pairs = arguments.pairs.unwrap_or(1);
@@ -253,6 +258,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
         workloads: Vec::new(),
         pairs: None,
         is_quick: false,
+        is_report: false,
         size: 128,
         rate: None,
         transport: "tcp".to_owned(),
@@ -270,6 +276,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
             }
             Long("pairs") => arguments.pairs = Some(parser.value()?.parse()?),
             Long("quick") => arguments.is_quick = true,
+            Long("report") => arguments.is_report = true,
             Long("size") => arguments.size = parser.value()?.parse()?,
             Long("rate") => arguments.rate = Some(parser.value()?.string()?),
             Long("transport") => {

@@ -49,9 +49,8 @@ struct Case {
 
 /// Measures what this commit lacks, and writes the tables.
 pub(super) fn run(arguments: &Arguments, new: &Side, pairs: usize) -> Result<()> {
-    let commit = short(&resolve("HEAD")?).to_owned();
     let here = systems_here()?;
-    let mut results = Results::open(commit)?;
+    let mut results = results_of_head()?;
     let asked = |case: &&Case| {
         let mut named = arguments.workloads.iter();
         arguments.workloads.is_empty() || named.any(|it| it.eq_ignore_ascii_case(case.workload))
@@ -69,6 +68,19 @@ pub(super) fn run(arguments: &Arguments, new: &Side, pairs: usize) -> Result<()>
             }
         }
     }
+    write(&results)
+}
+
+/// Writes the tables of what was measured before.
+pub(super) fn report() -> Result<()> {
+    write(&results_of_head()?)
+}
+
+fn results_of_head() -> Result<Results> {
+    Results::open(short(&resolve("HEAD")?).to_owned())
+}
+
+fn write(results: &Results) -> Result<()> {
     let tables = results.report();
     println!("\n{tables}");
     tables::write(&tables)

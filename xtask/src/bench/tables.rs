@@ -14,6 +14,14 @@ use crate::statistics::{Spread, median};
 /// Where they stand.
 const BEGIN: &str = "<!-- side by side: begin; written by `cargo xtask bench` -->";
 const END: &str = "<!-- side by side: end -->";
+/// Who can stand in a row, and their heads.
+const SYSTEMS: [(&str, &str); 5] = [
+    ("nats", "NATS"),
+    ("redis", "Redis"),
+    ("mqtt", "Mosquitto"),
+    ("zenoh", "Zenoh"),
+    ("relay", "relay"),
+];
 /// Characters of a chart's longest bar.
 const BAR: usize = 50;
 
@@ -21,11 +29,37 @@ impl Results {
     /// Charts of the headline, and tables, one for each measure.
     pub(super) fn report(&self) -> String {
         let mut text = "Medians; the ratio is that of neighbouring runs.\n".to_owned();
+        self.glance(&mut text);
         self.charts(&mut text);
         for measure in Measure::ALL {
             self.table(measure, &mut text);
         }
         text
+    }
+
+    /// A row for each run: how many times the figure of each other system ours is, in what the run is there
+    /// for.
+    fn glance(&self, text: &mut String) {
+        let mut runs = BTreeMap::<&str, BTreeMap<&str, f64>>::new();
+        for ((run, system, name), Figures { pairs, .. }) in &self.rows {
+            if let Some(ratio) = Spread::of(&ratios(pairs))
+                && *name == claim(run).name()
+            {
+                runs.entry(run).or_default().insert(system, ratio.median);
+            }
+        }
+        let heads = SYSTEMS.map(|(_, head)| head).join(" | ");
+        let _ = writeln!(text, "\n| NexusD, as a multiple of | measure | {heads} |");
+        let _ = writeln!(text, "|---|---|{}", "---:|".repeat(SYSTEMS.len()));
+        for (run, found) in runs {
+            let cell = |(system, _): &(&str, &str)| match found.get(system) {
+                Some(ratio) if *ratio >= 10.0 => format!("{ratio:.0}"),
+                Some(ratio) => format!("{ratio:.2}"),
+                None => "–".to_owned(),
+            };
+            let cells = SYSTEMS.each_ref().map(cell).join(" | ");
+            let _ = writeln!(text, "| {run} | {} | {cells} |", title(claim(run)));
+        }
     }
 
     fn table(&self, measure: Measure, text: &mut String) {
@@ -36,14 +70,13 @@ impl Results {
         }
         let _ = writeln!(
             text,
-            "\n| {}{} | beside | NexusD | theirs | ratio | min … max | pairs | commit |\n\
+            "\n| {} | beside | NexusD | theirs | ratio | min … max | pairs | commit |\n\
              |---|---|---:|---:|---:|---|---:|---|",
-            measure.name(),
-            if measure.is_better_low() { ", less is better" } else { "" }
+            title(measure)
         );
         for ((run, system, _), Figures { commit, pairs }) in rows {
-            let ratios: Vec<f64> = pairs.iter().map(|pair| pair.new / pair.old).collect();
-            let (Some(ratio), Some((ours, theirs))) = (Spread::of(&ratios), medians(pairs)) else {
+            let (Some(ratio), Some((ours, theirs))) = (Spread::of(&ratios(pairs)), medians(pairs))
+            else {
                 continue;
             };
             let _ = writeln!(
@@ -62,27 +95,36 @@ impl Results {
 
     /// A chart for each run, of what it is there for.
     fn charts(&self, text: &mut String) {
-        let mut runs = BTreeMap::<(&str, &str), Vec<(&str, &[Pair])>>::new();
+        let mut runs = BTreeMap::<&str, Vec<(&str, &[Pair])>>::new();
         for ((run, system, name), figures) in &self.rows {
             if *name == claim(run).name() {
-                runs.entry((run, name)).or_default().push((system, &figures.pairs));
+                runs.entry(run).or_default().push((system, &figures.pairs));
             }
         }
-        for ((run, name), systems) in runs {
+        for (run, systems) in runs {
             let ours: Vec<Pair> = systems.iter().flat_map(|(_, pairs)| *pairs).copied().collect();
             let theirs =
                 systems.iter().filter_map(|(name, pairs)| Some((*name, medians(pairs)?.1)));
             let Some((ours, _)) = medians(&ours) else { continue };
             let bars: Vec<_> = [("NexusD", ours)].into_iter().chain(theirs).collect();
             let longest = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
-            let better = if claim(run).is_better_low() { ", less is better" } else { "" };
-            let _ = writeln!(text, "\n```\n{run}: {name}{better}");
+            let _ = writeln!(text, "\n```\n{run}: {}", title(claim(run)));
             for (name, value) in bars {
                 let _ = writeln!(text, "{name:<8} {:>7} {}", figure(value), bar(value / longest));
             }
             text.push_str("```\n");
         }
     }
+}
+
+fn ratios(pairs: &[Pair]) -> Vec<f64> {
+    pairs.iter().map(|pair| pair.new / pair.old).collect()
+}
+
+/// A measure, and which way is better where that is not plain.
+fn title(measure: Measure) -> String {
+    let better = if measure.is_better_low() { ", less is better" } else { "" };
+    format!("{}{better}", measure.name())
 }
 
 /// What the runs of a workload are there to show.
@@ -156,6 +198,8 @@ mod tests {
         let report = some().report();
         assert!(report.contains("| T1 1 → 1 | nats | 12.0 M | 2.0 M | **6.00** |"), "{report}");
         assert!(report.contains("\nT1 1 → 1: per CPU-second\nNexusD"), "{report}");
+        let glance = "| T1 1 → 1 | per CPU-second | 6.00 | – | – | – | – |\n";
+        assert!(report.contains(glance), "{report}");
         let bar = format!("nats       2.0 M {}\n", "█".repeat(8));
         assert!(report.contains(&bar), "{report}");
     }
