@@ -3,14 +3,14 @@
 
 use nexusd_wire::control::OverflowPolicy;
 
-/// Sends begun before the loop looks at completions and inbox again; one more shows that there are more.
+/// Past this many sends the loop looks at completions and inbox before it goes on, whether or not more wait.
 pub const SENDS_PER_TURN: usize = 64;
 /// Sends begun before other shards are told what waits for them.
 pub const SENDS_PER_FLUSH: usize = SENDS_PER_TURN / 2;
-/// Where turns of so many sends ...
+/// Where bursts of so many sends ...
 pub const BURST_SENDS_MIN: u32 = 32;
 /// ... of less than so many bytes each ...
-pub const BURST_BYTES_PER_SEND_MAX: u64 = 4 << 10;
+pub const BURST_BYTES_PER_SEND_MAX: u32 = 4 << 10;
 /// ... are at most so far apart, in microseconds, ...
 pub const BURSTS_APART_US: u64 = 900;
 /// ... the loop rests behind each for so long per send, in microseconds ...

@@ -31,8 +31,10 @@ Usage: cargo xtask bench [--workload NAME]… [--pairs N] [--quick] [--report]
 
 Without --against: NexusD beside NATS, Redis, Mosquitto and Zenoh, workload by workload, 5 pairs of each
 unless told. Installs them if they are missing, goes on where an interrupted session was, and writes the
-tables of BENCHMARKS.md: of each row what was measured last, with its commit. --report writes them alone. --quick takes one pair of short runs of each; those of B stay long, since what a
-stalled subscriber costs is paid in the first seconds.
+tables of BENCHMARKS.md, each row with the commit that has the most pairs of it, the last of several.
+--report writes them alone, without measuring. --quick takes one pair of short runs of each and only
+prints the tables; runs of B stay long, since what a stalled subscriber costs is paid in the first
+seconds.
 
 With --against: runs this tree's daemon, uncommitted changes included, and something else alternately under the same
 load generator: the daemon of REV (any git revision), or one of the load generator's yardsticks.

@@ -92,8 +92,8 @@ pub fn run<D: Driver>(driver: &mut D, service: &mut impl Service) -> Result<(), 
     Ok(())
 }
 
-/// Carries out outputs until more than [`SENDS_PER_TURN`] of them are sends, and says whether the driver
-/// may park: not in the midst of more.
+/// Carries out outputs until none is left, or more than [`SENDS_PER_TURN`] of them were sends, and says
+/// whether the driver may park: only in the first case.
 pub fn drain_outputs<D: Driver>(driver: &mut D, service: &mut impl Service) -> Park {
     let mut sends = 0;
     while let Some(output) = service.poll_output() {

@@ -23,7 +23,7 @@ use super::setup_error::SetupError;
 const SUBMISSIONS: u32 = 256;
 /// Completions that fit before the kernel has to keep them elsewhere.
 const COMPLETIONS: u32 = 4_096;
-/// How late a sleep of this thread may end, beside what the machine adds.
+/// How late a sleep of the thread may end, whatever it sleeps for, beside what the machine adds.
 const TIMER_SLACK_NS: u64 = 1_000;
 
 /// An io_uring instance.
@@ -64,11 +64,16 @@ impl KernelRing {
             enter_flags |= EnterFlags::NO_IOWAIT;
         }
         let can_rest = features.is_feature_min_timeout();
-        if can_rest {
-            // A rest is shorter than what the kernel may add to a sleep unless it is told.
+        Ok(Self { enter_flags: enter_flags.bits(), can_rest, backlog: VecDeque::new(), uring })
+    }
+
+    /// Has every sleep of the calling thread end close to its time, if the ring can rest: a rest is not much longer
+    /// than what the kernel may add to it otherwise.
+    pub(super) fn wake_on_time(&self) {
+        if self.can_rest {
+            // Where it is refused, rests are longer.
             let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
         }
-        Ok(Self { enter_flags: enter_flags.bits(), can_rest, backlog: VecDeque::new(), uring })
     }
 
     /// For registering buffers.
@@ -175,13 +180,13 @@ impl KernelRing {
         }
         // With submissions that found no room there is more to do than to wait.
         let mut wanted = u32::from(wait.is_some() && self.backlog.is_empty());
-        if let Some(Wait { rest_us: rest_us @ 1.., .. }) = wait
+        if let Some(Wait { rest_us: rest_us @ 1.., up_to_us }) = wait
             && self.can_rest
             && wanted > 0
         {
             // More than there will be: the kernel lets the time pass first.
             wanted = COMPLETIONS;
-            args = args.min_wait_usec(rest_us);
+            args = args.min_wait_usec(rest_us.min(u32::try_from(up_to_us).unwrap_or(u32::MAX)));
         }
         // SAFETY: `args` is what EXT_ARG promises, and lives, with the timeout it points to, until
         // the call returns. The submissions' own memory is vouched for by `push`.
@@ -282,5 +287,44 @@ impl Completion {
     #[inline]
     pub(super) fn buffer_more(self) -> bool {
         cqueue::buffer_more(self.flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Sleeps in a ring that has a completion to give, and says for how long.
+    fn slept(ring: &mut KernelRing, wait: Wait) -> Duration {
+        // There is nothing to cancel, which its completion says at once.
+        ring.push_cancel(Operation::Receive.numbered(7));
+        let begun = Instant::now();
+        ring.enter(Some(wait)).expect("the ring can be used");
+        let slept = begun.elapsed();
+        assert!(ring.pop().is_some(), "the completion is there after {slept:?}");
+        slept
+    }
+
+    #[test]
+    fn a_completion_does_not_end_a_rest_but_any_other_sleep() {
+        let mut ring = KernelRing::new().expect("io_uring");
+        let rest = Duration::from_millis(20);
+        if ring.can_rest {
+            let wait = Wait { rest_us: 20_000, ..Wait::up_to(u64::MAX) };
+            assert!(slept(&mut ring, wait) >= rest);
+            let wait = Wait { rest_us: 20_000, up_to_us: 60_000_000 };
+            assert!(slept(&mut ring, wait) >= rest);
+        }
+        // Without an end, were the completion not to end it.
+        slept(&mut ring, Wait::up_to(u64::MAX));
+    }
+
+    #[test]
+    fn a_rest_is_not_longer_than_the_sleep_may_be() {
+        let mut ring = KernelRing::new().expect("io_uring");
+        let wait = Wait { rest_us: 60_000_000, up_to_us: 1_000 };
+        assert!(slept(&mut ring, wait) < Duration::from_secs(30));
     }
 }

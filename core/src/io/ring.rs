@@ -143,6 +143,9 @@ impl UringDriver {
         commands: CommandReceiver,
         on_report: Box<dyn FnMut(Report) + Send>,
     ) -> Self {
+        if options.spin_us == 0 {
+            queues.ring.wake_on_time();
+        }
         let mut driver = Self {
             ring: queues.ring,
             buffers: queues.buffers,
@@ -200,7 +203,10 @@ impl UringDriver {
 
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.
     fn submit_and_wait(&mut self, service: &impl Service, park: Park) -> io::Result<()> {
-        let rest_us = self.rest.end_turn(self.now.mono_us);
+        let rest_us = match park {
+            Park::Until(_) => self.rest.end_burst(self.now.mono_us),
+            Park::Never => 0,
+        };
         let deadline = match park {
             Park::Until(wake_at) if !self.has_more_to_do() => self.deadline(wake_at),
             _ => self.now.mono_us,

@@ -1,5 +1,6 @@
 //! The pairs that were measured side by side. Each is written down at once
-//! (`target/bench/side-by-side.jsonl`), so that an interrupted session goes on where it was.
+//! (`target/bench/side-by-side.jsonl`; those of a quick look beside it), so that an interrupted session goes
+//! on where it was.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -14,8 +15,8 @@ use super::{Measure, Pair, folder};
 /// A run of a workload, a system, and what both are judged by.
 pub(super) type Row = (String, String, &'static str);
 
-/// The pairs of a row, all of one commit: the one that was measured last.
-#[derive(Debug, Default)]
+/// The pairs of a row at one commit.
+#[derive(Debug)]
 pub(super) struct Figures {
     pub(super) commit: String,
     pub(super) pairs: Vec<Pair>,
@@ -27,13 +28,14 @@ pub(super) struct Results {
     path: PathBuf,
     /// Pairs done of this commit, by peer and case.
     done: BTreeMap<(String, String), usize>,
-    pub(super) rows: BTreeMap<Row, Figures>,
+    rows: BTreeMap<Row, Vec<Figures>>,
 }
 
 impl Results {
     /// Those that were written down before.
-    pub(super) fn open(commit: String) -> Result<Self> {
-        let path = folder().join("side-by-side.jsonl");
+    pub(super) fn open(commit: String, is_quick: bool) -> Result<Self> {
+        let name = if is_quick { "quick-look.jsonl" } else { "side-by-side.jsonl" };
+        let path = folder().join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -61,12 +63,20 @@ impl Results {
             let done = self.done.entry((peer.clone(), case.clone())).or_default();
             *done = (number + 1).max(*done);
         }
-        let figures = self.rows.entry((format!("{case} {run}"), peer, measure.name())).or_default();
-        if figures.commit != commit {
-            *figures = Figures { commit, pairs: Vec::new() };
+        let row = self.rows.entry((format!("{case} {run}"), peer, measure.name())).or_default();
+        match row.iter_mut().find(|figures| figures.commit == commit) {
+            Some(figures) => figures.pairs.push(pair),
+            None => row.push(Figures { commit, pairs: vec![pair] }),
         }
-        figures.pairs.push(pair);
         Some(())
+    }
+
+    /// Of each row the commit with the most pairs, and of several with as many the one that was measured
+    /// last.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Row, &Figures)> {
+        self.rows.iter().filter_map(|(row, figures)| {
+            Some((row, figures.iter().max_by_key(|figures| figures.pairs.len())?))
+        })
     }
 
     /// Pairs of a case and a system that there are.
@@ -122,12 +132,18 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_row_is_of_the_commit_that_was_measured_last() {
+    fn a_row_is_of_the_commit_that_was_measured_last_but_not_with_fewer_pairs() {
         let mut results = some();
+        let shown = |results: &Results| {
+            let (_, figures) = results.rows().next().expect("a row");
+            (figures.commit.clone(), figures.pairs.len())
+        };
         take(&mut results, "d", 0, 14e6);
-        let figures = results.rows.values().next().expect("a row");
-        assert_eq!((figures.commit.as_str(), figures.pairs.len()), ("d", 1));
-        assert_eq!(results.count("nats", "T1"), 2, "of the commit that is measured now");
+        assert_eq!(shown(&results), ("c".to_owned(), 2));
+        take(&mut results, "d", 1, 14e6);
+        assert_eq!(shown(&results), ("d".to_owned(), 2));
+        take(&mut results, "c", 2, 12e6);
+        assert_eq!(shown(&results), ("c".to_owned(), 3), "which goes on where it was");
     }
 
     #[test]

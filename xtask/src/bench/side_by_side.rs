@@ -50,7 +50,7 @@ struct Case {
 /// Measures what this commit lacks, and writes the tables.
 pub(super) fn run(arguments: &Arguments, new: &Side, pairs: usize) -> Result<()> {
     let here = systems_here()?;
-    let mut results = results_of_head()?;
+    let mut results = results_of_head(arguments.is_quick)?;
     let asked = |case: &&Case| {
         let mut named = arguments.workloads.iter();
         arguments.workloads.is_empty() || named.any(|it| it.eq_ignore_ascii_case(case.workload))
@@ -68,16 +68,20 @@ pub(super) fn run(arguments: &Arguments, new: &Side, pairs: usize) -> Result<()>
             }
         }
     }
+    if arguments.is_quick {
+        println!("\n{}", results.report());
+        return Ok(());
+    }
     write(&results)
 }
 
 /// Writes the tables of what was measured before.
 pub(super) fn report() -> Result<()> {
-    write(&results_of_head()?)
+    write(&results_of_head(false)?)
 }
 
-fn results_of_head() -> Result<Results> {
-    Results::open(short(&resolve("HEAD")?).to_owned())
+fn results_of_head(is_quick: bool) -> Result<Results> {
+    Results::open(short(&resolve("HEAD")?).to_owned(), is_quick)
 }
 
 fn write(results: &Results) -> Result<()> {

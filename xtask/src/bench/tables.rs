@@ -41,7 +41,7 @@ impl Results {
     /// for.
     fn glance(&self, text: &mut String) {
         let mut runs = BTreeMap::<&str, BTreeMap<&str, f64>>::new();
-        for ((run, system, name), Figures { pairs, .. }) in &self.rows {
+        for ((run, system, name), Figures { pairs, .. }) in self.rows() {
             if let Some(ratio) = Spread::of(&ratios(pairs))
                 && *name == claim(run).name()
             {
@@ -63,8 +63,7 @@ impl Results {
     }
 
     fn table(&self, measure: Measure, text: &mut String) {
-        let mut rows =
-            self.rows.iter().filter(|((.., name), _)| *name == measure.name()).peekable();
+        let mut rows = self.rows().filter(|((.., name), _)| *name == measure.name()).peekable();
         if rows.peek().is_none() {
             return;
         }
@@ -96,7 +95,7 @@ impl Results {
     /// A chart for each run, of what it is there for.
     fn charts(&self, text: &mut String) {
         let mut runs = BTreeMap::<&str, Vec<(&str, &[Pair])>>::new();
-        for ((run, system, name), figures) in &self.rows {
+        for ((run, system, name), figures) in self.rows() {
             if *name == claim(run).name() {
                 runs.entry(run).or_default().push((system, &figures.pairs));
             }
