@@ -181,13 +181,25 @@ mod tests {
         assert!(Listeners::bind(&config).expect("free addresses").mesh.is_none());
     }
 
+    /// A UDP port that is taken while nobody listens on the same one of TCP, and what is said of that.
+    fn beacon_port_taken() -> (UdpSocket, u16, String) {
+        loop {
+            let udp = bind_udp("127.0.0.1:0".parse().expect("an address")).expect("a port");
+            let port = udp.local_addr().expect("bound").port();
+            let error = Listeners::bind(&Config { mesh_port: port, ..config() });
+            let error = error.expect_err("the UDP port is taken").to_string();
+            if !error.starts_with("cannot listen") {
+                return (udp, port, error);
+            }
+        }
+    }
+
     #[test]
     fn a_taken_port_for_links_or_beacons_is_one_clear_sentence() {
-        let udp = bind_udp("127.0.0.1:0".parse().expect("an address")).expect("a port");
-        let port = udp.local_addr().expect("bound").port();
+        let (udp, port, error) = beacon_port_taken();
         let taken = || Listeners::bind(&Config { mesh_port: port, ..config() });
         assert_eq!(
-            taken().expect_err("the UDP port is taken").to_string(),
+            error,
             format!(
                 "cannot receive beacons on UDP 127.0.0.1:{port}: the address is already in use; \
                      stop the program that uses it or choose another --mesh-port"

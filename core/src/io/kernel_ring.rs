@@ -8,12 +8,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::num::NonZeroU64;
 
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, Submitter, cqueue, opcode};
-use rustix::thread::set_current_timer_slack;
 
 use super::operation::Operation;
 use super::setup_error::SetupError;
@@ -23,8 +21,6 @@ use super::setup_error::SetupError;
 const SUBMISSIONS: u32 = 256;
 /// Completions that fit before the kernel has to keep them elsewhere.
 const COMPLETIONS: u32 = 4_096;
-/// How late a sleep of the thread may end, whatever it sleeps for, beside what the machine adds.
-const TIMER_SLACK_NS: u64 = 1_000;
 
 /// An io_uring instance.
 pub(super) struct KernelRing {
@@ -65,15 +61,6 @@ impl KernelRing {
         }
         let can_rest = features.is_feature_min_timeout();
         Ok(Self { enter_flags: enter_flags.bits(), can_rest, backlog: VecDeque::new(), uring })
-    }
-
-    /// Has every sleep of the calling thread end close to its time, if the ring can rest: a rest is not much longer
-    /// than what the kernel may add to it otherwise.
-    pub(super) fn wake_on_time(&self) {
-        if self.can_rest {
-            // Where it is refused, rests are longer.
-            let _ = set_current_timer_slack(NonZeroU64::new(TIMER_SLACK_NS));
-        }
     }
 
     /// For registering buffers.

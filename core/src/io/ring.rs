@@ -143,9 +143,6 @@ impl UringDriver {
         commands: CommandReceiver,
         on_report: Box<dyn FnMut(Report) + Send>,
     ) -> Self {
-        if options.spin_us == 0 {
-            queues.ring.wake_on_time();
-        }
         let mut driver = Self {
             ring: queues.ring,
             buffers: queues.buffers,

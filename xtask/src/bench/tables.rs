@@ -11,9 +11,12 @@ use super::{Measure, Pair};
 use crate::repository;
 use crate::statistics::{Spread, median};
 
-/// Where they stand.
+/// Where the tables stand.
 const BEGIN: &str = "<!-- side by side: begin; written by `cargo xtask bench` -->";
 const END: &str = "<!-- side by side: end -->";
+/// Where the one table stands that has everybody in it.
+const GLANCE_BEGIN: &str = "<!-- at a glance: begin; written by `cargo xtask bench` -->";
+const GLANCE_END: &str = "<!-- at a glance: end -->";
 /// Who can stand in a row, and their heads.
 const SYSTEMS: [(&str, &str); 5] = [
     ("nats", "NATS"),
@@ -26,31 +29,36 @@ const SYSTEMS: [(&str, &str); 5] = [
 const BAR: usize = 50;
 
 impl Results {
-    /// Charts of the headline, and tables, one for each measure.
+    /// Tables, one for each measure, and charts of what each run is there for.
     pub(super) fn report(&self) -> String {
-        let mut text = "Medians; the ratio is that of neighbouring runs.\n".to_owned();
-        self.glance(&mut text);
+        let mut text = "Medians; the ratio is that of neighbouring runs.\n\n\
+                        <details><summary>The same as charts</summary>\n"
+            .to_owned();
         self.charts(&mut text);
+        text.push_str("\n</details>\n");
         for measure in Measure::ALL {
             self.table(measure, &mut text);
         }
         text
     }
 
-    /// A row for each run: how many times the figure of each other system ours is, in what the run is there
-    /// for.
-    fn glance(&self, text: &mut String) {
+    /// A row for each run: how many times better we are than each other system, in what the run is there for.
+    pub(super) fn glance(&self) -> String {
         let mut runs = BTreeMap::<&str, BTreeMap<&str, f64>>::new();
         for ((run, system, name), Figures { pairs, .. }) in self.rows() {
             if let Some(ratio) = Spread::of(&ratios(pairs))
                 && *name == claim(run).name()
             {
-                runs.entry(run).or_default().insert(system, ratio.median);
+                let better = match claim(run).is_better_low() {
+                    true => 1.0 / ratio.median,
+                    false => ratio.median,
+                };
+                runs.entry(run).or_default().insert(system, better);
             }
         }
         let heads = SYSTEMS.map(|(_, head)| head).join(" | ");
-        let _ = writeln!(text, "\n| NexusD, as a multiple of | measure | {heads} |");
-        let _ = writeln!(text, "|---|---|{}", "---:|".repeat(SYSTEMS.len()));
+        let lines = "---:|".repeat(SYSTEMS.len());
+        let mut text = format!("| workload | judged by | {heads} |\n|---|---|{lines}\n");
         for (run, found) in runs {
             let cell = |(system, _): &(&str, &str)| match found.get(system) {
                 Some(ratio) if *ratio >= 10.0 => format!("{ratio:.0}"),
@@ -58,8 +66,9 @@ impl Results {
                 None => "–".to_owned(),
             };
             let cells = SYSTEMS.each_ref().map(cell).join(" | ");
-            let _ = writeln!(text, "| {run} | {} | {cells} |", title(claim(run)));
+            let _ = writeln!(text, "| {run} | {} | {cells} |", claim(run).name());
         }
+        text
     }
 
     fn table(&self, measure: Measure, text: &mut String) {
@@ -157,8 +166,9 @@ pub(crate) fn figure(value: f64) -> String {
 }
 
 /// Puts the tables where BENCHMARKS.md has them.
-pub(super) fn write(tables: &str) -> Result<()> {
-    replace_between("BENCHMARKS.md", BEGIN, END, tables)
+pub(super) fn write(results: &Results) -> Result<()> {
+    replace_between("BENCHMARKS.md", GLANCE_BEGIN, GLANCE_END, &results.glance())?;
+    replace_between("BENCHMARKS.md", BEGIN, END, &results.report())
 }
 
 /// Puts text between two lines of a file, which is named from the root of the repository.
@@ -197,8 +207,8 @@ mod tests {
         let report = some().report();
         assert!(report.contains("| T1 1 → 1 | nats | 12.0 M | 2.0 M | **6.00** |"), "{report}");
         assert!(report.contains("\nT1 1 → 1: per CPU-second\nNexusD"), "{report}");
-        let glance = "| T1 1 → 1 | per CPU-second | 6.00 | – | – | – | – |\n";
-        assert!(report.contains(glance), "{report}");
+        let glance = "| T1 1 → 1 | per CPU-second | 6.00 | – | – | – | – |";
+        assert_eq!(some().glance().lines().last(), Some(glance));
         let bar = format!("nats       2.0 M {}\n", "█".repeat(8));
         assert!(report.contains(&bar), "{report}");
     }
