@@ -44,11 +44,10 @@ impl Shard {
             }
         }
         let mut acks = std::mem::take(&mut self.plane.acks);
-        for (at, &(PublisherId { shard, connection }, part)) in acks.iter().enumerate() {
+        for (at, &(publisher, part)) in acks.iter().enumerate() {
+            let PublisherId { shard, connection } = publisher;
             if shard == own {
-                let is_last =
-                    acks.get(at + 1).is_none_or(|(next, _)| next.connection != connection);
-                self.tell_ack(connection, &part, is_last, now);
+                self.tell_ack(connection, &part, is_last_to(publisher, &acks[at + 1..]), now);
             } else {
                 self.plane.neighbours.of(shard).tell(Item::Ack { connection, part });
             }
@@ -264,5 +263,26 @@ impl Shard {
         if !inbound.is_paused && std::mem::take(&mut inbound.is_stopped) {
             self.outputs.push_back(Output::ResumeReceive(id));
         }
+    }
+}
+
+/// Whether nothing of what follows is for this publisher. Connections of two shards may have the same id.
+fn is_last_to(publisher: PublisherId, following: &[(PublisherId, AckPart)]) -> bool {
+    following.first().is_none_or(|(next, _)| *next != publisher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_follows_for_the_same_connection_of_another_shard_is_anothers() {
+        let connection = ConnectionId { index: 3, generation: 1 };
+        let [own, elsewhere] =
+            [0, 1].map(|shard| PublisherId { shard: ShardIndex::new(shard), connection });
+        let part = AckPart { number: 0, delivered: 1, dropped: 0, blocked: 0, owner: None };
+        assert!(is_last_to(own, &[]));
+        assert!(is_last_to(own, &[(elsewhere, part), (own, part)]));
+        assert!(!is_last_to(own, &[(own, part), (elsewhere, part)]));
     }
 }
