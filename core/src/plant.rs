@@ -129,6 +129,8 @@ plants! {
     RetainedAfterLive = "retained-after-live",
     /// An expired message is delivered all the same.
     ExpiredDelivered = "expired-delivered",
+    /// Acknowledgements wait for more of the same connection, and another shard's has the same id.
+    AckHeldForAnother = "ack-held-for-another",
     /// A change of what a peer wants is taken to be known, and is not.
     LinkDeltaLost = "link-delta-lost",
     /// After a break a link sends a message once more that the peer has had.

@@ -39,8 +39,8 @@ pub(crate) fn moderate() -> Result<()> {
 
 /// Each deliberate mistake has to be found: a simulator that finds nothing proves nothing.
 pub(crate) fn planted_bugs() -> Result<()> {
-    simulator(true).args(["--check-plants", "--seeds", "2000"]).run()?;
-    simulator(true).args(["--nodes", "3", "--check-plants", "--seeds", "2000"]).run()
+    simulator(true).args(["--check-plants", "--seeds", "4000"]).run()?;
+    simulator(true).args(["--nodes", "3", "--check-plants", "--seeds", "4000"]).run()
 }
 
 fn simulator(planted: bool) -> Invocation {

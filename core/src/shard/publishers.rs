@@ -268,7 +268,10 @@ impl Shard {
 
 /// Whether nothing of what follows is for this publisher. Connections of two shards may have the same id.
 fn is_last_to(publisher: PublisherId, following: &[(PublisherId, AckPart)]) -> bool {
-    following.first().is_none_or(|(next, _)| *next != publisher)
+    following.first().is_none_or(|(next, _)| match is_planted(Plant::AckHeldForAnother) {
+        true => next.connection != publisher.connection,
+        false => *next != publisher,
+    })
 }
 
 #[cfg(test)]

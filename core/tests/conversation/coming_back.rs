@@ -1,14 +1,14 @@
 //! Subscriptions that outlive their connections.
 
-use nexusd_core::{ConnectionId, Limits};
+use nexusd_core::Limits;
 use nexusd_wire::control::{DeliveryMode, ErrorCode, GapMode, OverflowPolicy};
 use nexusd_wire::{MessageFlags, SubscribeRequest, SubscriptionId};
 
-use crate::desk::{Desk, Heard};
+use crate::desk::{Desk, Heard, SeatId};
 
 const REPLAY: DeliveryMode = DeliveryMode::Replay;
 
-fn subscribe_counted(desk: &mut Desk, id: ConnectionId, queue_messages: u32) -> SubscriptionId {
+fn subscribe_counted(desk: &mut Desk, id: SeatId, queue_messages: u32) -> SubscriptionId {
     let request = SubscribeRequest {
         request: 1,
         filters: &["t/#"],
@@ -19,7 +19,7 @@ fn subscribe_counted(desk: &mut Desk, id: ConnectionId, queue_messages: u32) -> 
     desk.subscribe_as(id, &request)
 }
 
-fn publish(desk: &mut Desk, publisher: ConnectionId, payloads: &[&str]) {
+fn publish(desk: &mut Desk, publisher: SeatId, payloads: &[&str]) {
     for payload in payloads {
         desk.publish(publisher, 0, payload.as_bytes(), MessageFlags::default());
     }
@@ -229,7 +229,7 @@ fn nobody_goes_on_with_what_is_unknown_expired_or_counted_wrongly() {
     let subscription = subscribe_counted(&mut desk, first, 100);
     desk.bind(publisher, 0, "t/a");
     publish(&mut desk, publisher, &["1"]);
-    let error = |desk: &mut Desk, id: ConnectionId| match desk.heard(id).as_slice() {
+    let error = |desk: &mut Desk, id: SeatId| match desk.heard(id).as_slice() {
         [.., Heard::Error { code, fatal: false, .. }] => *code,
         other => panic!("no error but {other:?}"),
     };

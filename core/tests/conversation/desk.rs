@@ -95,10 +95,11 @@ pub enum Heard {
     Other(FrameKind),
 }
 
-#[derive(Default)]
 struct Seat {
     /// Where its connection lives.
     shard: usize,
+    /// Its id there.
+    connection: ConnectionId,
     received: Vec<u8>,
     stalled: bool,
     /// Bytes the socket takes before it stalls.
@@ -115,12 +116,37 @@ struct Seat {
     complaint: String,
 }
 
+impl Seat {
+    fn new(shard: usize, connection: ConnectionId, stalled: bool) -> Self {
+        Self {
+            shard,
+            connection,
+            received: Vec::new(),
+            stalled,
+            takes: None,
+            held: None,
+            holds: false,
+            closed: false,
+            published: 0,
+            pauses: 0,
+            resumes: 0,
+            complaint: String::new(),
+        }
+    }
+}
+
+/// A connection as tests know it; shards number theirs each for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SeatId(usize);
+
 pub struct Desk {
     shards: Vec<Shard>,
+    /// How many connections each of them has had.
+    opened: Vec<u32>,
     encoder: FrameEncoder,
     seats: Vec<Seat>,
     /// Connections that a shard has given up, and where they go.
-    moves: Vec<(ConnectionId, usize)>,
+    moves: Vec<(SeatId, usize)>,
     /// They wait until they are told to move.
     holds_moves: bool,
     /// A shard that does not look into its inbox.
@@ -155,8 +181,9 @@ impl Desk {
         };
         let now = Now { mono_us: 1, wall_us: START_US };
         let wired = |wiring| Shard::wired(config.clone(), wiring);
-        let shards = wire(shards).into_iter().map(wired).collect();
+        let shards: Vec<Shard> = wire(shards).into_iter().map(wired).collect();
         Self {
+            opened: vec![0; shards.len()],
             shards,
             encoder: FrameEncoder::new(),
             seats: Vec::new(),
@@ -168,34 +195,31 @@ impl Desk {
         }
     }
 
-    pub fn open(&mut self) -> ConnectionId {
+    pub fn open(&mut self) -> SeatId {
         self.open_from(PeerAddress::Unix)
     }
 
-    pub fn open_from(&mut self, peer: PeerAddress) -> ConnectionId {
-        self.open_seat(Seat::default(), peer)
+    pub fn open_from(&mut self, peer: PeerAddress) -> SeatId {
+        self.open_seat(peer, false)
     }
 
     /// Opens a connection whose socket takes nothing.
-    pub fn open_stalled(&mut self) -> ConnectionId {
-        self.open_seat(Seat { stalled: true, ..Seat::default() }, PeerAddress::Unix)
+    pub fn open_stalled(&mut self) -> SeatId {
+        self.open_seat(PeerAddress::Unix, true)
     }
 
     /// Opens a connection of, or to, another node, on the shard that keeps its link or any other one.
-    pub fn open_link(&mut self, door: Door, shard: usize) -> ConnectionId {
-        let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
+    pub fn open_link(&mut self, door: Door, shard: usize) -> SeatId {
         let peer = PeerAddress::Tcp(([127, 0, 0, 1], 40_000).into());
         if door == Door::Mesh {
             self.shards[0].place();
         }
-        self.seats.push(Seat { shard, ..Seat::default() });
-        self.event(shard, Event::Opened { connection, peer, door, is_moved: false });
-        connection
+        self.seat(shard, peer, door, false)
     }
 
     /// The bytes that a connection was sent since they were last asked for.
-    pub fn take(&mut self, id: ConnectionId) -> Vec<u8> {
-        std::mem::take(&mut self.seats[id.index as usize].received)
+    pub fn take(&mut self, id: SeatId) -> Vec<u8> {
+        std::mem::take(&mut self.seats[id.0].received)
     }
 
     /// What was reported of links since this was last asked.
@@ -208,19 +232,31 @@ impl Desk {
         self.event(home, Event::Command(Command::Link(command)));
     }
 
-    fn open_seat(&mut self, seat: Seat, peer: PeerAddress) -> ConnectionId {
-        let connection = ConnectionId { index: self.seats.len() as u32, generation: 5 };
+    fn open_seat(&mut self, peer: PeerAddress, stalled: bool) -> SeatId {
         let shard = self.shards[0].place().index();
-        self.seats.push(Seat { shard, ..seat });
-        self.event(shard, Event::Opened { connection, peer, door: Door::Apps, is_moved: false });
-        connection
+        self.seat(shard, peer, Door::Apps, stalled)
     }
 
-    pub fn greet(&mut self) -> ConnectionId {
+    fn seat(&mut self, shard: usize, peer: PeerAddress, door: Door, stalled: bool) -> SeatId {
+        let id = SeatId(self.seats.len());
+        let connection = self.number(shard);
+        self.seats.push(Seat::new(shard, connection, stalled));
+        self.event(shard, Event::Opened { connection, peer, door, is_moved: false });
+        id
+    }
+
+    /// The id of one more connection of a shard.
+    fn number(&mut self, shard: usize) -> ConnectionId {
+        let index = self.opened[shard];
+        self.opened[shard] += 1;
+        ConnectionId { index, generation: 5 }
+    }
+
+    pub fn greet(&mut self) -> SeatId {
         self.greet_from(PeerAddress::Unix)
     }
 
-    pub fn greet_from(&mut self, peer: PeerAddress) -> ConnectionId {
+    pub fn greet_from(&mut self, peer: PeerAddress) -> SeatId {
         let id = self.open_from(peer);
         let mut bytes = Vec::new();
         self.encoder.hello(&mut bytes, 0, Role::Client, "tester", "test");
@@ -243,8 +279,8 @@ impl Desk {
     }
 
     /// The shard that a connection lives on.
-    pub fn home(&self, id: ConnectionId) -> usize {
-        self.seats[id.index as usize].shard
+    pub fn home(&self, id: SeatId) -> usize {
+        self.seats[id.0].shard
     }
 
     /// Connections that a shard gives up stay there until they are let go.
@@ -269,7 +305,7 @@ impl Desk {
         self.come_to_rest();
     }
 
-    pub fn subscribe(&mut self, id: ConnectionId, filters: &[&str]) -> SubscriptionId {
+    pub fn subscribe(&mut self, id: SeatId, filters: &[&str]) -> SubscriptionId {
         self.subscribe_as(
             id,
             &SubscribeRequest { request: 1, filters, ..SubscribeRequest::default() },
@@ -278,7 +314,7 @@ impl Desk {
 
     pub fn subscribe_with(
         &mut self,
-        id: ConnectionId,
+        id: SeatId,
         filters: &[&str],
         policy: OverflowPolicy,
         queue_messages: u32,
@@ -295,11 +331,7 @@ impl Desk {
         )
     }
 
-    pub fn subscribe_as(
-        &mut self,
-        id: ConnectionId,
-        request: &SubscribeRequest<'_>,
-    ) -> SubscriptionId {
+    pub fn subscribe_as(&mut self, id: SeatId, request: &SubscribeRequest<'_>) -> SubscriptionId {
         self.ask_to_subscribe(id, request);
         let heard = self.heard(id);
         match heard.as_slice() {
@@ -308,7 +340,7 @@ impl Desk {
         }
     }
 
-    pub fn ask_to_subscribe(&mut self, id: ConnectionId, request: &SubscribeRequest<'_>) {
+    pub fn ask_to_subscribe(&mut self, id: SeatId, request: &SubscribeRequest<'_>) {
         let bytes = self.bytes_of_subscribe(request);
         self.say(id, &bytes);
     }
@@ -319,13 +351,13 @@ impl Desk {
         bytes
     }
 
-    pub fn unsubscribe(&mut self, id: ConnectionId, subscription: SubscriptionId) {
+    pub fn unsubscribe(&mut self, id: SeatId, subscription: SubscriptionId) {
         let mut bytes = Vec::new();
         self.encoder.unsubscribe(&mut bytes, 2, subscription, false);
         self.say(id, &bytes);
     }
 
-    pub fn pause(&mut self, id: ConnectionId, subscription: SubscriptionId) {
+    pub fn pause(&mut self, id: SeatId, subscription: SubscriptionId) {
         let bytes = self.bytes_of_pause(subscription);
         self.say(id, &bytes);
     }
@@ -337,23 +369,23 @@ impl Desk {
     }
 
     /// A new connection on the shard that keeps the subscription.
-    pub fn home_of(&mut self, subscription: SubscriptionId) -> ConnectionId {
+    pub fn home_of(&mut self, subscription: SubscriptionId) -> SeatId {
         let home = (subscription.0 & 63) as usize;
         loop {
             let id = self.greet();
-            if self.seats[id.index as usize].shard == home {
+            if self.seats[id.0].shard == home {
                 return id;
             }
         }
     }
 
-    pub fn resume(&mut self, id: ConnectionId, subscription: SubscriptionId, received: u64) {
+    pub fn resume(&mut self, id: SeatId, subscription: SubscriptionId, received: u64) {
         self.resume_with(id, subscription, received, GapMode::None);
     }
 
     pub fn resume_with(
         &mut self,
-        id: ConnectionId,
+        id: SeatId,
         subscription: SubscriptionId,
         received: u64,
         mode: GapMode,
@@ -363,13 +395,13 @@ impl Desk {
         self.say(id, &bytes);
     }
 
-    pub fn acknowledge(&mut self, id: ConnectionId, subscription: SubscriptionId, received: u64) {
+    pub fn acknowledge(&mut self, id: SeatId, subscription: SubscriptionId, received: u64) {
         let mut bytes = Vec::new();
         self.encoder.stream_ack(&mut bytes, &[(subscription, received)]);
         self.say(id, &bytes);
     }
 
-    pub fn bind(&mut self, id: ConnectionId, topic: u32, name: &str) {
+    pub fn bind(&mut self, id: SeatId, topic: u32, name: &str) {
         let bytes = self.bytes_of_bind(topic, name);
         self.say(id, &bytes);
     }
@@ -380,13 +412,13 @@ impl Desk {
         bytes
     }
 
-    pub fn publish(&mut self, id: ConnectionId, topic: u32, payload: &[u8], flags: MessageFlags) {
+    pub fn publish(&mut self, id: SeatId, topic: u32, payload: &[u8], flags: MessageFlags) {
         let bytes = self.message(id, topic, payload, flags);
         self.say(id, &bytes);
     }
 
     /// Publishes a message to each of these topics, in bytes that come together.
-    pub fn publish_all(&mut self, id: ConnectionId, topics: &[u32]) {
+    pub fn publish_all(&mut self, id: SeatId, topics: &[u32]) {
         let messages =
             topics.iter().map(|&topic| self.message(id, topic, b"x", MessageFlags::default()));
         let bytes: Vec<Vec<u8>> = messages.collect();
@@ -394,7 +426,7 @@ impl Desk {
     }
 
     /// Publishes a message with a time to live.
-    pub fn publish_for(&mut self, id: ConnectionId, topic: u32, payload: &[u8], ttl_ms: u32) {
+    pub fn publish_for(&mut self, id: SeatId, topic: u32, payload: &[u8], ttl_ms: u32) {
         let bytes = self.message(id, topic, payload, MessageFlags::default());
         let (header, body) = bytes.split_at(HEADER_BYTES);
         let header = Header::peek(header).expect("a header").with_ttl_ms(ttl_ms);
@@ -402,7 +434,7 @@ impl Desk {
     }
 
     /// Publishes a retained message with a time to live.
-    pub fn retain_for(&mut self, id: ConnectionId, topic: u32, payload: &[u8], ttl_ms: u32) {
+    pub fn retain_for(&mut self, id: SeatId, topic: u32, payload: &[u8], ttl_ms: u32) {
         let bytes = self.message(id, topic, payload, MessageFlags::RETAIN);
         let (header, body) = bytes.split_at(HEADER_BYTES);
         let header = Header::peek(header).expect("a header").with_ttl_ms(ttl_ms);
@@ -420,16 +452,16 @@ impl Desk {
         }
     }
 
-    pub fn say_goodbye(&mut self, id: ConnectionId) {
+    pub fn say_goodbye(&mut self, id: SeatId) {
         let mut bytes = Vec::new();
         self.encoder.goodbye(&mut bytes, "done", 0);
         self.say(id, &bytes);
     }
 
     /// Publishes, and leaves what the shard asks for then to be polled.
-    pub fn feed_publish(&mut self, connection: ConnectionId, topic: u32, payload: &[u8]) {
-        let bytes = &self.message(connection, topic, payload, MessageFlags::default());
-        let shard = self.seats[connection.index as usize].shard;
+    pub fn feed_publish(&mut self, id: SeatId, topic: u32, payload: &[u8]) {
+        let bytes = &self.message(id, topic, payload, MessageFlags::default());
+        let &Seat { shard, connection, .. } = &self.seats[id.0];
         self.shards[shard].on_event(self.now, Event::Received { connection, bytes });
     }
 
@@ -441,12 +473,12 @@ impl Desk {
     /// The bytes of a message.
     pub fn message(
         &mut self,
-        id: ConnectionId,
+        id: SeatId,
         topic: u32,
         payload: &[u8],
         flags: MessageFlags,
     ) -> Vec<u8> {
-        let seat = &mut self.seats[id.index as usize];
+        let seat = &mut self.seats[id.0];
         seat.published += 1;
         let header = Header::new(FrameKind::Message, 0, 0)
             .with_topic(TopicId(topic))
@@ -472,40 +504,40 @@ impl Desk {
         self.event(shard, Event::Command(Command::Drain { deadline_us }));
     }
 
-    pub fn pong(&mut self, id: ConnectionId) {
+    pub fn pong(&mut self, id: SeatId) {
         let mut bytes = Vec::new();
         FrameEncoder::ping_or_pong(&mut bytes, FrameKind::Pong, 0);
         self.say(id, &bytes);
     }
 
-    pub fn stall(&mut self, id: ConnectionId) {
-        self.seats[id.index as usize].stalled = true;
+    pub fn stall(&mut self, id: SeatId) {
+        self.seats[id.0].stalled = true;
     }
 
     /// Lets the socket take `bytes` more and then stall.
-    pub fn go_on_for(&mut self, id: ConnectionId, bytes: usize) {
-        self.seats[id.index as usize].takes = Some(bytes);
+    pub fn go_on_for(&mut self, id: SeatId, bytes: usize) {
+        self.seats[id.0].takes = Some(bytes);
         self.go_on(id);
     }
 
     /// Sends on this connection do not end until they are let go.
-    pub fn hold_sends(&mut self, id: ConnectionId) {
-        self.seats[id.index as usize].holds = true;
+    pub fn hold_sends(&mut self, id: SeatId) {
+        self.seats[id.0].holds = true;
     }
 
     /// Ends the running send; it took everything.
-    pub fn let_go(&mut self, id: ConnectionId) {
-        let seat = &mut self.seats[id.index as usize];
+    pub fn let_go(&mut self, id: SeatId) {
+        let seat = &mut self.seats[id.0];
         seat.holds = false;
         let held = seat.held.take().expect("a send runs");
         seat.received.extend_from_slice(&held);
-        let shard = seat.shard;
-        self.event(shard, Event::Sent { connection: id, bytes: held.len(), blocked: false });
+        let (shard, connection) = (seat.shard, seat.connection);
+        self.event(shard, Event::Sent { connection, bytes: held.len(), blocked: false });
     }
 
-    pub fn go_on(&mut self, id: ConnectionId) {
-        self.seats[id.index as usize].stalled = false;
-        self.tell(Event::Writable { connection: id }, id);
+    pub fn go_on(&mut self, id: SeatId) {
+        self.seats[id.0].stalled = false;
+        self.tell(id, |connection| Event::Writable { connection });
     }
 
     /// How many shards the node has.
@@ -536,9 +568,10 @@ impl Desk {
     }
 
     /// The client's end of the connection closes.
-    pub fn end(&mut self, connection: ConnectionId) {
-        self.seats[connection.index as usize].closed = true;
-        self.tell(Event::Closed { connection, reason: CloseReason::EndOfStream }, connection);
+    pub fn end(&mut self, id: SeatId) {
+        self.seats[id.0].closed = true;
+        let reason = CloseReason::EndOfStream;
+        self.tell(id, |connection| Event::Closed { connection, reason });
     }
 
     pub fn metrics(&self) -> Metrics {
@@ -548,9 +581,9 @@ impl Desk {
     }
 
     /// Bytes that the rest of a large frame still has to bring.
-    pub fn landing_zone(&mut self, id: ConnectionId) -> Option<usize> {
-        let shard = self.seats[id.index as usize].shard;
-        self.shards[shard].landing_zone(id).map(|zone| zone.len())
+    pub fn landing_zone(&mut self, id: SeatId) -> Option<usize> {
+        let &Seat { shard, connection, .. } = &self.seats[id.0];
+        self.shards[shard].landing_zone(connection).map(|zone| zone.len())
     }
 
     pub fn is_finished(&self) -> bool {
@@ -558,23 +591,23 @@ impl Desk {
     }
 
     /// The text of the last Error among what was heard.
-    pub fn complaint(&self, id: ConnectionId) -> &str {
-        &self.seats[id.index as usize].complaint
+    pub fn complaint(&self, id: SeatId) -> &str {
+        &self.seats[id.0].complaint
     }
 
     /// How often the shard of this connection wanted to receive no more of it, and went on.
-    pub fn pauses(&self, id: ConnectionId) -> (usize, usize) {
-        let seat = &self.seats[id.index as usize];
+    pub fn pauses(&self, id: SeatId) -> (usize, usize) {
+        let seat = &self.seats[id.0];
         (seat.pauses, seat.resumes)
     }
 
-    pub fn is_closed(&self, id: ConnectionId) -> bool {
-        self.seats[id.index as usize].closed
+    pub fn is_closed(&self, id: SeatId) -> bool {
+        self.seats[id.0].closed
     }
 
     /// Everything this connection was sent since the last call.
-    pub fn heard(&mut self, id: ConnectionId) -> Vec<Heard> {
-        let received = std::mem::take(&mut self.seats[id.index as usize].received);
+    pub fn heard(&mut self, id: SeatId) -> Vec<Heard> {
+        let received = std::mem::take(&mut self.seats[id.0].received);
         let mut input = received.as_slice();
         let mut cutter = FrameCutter::new(u32::MAX, CONTROL_BYTES_MAX, usize::MAX);
         let mut heard = Vec::new();
@@ -584,20 +617,21 @@ impl Desk {
             understand(&frame, &mut heard);
             if let Some(Heard::Error { .. }) = heard.last() {
                 let body = frame.body::<control::Error<'_>>().expect("a body");
-                self.seats[id.index as usize].complaint = body.message().unwrap_or_default().into();
+                self.seats[id.0].complaint = body.message().unwrap_or_default().into();
             }
         }
         assert_eq!(cutter.stashed(), 0, "frames are sent whole");
         heard
     }
 
-    pub fn say(&mut self, connection: ConnectionId, bytes: &[u8]) {
-        self.tell(Event::Received { connection, bytes }, connection);
+    pub fn say(&mut self, id: SeatId, bytes: &[u8]) {
+        self.tell(id, |connection| Event::Received { connection, bytes });
     }
 
-    /// Tells the shard of a connection something.
-    fn tell(&mut self, event: Event<'_>, id: ConnectionId) {
-        self.event(self.seats[id.index as usize].shard, event);
+    /// Tells the shard of a connection something of it.
+    fn tell<'a>(&mut self, id: SeatId, event: impl FnOnce(ConnectionId) -> Event<'a>) {
+        let &Seat { shard, connection, .. } = &self.seats[id.0];
+        self.event(shard, event(connection));
     }
 
     /// Tells a shard something, and lets all of them come to rest.
@@ -613,10 +647,9 @@ impl Desk {
             if let Some(at) = (0..self.shards.len()).find(is_looking) {
                 self.shards[at].on_event(self.now, Event::Inbox);
                 self.carry_out(at);
-            } else if let Some(&(connection, to)) = self.moves.first().filter(|_| !self.holds_moves)
-            {
-                self.moves.remove(0);
-                self.finish_move(connection, to);
+            } else if !self.holds_moves && !self.moves.is_empty() {
+                let (id, to) = self.moves.remove(0);
+                self.finish_move(id, to);
             } else {
                 return;
             }
@@ -624,13 +657,15 @@ impl Desk {
     }
 
     /// What the drivers of two shards do with a connection that moves, if it is still there.
-    fn finish_move(&mut self, connection: ConnectionId, to: usize) {
-        let seat = &mut self.seats[connection.index as usize];
-        let old = &mut self.shards[seat.shard];
+    fn finish_move(&mut self, id: SeatId, to: usize) {
+        let &Seat { shard, connection, .. } = &self.seats[id.0];
+        let old = &mut self.shards[shard];
         let Some(Handover { peer, door, bytes }) = old.hand_over(connection) else { return };
         old.on_event(self.now, Event::Closed { connection, reason: CloseReason::Moved });
         old.assert_invariants();
-        seat.shard = to;
+        let connection = self.number(to);
+        let seat = &mut self.seats[id.0];
+        (seat.shard, seat.connection) = (to, connection);
         let new = &mut self.shards[to];
         new.on_event(self.now, Event::Opened { connection, peer, door, is_moved: true });
         new.on_event(self.now, Event::Received { connection, bytes: &bytes });
@@ -638,12 +673,12 @@ impl Desk {
     }
 
     fn carry_out(&mut self, at: usize) {
-        let shard = &mut self.shards[at];
+        let (shard, seats) = (&mut self.shards[at], self.seats.as_mut_slice());
         shard.assert_invariants();
         while let Some(output) = shard.poll_output() {
             match output {
                 Output::Send(connection) => {
-                    let seat = &mut self.seats[connection.index as usize];
+                    let seat = &mut seats[seat_of(seats, at, connection)];
                     let mut gathered = Vec::new();
                     shard.gather(connection, &mut |slice| gathered.extend_from_slice(slice));
                     if seat.holds {
@@ -660,16 +695,18 @@ impl Desk {
                     shard.on_event(self.now, Event::Sent { connection, bytes, blocked });
                 }
                 Output::Close(connection) => {
-                    self.seats[connection.index as usize].closed = true;
+                    seats[seat_of(seats, at, connection)].closed = true;
                     let reason = CloseReason::Asked;
                     shard.on_event(self.now, Event::Closed { connection, reason });
                 }
-                Output::Move { connection, to } => self.moves.push((connection, to.index())),
+                Output::Move { connection, to } => {
+                    self.moves.push((SeatId(seat_of(seats, at, connection)), to.index()));
+                }
                 Output::PauseReceive(connection) => {
-                    self.seats[connection.index as usize].pauses += 1;
+                    seats[seat_of(seats, at, connection)].pauses += 1
                 }
                 Output::ResumeReceive(connection) => {
-                    self.seats[connection.index as usize].resumes += 1;
+                    seats[seat_of(seats, at, connection)].resumes += 1
                 }
                 Output::Report(Report::Link(report)) => self.reports.push(report),
                 _ => {}
@@ -677,6 +714,12 @@ impl Desk {
             shard.assert_invariants();
         }
     }
+}
+
+/// Who sits at a shard's connection, or sat there.
+fn seat_of(seats: &[Seat], shard: usize, connection: ConnectionId) -> usize {
+    let sits = |seat: &Seat| (seat.shard, seat.connection) == (shard, connection);
+    seats.iter().position(sits).expect("a connection of this shard")
 }
 
 fn understand(frame: &Frame<'_>, heard: &mut Vec<Heard>) {

@@ -1,13 +1,13 @@
 //! Conversations with a node that ends in good order: what its clients are told at last.
 
-use nexusd_core::{ConnectionId, Limits};
+use nexusd_core::Limits;
 use nexusd_wire::{FrameEncoder, MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
 
-use super::desk::{Desk, Heard};
+use super::desk::{Desk, Heard, SeatId};
 use super::pair::Pair;
 
 /// A node of so many shards: a subscriber to "a" whose socket takes nothing, for which so many messages wait.
-fn stalled(shards: usize, messages: u32) -> (Desk, ConnectionId) {
+fn stalled(shards: usize, messages: u32) -> (Desk, SeatId) {
     let limits = Limits { memory_bytes: 16 << 20, ..Limits::default() };
     let mut desk = Desk::with_shards(limits, shards);
     let (subscriber, publisher) = (desk.greet(), desk.greet());

@@ -1,10 +1,9 @@
 //! Conversations of subscriptions that come back at another node, and get what other nodes still hold.
 
-use nexusd_core::ConnectionId;
 use nexusd_wire::control::DeliveryMode;
 use nexusd_wire::{MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
 
-use super::desk::Heard;
+use super::desk::{Heard, SeatId};
 use super::pair::{Pair, id, is_gap};
 
 fn position(topic: &str, sequence: u64, origin: NodeId) -> Position<'_> {
@@ -12,24 +11,24 @@ fn position(topic: &str, sequence: u64, origin: NodeId) -> Position<'_> {
 }
 
 /// A publisher of `a` at the first node, which accepts so many messages that nobody wants.
-fn publisher_of(pair: &mut Pair, messages: u32) -> ConnectionId {
+fn publisher_of(pair: &mut Pair, messages: u32) -> SeatId {
     let publisher = pair.desks[0].greet();
     pair.desks[0].bind(publisher, 0, "a");
     (0..messages).for_each(|number| publish(pair, publisher, number));
     publisher
 }
 
-fn publish(pair: &mut Pair, publisher: ConnectionId, number: u32) {
+fn publish(pair: &mut Pair, publisher: SeatId, number: u32) {
     pair.publish(0, publisher, &number.to_le_bytes());
 }
 
 /// A client of the second node asks for `a` from these positions on.
-fn come_back(pair: &mut Pair, positions: &[Position<'_>]) -> ConnectionId {
+fn come_back(pair: &mut Pair, positions: &[Position<'_>]) -> SeatId {
     come_back_from(pair, positions, &[])
 }
 
 /// The same of one that has had all of nodes that have ended.
-fn come_back_from(pair: &mut Pair, positions: &[Position<'_>], ended: &[NodeId]) -> ConnectionId {
+fn come_back_from(pair: &mut Pair, positions: &[Position<'_>], ended: &[NodeId]) -> SeatId {
     let subscriber = pair.desks[1].greet();
     let filters = &["a"];
     let request =
@@ -40,7 +39,7 @@ fn come_back_from(pair: &mut Pair, positions: &[Position<'_>], ended: &[NodeId])
 }
 
 /// A little more, in which a client of each node shows that it is there.
-fn pass_a_minute(pair: &mut Pair, clients: [ConnectionId; 2]) {
+fn pass_a_minute(pair: &mut Pair, clients: [SeatId; 2]) {
     for _ in 0..4 {
         pair.pass(16_000_000);
         (0..2).for_each(|at| pair.desks[at].pong(clients[at]));

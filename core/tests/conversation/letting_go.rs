@@ -1,12 +1,12 @@
 //! Subscriptions that are paused, broken off, taken over or ended while something of theirs is under way.
 
-use nexusd_core::{ConnectionId, Limits};
+use nexusd_core::Limits;
 use nexusd_wire::control::{ErrorCode, GapMode, OverflowPolicy};
 use nexusd_wire::{MessageFlags, SubscribeRequest, SubscriptionId};
 
-use crate::desk::{Desk, Heard};
+use crate::desk::{Desk, Heard, SeatId};
 
-fn subscribe_counted(desk: &mut Desk, id: ConnectionId, queue_messages: u32) -> SubscriptionId {
+fn subscribe_counted(desk: &mut Desk, id: SeatId, queue_messages: u32) -> SubscriptionId {
     let request = SubscribeRequest {
         request: 1,
         filters: &["t/#"],
@@ -17,7 +17,7 @@ fn subscribe_counted(desk: &mut Desk, id: ConnectionId, queue_messages: u32) -> 
     desk.subscribe_as(id, &request)
 }
 
-fn publish(desk: &mut Desk, publisher: ConnectionId, payloads: &[&str]) {
+fn publish(desk: &mut Desk, publisher: SeatId, payloads: &[&str]) {
     for payload in payloads {
         desk.publish(publisher, 0, payload.as_bytes(), MessageFlags::default());
     }
@@ -32,7 +32,7 @@ fn messages(heard: &[Heard]) -> Vec<u64> {
 }
 
 /// A subscriber half of whose frame is on the wire, and a publisher.
-fn half_sent(desk: &mut Desk) -> (ConnectionId, ConnectionId, SubscriptionId) {
+fn half_sent(desk: &mut Desk) -> (SeatId, SeatId, SubscriptionId) {
     let (subscriber, publisher) = (desk.greet(), desk.greet());
     let subscription = subscribe_counted(desk, subscriber, 100);
     desk.bind(publisher, 0, "t/a");

@@ -1,9 +1,9 @@
 //! Two nodes at desks, and the connections between them, byte by byte.
 
-use nexusd_core::{ConnectionId, Door, Limits, LinkCommand, LinkReport, MeshConfig};
+use nexusd_core::{Door, Limits, LinkCommand, LinkReport, MeshConfig};
 use nexusd_wire::{ClusterKey, FrameEncoder, MessageFlags, NodeId, NodeStatePart};
 
-use super::desk::{Desk, Heard, START_US};
+use super::desk::{Desk, Heard, START_US, SeatId};
 
 pub(crate) const PLAIN: MessageFlags = MessageFlags(0);
 
@@ -11,7 +11,7 @@ pub(crate) const PLAIN: MessageFlags = MessageFlags(0);
 pub(crate) struct Pair {
     pub(crate) desks: [Desk; 2],
     /// Both ends of each, by desk.
-    pub(crate) wires: Vec<[ConnectionId; 2]>,
+    pub(crate) wires: Vec<[SeatId; 2]>,
     /// They carry nothing.
     pub(crate) is_cut: bool,
     /// What the first one has sent so far.
@@ -84,7 +84,7 @@ impl Pair {
 
     /// Two nodes with a link: a client of the second one has a subscription to "a", and a client of the first
     /// one publishes to it. Returns the subscriber and the publisher, too.
-    pub(crate) fn with_subscription(shards: usize) -> (Self, ConnectionId, ConnectionId) {
+    pub(crate) fn with_subscription(shards: usize) -> (Self, SeatId, SeatId) {
         let mut pair = Self::linked(shards);
         let (subscriber, publisher) = (pair.desks[1].greet(), pair.desks[0].greet());
         pair.desks[1].subscribe(subscriber, &["a"]);
@@ -185,12 +185,12 @@ impl Pair {
         }
     }
 
-    pub(crate) fn publish(&mut self, at: usize, publisher: ConnectionId, payload: &[u8]) {
+    pub(crate) fn publish(&mut self, at: usize, publisher: SeatId, payload: &[u8]) {
         self.desks[at].publish(publisher, 0, payload, PLAIN);
         self.carry();
     }
 
-    pub(crate) fn payloads(&mut self, at: usize, subscriber: ConnectionId) -> Vec<Vec<u8>> {
+    pub(crate) fn payloads(&mut self, at: usize, subscriber: SeatId) -> Vec<Vec<u8>> {
         let payload = |heard| match heard {
             Heard::Message { payload, .. } => Some(payload),
             _ => None,

@@ -1,17 +1,17 @@
 //! Subscriptions that begin where an earlier one had come to.
 
-use nexusd_core::{ConnectionId, Limits};
+use nexusd_core::Limits;
 use nexusd_wire::control::{DeliveryMode, OverflowPolicy};
 use nexusd_wire::{MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
 
-use crate::desk::{Desk, Heard};
+use crate::desk::{Desk, Heard, SeatId};
 
 /// The id of the desk's node.
 const NODE: NodeId = NodeId(1);
 
 fn subscribe_at(
     desk: &mut Desk,
-    id: ConnectionId,
+    id: SeatId,
     filters: &[&str],
     positions: &[Position<'_>],
 ) -> Vec<Heard> {
@@ -25,7 +25,7 @@ fn at(topic: &str, sequence: u64) -> Position<'_> {
     Position { topic, sequence: Sequence(sequence), origin: None }
 }
 
-fn publish(desk: &mut Desk, publisher: ConnectionId, topic: u32, messages: u64) {
+fn publish(desk: &mut Desk, publisher: SeatId, topic: u32, messages: u64) {
     for _ in 0..messages {
         desk.publish(publisher, topic, b"payload", MessageFlags::default());
     }
@@ -40,7 +40,7 @@ fn messages(heard: &[Heard]) -> Vec<u64> {
 }
 
 /// A topic of so many messages, and its publisher. Somebody subscribes to it all the time.
-fn topic_of(desk: &mut Desk, name: &str, messages: u64) -> ConnectionId {
+fn topic_of(desk: &mut Desk, name: &str, messages: u64) -> SeatId {
     let (publisher, witness) = (desk.greet(), desk.greet());
     desk.subscribe_with(witness, &[name], OverflowPolicy::DropOldest, 1);
     desk.bind(publisher, 0, name);

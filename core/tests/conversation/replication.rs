@@ -1,10 +1,10 @@
 //! Retained values are the same on every node: set, cleared, brought to nodes that come later, and healed
 //! after nodes could not hear each other.
 
-use nexusd_core::{ConnectionId, LinkCommand};
+use nexusd_core::LinkCommand;
 use nexusd_wire::{MessageFlags, SubscribeRequest};
 
-use super::desk::{Desk, Heard};
+use super::desk::{Desk, Heard, SeatId};
 use super::pair::{Pair, id, limits, mesh};
 
 /// The values that a subscriber who comes now gets of a filter, by topic.
@@ -35,7 +35,7 @@ fn retained(desk: &mut Desk, filter: &str) -> Vec<(String, Vec<u8>)> {
 }
 
 struct Writer {
-    connection: ConnectionId,
+    connection: SeatId,
     topics: Vec<String>,
 }
 

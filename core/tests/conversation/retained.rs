@@ -1,14 +1,14 @@
 //! The last known value of a topic.
 
-use nexusd_core::{ConnectionId, Limits};
+use nexusd_core::Limits;
 use nexusd_wire::control::{DeliveryMode, GapMode};
 use nexusd_wire::{MessageFlags, SubscribeRequest};
 
-use crate::desk::{Desk, Heard};
+use crate::desk::{Desk, Heard, SeatId};
 
 const RETAINED: DeliveryMode = DeliveryMode::Retained;
 
-fn subscribe(desk: &mut Desk, filters: &[&str]) -> ConnectionId {
+fn subscribe(desk: &mut Desk, filters: &[&str]) -> SeatId {
     let id = desk.greet();
     let request = SubscribeRequest {
         request: 1,
@@ -38,7 +38,7 @@ fn values(heard: &[Heard]) -> (Vec<String>, Vec<String>) {
     (retained, live)
 }
 
-fn retain(desk: &mut Desk, publisher: ConnectionId, topic: u32, value: &str) {
+fn retain(desk: &mut Desk, publisher: SeatId, topic: u32, value: &str) {
     desk.publish(publisher, topic, value.as_bytes(), MessageFlags::RETAIN);
 }
 

@@ -1,11 +1,11 @@
 //! Conversations with several shards: what crosses between them.
 
 use nexusd_core::limits::{ADOPTED_BYTES_MIN, ASKED_MAX, PARCELS_PER_INBOX, SENDS_PER_TURN};
-use nexusd_core::{ConnectionId, Limits, Output, owner_of};
+use nexusd_core::{Limits, Output, owner_of};
 use nexusd_wire::control::{ErrorCode, OverflowPolicy};
 use nexusd_wire::{FrameEncoder, FrameKind, Header, MessageFlags, Sequence, SubscribeRequest};
 
-use crate::desk::{Desk, Heard};
+use crate::desk::{Desk, Heard, SeatId};
 
 const SHARDS: usize = 3;
 
@@ -29,7 +29,7 @@ fn messages(heard: &[Heard]) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// As many clients as there are shards; the one at `n` lives on shard `n`.
-fn clients(desk: &mut Desk) -> Vec<ConnectionId> {
+fn clients(desk: &mut Desk) -> Vec<SeatId> {
     (0..SHARDS).map(|_| desk.greet()).collect()
 }
 

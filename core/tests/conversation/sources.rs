@@ -1,10 +1,10 @@
 //! Limits per source address: who is refused, what it is told, and who is not.
 
-use nexusd_core::{ConnectionId, Limits, PeerAddress};
+use nexusd_core::{Limits, PeerAddress};
 use nexusd_wire::MessageFlags;
 use nexusd_wire::control::ErrorCode;
 
-use crate::desk::{Desk, Heard};
+use crate::desk::{Desk, Heard, SeatId};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -26,7 +26,7 @@ fn refused(desk: &mut Desk, ip: &str) -> String {
 }
 
 /// Publishes one message that is acknowledged; whether it was accepted.
-fn is_accepted(desk: &mut Desk, publisher: ConnectionId) -> bool {
+fn is_accepted(desk: &mut Desk, publisher: SeatId) -> bool {
     desk.publish(publisher, 0, b"x", MessageFlags::ACK);
     match desk.heard(publisher)[..] {
         [Heard::Ack { sequence, .. }] => sequence != 0,
@@ -34,7 +34,7 @@ fn is_accepted(desk: &mut Desk, publisher: ConnectionId) -> bool {
     }
 }
 
-fn accepted_of(desk: &mut Desk, publisher: ConnectionId, messages: usize) -> usize {
+fn accepted_of(desk: &mut Desk, publisher: SeatId, messages: usize) -> usize {
     (0..messages).filter(|_| is_accepted(desk, publisher)).count()
 }
 

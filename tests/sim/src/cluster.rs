@@ -44,6 +44,13 @@ struct Member {
     sample: Option<Metrics>,
 }
 
+/// A connection that its shard has given up.
+struct Move {
+    connection: ConnectionId,
+    from: usize,
+    to: ShardIndex,
+}
+
 /// All shards of one node.
 pub struct Cluster {
     members: Vec<Member>,
@@ -52,8 +59,7 @@ pub struct Cluster {
     homes: Vec<usize>,
     /// Where the connection that was just accepted is to live.
     placed: usize,
-    /// Connections that their shards have given up, and where they go.
-    moving: Vec<(ConnectionId, ShardIndex)>,
+    moving: Vec<Move>,
     /// Whose outputs come next.
     turn: usize,
     dice: Dice,
@@ -114,7 +120,7 @@ impl Cluster {
         }
         let choice = self.dice.below(choices);
         let Some(&at) = waiting.get(choice) else {
-            let (connection, _) = self.moving[choice - waiting.len()];
+            let connection = self.moving[choice - waiting.len()].connection;
             return self.finish_move(connection, now);
         };
         let member = &mut self.members[at];
@@ -138,16 +144,14 @@ impl Cluster {
 
     /// What the drivers of two shards do when a connection moves from one to the other.
     fn finish_move(&mut self, connection: ConnectionId, now: Now) {
-        let Some(at) = self.moving.iter().position(|(moving, _)| *moving == connection) else {
+        let Some(at) = self.moving.iter().position(|moving| moving.connection == connection) else {
             return;
         };
-        let (_, to) = self.moving.swap_remove(at);
+        let Move { from, to, .. } = self.moving.swap_remove(at);
+        let Some(old) = &mut self.members[from].shard else { return };
         // It may have ended before it was known here that it moves.
-        let Some(Handover { peer, bytes, .. }) = self.home(connection).hand_over(connection) else {
-            return;
-        };
-        let closed = Event::Closed { connection, reason: CloseReason::Moved };
-        self.home(connection).on_event(now, closed);
+        let Some(Handover { peer, bytes, .. }) = old.hand_over(connection) else { return };
+        old.on_event(now, Event::Closed { connection, reason: CloseReason::Moved });
         self.homes[connection.index as usize] = to.index();
         let opened = Event::Opened { connection, peer, door: Door::Apps, is_moved: true };
         self.home(connection).on_event(now, opened);
@@ -249,12 +253,12 @@ impl Service for Cluster {
                     Output::StopAccepting if at > 0 => {}
                     Output::Move { connection, to } => {
                         assert!(to.index() != at && to.index() < self.members.len());
-                        self.moving.push((connection, to));
+                        self.moving.push(Move { connection, from: at, to });
                     }
                     // It was let go before this shard was asked to end it.
                     Output::Close(connection) if self.homes[connection.index as usize] != at => {}
                     Output::Close(connection) => {
-                        self.moving.retain(|(moving, _)| *moving != connection);
+                        self.moving.retain(|moving| moving.connection != connection);
                         return Some(output);
                     }
                     output => return Some(output),

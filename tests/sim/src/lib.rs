@@ -35,6 +35,7 @@ pub mod conversation;
 pub mod coverage;
 pub mod dice;
 pub mod mesh;
+pub mod numbering;
 pub mod oracle;
 pub mod payload;
 pub mod planting;

@@ -4,6 +4,8 @@
 //!   lends it again just before, and addresses, lengths and bytes must be the same.
 //! * The shard's own invariants hold after its events.
 //!
+//! The shard has its own ids of its connections ([`Numbering`]).
+//!
 //! What does not hold is a panic here, as it is inside the shard; the run turns panics into
 //! violations.
 
@@ -14,6 +16,8 @@ use std::rc::Rc;
 use nexusd_core::{
     ConnectionId, Event, Handover, Metrics, Now, Output, Service, Shard, ShardIndex,
 };
+
+use crate::numbering::Numbering;
 
 /// Events between two walks over all of the shard's state.
 const EVENTS_PER_WALK: u64 = 24;
@@ -29,6 +33,8 @@ struct Loan {
 #[derive(Debug)]
 pub struct Watched {
     shard: Shard,
+    numbering: Numbering,
+    /// By the shard's ids.
     loans: BTreeMap<ConnectionId, Loan>,
     metrics: Rc<Cell<Metrics>>,
     events: u64,
@@ -39,7 +45,8 @@ pub struct Watched {
 impl Watched {
     /// Watches `shard`; what it counts is written to `metrics` after every event.
     pub fn new(shard: Shard, metrics: Rc<Cell<Metrics>>, is_thorough: bool) -> Self {
-        Self { shard, loans: BTreeMap::new(), metrics, events: 0, is_thorough }
+        let (numbering, loans) = (Numbering::default(), BTreeMap::new());
+        Self { shard, numbering, loans, metrics, events: 0, is_thorough }
     }
 
     /// Whether messages of other shards wait in this one for memory.
@@ -77,6 +84,7 @@ impl Watched {
 
 impl Service for Watched {
     fn on_event(&mut self, now: Now, event: Event<'_>) {
+        let event = self.numbering.told(event);
         if let Event::Sent { connection, .. } | Event::Closed { connection, .. } = event {
             self.check_loan(connection);
             self.loans.remove(&connection);
@@ -95,10 +103,11 @@ impl Service for Watched {
             // Much is done once a turn.
             self.metrics.set(self.shard.metrics());
         }
-        output
+        output.map(|output| self.numbering.asked(output))
     }
 
     fn gather(&mut self, connection: ConnectionId, take: &mut dyn FnMut(&[u8])) {
+        let connection = self.numbering.inside(connection);
         let mut loan = Loan::default();
         self.shard.gather(connection, &mut |slice| {
             loan.slices.push((slice.as_ptr().addr(), slice.len()));
@@ -110,7 +119,7 @@ impl Service for Watched {
     }
 
     fn landing_zone(&mut self, connection: ConnectionId) -> Option<&mut [u8]> {
-        self.shard.landing_zone(connection)
+        self.shard.landing_zone(self.numbering.inside(connection))
     }
 
     fn has_mail(&self) -> bool {
@@ -122,7 +131,7 @@ impl Service for Watched {
     }
 
     fn hand_over(&mut self, connection: ConnectionId) -> Option<Handover> {
-        self.shard.hand_over(connection)
+        self.shard.hand_over(self.numbering.inside(connection))
     }
 
     fn wake_at(&self) -> Option<u64> {
