@@ -29,6 +29,8 @@ pub mod counters;
 #[cfg(feature = "uring")]
 mod doorbell;
 #[cfg(feature = "uring")]
+pub mod edge;
+#[cfg(feature = "uring")]
 pub mod epoll;
 #[cfg(feature = "uring")]
 mod errno;

@@ -12,6 +12,7 @@ use nexusd_wire::{CHALLENGE_BYTES, SubscriptionId, TopicId};
 use crate::link::{Guest, LinkSession};
 use crate::owed_acks::OwedAcks;
 use crate::shard::event::Door;
+use crate::shard::output::Destination;
 use crate::shard::parcel::TopicHandle;
 use crate::shard::routing::ShardIndex;
 use crate::sources::Source;
@@ -22,8 +23,9 @@ use crate::subscriber_queue::QueueId;
 pub(crate) enum SessionState {
     /// Nothing but Hello may come.
     AwaitingHello,
-    /// Hello came and named a subscription that this shard keeps: all that came is kept for it.
-    Moving(ShardIndex),
+    /// It belongs elsewhere: Hello named a subscription that another shard keeps, or it speaks HTTP/2.
+    /// All that came is kept for there.
+    Moving(Destination),
     /// This node dialled another one and said Hello: nothing but Welcome may come.
     AwaitingWelcome,
     /// Another node's Hello was answered: nothing but its first LinkAck may come.

@@ -67,7 +67,7 @@ use nexusd_wire::{
     Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId,
     SubscriptionId, aligned,
 };
-use output::{Output, Report};
+use output::{Destination, Output, Report};
 use plane::Plane;
 use publish::Refusal;
 use routing::ShardIndex;
@@ -412,9 +412,11 @@ impl Shard {
         self.plane.open_generations[slot] = u64::from(id.generation) + 1;
         self.open += 1;
         self.scan_by(now.mono_us + crate::limits::HELLO_TIMEOUT_US);
-        if let Door::Dialled { .. } = door {
+        if matches!(door, Door::Dialled { .. } | Door::Edge) && !is_moved {
             // Nobody has accepted it, so nobody has counted it.
             self.plane.node.add_connection(self.plane.routing.own);
+        }
+        if let Door::Dialled { .. } = door {
             self.say_hello(id);
         }
         self.admit_connection(id, peer, door, is_moved, now);
@@ -434,6 +436,10 @@ impl Shard {
                 if let Some(connection) = open_connection(&mut self.connections, id) {
                     self.buffers.count(connection);
                 }
+            }
+            SessionState::AwaitingHello if handover::is_for_edge(connection, bytes) => {
+                let held = connection.inbound.cutter.held_back().to_vec();
+                self.begin_move(id, &[&held, bytes].concat(), Destination::Edge);
             }
             _ => self.read(id, bytes, now),
         }

@@ -208,7 +208,12 @@ impl FrameCutter {
 
     /// Bytes of a partial frame held back.
     pub fn stashed(&self) -> usize {
-        if self.stash_is_lent { 0 } else { self.stash.len() }
+        self.held_back().len()
+    }
+
+    /// The partial frame held back.
+    pub fn held_back(&self) -> &[u8] {
+        if self.stash_is_lent { &[] } else { &self.stash }
     }
 
     /// What of `input` lies behind the frame whose beginning is held back, if there is one.

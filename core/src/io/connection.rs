@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use crate::shard::event::{CloseReason, ConnectionId};
-use crate::shard::routing::ShardIndex;
+use crate::shard::output::Destination;
 
 /// What receives on a connection. At most one receive is in flight at any time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,7 +72,7 @@ pub(super) struct Connection {
     /// The service was told of the end.
     pub(super) told_closed: bool,
     /// The shard it goes to as soon as nothing is in flight (io_uring).
-    pub(super) moves_to: Option<ShardIndex>,
+    pub(super) moves_to: Option<Destination>,
 }
 
 impl Connection {

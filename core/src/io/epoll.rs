@@ -27,6 +27,7 @@ use super::clock;
 use super::connection::{Connection, ConnectionTable, Receive};
 use super::counters::DriverCounters;
 use super::driver::{self, Driver, Park, Service};
+use super::edge::Edge;
 use super::gathered::Gathered;
 use super::kernel_poll::{Interest, KernelPoll};
 use super::lingering::{self, Lingering};
@@ -140,6 +141,12 @@ impl EpollDriver {
     /// in order.
     pub fn among(mut self, shard: ShardIndex, shards: Vec<CommandSender>) -> Self {
         self.neighbours = Neighbours::of(shard, shards);
+        self
+    }
+
+    /// Lets it give connections that speak HTTP/2 to the edge.
+    pub fn beside(mut self, edge: Edge) -> Self {
+        self.neighbours.add_edge(edge);
         self
     }
 

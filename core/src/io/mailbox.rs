@@ -7,6 +7,7 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -80,6 +81,16 @@ impl CommandSender {
         let door = Door::Dialled { dial, peer };
         self.hand_over(Arrival::accepted(socket.into(), PeerAddress::Tcp(address), door));
         Ok(())
+    }
+
+    /// Gives the loop a connection of the daemon's own edge, for an application at `peer`; the caller has the
+    /// other end. If the loop has ended, so does the connection.
+    pub fn connect(&self, peer: PeerAddress) -> io::Result<UnixStream> {
+        let (own, theirs) = UnixStream::pair()?;
+        own.set_nonblocking(true)?;
+        theirs.set_nonblocking(true)?;
+        self.hand_over(Arrival::accepted(theirs.into(), peer, Door::Edge));
+        Ok(own)
     }
 
     /// Whether the loop has ended.
@@ -163,7 +174,6 @@ impl Drop for CommandReceiver {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::shard::handover::Handover;

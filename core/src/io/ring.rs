@@ -27,6 +27,7 @@ use super::clock;
 use super::connection::ConnectionTable;
 use super::counters::DriverCounters;
 use super::driver::{self, Driver, Park, Service};
+use super::edge::Edge;
 use super::kernel_ring::{Completion, KernelRing, Wait};
 use super::lingering::{self, Lingering};
 use super::listener::Listener;
@@ -173,6 +174,12 @@ impl UringDriver {
     /// in order.
     pub fn among(mut self, shard: ShardIndex, shards: Vec<CommandSender>) -> Self {
         self.neighbours = Neighbours::of(shard, shards);
+        self
+    }
+
+    /// Lets it give connections that speak HTTP/2 to the edge.
+    pub fn beside(mut self, edge: Edge) -> Self {
+        self.neighbours.add_edge(edge);
         self
     }
 

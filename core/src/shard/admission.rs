@@ -29,9 +29,10 @@ impl Shard {
         let limits = &self.config.limits;
         if self.drain.is_some() {
             self.fail(id, &fatal(ErrorCode::Draining, "the daemon is stopping"), now);
-        } else if door != Door::Apps {
+        } else if !matches!(door, Door::Apps | Door::Edge) {
             let links = self.connections.iter().flatten().filter(|connection| {
-                connection.session.door != Door::Apps && !connection.close_asked
+                !matches!(connection.session.door, Door::Apps | Door::Edge)
+                    && !connection.close_asked
             });
             if links.count() > LINKS_MAX / self.plane.routing.shards() {
                 self.plane.metrics.connections_refused += 1;

@@ -7,6 +7,7 @@
 
 use super::event::{CloseReason, ConnectionId};
 use super::flush;
+use super::output::Destination;
 use super::plane::Plane;
 use super::routing::PublisherId;
 use super::{Shard, open_connection};
@@ -152,7 +153,10 @@ impl Shard {
         match (state, reason) {
             (SessionState::Moving(to), CloseReason::Moved) => {
                 self.plane.metrics.connections_moved += 1;
-                self.plane.node.move_connection(own, to);
+                match to {
+                    Destination::Shard(to) => self.plane.node.move_connection(own, to),
+                    Destination::Edge => self.plane.node.remove_connection(own),
+                }
             }
             _ => self.plane.node.remove_connection(own),
         }

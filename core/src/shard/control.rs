@@ -11,7 +11,7 @@ use siphasher::sip::SipHasher24;
 
 use super::event::{ConnectionId, Door, Now};
 use super::neighbour::Asker;
-use super::output::Output;
+use super::output::{Destination, Output};
 use super::parcel::Item;
 use super::violation::Violation;
 use super::{Shard, open_connection};
@@ -54,7 +54,7 @@ impl Shard {
             return Ok(());
         };
         match (connection.session.door, hello.role()) {
-            (Door::Apps, Role::Client) => {}
+            (Door::Apps | Door::Edge, Role::Client) => {}
             (Door::Mesh, Role::Node) => return self.on_node_hello(id, frame, &hello, now),
             (Door::Apps, Role::Node) => return Err(stranger(frame, NODES_ELSEWHERE)),
             _ => return Err(stranger(frame, CLIENTS_ELSEWHERE)),
@@ -62,7 +62,7 @@ impl Shard {
         let routing = &self.plane.routing;
         let home = hello.resume().and_then(|resumed| routing.home_of(resumed.into()));
         if let Some(home) = home.filter(|home| *home != routing.own) {
-            self.begin_move(id, frame.bytes(), home);
+            self.begin_move(id, frame.bytes(), Destination::Shard(home));
             return Ok(());
         }
         let Some(connection) = open_connection(&mut self.connections, id) else {

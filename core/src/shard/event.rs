@@ -40,6 +40,8 @@ pub enum Door {
     /// The listeners for applications.
     #[default]
     Apps,
+    /// The daemon's own edge, for an application that speaks another protocol.
+    Edge,
     /// The listeners for other nodes.
     Mesh,
     /// This node dialled another one.
@@ -60,7 +62,7 @@ pub enum CloseReason {
     Failed(i32),
     /// The shard asked for it.
     Asked,
-    /// It goes on at another shard, which the shard asked for by [`super::output::Output::Move`].
+    /// It goes on elsewhere, which the shard asked for by [`super::output::Output::Move`].
     Moved,
 }
 

@@ -13,7 +13,7 @@ use nexusd_wire::{CHALLENGE_BYTES, Frame, Introduction, NodeId, PROOF_BYTES, PRO
 use siphasher::sip::SipHasher24;
 
 use super::event::{ConnectionId, Door, Now, PeerAddress};
-use super::output::{Output, Report};
+use super::output::{Destination, Output, Report};
 use super::routing::home_of_node;
 use super::violation::Violation;
 use super::{Shard, ShardConfig, fatal, open_connection};
@@ -54,7 +54,7 @@ impl Shard {
         let Some(guest) = self.receive_guest(id, &said, now) else { return Ok(()) };
         let home = home_of_node(guest.peer, self.plane.routing.shards());
         if home != self.plane.routing.own {
-            self.begin_move(id, frame.bytes(), home);
+            self.begin_move(id, frame.bytes(), Destination::Shard(home));
             return Ok(());
         }
         let mut proof = None;

@@ -1,6 +1,7 @@
-//! Connections that move: a client that comes back goes on at the shard that keeps its subscriptions.
+//! Connections that move: a client that comes back goes on at the shard that keeps its subscriptions, and
+//! one that speaks HTTP/2 at the edge.
 //!
-//! Its Hello names one of them, and with it that shard (`Routing::home_of`). If that is
+//! HTTP/2 is told by the first four bytes, which no frame can have. The Hello of a client names one of them, and with it that shard (`Routing::home_of`). If that is
 //! another one, nothing is answered here: the stream from its first byte on, Hello included, is kept
 //! until the driver takes it, and dealt with there as if the connection had been accepted there. What is
 //! kept is one Hello and what the driver had received by then, for it receives no more at once.
@@ -9,13 +10,16 @@
 //! it is, from the moment the driver lets it go; until then a drain closes it like one without Hello.
 
 use super::event::{ConnectionId, Door, PeerAddress};
-use super::output::Output;
-use super::routing::ShardIndex;
+use super::output::{Destination, Output};
 use super::{Shard, open_connection};
+use crate::connection::Connection;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 
-/// What goes with a connection from one shard to another.
+/// How a connection begins that speaks HTTP/2; a frame of that length is too long by far.
+const HTTP2: &[u8; 4] = b"PRI ";
+
+/// What goes with a connection from one shard to another, or to the edge.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Handover {
     /// Where the connection comes from.
@@ -27,15 +31,15 @@ pub struct Handover {
 }
 
 impl Shard {
-    /// Keeps the whole stream, of which `hello` is the first frame, for the shard `to`.
-    pub(super) fn begin_move(&mut self, id: ConnectionId, hello: &[u8], to: ShardIndex) {
+    /// Keeps the whole stream, which begins with `first`, for where it goes.
+    pub(super) fn begin_move(&mut self, id: ConnectionId, first: &[u8], to: Destination) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
-        debug_assert!(connection.inbound.backlog.is_empty(), "Hello is the first of the stream");
+        debug_assert!(connection.inbound.backlog.is_empty(), "it is the first of the stream");
         connection.session.state = SessionState::Moving(to);
         connection.inbound.is_paused = true;
-        connection.inbound.backlog.extend_from_slice(hello);
+        connection.inbound.backlog.extend_from_slice(first);
         self.outputs.push_back(Output::Move { connection: id, to });
     }
 
@@ -53,4 +57,13 @@ impl Shard {
         }
         Some(Handover { peer: connection.peer, door: connection.session.door, bytes })
     }
+}
+
+/// Whether these are the first bytes of a connection, or complete them, that speaks HTTP/2.
+pub(super) fn is_for_edge(connection: &Connection, bytes: &[u8]) -> bool {
+    let held = connection.inbound.cutter.held_back();
+    connection.session.door == Door::Apps
+        && connection.inbound.cutter.position() == 0
+        && held.len() < HTTP2.len()
+        && held.iter().chain(bytes).take(HTTP2.len()).eq(HTTP2)
 }

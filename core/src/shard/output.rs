@@ -22,15 +22,15 @@ pub enum Output {
     /// full. Bytes already on their way may still come as `Received`; ask for the zone again after
     /// each event.
     ReceiveInPlace(ConnectionId),
-    /// Receive no more from this connection, and give it to another shard with what
+    /// Receive no more from this connection, and give it away with what
     /// [`crate::Service::hand_over`] hands over. Nothing was sent on it. What is still received until
     /// then is told; behind it [`super::event::Event::Closed`] follows, with
     /// [`super::event::CloseReason::Moved`] unless it could not be moved.
     Move {
         /// This connection.
         connection: ConnectionId,
-        /// The shard it goes to, which is another one.
-        to: ShardIndex,
+        /// Where it goes, which is not this shard.
+        to: Destination,
     },
     /// Wake another shard if it sleeps: it has something in its inbox.
     Ring(ShardIndex),
@@ -38,6 +38,15 @@ pub enum Output {
     StopAccepting,
     /// Tell the rest of the daemon.
     Report(Report),
+}
+
+/// Where a connection goes that a shard gives up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// The shard that keeps what it goes on with.
+    Shard(ShardIndex),
+    /// The thread that speaks HTTP/2.
+    Edge,
 }
 
 /// What a shard tells the rest of the daemon, which is never on the path of a message.

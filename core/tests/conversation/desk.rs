@@ -3,8 +3,9 @@
 
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Door, Event, Handover, Limits, LinkCommand, LinkReport,
-    MeshConfig, Metrics, Now, Output, PeerAddress, Report, Service, Shard, ShardConfig, wire,
+    CloseReason, Command, ConnectionId, Destination, Door, Event, Handover, Limits, LinkCommand,
+    LinkReport, MeshConfig, Metrics, Now, Output, PeerAddress, Report, Service, Shard, ShardConfig,
+    wire,
 };
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode, GapMode, OverflowPolicy, Role};
 use nexusd_wire::{
@@ -146,7 +147,9 @@ pub struct Desk {
     encoder: FrameEncoder,
     seats: Vec<Seat>,
     /// Connections that a shard has given up, and where they go.
-    moves: Vec<(SeatId, usize)>,
+    moves: Vec<(SeatId, Destination)>,
+    /// What was read of connections that went to the edge.
+    edge: Vec<Vec<u8>>,
     /// They wait until they are told to move.
     holds_moves: bool,
     /// A shard that does not look into its inbox.
@@ -188,6 +191,7 @@ impl Desk {
             encoder: FrameEncoder::new(),
             seats: Vec::new(),
             moves: Vec::new(),
+            edge: Vec::new(),
             holds_moves: false,
             absent: None,
             reports: Vec::new(),
@@ -225,6 +229,11 @@ impl Desk {
     /// What was reported of links since this was last asked.
     pub fn reports(&mut self) -> Vec<LinkReport> {
         std::mem::take(&mut self.reports)
+    }
+
+    /// What was read of the connections that went to the edge since this was last asked.
+    pub fn edge(&mut self) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.edge)
     }
 
     pub fn command(&mut self, command: LinkCommand) {
@@ -657,12 +666,18 @@ impl Desk {
     }
 
     /// What the drivers of two shards do with a connection that moves, if it is still there.
-    fn finish_move(&mut self, id: SeatId, to: usize) {
+    fn finish_move(&mut self, id: SeatId, to: Destination) {
         let &Seat { shard, connection, .. } = &self.seats[id.0];
         let old = &mut self.shards[shard];
         let Some(Handover { peer, door, bytes }) = old.hand_over(connection) else { return };
         old.on_event(self.now, Event::Closed { connection, reason: CloseReason::Moved });
         old.assert_invariants();
+        let Destination::Shard(to) = to else {
+            self.seats[id.0].closed = true;
+            self.edge.push(bytes);
+            return;
+        };
+        let to = to.index();
         let connection = self.number(to);
         let seat = &mut self.seats[id.0];
         (seat.shard, seat.connection) = (to, connection);
@@ -700,7 +715,7 @@ impl Desk {
                     shard.on_event(self.now, Event::Closed { connection, reason });
                 }
                 Output::Move { connection, to } => {
-                    self.moves.push((SeatId(seat_of(seats, at, connection)), to.index()));
+                    self.moves.push((SeatId(seat_of(seats, at, connection)), to));
                 }
                 Output::PauseReceive(connection) => {
                     seats[seat_of(seats, at, connection)].pauses += 1

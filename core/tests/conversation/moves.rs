@@ -217,3 +217,39 @@ fn a_connection_that_arrives_at_a_shard_that_drains_is_told_so() {
     desk.drain();
     assert!(desk.is_finished());
 }
+
+#[test]
+fn a_client_that_speaks_http2_goes_to_the_edge_with_all_it_has_said() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for first in [0, 1, 3, 4, 5, PREFACE.len()] {
+        let mut desk = desk();
+        let client = desk.open();
+        let (beginning, rest) = PREFACE.split_at(first);
+        for piece in beginning.chunks(1).chain([rest]) {
+            if !desk.is_closed(client) {
+                desk.say(client, piece);
+            }
+        }
+        let gone = desk.edge();
+        let said = if first < 4 { PREFACE } else { &PREFACE[..4] };
+        assert_eq!(gone, [said], "after {first} single bytes");
+        assert_eq!(desk.heard(client), [], "no frame is said to it");
+        let metrics = desk.metrics();
+        assert_eq!((metrics.connections, metrics.connections_moved), (0, 1));
+    }
+}
+
+#[test]
+fn what_only_begins_like_http2_is_a_frame() {
+    let mut desk = desk();
+    let client = desk.open();
+    desk.say(client, b"PRJ ");
+    desk.say(client, &[0; 44]);
+    let heard = desk.heard(client);
+    assert!(matches!(heard[..], [Heard::Error { fatal: true, .. }]), "{heard:?}");
+    let client = desk.greet();
+    desk.say(client, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n and more than a header has");
+    let heard = desk.heard(client);
+    assert!(matches!(heard[..], [Heard::Error { fatal: true, .. }]), "{heard:?}");
+    assert!(desk.edge().is_empty());
+}

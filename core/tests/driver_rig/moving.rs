@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Door, Event, Handover, Now, Output, PeerAddress, Service,
-    ShardIndex,
+    CloseReason, Command, ConnectionId, Destination, Door, Event, Handover, Now, Output,
+    PeerAddress, Service, ShardIndex,
 };
 
 use super::Gauge;
@@ -97,7 +97,7 @@ impl Moving {
         if usize::from(wanted) != self.own {
             if had < PREFACE_BYTES {
                 stay.moves = true;
-                let to = ShardIndex::new(wanted.into());
+                let to = Destination::Shard(ShardIndex::new(wanted.into()));
                 self.outputs.push_back(Output::Move { connection, to });
                 if self.regrets {
                     self.outputs.push_back(Output::Close(connection));

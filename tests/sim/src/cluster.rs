@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Door, Event, Handover, Metrics, Now, Output, Report,
-    Service, Shard, ShardConfig, ShardIndex, owner_of, wire,
+    CloseReason, Command, ConnectionId, Destination, Door, Event, Handover, Metrics, Now, Output,
+    Report, Service, Shard, ShardConfig, ShardIndex, owner_of, wire,
 };
 
 use crate::dice::Dice;
@@ -252,6 +252,9 @@ impl Service for Cluster {
                     // Only the first shard has listeners.
                     Output::StopAccepting if at > 0 => {}
                     Output::Move { connection, to } => {
+                        let Destination::Shard(to) = to else {
+                            unreachable!("nobody speaks HTTP/2 here")
+                        };
                         assert!(to.index() != at && to.index() < self.members.len());
                         self.moving.push(Move { connection, from: at, to });
                     }

@@ -1,14 +1,13 @@
-//! Giving a connection to another shard's loop.
+//! Giving a connection to another shard's loop, or to the edge.
 //!
 //! Nothing is ever in flight, so it goes at once: it is watched no longer, and what its socket still
 //! holds, the end of its stream included, is received by the next loop.
 
 use super::EpollDriver;
-use crate::io::arrival::Arrival;
 use crate::io::connection::Receive;
 use crate::io::driver::Service;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
-use crate::shard::routing::ShardIndex;
+use crate::shard::output::Destination;
 
 impl EpollDriver {
     /// Moves a connection, unless its end has begun. Where its new loop has ended, it ends as well.
@@ -16,7 +15,7 @@ impl EpollDriver {
         &mut self,
         service: &mut impl Service,
         id: ConnectionId,
-        to: ShardIndex,
+        to: Destination,
     ) {
         let Some(connection) = self.connections.find(id).filter(|connection| connection.is_open())
         else {
@@ -40,7 +39,7 @@ impl EpollDriver {
         if let Some(socket) = self.connections.release(id) {
             let closed = Event::Closed { connection: id, reason: CloseReason::Moved };
             service.on_event(self.now, closed);
-            self.neighbours.hand_over(to, Arrival::moved(socket, handover));
+            self.neighbours.give_away(to, socket, handover);
         }
     }
 }

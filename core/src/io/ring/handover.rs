@@ -1,14 +1,13 @@
-//! Giving a connection to another shard's loop, once the kernel does nothing on it for this one.
+//! Giving a connection to another shard's loop, or to the edge, once the kernel does nothing on it for this one.
 //!
 //! The receive in flight is cancelled; what it had received until then is told all the same, as always,
 //! and goes with the connection. Its end, whatever it says, is the moment to let the connection go: the
 //! end of a stream, or its failure, is seen by the next loop's receive as well.
 
 use super::UringDriver;
-use crate::io::arrival::Arrival;
 use crate::io::driver::Service;
 use crate::shard::event::{CloseReason, ConnectionId, Event};
-use crate::shard::routing::ShardIndex;
+use crate::shard::output::Destination;
 
 impl UringDriver {
     /// Receives no more from a connection and moves it, unless its end has begun.
@@ -16,7 +15,7 @@ impl UringDriver {
         &mut self,
         service: &mut impl Service,
         id: ConnectionId,
-        to: ShardIndex,
+        to: Destination,
     ) {
         let Some(connection) = self.connections.find(id).filter(|connection| connection.is_open())
         else {
@@ -53,7 +52,7 @@ impl UringDriver {
         if let Some(socket) = self.connections.release(id) {
             let closed = Event::Closed { connection: id, reason: CloseReason::Moved };
             service.on_event(self.now, closed);
-            self.neighbours.hand_over(to, Arrival::moved(socket, handover));
+            self.neighbours.give_away(to, socket, handover);
         }
     }
 }

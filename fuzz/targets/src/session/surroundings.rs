@@ -5,7 +5,7 @@
 //! on its way. After every event it checks what the service says about itself.
 
 use nexusd_core::{
-    CloseReason, Command, ConnectionId, Door, Event, Now, Output, PeerAddress, Service,
+    CloseReason, Command, ConnectionId, Destination, Door, Event, Now, Output, PeerAddress, Service,
 };
 use nexusd_wire::SubscriptionId;
 
@@ -263,7 +263,20 @@ impl<S: Service> Surroundings<S> {
             }
             Output::StopAccepting => self.accepts = false,
             Output::Ring(_) | Output::Report(_) => {}
-            Output::Move { .. } => panic!("there is no other shard"),
+            Output::Move { connection, to } => {
+                assert_eq!(*to, Destination::Edge, "there is no other shard");
+                if let Some(seat) = self.seat_of(*connection) {
+                    self.move_to_edge(seat);
+                }
+            }
+        }
+    }
+
+    /// A connection that speaks HTTP/2 goes, unless its end has begun.
+    fn move_to_edge(&mut self, seat: usize) {
+        let id = self.id(seat);
+        if self.seats[seat].closing.is_none() && self.service.hand_over(id).is_some() {
+            self.closed(seat, CloseReason::Moved);
         }
     }
 

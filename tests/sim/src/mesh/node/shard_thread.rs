@@ -2,7 +2,8 @@
 
 use nexusd_core::limits::SENDS_PER_TURN;
 use nexusd_core::{
-    CloseReason, ConnectionId, Door, Event, Handover, Output, PeerAddress, Report, Service,
+    CloseReason, ConnectionId, Destination, Door, Event, Handover, Output, PeerAddress, Report,
+    Service,
 };
 
 use super::sockets::Arrival;
@@ -204,6 +205,9 @@ impl Node {
                 Output::ResumeReceive(id) => self.set_receiving(id, true),
                 Output::ReceiveInPlace(_) | Output::Report(Report::Metrics(_)) => {}
                 Output::Move { connection, to } => {
+                    let Destination::Shard(to) = to else {
+                        unreachable!("nobody speaks HTTP/2 here")
+                    };
                     if let Some(socket) = self.sockets.find(connection) {
                         socket.moves_to = Some(to.index());
                     }
