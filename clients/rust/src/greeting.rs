@@ -7,11 +7,10 @@ use bytes::Bytes;
 use nexusd_wire::control::{self, Role};
 use nexusd_wire::{Frame, FrameEncoder, FrameKind, PROTOCOL_MAJOR, PROTOCOL_MINOR, SubscriptionId};
 
-use crate::address::Address;
 use crate::error::Error;
 use crate::options::Options;
 use crate::receiver::{Piece, Received, Receiver};
-use crate::socket::Socket;
+use crate::socket::{Place, Socket};
 use crate::state::Daemon;
 
 /// What the daemon shows beside the client's name.
@@ -49,7 +48,7 @@ pub(crate) async fn greet(
 }
 
 async fn greet_at(
-    place: &Address,
+    place: &Place,
     options: &Options,
     resume: Option<SubscriptionId>,
 ) -> Result<Greeted, Error> {
@@ -100,7 +99,7 @@ async fn greet_at(
 }
 
 /// The daemon's introduction, from the frame that must be its Welcome.
-fn daemon_of(frame: &Frame<'_>, place: &Address) -> Result<Daemon, Error> {
+fn daemon_of(frame: &Frame<'_>, place: &Place) -> Result<Daemon, Error> {
     match frame.kind() {
         FrameKind::Welcome => {}
         FrameKind::Error => return Err(Error::reported(&frame.body::<control::Error<'_>>()?)),

@@ -1,6 +1,10 @@
 //! How a client is set up before it connects.
 
 use std::fmt;
+#[cfg(unix)]
+use std::io;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +14,9 @@ use crate::error::Error;
 use crate::event::{Gap, Warning};
 use crate::limits;
 use crate::outbox::OutboxLimits;
+#[cfg(unix)]
+use crate::socket::Connector;
+use crate::socket::Place;
 use crate::state::ConnectionState;
 
 /// Everything a client can be told before it connects; each option has a default.
@@ -39,7 +46,7 @@ pub(crate) struct Options {
     /// As given, for messages.
     pub(crate) address: Arc<str>,
     /// Where to try, best first.
-    pub(crate) places: Vec<Address>,
+    pub(crate) places: Vec<Place>,
     pub(crate) name: String,
     pub(crate) prefer_unix: bool,
     pub(crate) connect_timeout: Duration,
@@ -110,6 +117,17 @@ impl ClientBuilder {
     /// port. If nobody does, TCP is tried at once.
     pub fn prefer_unix_socket(mut self, prefer: bool) -> Self {
         self.options.prefer_unix = prefer;
+        self
+    }
+
+    /// Has every connection made by `connect` instead of dialling the address, which from then on only names the
+    /// daemon in messages: for a program that the daemon is a part of, or that has its own way to it.
+    #[cfg(unix)]
+    pub fn connect_by(
+        mut self,
+        connect: impl Fn() -> io::Result<UnixStream> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.places = vec![Place::Given(Connector::new(connect))];
         self
     }
 
@@ -200,8 +218,11 @@ impl ClientBuilder {
     }
 
     fn finish(mut self) -> Result<Options, Error> {
-        let address = Address::parse(&self.address)?;
-        self.options.places = address.places(self.options.prefer_unix);
+        if self.options.places.is_empty() {
+            let address = Address::parse(&self.address)?;
+            let places = address.places(self.options.prefer_unix);
+            self.options.places = places.into_iter().map(Place::At).collect();
+        }
         Ok(self.options)
     }
 }

@@ -1,7 +1,12 @@
 //! The stream to a daemon: TCP, or a unix socket where there are any.
 
+use std::fmt;
 use std::io;
+#[cfg(unix)]
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::{Pin, pin};
+#[cfg(unix)]
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::BufMut;
@@ -19,10 +24,63 @@ pub(crate) enum Socket {
     Unix(UnixStream),
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// From dialling this address.
+    At(Address),
+    /// From the application.
+    #[cfg(unix)]
+    Given(Connector),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(f),
+            #[cfg(unix)]
+            Self::Given(_) => f.write_str("a connection that was given"),
+        }
+    }
+}
+
+/// What the application makes connections with.
+#[cfg(unix)]
+#[derive(Clone)]
+pub(crate) struct Connector(Arc<dyn Fn() -> io::Result<StdUnixStream> + Send + Sync>);
+
+#[cfg(unix)]
+impl Connector {
+    pub(crate) fn new(
+        connect: impl Fn() -> io::Result<StdUnixStream> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(connect))
+    }
+}
+
+#[cfg(unix)]
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
 impl Socket {
     /// Connects to one place.
-    pub(crate) async fn connect(place: &Address) -> io::Result<Self> {
+    pub(crate) async fn connect(place: &Place) -> io::Result<Self> {
         match place {
+            Place::At(address) => Self::dial(address).await,
+            #[cfg(unix)]
+            Place::Given(connector) => {
+                let stream = (connector.0)()?;
+                stream.set_nonblocking(true)?;
+                UnixStream::from_std(stream).map(Self::Unix)
+            }
+        }
+    }
+
+    async fn dial(address: &Address) -> io::Result<Self> {
+        match address {
             Address::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 // Batching is done here; the kernel must not wait for more.
