@@ -30,6 +30,7 @@ pub mod node;
 pub mod panic_hook;
 
 mod control;
+mod edge;
 mod engine;
 mod error;
 mod listeners;

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::config::{Config, DiscoveryMode};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
+use crate::edge::{self, EdgeConfig, EdgeThread, PhaseSender};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
@@ -57,6 +58,7 @@ pub struct Node {
     control: Option<ControlThread>,
     /// There is none in a node on its own.
     mesh: Option<MeshThread>,
+    edge: Option<EdgeThread>,
 }
 
 /// How a node ended.
@@ -96,6 +98,7 @@ impl Node {
             timeout: config.drain_timeout,
             draining: Arc::new(AtomicBool::new(false)),
             mesh: reports.clone(),
+            edge: None,
         };
         let to_control = control::samples();
         let samples = Arc::new(Samples::new(count, to_control.0.clone()));
@@ -117,8 +120,10 @@ impl Node {
             shards: Vec::new(),
             control: None,
             mesh: None,
+            edge: None,
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
+        let (edge, accepted) = edge::door();
         let mut listeners = listeners.all;
         listeners.extend(link_listeners.into_iter().map(Listener::for_links));
         for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
@@ -140,6 +145,7 @@ impl Node {
                 listeners: std::mem::take(&mut listeners),
                 commands,
                 shards: senders.clone(),
+                edge: edge.clone(),
                 on_report: hear(&node.samples, index, reports.clone()),
             })?;
             node.shards.push(shard);
@@ -148,6 +154,15 @@ impl Node {
         for shard in &node.shards {
             shard.serve_on(node.engine)?;
         }
+        let edge = EdgeThread::start(EdgeConfig {
+            node: id,
+            max_payload: node.config.limits.payload_bytes as usize,
+            parked_ttl: Duration::from_micros(node.config.limits.parked_ttl_us),
+            shards: senders.clone(),
+            accepted,
+        })?;
+        node.drainer.edge = Some(edge.phase());
+        node.edge = Some(edge);
         let statistics = Statistics::new(id, &node.config.cluster, started, mesh_status.clone());
         let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
         node.control = Some(ControlThread::start(ControlConfig {
@@ -232,12 +247,14 @@ impl Node {
         let shards: Vec<_> = self.shards.drain(..).map(ShardThread::join).collect();
         let control = self.control.take().map(ControlThread::stop);
         let mesh = self.mesh.take().map(MeshThread::stop);
+        let edge = self.edge.take().map(EdgeThread::stop);
         let mut metrics = Metrics::default();
         for shard in shards {
             metrics += shard?;
         }
         control.transpose()?;
         mesh.transpose()?;
+        edge.transpose()?;
         let before = self.samples.sum();
         Ok(Stopped {
             unflushed_messages: metrics
@@ -266,6 +283,7 @@ pub struct Drainer {
     draining: Arc<AtomicBool>,
     /// The way to the mesh thread, if there is one.
     mesh: Option<Arc<Reports>>,
+    edge: Option<PhaseSender>,
 }
 
 impl Drainer {
@@ -284,6 +302,9 @@ impl Drainer {
         self.draining.store(true, Ordering::Release);
         if let Some(mesh) = &self.mesh {
             mesh.on_drain();
+        }
+        if let Some(edge) = &self.edge {
+            edge.drain();
         }
         for shard in &self.shards {
             // The sample tells what was dropped before, so that the end can tell what was not flushed.

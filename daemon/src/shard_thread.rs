@@ -9,6 +9,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread::{self, JoinHandle};
 
 use nexusd_core::io::clock;
+use nexusd_core::io::edge::Edge;
 use nexusd_core::io::epoll::{EpollDriver, EpollOptions};
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::{CommandReceiver, CommandSender};
@@ -40,6 +41,8 @@ pub(crate) struct ShardThreadConfig {
     pub(crate) commands: CommandReceiver,
     /// The ways to the loops of all shards, in order.
     pub(crate) shards: Vec<CommandSender>,
+    /// The way to the edge.
+    pub(crate) edge: Edge,
     /// Gets what the shard counts whenever it was asked for.
     pub(crate) on_report: Box<dyn FnMut(Report) + Send>,
 }
@@ -131,14 +134,14 @@ fn run(
         Some(queues) => {
             let driver = UringDriver::on(queues, &options, listeners, commands, on_report);
             answer(Ok(()));
-            serve(driver.among(own, config.shards), &mut shard)
+            serve(driver.among(own, config.shards).beside(config.edge), &mut shard)
         }
         None => {
             let options = EpollOptions { spin_us, connections_max, ..EpollOptions::default() };
             match EpollDriver::new(&options, listeners, commands, on_report) {
                 Ok(driver) => {
                     answer(Ok(()));
-                    serve(driver.among(own, config.shards), &mut shard)
+                    serve(driver.among(own, config.shards).beside(config.edge), &mut shard)
                 }
                 Err(error) => {
                     answer(Err(StartError::system("an epoll instance")(error)));

@@ -1,4 +1,31 @@
-//! The gRPC shim of a node.
+//! The gRPC shim of a node: applications without an SDK publish and subscribe through it.
+//!
+//! ```text
+//! shard ── connections that speak HTTP/2 ──▶ transport.rs ──▶ admission.rs ──▶ service.rs (one function a call)
+//!   ▲                                                                            │            │
+//!   └────────── a native connection for each application ── publishing.rs ◀──────┘            │
+//!   └────────── and for each subscription ───────────────── feed.rs ◀─────────────────────────┘
+//! ```
+//!
+//! It is a client of the daemon like any other, through socket pairs inside the process: what bounds
+//! connections, queues and sources bounds it. It runs on a current-thread tokio runtime of its own, so nothing
+//! here is on the path of a native message. Links between nodes carry native frames; there is no gRPC between
+//! nodes.
+
+mod admission;
+mod batches;
+mod daemon;
+mod errors;
+mod feed;
+mod limits;
+mod message_id;
+mod native;
+mod progress;
+mod publishing;
+mod registry;
+mod server;
+mod service;
+mod transport;
 
 /// The messages and services of `proto/sidecar.proto`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
@@ -8,3 +35,7 @@ pub mod proto {
     /// The description that reflection serves.
     pub const DESCRIPTION: &[u8] = tonic::include_file_descriptor_set!("sidecar");
 }
+
+pub use daemon::Daemon;
+pub use server::{Health, Server};
+pub use transport::{Accepted, Origin};

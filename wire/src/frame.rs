@@ -14,8 +14,8 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Views `bytes` as one frame: its stride, padding included. The header must have been checked.
-    fn new(bytes: &'a [u8], at: u64) -> Option<Self> {
+    /// Views `bytes` as one frame again that a cutter has lent: its stride, padding included.
+    pub fn new(bytes: &'a [u8], at: u64) -> Option<Self> {
         Header::peek(bytes).map(|header| Self { header, bytes, at })
     }
 

@@ -1,0 +1,33 @@
+//! What the shim needs of the daemon that it is a part of.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nexusd_wire::NodeId;
+use tonic::Status;
+
+use crate::proto::PeerInfo;
+
+/// The daemon.
+#[tonic::async_trait]
+pub trait Daemon: Send + Sync + 'static {
+    /// Its id.
+    fn node(&self) -> NodeId;
+
+    /// Longest payload that it takes, bytes.
+    fn max_payload(&self) -> usize;
+
+    /// How long it keeps a subscription without a connection.
+    fn parked_ttl(&self) -> Duration;
+
+    /// A connection to one of its shards, for an application at `peer` (`None`: the unix socket).
+    fn connect(&self, peer: Option<SocketAddr>) -> io::Result<UnixStream>;
+
+    /// The filters that are subscribed to, and how many subscriptions have each.
+    async fn topics(&self) -> Result<Vec<(String, u64)>, Status>;
+
+    /// The other nodes; with hash and topics if `with_state`.
+    async fn peers(&self, with_state: bool) -> Result<Vec<PeerInfo>, Status>;
+}

@@ -1,0 +1,465 @@
+//! A subscription's way from the daemon to a client's stream: frames become events.
+//!
+//! Each has a connection of its own, so a client that is slow holds up itself alone: its connection is not read,
+//! the daemon's queue fills, and the policy decides.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexusd_wire::control::{self, DeliveryMode, GapMode, GapReason};
+use nexusd_wire::{
+    Frame, FrameEncoder, FrameKind, Header, NodeId, SubscribeRequest, SubscriptionId,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tonic::Status;
+
+use crate::batches::BatchSender;
+use crate::errors::{reported, unreadable};
+use crate::limits::{NAMES_MAX, STALLED_HEARTBEAT};
+use crate::message_id::MessageId;
+use crate::native::{Native, frame_of};
+use crate::progress::{Comeback, Given, Progress, Skipped, to_i64};
+use crate::proto::message_event::Event;
+use crate::proto::{self, MessageEvent, UnsubscribeResponse};
+use crate::registry::{Order, Registry};
+
+/// The number of the one request that is made on a connection, and of the one that ends it.
+const REQUEST: u64 = 1;
+const UNSUBSCRIBE: u64 = 2;
+
+pub(crate) struct Feed {
+    native: Native,
+    subscription: SubscriptionId,
+    filters: Arc<[String]>,
+    topics: HashMap<u32, Arc<str>>,
+    nodes: HashMap<u32, NodeId>,
+    mode: DeliveryMode,
+    progress: Progress,
+    skipped: Skipped,
+    /// How many messages of a topic's replay were skipped.
+    unsent: HashMap<Arc<str>, i32>,
+    events: Vec<MessageEvent>,
+    /// Who waits for the subscription's end.
+    ending: Option<(bool, oneshot::Sender<UnsubscribeResponse>)>,
+}
+
+/// How a feed ends.
+enum End {
+    /// The client has gone, or the daemon has cut the connection: the subscription waits.
+    Parked(Option<Status>),
+    /// Another stream goes on with it.
+    Left(oneshot::Sender<Progress>),
+    /// It has ended, or waits because its client wants that.
+    Unsubscribed { paused: bool },
+    /// It has ended for another reason.
+    Failed(Status),
+}
+
+impl Feed {
+    /// Asks for a new subscription, and waits for it.
+    pub(crate) async fn subscribe(
+        mut native: Native,
+        filters: Arc<[String]>,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Self, Status> {
+        let asked: Vec<&str> = filters.iter().map(String::as_str).collect();
+        let request =
+            SubscribeRequest { request: REQUEST, filters: &asked, counted: true, ..request };
+        native.say(|encoder, out| encoder.subscribe(out, &request));
+        let progress = Progress::new(request.queue_messages.filter(|it| *it > 0));
+        Self::confirmed(native, filters, progress, Comeback::default()).await
+    }
+
+    /// Goes on with a subscription. What is given back with an error is how far it had come.
+    pub(crate) async fn resume(
+        mut native: Native,
+        id: SubscriptionId,
+        filters: Arc<[String]>,
+        progress: Progress,
+        comeback: Comeback,
+        mode: GapMode,
+    ) -> Result<Self, Status> {
+        let received = progress.acknowledged();
+        native.say(|encoder, out| encoder.resume(out, REQUEST, id, received, mode));
+        Self::confirmed(native, filters, progress, comeback).await
+    }
+
+    /// Waits for the daemon's answer, which is the first event.
+    async fn confirmed(
+        mut native: Native,
+        filters: Arc<[String]>,
+        progress: Progress,
+        comeback: Comeback,
+    ) -> Result<Self, Status> {
+        let answer = loop {
+            let frame = native.hear().await?;
+            if frame_of(&frame)?.kind() == FrameKind::SubscriptionInfo {
+                break frame;
+            }
+        };
+        let info = body::<control::SubscriptionInfo<'_>>(&frame_of(&answer)?)?;
+        let subscription = SubscriptionId::from(info.subscription());
+        let Comeback { gap, skipped } = comeback;
+        let missed = match (info.missed_count(), &gap) {
+            (-1, _) => -1,
+            (_, Some(gap)) if gap.missed < 0 => -1,
+            (missed, Some(gap)) => missed.saturating_add(gap.missed),
+            (missed, None) => missed,
+        };
+        let told = proto::SubscriptionInfo {
+            subscription_id: subscription.to_string(),
+            topics: filters.to_vec(),
+            timestamp_ms: wall_clock_ms(),
+            gap_detected: info.gap_detected() || gap.is_some(),
+            missed_message_count: i32::try_from(missed).unwrap_or(i32::MAX),
+            replay_started: info.replay_started(),
+        };
+        let mut events = vec![event(Event::SubscriptionInfo(told))];
+        events.extend(gap.map(|gap| event(Event::Gap(gap))));
+        Ok(Self {
+            native,
+            subscription,
+            filters,
+            topics: HashMap::new(),
+            nodes: HashMap::new(),
+            mode: DeliveryMode::Live,
+            progress,
+            skipped,
+            unsent: HashMap::new(),
+            events,
+            ending: None,
+        })
+    }
+
+    pub(crate) fn subscription(&self) -> SubscriptionId {
+        self.subscription
+    }
+
+    pub(crate) fn filters(&self) -> Arc<[String]> {
+        Arc::clone(&self.filters)
+    }
+
+    /// Runs until the subscription or its client ends.
+    pub(crate) async fn run(
+        mut self,
+        client: BatchSender<MessageEvent>,
+        mut orders: mpsc::Receiver<Order>,
+        registry: Arc<Registry>,
+    ) {
+        let end = match self.turn(&client, &mut orders).await {
+            Ok(end) => end,
+            Err(status) => End::Failed(status),
+        };
+        let Self { subscription, progress, native, .. } = self;
+        // The daemon parks the subscription when its connection ends.
+        drop(native);
+        let last = match end {
+            End::Parked(status) => {
+                registry.park(subscription, progress);
+                status
+            }
+            End::Left(heir) => {
+                registry.leave(subscription);
+                if let Err(progress) = heir.send(progress) {
+                    registry.park(subscription, progress);
+                }
+                Some(Status::aborted("another stream goes on with this subscription"))
+            }
+            End::Unsubscribed { paused: true } => {
+                registry.park(subscription, progress);
+                None
+            }
+            End::Unsubscribed { paused: false } => {
+                registry.remove(subscription);
+                None
+            }
+            End::Failed(status) if status.code() == tonic::Code::Unavailable => {
+                registry.park(subscription, progress);
+                Some(status)
+            }
+            End::Failed(status) => {
+                registry.remove(subscription);
+                Some(status)
+            }
+        };
+        if let Some(status) = last {
+            // A client that has gone hears nothing.
+            let _ = client.send(Err(status)).await;
+        }
+    }
+
+    async fn turn(
+        &mut self,
+        client: &BatchSender<MessageEvent>,
+        orders: &mut mpsc::Receiver<Order>,
+    ) -> Result<End, Status> {
+        let first = Instant::now() + STALLED_HEARTBEAT;
+        let mut alive = interval_at(first, STALLED_HEARTBEAT);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            while self.events.len() < self.progress.together_max()
+                && let Some(frame) = self.native.next()?
+            {
+                if let Some(end) = self.on_frame(&frame)? {
+                    self.flush(client).await;
+                    return Ok(end);
+                }
+            }
+            self.acknowledge();
+            let has_events = !self.events.is_empty();
+            let talks = !has_events || self.native.has_unwritten();
+            tokio::select! {
+                permit = client.reserve(), if has_events => match permit {
+                    Ok(permit) => permit.send(Ok(std::mem::take(&mut self.events))),
+                    Err(_) => return Ok(End::Parked(None)),
+                },
+                () = client.closed(), if !has_events => return Ok(End::Parked(None)),
+                turned = self.native.turn(!has_events), if talks => {
+                    if let Err(status) = turned {
+                        return Ok(End::Parked(Some(status)));
+                    }
+                }
+                Some(order) = orders.recv() => match order {
+                    // What it has not taken yet comes again.
+                    Order::Leave(heir) => return Ok(End::Left(heir)),
+                    Order::Unsubscribe { pause, answer } => self.unsubscribe(pause, answer),
+                },
+                _ = alive.tick() => self.native.say(|_, out| {
+                    FrameEncoder::bare(out, &Header::new(FrameKind::Heartbeat, 0, 0));
+                }),
+            }
+        }
+    }
+
+    /// Gives the client what it can take at once.
+    async fn flush(&mut self, client: &BatchSender<MessageEvent>) {
+        if !self.events.is_empty() {
+            let _ = client.send(Ok(std::mem::take(&mut self.events))).await;
+        }
+    }
+
+    fn unsubscribe(&mut self, pause: bool, answer: oneshot::Sender<UnsubscribeResponse>) {
+        let subscription = self.subscription;
+        self.native.say(|encoder, out| encoder.unsubscribe(out, UNSUBSCRIBE, subscription, pause));
+        self.ending = Some((pause, answer));
+    }
+
+    fn acknowledge(&mut self) {
+        if let Some(count) = self.progress.acknowledge() {
+            let subscription = self.subscription;
+            self.native.say(|encoder, out| encoder.stream_ack(out, &[(subscription, count)]));
+        }
+    }
+
+    /// What one frame says; whether it was the last.
+    fn on_frame(&mut self, bytes: &Bytes) -> Result<Option<End>, Status> {
+        let frame = frame_of(bytes)?;
+        match frame.kind() {
+            FrameKind::Message => self.on_message(&frame, bytes)?,
+            FrameKind::Deliver => self.mode = body::<control::Deliver<'_>>(&frame)?.mode(),
+            FrameKind::TopicBind => {
+                let name = body::<control::TopicBind<'_>>(&frame)?.name().into();
+                bound(self.topics.len())?;
+                self.topics.insert(frame.header().topic().0, name);
+            }
+            FrameKind::TopicUnbind => {
+                self.topics.remove(&frame.header().topic().0);
+            }
+            FrameKind::NodeBind => {
+                let node = body::<control::NodeBind<'_>>(&frame)?.node().into();
+                bound(self.nodes.len())?;
+                self.nodes.insert(frame.header().origin(), node);
+            }
+            FrameKind::Gap => {
+                let gap = self.gap(&body::<control::Gap<'_>>(&frame)?);
+                self.events.push(event(Event::Gap(gap)));
+            }
+            FrameKind::BackpressureWarning => {
+                let warning = warning(&body::<control::BackpressureWarning<'_>>(&frame)?);
+                self.events.push(event(Event::BackpressureWarning(warning)));
+            }
+            FrameKind::ReplayComplete => self.on_replay_complete(&frame)?,
+            FrameKind::Heartbeat => {
+                let heartbeat = proto::Heartbeat { timestamp_ms: wall_clock_ms() };
+                self.events.push(event(Event::Heartbeat(heartbeat)));
+            }
+            FrameKind::Ping => {
+                let token = frame.header().sequence().0;
+                self.native.say(|_, out| {
+                    FrameEncoder::ping_or_pong(out, FrameKind::Pong, token);
+                });
+            }
+            FrameKind::UnsubscribeResult => {
+                let result = body::<control::UnsubscribeResult<'_>>(&frame)?;
+                if let Some((paused, answer)) = self.ending.take() {
+                    // Who asked may not wait any more.
+                    let _ = answer.send(unsubscribed(&result));
+                    return Ok(Some(End::Unsubscribed { paused }));
+                }
+            }
+            FrameKind::Goodbye => {
+                return Ok(Some(End::Failed(Status::unavailable("the daemon is stopping"))));
+            }
+            FrameKind::Error => {
+                return Ok(Some(End::Failed(reported(&body::<control::Error<'_>>(&frame)?))));
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn on_message(&mut self, frame: &Frame<'_>, bytes: &Bytes) -> Result<(), Status> {
+        let header = frame.header();
+        let topic = self.topics.get(&header.topic().0);
+        let topic = topic.ok_or_else(|| Status::internal("a message of a topic without a name"))?;
+        let origin = match header.origin() {
+            0 => self.native.node(),
+            handle => *self
+                .nodes
+                .get(&handle)
+                .ok_or_else(|| Status::internal("a message of a node without a name"))?,
+        };
+        let given = Given {
+            topic: Arc::clone(topic),
+            sequence: header.sequence().0,
+            origin,
+            origin_sequence: header.origin_sequence().0,
+            bytes: bytes.len(),
+        };
+        let is_again = matches!(self.mode, DeliveryMode::Replay | DeliveryMode::Redelivery);
+        if is_again && self.skipped.takes(&given) {
+            *self.unsent.entry(Arc::clone(topic)).or_default() += 1;
+            self.progress.note(given);
+            return Ok(());
+        }
+        let metadata = frame.metadata().map_err(|error| unreadable(&error))?;
+        let text = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let number = header.origin_sequence().0;
+        let message = proto::Message {
+            message_id: MessageId { origin, number, topic }.text(),
+            topic: (**topic).to_owned(),
+            payload: bytes.slice(header.payload_start()..header.total()),
+            content_type: text(metadata.as_ref().and_then(|it| it.content_type())),
+            timestamp_ms: to_i64(header.timestamp_us() / 1_000),
+            source_node_id: origin.to_string(),
+            correlation_id: text(metadata.as_ref().and_then(|it| it.correlation_id())),
+            sequence_number: to_i64(header.sequence().0),
+            headers: metadata.iter().flat_map(|it| it.headers()).map(header_of).collect(),
+            origin_sequence: to_i64(number),
+        };
+        self.progress.note(given);
+        self.events.push(event(match self.mode {
+            DeliveryMode::Retained => Event::RetainedMessage(message),
+            _ if is_again => Event::ReplayMessage(message),
+            _ => Event::Message(message),
+        }));
+        Ok(())
+    }
+
+    fn on_replay_complete(&mut self, frame: &Frame<'_>) -> Result<(), Status> {
+        let complete = body::<control::ReplayComplete<'_>>(frame)?;
+        let Some(topic) = self.topics.get(&frame.header().topic().0) else { return Ok(()) };
+        let replayed = i32::try_from(complete.replayed_count()).unwrap_or(i32::MAX);
+        let unsent = self.unsent.remove(topic).unwrap_or(0);
+        self.events.push(event(Event::ReplayComplete(proto::ReplayComplete {
+            topic: (**topic).to_owned(),
+            replayed_count: replayed.saturating_sub(unsent),
+            latest_sequence: to_i64(complete.latest_sequence()),
+        })));
+        Ok(())
+    }
+
+    fn gap(&self, gap: &control::Gap<'_>) -> proto::Gap {
+        let mut elsewhere = gap.rest();
+        let mut ranges = Vec::new();
+        for entry in gap.entries().into_iter().flatten() {
+            match self.topics.get(&entry.topic()) {
+                Some(topic) => ranges.push(proto::MissedRange {
+                    topic: (**topic).to_owned(),
+                    first: to_i64(entry.first()),
+                    last: to_i64(entry.last()),
+                }),
+                None => elsewhere += entry.last().saturating_sub(entry.first()) + 1,
+            }
+        }
+        proto::Gap {
+            reason: reason(gap.reason()).to_owned(),
+            missed: if gap.missed() == u64::MAX { -1 } else { to_i64(gap.missed()) },
+            ranges,
+            elsewhere: to_i64(elsewhere),
+        }
+    }
+}
+
+/// Ends a subscription that has no stream, or lets it wait.
+pub(crate) async fn end_parked(
+    mut native: Native,
+    id: SubscriptionId,
+    pause: bool,
+) -> Result<UnsubscribeResponse, Status> {
+    native.say(|encoder, out| encoder.unsubscribe(out, UNSUBSCRIBE, id, pause));
+    loop {
+        let bytes = native.hear().await?;
+        let frame = frame_of(&bytes)?;
+        if frame.kind() == FrameKind::UnsubscribeResult {
+            return Ok(unsubscribed(&body::<control::UnsubscribeResult<'_>>(&frame)?));
+        }
+    }
+}
+
+fn unsubscribed(result: &control::UnsubscribeResult<'_>) -> UnsubscribeResponse {
+    UnsubscribeResponse {
+        success: result.success(),
+        error_message: result.message().unwrap_or_default().to_owned(),
+        pause_ttl_ms: to_i64(result.pause_ttl_ms()),
+    }
+}
+
+fn event(event: Event) -> MessageEvent {
+    MessageEvent { event: Some(event) }
+}
+
+fn header_of((key, value): (&str, &[u8])) -> proto::Header {
+    proto::Header { key: key.to_owned(), value: Bytes::copy_from_slice(value) }
+}
+
+fn warning(warning: &control::BackpressureWarning<'_>) -> proto::BackpressureWarning {
+    proto::BackpressureWarning {
+        messages_dropped: warning.dropped(),
+        queue_depth: warning.depth(),
+        queue_limit: warning.limit(),
+        reason: reason(warning.reason()).to_owned(),
+        messages_expired: warning.expired(),
+        oldest_message_age_ms: to_i64(warning.oldest_age_ms()),
+    }
+}
+
+fn reason(reason: GapReason) -> &'static str {
+    match reason {
+        GapReason::ReplayWindow => "replay_window",
+        GapReason::LinkLost => "link_lost",
+        GapReason::Memory => "memory",
+        _ => "slow_consumer",
+    }
+}
+
+fn bound(names: usize) -> Result<(), Status> {
+    match names < NAMES_MAX {
+        true => Ok(()),
+        false => Err(Status::internal("the daemon names too many topics or nodes")),
+    }
+}
+
+fn body<'a, T>(frame: &Frame<'a>) -> Result<T::Inner, Status>
+where
+    T: flatbuffers::Follow<'a> + flatbuffers::Verifiable + 'a,
+{
+    frame.body::<T>().map_err(|error| unreadable(&error))
+}
+
+fn wall_clock_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

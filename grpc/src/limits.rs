@@ -1,0 +1,63 @@
+//! Every bound of the shim, by name.
+
+use std::time::Duration;
+
+/// Connections at a time.
+pub(crate) const CONNECTIONS_MAX: usize = 1_024;
+/// Calls of a connection at a time, streams among them.
+pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Calls of all connections at a time.
+pub(crate) const STREAMS_MAX: usize = 2_048;
+/// Bytes of requests that have not come whole, of all calls together: as many of the longest messages as this
+/// holds, and one.
+pub(crate) const UPLOAD_BYTES_MAX: usize = 64 << 20;
+/// Bytes of a request beside its payload.
+pub(crate) const REQUEST_BYTES_BESIDE_PAYLOAD: usize = 64 << 10;
+/// Bytes of a call's headers.
+pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
+/// Streams that a client may reset before they were looked at, until its connection ends.
+pub(crate) const PENDING_RESETS_MAX: usize = 64;
+
+/// Bytes that a client may send before they were looked at: of a stream, and of a connection.
+pub(crate) const WINDOW_BYTES: (u32, u32) = (256 << 10, 1 << 20);
+
+/// Time for the first words of a connection.
+pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a silent connection is pinged, and how long it may take to answer.
+pub(crate) const KEEPALIVE: (Duration, Duration) =
+    (Duration::from_secs(30), Duration::from_secs(10));
+
+/// Messages of a `PublishStream` that are published together, and their bytes; one is always.
+pub(crate) const BATCH_MESSAGES: usize = 256;
+/// As above.
+pub(crate) const BATCH_BYTES: usize = 1 << 20;
+/// Messages of one connection that wait to be published.
+pub(crate) const OUTBOX_MESSAGES: usize = 4_096;
+/// And their bytes.
+pub(crate) const OUTBOX_BYTES: usize = 8 << 20;
+
+/// Bytes read of a subscription's messages at once.
+pub(crate) const READ_BYTES: usize = 64 << 10;
+/// Longest message frame: the largest payload that can be configured, metadata, header.
+pub(crate) const MESSAGE_BYTES_MAX: u32 = (64 << 20) + (64 << 10) + 48;
+/// Longest control frame.
+pub(crate) const CONTROL_BYTES_MAX: u32 = 256 << 10;
+/// Topics and nodes that the daemon names on one connection.
+pub(crate) const NAMES_MAX: usize = 4 << 20;
+/// A client that does not take its messages says so to the daemon this often.
+pub(crate) const STALLED_HEARTBEAT: Duration = Duration::from_secs(15);
+/// Time for an answer of the daemon beside us.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Messages that were given to a client and are not acknowledged to the daemon, so that it sends them again
+/// should they not have come: at most this many, and a quarter of the subscription's queue.
+pub(crate) const TAIL_MESSAGES: usize = 1_024;
+/// And their bytes.
+pub(crate) const TAIL_BYTES: usize = 1 << 20;
+/// Messages that go to a client together: at most this many, and an eighth of those. Three such batches can be on
+/// their way to its socket.
+pub(crate) const EVENTS_TOGETHER: usize = 128;
+/// Topics of a subscription of which it is known how far their messages are acknowledged.
+pub(crate) const POSITIONS_MAX: usize = 1_024;
+/// Subscriptions without a stream that are known.
+pub(crate) const PARKED_MAX: usize = 1_024;

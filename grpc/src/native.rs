@@ -1,0 +1,153 @@
+//! A connection to the daemon beside us, frame by frame.
+
+use std::io;
+use std::os::unix::net::UnixStream as StdUnixStream;
+
+use bytes::{Bytes, BytesMut};
+use nexusd_wire::control::{self, Role};
+use nexusd_wire::{
+    Cut, Frame, FrameCutter, FrameEncoder, FrameKind, NodeId, PROTOCOL_MINOR, SubscriptionId,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tonic::Status;
+
+use crate::errors::{cut_off, reported, unreadable};
+use crate::limits::{CONTROL_BYTES_MAX, MESSAGE_BYTES_MAX, READ_BYTES};
+
+/// What the daemon shows beside the client's name.
+const SOFTWARE: &str = concat!("nexusd-grpc/", env!("CARGO_PKG_VERSION"));
+
+pub(crate) struct Native {
+    /// The daemon.
+    node: NodeId,
+    stream: UnixStream,
+    cutter: FrameCutter,
+    buffer: BytesMut,
+    /// What was read and not yet looked at.
+    unread: Bytes,
+    encoder: FrameEncoder,
+    /// What waits to be written.
+    unwritten: Vec<u8>,
+}
+
+impl Native {
+    /// Says Hello and waits for the welcome. `resume` is a subscription that is gone on with: it leads the
+    /// connection to where the daemon keeps it.
+    pub(crate) async fn open(
+        stream: StdUnixStream,
+        name: &str,
+        resume: Option<SubscriptionId>,
+    ) -> Result<Self, Status> {
+        let mut native = Self {
+            node: NodeId::default(),
+            stream: UnixStream::from_std(stream).map_err(|error| cut_off(&error))?,
+            cutter: FrameCutter::new(MESSAGE_BYTES_MAX, CONTROL_BYTES_MAX, usize::MAX),
+            buffer: BytesMut::new(),
+            unread: Bytes::new(),
+            encoder: FrameEncoder::new(),
+            unwritten: Vec::new(),
+        };
+        native.say(|encoder, out| {
+            encoder.hello_again(out, PROTOCOL_MINOR, Role::Client, name, SOFTWARE, resume);
+        });
+        let welcome = native.hear().await?;
+        let welcome = frame_of(&welcome)?;
+        if welcome.kind() != FrameKind::Welcome {
+            return Err(Status::internal("the daemon gave no welcome"));
+        }
+        let body = welcome.body::<control::Welcome<'_>>().map_err(|error| unreadable(&error))?;
+        native.node = body.node().into();
+        Ok(native)
+    }
+
+    /// The daemon's id.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Puts a frame behind what waits to be written.
+    pub(crate) fn say(&mut self, write: impl FnOnce(&mut FrameEncoder, &mut Vec<u8>)) {
+        write(&mut self.encoder, &mut self.unwritten);
+    }
+
+    /// Whether something waits to be written.
+    pub(crate) fn has_unwritten(&self) -> bool {
+        !self.unwritten.is_empty()
+    }
+
+    /// Writes what the socket takes and, if more may be read, reads, once either can be done. Dropping the future
+    /// loses nothing.
+    pub(crate) async fn turn(&mut self, may_read: bool) -> Result<(), Status> {
+        debug_assert!(self.unread.is_empty() || !may_read, "what was read is looked at first");
+        let interest = match (may_read, self.has_unwritten()) {
+            (true, false) => Interest::READABLE,
+            (false, _) => Interest::WRITABLE,
+            (true, true) => Interest::READABLE | Interest::WRITABLE,
+        };
+        let ready = self.stream.ready(interest).await.map_err(|error| cut_off(&error))?;
+        if ready.is_writable() && self.has_unwritten() {
+            match self.stream.try_write(&self.unwritten) {
+                Ok(written) => drop(self.unwritten.drain(..written)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // It may have said why before it closed.
+                Err(_) if may_read => self.unwritten.clear(),
+                Err(error) => return Err(cut_off(&error)),
+            }
+        }
+        if ready.is_readable() && may_read {
+            self.buffer.reserve(READ_BYTES);
+            match self.stream.try_read_buf(&mut self.buffer) {
+                Ok(0) => return Err(Status::unavailable("the daemon closed the connection")),
+                Ok(_) => self.unread = self.buffer.split().freeze(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(cut_off(&error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next frame of what was read; `None`: more has to be read. It shares the memory it came in.
+    pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        let mut input: &[u8] = &self.unread;
+        let cut = self.cutter.next(&mut input).map_err(|error| unreadable(&error))?;
+        let frame = match cut {
+            Cut::Frame(frame) if is_within(frame.bytes(), &self.unread) => {
+                Some(self.unread.slice_ref(frame.bytes()))
+            }
+            Cut::Frame(frame) => Some(Bytes::copy_from_slice(frame.bytes())),
+            Cut::Large { .. } | Cut::Incomplete => None,
+        };
+        self.unread = match input {
+            [] => Bytes::new(),
+            rest => self.unread.slice_ref(rest),
+        };
+        Ok(frame)
+    }
+
+    /// The next frame, after writing what waits; an Error ends that.
+    pub(crate) async fn hear(&mut self) -> Result<Bytes, Status> {
+        loop {
+            let Some(frame) = self.next()? else {
+                self.turn(true).await?;
+                continue;
+            };
+            let view = frame_of(&frame)?;
+            if view.kind() == FrameKind::Error {
+                let body = view.body::<control::Error<'_>>();
+                return Err(reported(&body.map_err(|error| unreadable(&error))?));
+            }
+            return Ok(frame);
+        }
+    }
+}
+
+/// A view of a frame that was cut.
+pub(crate) fn frame_of(bytes: &Bytes) -> Result<Frame<'_>, Status> {
+    Frame::new(bytes, 0).ok_or_else(|| Status::internal("a frame without a header"))
+}
+
+/// Whether `part` lies in the memory of `whole`: it was not put together from several reads.
+fn is_within(part: &[u8], whole: &[u8]) -> bool {
+    whole.as_ptr_range().contains(&part.as_ptr())
+}

@@ -1,0 +1,363 @@
+//! The calls of `SidecarService`, one function for each.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexusd_client::Client;
+use nexusd_wire::control::{GapMode, OverflowPolicy};
+use nexusd_wire::{Position, Sequence, SubscribeRequest, SubscriptionId};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::batches::{Batches, batches};
+use crate::daemon::Daemon;
+use crate::feed::{Feed, end_parked};
+use crate::limits::{ANSWER_TIMEOUT, OUTBOX_BYTES, OUTBOX_MESSAGES, POSITIONS_MAX};
+use crate::message_id::MessageId;
+use crate::native::Native;
+use crate::progress::{Had, Progress};
+use crate::proto::sidecar_service_server::SidecarService;
+use crate::proto::{
+    self, GetPeersRequest, GetPeersResponse, GetTopicsRequest, GetTopicsResponse, MessageEvent,
+    PublishRequest, PublishResponse, ResumeSubscribeRequest, UnsubscribeRequest,
+    UnsubscribeResponse,
+};
+use crate::publishing;
+use crate::registry::{Known, ORDERS, Order, Registry, not_found};
+use crate::transport::Origin;
+
+/// The name of connections whose application gave none.
+const NAME: &str = "grpc";
+/// Bytes of a name.
+const NAME_BYTES_MAX: usize = 255;
+
+pub(crate) struct Sidecar<D> {
+    daemon: Arc<D>,
+    registry: Arc<Registry>,
+}
+
+impl<D: Daemon> Sidecar<D> {
+    pub(crate) fn new(daemon: Arc<D>) -> Self {
+        let registry = Arc::new(Registry::new(daemon.parked_ttl()));
+        Self { daemon, registry }
+    }
+
+    /// What the calls of a connection publish with.
+    async fn publisher(&self, origin: &Origin) -> Result<Client, Status> {
+        let start = || async {
+            let (daemon, peer) = (Arc::clone(&self.daemon), origin.peer);
+            Client::builder("the daemon")
+                .name(NAME)
+                .outbox(OUTBOX_MESSAGES, OUTBOX_BYTES)
+                .request_timeout(ANSWER_TIMEOUT)
+                .reconnect_delays(Duration::from_millis(10), Duration::from_secs(1))
+                .connect_by(move || daemon.connect(peer))
+                .connect_in_background()
+        };
+        let client = origin.publisher.get_or_try_init(start).await;
+        client.cloned().map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    /// A connection to the daemon for one subscription.
+    async fn connect(
+        &self,
+        origin: &Origin,
+        name: &str,
+        resume: Option<SubscriptionId>,
+    ) -> Result<Native, Status> {
+        let name = match name {
+            "" => NAME,
+            name if name.len() > NAME_BYTES_MAX => {
+                return Err(Status::invalid_argument("client_id has more than 255 bytes"));
+            }
+            name => name,
+        };
+        let stream = self.daemon.connect(origin.peer);
+        let stream = stream.map_err(|error| Status::unavailable(error.to_string()))?;
+        in_time(Native::open(stream, name, resume)).await
+    }
+
+    /// Lets a subscription run to its client.
+    fn begin(&self, feed: Feed) -> Response<Batches<MessageEvent>> {
+        let (sender, stream) = batches();
+        let (orders, ordered) = mpsc::channel(ORDERS);
+        self.registry.begin(feed.subscription(), feed.filters(), orders);
+        tokio::spawn(feed.run(sender, ordered, Arc::clone(&self.registry)));
+        Response::new(stream)
+    }
+
+    async fn subscribe_anew(
+        &self,
+        origin: &Origin,
+        client_id: &str,
+        topics: Vec<String>,
+        request: SubscribeRequest<'_>,
+    ) -> Result<Response<Batches<MessageEvent>>, Status> {
+        if topics.is_empty() {
+            return Err(Status::invalid_argument("a subscription needs at least one topic"));
+        }
+        let native = self.connect(origin, client_id, None).await?;
+        let feed = in_time(Feed::subscribe(native, topics.into(), request)).await?;
+        Ok(self.begin(feed))
+    }
+
+    /// How far a subscription had come whose stream has ended, or ends for this.
+    async fn take_over(&self, id: SubscriptionId) -> Result<(Arc<[String]>, Progress), Status> {
+        let (filters, known) = self.registry.find(id)?;
+        let orders = match known {
+            Known::Parked(progress) => return Ok((filters, *progress)),
+            Known::Streaming(orders) => orders,
+        };
+        let (heir, progress) = oneshot::channel();
+        let order = orders.send(Order::Leave(heir)).await;
+        match (order, progress.await) {
+            (Ok(()), Ok(progress)) => Ok((filters, progress)),
+            // It has ended by itself just now.
+            _ => match self.registry.find(id)? {
+                (filters, Known::Parked(progress)) => Ok((filters, *progress)),
+                _ => Err(Status::aborted("another call goes on with this subscription now")),
+            },
+        }
+    }
+
+    async fn resume(
+        &self,
+        origin: &Origin,
+        id: SubscriptionId,
+        request: &ResumeSubscribeRequest,
+    ) -> Result<Feed, Status> {
+        let had = had(request)?;
+        let mode = gap_mode(request);
+        let (filters, mut progress) = self.take_over(id).await?;
+        let before = progress.clone();
+        let comeback = progress.come_back(had);
+        let attempt = async {
+            let native = self.connect(origin, &request.client_id, Some(id)).await?;
+            let resumed = Feed::resume(native, id, filters, progress, comeback, mode);
+            in_time(resumed).await
+        };
+        attempt.await.inspect_err(|status| match status.code() {
+            Code::NotFound => self.registry.remove(id),
+            _ => self.registry.park(id, before),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<D: Daemon> SidecarService for Sidecar<D> {
+    type PublishStreamStream = Batches<PublishResponse>;
+    type SubscribeStream = Batches<MessageEvent>;
+    type ResumeSubscribeStream = Batches<MessageEvent>;
+
+    async fn publish(
+        &self,
+        request: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        let client = self.publisher(origin(&request)?).await?;
+        let published = publishing::publish(&client, self.daemon.node(), request.get_ref()).await;
+        published.map(Response::new)
+    }
+
+    async fn publish_stream(
+        &self,
+        request: Request<Streaming<PublishRequest>>,
+    ) -> Result<Response<Batches<PublishResponse>>, Status> {
+        let client = self.publisher(origin(&request)?).await?;
+        let (sender, stream) = batches();
+        let requests = request.into_inner();
+        tokio::spawn(publishing::publish_all(client, self.daemon.node(), requests, sender));
+        Ok(Response::new(stream))
+    }
+
+    async fn subscribe(
+        &self,
+        request: Request<proto::SubscribeRequest>,
+    ) -> Result<Response<Batches<MessageEvent>>, Status> {
+        let origin = origin(&request)?.clone();
+        let asked = request.into_inner();
+        let wanted = SubscribeRequest {
+            policy: policy(asked.overflow_policy)?,
+            queue_messages: queue_messages(asked.max_buffer_size)?,
+            receive_retained: asked.receive_retained,
+            wait_mesh: asked.wait_mesh,
+            ..SubscribeRequest::default()
+        };
+        self.subscribe_anew(&origin, &asked.client_id, asked.topics, wanted).await
+    }
+
+    async fn resume_subscribe(
+        &self,
+        request: Request<ResumeSubscribeRequest>,
+    ) -> Result<Response<Batches<MessageEvent>>, Status> {
+        let origin = origin(&request)?.clone();
+        let asked = request.into_inner();
+        if !asked.subscription_id.is_empty() {
+            let id = subscription_id(&asked.subscription_id).ok_or_else(not_found)?;
+            return self.resume(&origin, id, &asked).await.map(|feed| self.begin(feed));
+        }
+        let mode = gap_mode(&asked);
+        let had = had(&asked)?;
+        let positions = match &had {
+            _ if mode != GapMode::ReplayBuffer => Vec::new(),
+            Had::Untold => Vec::new(),
+            Had::UpTo { origin, number, topic } => {
+                vec![Position { topic, sequence: Sequence(*number), origin: Some(*origin) }]
+            }
+            Had::Positions(positions) => {
+                positions.iter().map(|(topic, number)| here(topic, *number)).collect()
+            }
+        };
+        let wanted = SubscribeRequest {
+            policy: policy(asked.overflow_policy)?,
+            queue_messages: queue_messages(asked.max_buffer_size)?,
+            receive_retained: asked.receive_retained || mode == GapMode::RetainedOnly,
+            positions: &positions,
+            ..SubscribeRequest::default()
+        };
+        self.subscribe_anew(&origin, &asked.client_id, asked.topics.clone(), wanted).await
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: Request<UnsubscribeRequest>,
+    ) -> Result<Response<UnsubscribeResponse>, Status> {
+        let origin = origin(&request)?.clone();
+        let UnsubscribeRequest { subscription_id: id, pause } = request.into_inner();
+        let found = subscription_id(&id).and_then(|id| Some((id, self.registry.find(id).ok()?)));
+        let Some((id, (_, known))) = found else {
+            return Ok(Response::new(UnsubscribeResponse {
+                success: false,
+                error_message: not_found().message().to_owned(),
+                pause_ttl_ms: 0,
+            }));
+        };
+        let response = match known {
+            Known::Streaming(orders) => {
+                let (answer, answered) = oneshot::channel();
+                let order = Order::Unsubscribe { pause, answer };
+                let gone = || Status::aborted("the subscription's stream ends at this very moment");
+                orders.send(order).await.map_err(|_| gone())?;
+                in_time(async { answered.await.map_err(|_| gone()) }).await?
+            }
+            Known::Parked(progress) => {
+                let ended = async {
+                    let native = self.connect(&origin, NAME, Some(id)).await?;
+                    in_time(end_parked(native, id, pause)).await
+                };
+                match ended.await {
+                    Ok(response) if response.success && !pause => {
+                        self.registry.remove(id);
+                        response
+                    }
+                    Ok(response) => {
+                        self.registry.park(id, *progress);
+                        response
+                    }
+                    Err(status) => {
+                        self.registry.park(id, *progress);
+                        return Err(status);
+                    }
+                }
+            }
+        };
+        Ok(Response::new(response))
+    }
+
+    async fn get_topics(
+        &self,
+        request: Request<GetTopicsRequest>,
+    ) -> Result<Response<GetTopicsResponse>, Status> {
+        let counts = request.into_inner().include_counts;
+        let topics = self.daemon.topics().await?;
+        let count =
+            |number: u64| if counts { i32::try_from(number).unwrap_or(i32::MAX) } else { 0 };
+        let topics: HashMap<_, _> =
+            topics.into_iter().map(|(filter, number)| (filter, count(number))).collect();
+        Ok(Response::new(GetTopicsResponse { topics }))
+    }
+
+    async fn get_peers(
+        &self,
+        request: Request<GetPeersRequest>,
+    ) -> Result<Response<GetPeersResponse>, Status> {
+        let peers = self.daemon.peers(request.into_inner().include_state).await?;
+        Ok(Response::new(GetPeersResponse { peers }))
+    }
+}
+
+/// The connection that a call came on.
+fn origin<T>(request: &Request<T>) -> Result<&Origin, Status> {
+    let origin = request.extensions().get::<Origin>();
+    origin.ok_or_else(|| Status::internal("a call that came from nowhere"))
+}
+
+/// The daemon beside us answers at once or not at all.
+async fn in_time<T>(answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let late = |_| Status::unavailable("the daemon does not answer in time");
+    timeout(ANSWER_TIMEOUT, answer).await.map_err(late)?
+}
+
+fn subscription_id(text: &str) -> Option<SubscriptionId> {
+    let number = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)?;
+    Some(SubscriptionId(number))
+}
+
+fn here(topic: &str, number: u64) -> Position<'_> {
+    Position { topic, sequence: Sequence(number), origin: None }
+}
+
+fn gap_mode(request: &ResumeSubscribeRequest) -> GapMode {
+    match request.gap_recovery_mode() {
+        proto::GapRecoveryMode::GapRecoveryNone => GapMode::None,
+        proto::GapRecoveryMode::GapRecoveryRetainedOnly => GapMode::RetainedOnly,
+        proto::GapRecoveryMode::GapRecoveryReplayBuffer => GapMode::ReplayBuffer,
+    }
+}
+
+fn had(request: &ResumeSubscribeRequest) -> Result<Had, Status> {
+    let positions = &request.last_sequence_per_topic;
+    if positions.len() > POSITIONS_MAX {
+        let text = format!("last_sequence_per_topic has more than {POSITIONS_MAX} topics");
+        return Err(Status::invalid_argument(text));
+    }
+    if positions.is_empty() {
+        if request.last_message_id.is_empty() {
+            return Ok(Had::Untold);
+        }
+        let id = MessageId::parse(&request.last_message_id);
+        let text = "last_message_id names no message (ORIGIN/NUMBER/TOPIC)";
+        return id.map(|id| Had::up_to(&id)).ok_or_else(|| Status::invalid_argument(text));
+    }
+    let mut had = HashMap::with_capacity(positions.len());
+    for (topic, number) in positions {
+        nexusd_wire::check_topic(topic).map_err(|rule| {
+            Status::invalid_argument(format!("`{}`: {rule}", topic.escape_debug()))
+        })?;
+        let number = u64::try_from(*number).map_err(|_| {
+            Status::invalid_argument("last_sequence_per_topic has a number below 0")
+        })?;
+        had.insert(topic.clone(), number);
+    }
+    Ok(Had::Positions(had))
+}
+
+fn queue_messages(max_buffer_size: i32) -> Result<Option<u32>, Status> {
+    match u32::try_from(max_buffer_size) {
+        Ok(0) => Ok(None),
+        Ok(messages) => Ok(Some(messages)),
+        Err(_) => Err(Status::invalid_argument("max_buffer_size is less than nothing")),
+    }
+}
+
+fn policy(policy: i32) -> Result<Option<OverflowPolicy>, Status> {
+    match proto::OverflowPolicy::try_from(policy) {
+        Ok(proto::OverflowPolicy::OverflowDefault) => Ok(None),
+        Ok(proto::OverflowPolicy::OverflowDropOldest) => Ok(Some(OverflowPolicy::DropOldest)),
+        Ok(proto::OverflowPolicy::OverflowDropNewest) => Ok(Some(OverflowPolicy::DropNewest)),
+        Ok(proto::OverflowPolicy::OverflowBlock) => Ok(Some(OverflowPolicy::Block)),
+        Ok(proto::OverflowPolicy::OverflowDisconnect) => Ok(Some(OverflowPolicy::Disconnect)),
+        Err(_) => Err(Status::invalid_argument("overflow_policy has no such value")),
+    }
+}
