@@ -34,6 +34,9 @@ const PAUSE_NS: u64 = 20_000;
 /// How long a publisher may take beyond the end of its schedule to send what it owes.
 const OVERTIME_NS: u64 = 2_000_000_000;
 
+/// How long a publisher waits for the server to take more before it looks whether the run has ended.
+const CREDIT_WAIT_NS: u64 = 200_000_000;
+
 /// What a publisher did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct PublisherReport {
@@ -196,6 +199,12 @@ impl<F: Framing> Publisher<F> {
             }
             Some(walk) => batch.prepare(*sent, count, now_ns, intended_ns, |_| walk.step()),
         };
+        if let Ears::Own(framing) = &mut self.ears {
+            while framing.credit() < bytes.len() as u64 && !self.state.is_given_up() {
+                wait_for_credit(&self.connection, framing, &self.state)?;
+            }
+            framing.on_written(bytes);
+        }
         write(&self.connection, bytes, &self.state).or_else(|error| self.explain(error))?;
         self.sent += count;
         self.lane.on_sent(self.sent);
@@ -225,6 +234,18 @@ impl<F: Framing> Publisher<F> {
             _ => Err(lost(error)),
         }
     }
+}
+
+/// Reads on until the server takes more.
+#[cold]
+fn wait_for_credit(
+    connection: &Connection,
+    framing: &mut impl Framing,
+    state: &RunState,
+) -> Result<(), LoadError> {
+    connection.wait_until_readable(CREDIT_WAIT_NS).map_err(lost)?;
+    hear(connection, framing)?;
+    write(connection, &framing.take_reply(), state).map_err(lost)
 }
 
 /// Reads what is there, without waiting.

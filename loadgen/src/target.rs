@@ -7,6 +7,7 @@
 
 mod any_framing;
 mod counted_stream;
+mod grpc;
 pub(crate) mod lane_greeting;
 mod mqtt;
 pub(crate) mod native;
@@ -33,6 +34,8 @@ use crate::topic_table::TopicTable;
 pub(crate) enum Target {
     /// The NexusD daemon.
     Nexusd,
+    /// The same daemon over gRPC: publishers are `PublishStream`s.
+    NexusdGrpc,
     /// The limit: what a publisher sends is passed on unread, on the daemon's own ring.
     Pump,
     /// The yardstick: frames are cut and copied once per subscriber on the same ring, nothing else.
@@ -52,6 +55,7 @@ impl Target {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Nexusd => "nexusd",
+            Self::NexusdGrpc => "nexusd-grpc",
             Self::Pump => "pump",
             Self::Relay => "relay",
             Self::Nats => "nats",
@@ -64,7 +68,7 @@ impl Target {
     /// The program that is started as its server, where that is not this one.
     pub(crate) fn program(self) -> Option<&'static str> {
         match self {
-            Self::Nexusd | Self::Pump | Self::Relay => None,
+            Self::Nexusd | Self::NexusdGrpc | Self::Pump | Self::Relay => None,
             Self::Nats => Some("nats-server"),
             Self::Redis => Some("redis-server"),
             Self::Mqtt => Some("mosquitto"),
@@ -95,6 +99,14 @@ pub(crate) trait Framing: Send {
         bytes: &[u8],
         on_payload: &mut impl FnMut(&[u8]),
     ) -> Result<(), FramingError>;
+
+    /// How many bytes the server takes now.
+    fn credit(&self) -> u64 {
+        u64::MAX
+    }
+
+    /// These were written.
+    fn on_written(&mut self, _bytes: &[u8]) {}
 
     /// Takes what has to be written back, such as the answer to a ping. Empty most of the time.
     fn take_reply(&mut self) -> Vec<u8> {
@@ -218,7 +230,7 @@ impl Target {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Subscriber, introduction)
                     .map(TargetFraming::Native)
             }
-            Self::Nats | Self::Redis | Self::Mqtt | Self::Zenoh => {
+            Self::NexusdGrpc | Self::Nats | Self::Redis | Self::Mqtt | Self::Zenoh => {
                 let (opening, framing) = self.greet_as_subscriber(wish, asked_ns);
                 let filters = wish.filters.len() as u64;
                 converse_with(framing, &connection, &opening, |it| it.is_subscribed(filters))
@@ -239,6 +251,9 @@ impl Target {
             Self::Nexusd | Self::Pump | Self::Relay => {
                 let framing = TargetFraming::Native(native::NativeFraming::new());
                 (native::subscriber_opening(wish), framing)
+            }
+            Self::NexusdGrpc => {
+                (grpc::subscriber_opening(wish), TargetFraming::Grpc(grpc::subscriber()))
             }
             Self::Nats => {
                 (nats::subscriber_opening(wish), TargetFraming::Nats(nats::NatsFraming::default()))
@@ -271,6 +286,16 @@ impl Target {
                 lane_greeting::introduce(&connection, lane_greeting::Role::Publisher, introduction)
                     .map(TargetFraming::Native)
             }
+            Self::NexusdGrpc if payload_bytes > grpc::payload_bytes_max() => {
+                let limit = grpc::payload_bytes_max() as u32;
+                Err(HandshakeError::PayloadTooLarge { asked: payload_bytes, limit })
+            }
+            Self::NexusdGrpc => {
+                let opening = grpc::publisher_opening();
+                let is_greeted = |it: &grpc::GrpcFraming| it.is_greeted;
+                converse_with(grpc::publisher(), &connection, &opening, is_greeted)
+                    .map(TargetFraming::Grpc)
+            }
             Self::Nats => {
                 let confirmed = |it: &nats::NatsFraming| it.pongs > 0;
                 converse(&connection, &nats::publisher_opening(), confirmed)
@@ -296,6 +321,9 @@ impl Target {
         let framing = framing.map_err(|cause| self.failed(introduction, cause))?;
         let template = match &framing {
             TargetFraming::Native(_) => native::message_template(payload_bytes),
+            TargetFraming::Grpc(_) => {
+                grpc::message_template(&TopicTable::new(topics.count, topics.name), payload_bytes)
+            }
             TargetFraming::Nats(_) => {
                 let subjects =
                     TopicTable::new(topics.count, |at| nats::subject(&(topics.name)(at)));

@@ -35,7 +35,8 @@ impl Cli {
         if workload != Workload::L && !self.capacity_shares.is_empty() {
             return Err(usage("--capacity-shares belongs to --workload L"));
         }
-        if self.io == DaemonIo::Epoll && self.target != Target::Nexusd {
+        let is_daemon = matches!(self.target, Target::Nexusd | Target::NexusdGrpc);
+        if self.io == DaemonIo::Epoll && !is_daemon {
             return Err(usage(
                 "--io epoll belongs to --target nexusd; pump and relay have io_uring",
             ));
@@ -76,6 +77,15 @@ impl Cli {
                 "--workload {} cannot be run with --target {}: it needs what only nexusd has",
                 workload.name(),
                 self.target.name()
+            )));
+        }
+        if self.target == Target::NexusdGrpc
+            && matches!(workload, Workload::W | Workload::S | Workload::Q)
+        {
+            return Err(usage(format!(
+                "--workload {} cannot be run with --target nexusd-grpc, whose streams are of T1, T2, F, P, L, \
+                 B and K",
+                workload.name()
             )));
         }
         if (self.target, workload) == (Target::Zenoh, Workload::W) {
@@ -201,7 +211,7 @@ impl Cli {
             ("--policy", self.policy.is_some()),
             ("--counted", self.counted),
             ("--resume", self.resume.is_some()),
-            ("--shards", self.shards.is_some()),
+            ("--shards", self.shards.is_some() && self.target != Target::NexusdGrpc),
         ];
         if let (Some((flag, _)), true) =
             (of_daemon.iter().find(|(_, is_given)| *is_given), self.target != Target::Nexusd)

@@ -66,7 +66,7 @@ impl Peer {
         })?;
         let (mut mesh, mut configuration) = (None, None);
         match target {
-            Target::Nexusd | Target::Pump | Target::Relay => {}
+            Target::Nexusd | Target::NexusdGrpc | Target::Pump | Target::Relay => {}
             Target::Nats => {
                 mesh = set_nats(&mut command, address, options)
                     .map_err(|error| failed(error.to_string()))?;

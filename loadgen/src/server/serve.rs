@@ -41,7 +41,7 @@ pub(crate) fn serve(target: Target, options: &ServerOptions) -> Result<(), LoadE
         pinning::pin_to(&options.cores)?;
     }
     match target {
-        Target::Nexusd => serve_node(options),
+        Target::Nexusd | Target::NexusdGrpc => serve_node(options),
         Target::Pump => serve_forwarder(target, &mut Pump::default(), options.spin_us),
         Target::Relay => serve_forwarder(target, &mut Relay::default(), options.spin_us),
         Target::Nats | Target::Redis | Target::Mqtt | Target::Zenoh => serve_peer(target, options),

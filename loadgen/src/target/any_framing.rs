@@ -2,6 +2,7 @@
 
 use nexusd_wire::{Frame, NodeId};
 
+use super::grpc::GrpcFraming;
 use super::mqtt::MqttFraming;
 use super::native::{self, NativeFraming};
 use super::nats::NatsFraming;
@@ -14,6 +15,8 @@ use super::{Framing, FramingError, FramingTotals};
 pub(crate) enum TargetFraming {
     /// Of the daemon, the pump and the relay.
     Native(NativeFraming),
+    /// Of the daemon over gRPC.
+    Grpc(GrpcFraming),
     /// Of NATS.
     Nats(NatsFraming),
     /// Of Redis.
@@ -29,6 +32,7 @@ macro_rules! whichever {
     ($framing:expr, $it:ident => $does:expr) => {
         match $framing {
             TargetFraming::Native($it) => $does,
+            TargetFraming::Grpc($it) => $does,
             TargetFraming::Nats($it) => $does,
             TargetFraming::Redis($it) => $does,
             TargetFraming::Mqtt($it) => $does,
@@ -42,7 +46,7 @@ impl TargetFraming {
     pub(crate) fn node(&self) -> Option<NodeId> {
         match self {
             Self::Native(framing) => framing.node(),
-            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => None,
+            _ => None,
         }
     }
 
@@ -50,6 +54,7 @@ impl TargetFraming {
     pub(crate) fn is_subscribed(&self, filters: u64) -> bool {
         match self {
             Self::Native(framing) => framing.is_subscribed(),
+            Self::Grpc(framing) => framing.is_subscribed,
             Self::Nats(framing) => framing.pongs > 0,
             Self::Redis(framing) => framing.confirmed == filters,
             Self::Mqtt(framing) => framing.is_subscribed,
@@ -61,7 +66,7 @@ impl TargetFraming {
     pub(crate) fn farewell(&self) -> Vec<u8> {
         match self {
             Self::Native(_) => native::farewell(),
-            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -73,9 +78,7 @@ impl TargetFraming {
     ) -> Result<(), FramingError> {
         match self {
             Self::Native(framing) => framing.on_frames(bytes, on_frame),
-            Self::Nats(_) | Self::Redis(_) | Self::Mqtt(_) | Self::Zenoh(_) => {
-                Err(FramingError::Malformed("frames of the daemon are asked for".to_owned()))
-            }
+            _ => Err(FramingError::Malformed("frames of the daemon are asked for".to_owned())),
         }
     }
 }
@@ -88,6 +91,16 @@ impl Framing for TargetFraming {
         on_payload: &mut impl FnMut(&[u8]),
     ) -> Result<(), FramingError> {
         whichever!(self, it => it.on_bytes(bytes, on_payload))
+    }
+
+    #[inline]
+    fn credit(&self) -> u64 {
+        whichever!(self, it => it.credit())
+    }
+
+    #[inline]
+    fn on_written(&mut self, bytes: &[u8]) {
+        whichever!(self, it => it.on_written(bytes));
     }
 
     fn take_reply(&mut self) -> Vec<u8> {
