@@ -80,6 +80,12 @@ impl Registry {
     pub(crate) fn find(&self, id: SubscriptionId) -> Result<(Arc<[String]>, Known), Status> {
         let mut entries = self.lock();
         self.forget_expired(&mut entries);
+        // One whose stream has ended and left no word was served by a task that is no more.
+        let is_lost =
+            |entry: &Entry| matches!(&entry.state, State::Streaming(orders) if orders.is_closed());
+        if entries.get(&id).is_some_and(is_lost) {
+            entries.remove(&id);
+        }
         let entry = entries.get_mut(&id).ok_or_else(not_found)?;
         let known = match std::mem::replace(&mut entry.state, State::Returning) {
             State::Parked { progress, .. } => Known::Parked(progress),
@@ -147,15 +153,16 @@ mod tests {
 
     const ID: SubscriptionId = SubscriptionId(5);
 
-    fn registry(ttl: Duration) -> Registry {
+    fn registry(ttl: Duration) -> (Registry, mpsc::Receiver<Order>) {
         let registry = Registry::new(ttl);
-        registry.begin(ID, ["a".to_owned()].into(), mpsc::channel(1).0);
-        registry
+        let (orders, ordered) = mpsc::channel(1);
+        registry.begin(ID, ["a".to_owned()].into(), orders);
+        (registry, ordered)
     }
 
     #[test]
     fn a_subscription_is_gone_on_with_once() {
-        let registry = registry(Duration::from_secs(60));
+        let (registry, _ordered) = registry(Duration::from_secs(60));
         assert!(matches!(registry.find(ID), Ok((_, Known::Streaming(_)))));
         registry.park(ID, Progress::new(None));
         let (filters, known) = registry.find(ID).expect("it is parked");
@@ -167,10 +174,17 @@ mod tests {
 
     #[test]
     fn it_expires_as_it_does_at_the_daemon() {
-        let registry = registry(Duration::ZERO);
+        let (registry, _ordered) = registry(Duration::ZERO);
         assert!(registry.find(ID).is_ok(), "one with a stream does not");
         registry.park(ID, Progress::new(None));
         assert!(registry.find(ID).is_err());
+    }
+
+    #[test]
+    fn one_whose_stream_is_lost_is_forgotten() {
+        let (registry, ordered) = registry(Duration::from_secs(60));
+        drop(ordered);
+        assert_eq!(registry.find(ID).expect_err("it is lost").code(), tonic::Code::NotFound);
     }
 
     #[test]

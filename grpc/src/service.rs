@@ -225,44 +225,34 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
     ) -> Result<Response<UnsubscribeResponse>, Status> {
         let origin = origin(&request)?.clone();
         let UnsubscribeRequest { subscription_id: id, pause } = request.into_inner();
-        let found = subscription_id(&id).and_then(|id| Some((id, self.registry.find(id).ok()?)));
-        let Some((id, (_, known))) = found else {
-            return Ok(Response::new(UnsubscribeResponse {
-                success: false,
-                error_message: not_found().message().to_owned(),
-                pause_ttl_ms: 0,
-            }));
-        };
-        let response = match known {
-            Known::Streaming(orders) => {
-                let (answer, answered) = oneshot::channel();
-                let order = Order::Unsubscribe { pause, answer };
-                let gone = || Status::aborted("the subscription's stream ends at this very moment");
-                orders.send(order).await.map_err(|_| gone())?;
-                in_time(async { answered.await.map_err(|_| gone()) }).await?
-            }
-            Known::Parked(progress) => {
-                let ended = async {
-                    let native = self.connect(&origin, NAME, Some(id)).await?;
-                    in_time(end_parked(native, id, pause)).await
-                };
-                match ended.await {
-                    Ok(response) if response.success && !pause => {
-                        self.registry.remove(id);
-                        response
-                    }
-                    Ok(response) => {
-                        self.registry.park(id, *progress);
-                        response
-                    }
-                    Err(status) => {
-                        self.registry.park(id, *progress);
-                        return Err(status);
-                    }
+        let Some(id) = subscription_id(&id) else { return Ok(Response::new(unknown())) };
+        let progress = loop {
+            let orders = match self.registry.find(id) {
+                Ok((_, Known::Parked(progress))) => break progress,
+                Ok((_, Known::Streaming(orders))) => orders,
+                Err(status) if status.code() == Code::NotFound => {
+                    return Ok(Response::new(unknown()));
                 }
+                Err(status) => return Err(status),
+            };
+            let (answer, answered) = oneshot::channel();
+            let sent = orders.send(Order::Unsubscribe { pause, answer }).await;
+            let answered = in_time(async { Ok(answered.await) }).await?;
+            if let (Ok(()), Ok(response)) = (sent, answered) {
+                return Ok(Response::new(response));
             }
+            // Its stream has ended just now.
         };
-        Ok(Response::new(response))
+        let ended = async {
+            let native = self.connect(&origin, NAME, Some(id)).await?;
+            in_time(end_parked(native, id, pause)).await
+        };
+        let ended = ended.await;
+        match &ended {
+            Ok(response) if !(response.success && pause) => self.registry.remove(id),
+            _ => self.registry.park(id, *progress),
+        }
+        ended.map(Response::new)
     }
 
     async fn get_topics(
@@ -291,6 +281,15 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
 fn origin<T>(request: &Request<T>) -> Result<&Origin, Status> {
     let origin = request.extensions().get::<Origin>();
     origin.ok_or_else(|| Status::internal("a call that came from nowhere"))
+}
+
+/// What is said of the end of a subscription that nobody knows.
+fn unknown() -> UnsubscribeResponse {
+    UnsubscribeResponse {
+        success: false,
+        error_message: not_found().message().to_owned(),
+        pause_ttl_ms: 0,
+    }
 }
 
 /// The daemon beside us answers at once or not at all.

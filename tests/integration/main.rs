@@ -10,6 +10,7 @@ mod conversation;
 mod delivery;
 mod expiry;
 mod gap_modes;
+mod grpc;
 mod guarantees;
 mod hostile_input;
 mod killed_subscribers;

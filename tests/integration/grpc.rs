@@ -1,0 +1,598 @@
+//! Applications that speak gRPC, beside those that speak the native protocol.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use nexusd_grpc::proto::message_event::Event;
+use nexusd_grpc::proto::{
+    GapRecoveryMode, Header, Message, OverflowPolicy, PublishRequest, ResumeSubscribeRequest,
+    SubscribeRequest,
+};
+use nexusd_tests::{Address, Bystanders, Client, Daemon, Events, Grpc, SOON, eventually};
+use nexusd_wire::{FrameKind, Header as FrameHeader, MessageFlags, MetadataBuilder};
+use tonic::Code;
+
+/// Two shards: a subscription's connection may have to move to the one that keeps it.
+const SHARDS: [&str; 2] = ["--shards", "2"];
+
+fn request(topic: &str, payload: &[u8]) -> PublishRequest {
+    PublishRequest {
+        topic: topic.to_owned(),
+        payload: payload.to_vec().into(),
+        ..PublishRequest::default()
+    }
+}
+
+fn resume(id: &str) -> ResumeSubscribeRequest {
+    ResumeSubscribeRequest {
+        subscription_id: id.to_owned(),
+        gap_recovery_mode: GapRecoveryMode::GapRecoveryReplayBuffer.into(),
+        ..ResumeSubscribeRequest::default()
+    }
+}
+
+/// Publishes numbers to a topic, in order.
+fn publish_numbers(grpc: &Grpc, topic: &str, numbers: std::ops::Range<u32>) {
+    let requests = numbers.map(|number| request(topic, &number.to_le_bytes())).collect();
+    for response in grpc.publish_all(requests) {
+        assert!(response.success, "{response:?}");
+    }
+}
+
+fn number_of(message: &Message) -> u32 {
+    u32::from_le_bytes(message.payload[..].try_into().expect("a number"))
+}
+
+/// The numbers that come until `last`, whether live or again, and the gaps among them.
+fn numbers_until(events: &mut Events, last: u32) -> (Vec<u32>, Vec<i64>) {
+    let (mut numbers, mut gaps) = (Vec::new(), Vec::new());
+    while numbers.last() != Some(&last) {
+        match events.event() {
+            Event::Message(message) | Event::ReplayMessage(message) => {
+                numbers.push(number_of(&message));
+            }
+            Event::Gap(gap) => gaps.push(gap.missed),
+            Event::ReplayComplete(_) | Event::Heartbeat(_) | Event::BackpressureWarning(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    (numbers, gaps)
+}
+
+#[test]
+fn both_protocols_carry_the_same_messages() {
+    let daemon = Daemon::start(&SHARDS);
+    let (grpc, mut native) = (Grpc::connect(&daemon), daemon.client());
+    let mut events = grpc.subscribe(&["plant/+/t", "plant/#"]);
+    native.subscribe(&["plant/#"]);
+
+    let said = PublishRequest {
+        content_type: "text/plain".to_owned(),
+        correlation_id: "c-1".to_owned(),
+        ttl_ms: 60_000,
+        headers: vec![
+            Header { key: "k".to_owned(), value: vec![0, 255].into() },
+            Header { key: "k".to_owned(), value: "again".into() },
+        ],
+        ..request("plant/a/t", b"hello")
+    };
+    let response = grpc.try_publish(said).expect("it is accepted");
+    let id = format!("{}/1/plant/a/t", daemon.told("node"));
+    assert_eq!((response.success, response.message_id.as_str()), (true, id.as_str()));
+    assert_eq!((response.subscriber_count, response.sequence_number), (2, 1));
+    let message = events.message();
+    assert_eq!((message.message_id.as_str(), message.topic.as_str()), (id.as_str(), "plant/a/t"));
+    assert_eq!(
+        (&message.payload[..], message.content_type.as_str()),
+        (&b"hello"[..], "text/plain")
+    );
+    assert_eq!((message.correlation_id.as_str(), message.headers.len()), ("c-1", 2));
+    assert_eq!(
+        (message.headers[0].key.as_str(), &message.headers[0].value[..]),
+        ("k", &[0, 255][..])
+    );
+    assert_eq!((message.sequence_number, message.origin_sequence), (1, 1));
+    assert_eq!(message.source_node_id, daemon.told("node"));
+    assert!(message.timestamp_ms > 1_700_000_000_000, "{}", message.timestamp_ms);
+    assert_eq!(native.next_message().payload, b"hello");
+
+    let mut builder = MetadataBuilder::default();
+    let metadata = builder.encode(Some("a/b"), None, [("x", &b"y"[..])]);
+    let header = FrameHeader::new(FrameKind::Message, 0, 0).with_flags(MessageFlags::ACK);
+    native.publish_with("plant/b", &header, metadata, b"from native");
+    native.flush();
+    let message = events.message();
+    assert_eq!((message.topic.as_str(), &message.payload[..]), ("plant/b", &b"from native"[..]));
+    assert_eq!((message.content_type.as_str(), message.headers.len()), ("a/b", 1));
+    daemon.end_well();
+}
+
+#[test]
+fn a_stream_of_publishes_is_answered_in_order_and_one_bad_message_ends_nothing() {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    let mut events = grpc.subscribe(&["a"]);
+    let requests = (0..3_000u32).map(|number| match number {
+        1_000 => request("a/#", b"no topic"),
+        2_000 => PublishRequest { ttl_ms: -1, ..request("a", b"no time") },
+        _ => request("a", &number.to_le_bytes()),
+    });
+    let responses = grpc.publish_all(requests.collect());
+    assert_eq!(responses.len(), 3_000);
+    let mut sequence = 0;
+    for (at, response) in responses.iter().enumerate() {
+        if matches!(at, 1_000 | 2_000) {
+            assert!(!response.success && !response.error_message.is_empty(), "{response:?}");
+            assert_eq!(response.error_code, i32::from(Code::InvalidArgument));
+        } else {
+            sequence += 1;
+            assert_eq!((response.success, response.sequence_number), (true, sequence), "{at}");
+        }
+    }
+    for number in (0..3_000).filter(|number| !matches!(number, 1_000 | 2_000)) {
+        assert_eq!(number_of(&events.message()), number);
+    }
+    daemon.end_well();
+}
+
+#[test]
+fn what_is_wrong_has_the_code_that_says_so() {
+    let daemon = Daemon::start(&["--max-payload", "100K"]);
+    let grpc = Grpc::connect(&daemon);
+    let publish = |request| grpc.try_publish(request).expect_err("it is refused").code();
+    assert_eq!(publish(request("", b"")), Code::InvalidArgument);
+    assert_eq!(publish(request("a/+", b"")), Code::InvalidArgument);
+    assert_eq!(publish(request("a", &[0; (100 << 10) + 1])), Code::InvalidArgument);
+    assert_eq!(publish(request("a", &[0; 200 << 10])), Code::InvalidArgument);
+    assert_eq!(publish(PublishRequest { ttl_ms: -1, ..request("a", b"") }), Code::InvalidArgument);
+    assert_eq!(publish(request("$SYS/a", b"")), Code::PermissionDenied);
+    let subscribe = |topics: &[&str], max_buffer_size, overflow_policy| {
+        let topics = topics.iter().map(|&topic| topic.to_owned()).collect();
+        let request = SubscribeRequest {
+            topics,
+            max_buffer_size,
+            overflow_policy,
+            ..SubscribeRequest::default()
+        };
+        grpc.subscribe_with(request).expect_err("it is refused").code()
+    };
+    assert_eq!(subscribe(&[], 0, 0), Code::InvalidArgument);
+    assert_eq!(subscribe(&["a//#/b"], 0, 0), Code::InvalidArgument);
+    assert_eq!(subscribe(&["a"], -1, 0), Code::InvalidArgument);
+    assert_eq!(subscribe(&["a"], 0, 77), Code::InvalidArgument);
+    let resume = |request| grpc.resume(request).expect_err("it is refused").code();
+    assert_eq!(resume(self::resume("7")), Code::NotFound);
+    assert_eq!(resume(self::resume(&"0".repeat(32))), Code::NotFound);
+    let last_message_id = "nothing".to_owned();
+    let bad = ResumeSubscribeRequest { last_message_id, ..self::resume("") };
+    assert_eq!(resume(bad), Code::InvalidArgument);
+    assert_eq!(resume(self::resume("")), Code::InvalidArgument);
+    let unknown = grpc.unsubscribe("7", false);
+    assert_eq!(
+        (unknown.success, unknown.error_message.as_str()),
+        (false, "Subscription not found")
+    );
+    daemon.end_well();
+}
+
+#[test]
+fn retained_values_come_first_and_as_what_they_are() {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    let retained = |value: &[u8]| PublishRequest { retain: true, ..request("state", value) };
+    grpc.try_publish(retained(b"on")).expect("it is accepted");
+    let subscribe = || {
+        let topics = vec!["#".to_owned()];
+        let request =
+            SubscribeRequest { topics, receive_retained: true, ..SubscribeRequest::default() };
+        grpc.subscribe_with(request).expect("it is confirmed")
+    };
+    let mut events = subscribe();
+    match events.event() {
+        Event::RetainedMessage(message) => assert_eq!(&message.payload[..], b"on"),
+        other => panic!("{other:?}"),
+    }
+    grpc.publish("state", b"live");
+    assert_eq!(&events.message().payload[..], b"live");
+    grpc.try_publish(retained(b"")).expect("it is cleared");
+    let mut events = subscribe();
+    grpc.publish("state", b"live again");
+    assert_eq!(&events.message().payload[..], b"live again");
+    daemon.end_well();
+}
+
+/// A subscription whose stream ended behind its first 1,500 messages, of which the client knows the first
+/// `known`; there are 3,000 when it comes back as `had` says.
+fn come_back(
+    known: u32,
+    had: impl FnOnce(ResumeSubscribeRequest, &Message) -> ResumeSubscribeRequest,
+) -> (Vec<u32>, Vec<i64>) {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    let mut events = grpc.subscribe(&["a"]);
+    publish_numbers(&grpc, "a", 0..1_500);
+    let mut last = None;
+    for number in 0..1_500 {
+        let message = events.message();
+        assert_eq!(number_of(&message), number);
+        if number + 1 == known {
+            last = Some(message);
+        }
+    }
+    let id = events.info.subscription_id.clone();
+    drop(events);
+    publish_numbers(&grpc, "a", 1_500..3_000);
+    let mut events = grpc.resume(had(resume(&id), &last.expect("a message"))).expect("it goes on");
+    assert_eq!(events.info.subscription_id, id);
+    assert_eq!(events.info.topics, ["a"]);
+    let came = numbers_until(&mut events, 2_999);
+    publish_numbers(&grpc, "a", 3_000..3_001);
+    assert_eq!(numbers_until(&mut events, 3_000), (vec![3_000], vec![]));
+    daemon.end_well();
+    came
+}
+
+#[test]
+fn who_names_the_last_message_misses_nothing_and_gets_nothing_twice() {
+    let (numbers, gaps) = come_back(1_400, |request, last| ResumeSubscribeRequest {
+        last_message_id: last.message_id.clone(),
+        ..request
+    });
+    assert_eq!((numbers, gaps), ((1_400..3_000).collect(), vec![]));
+}
+
+#[test]
+fn who_tells_positions_misses_nothing_and_gets_nothing_twice() {
+    let (numbers, gaps) = come_back(1_500, |request, last| ResumeSubscribeRequest {
+        last_sequence_per_topic: HashMap::from([("a".to_owned(), last.sequence_number)]),
+        // Positions count for more.
+        last_message_id: format!("{}/1/a", last.source_node_id),
+        ..request
+    });
+    assert_eq!((numbers, gaps), ((1_500..3_000).collect(), vec![]));
+}
+
+#[test]
+fn who_tells_nothing_misses_nothing_and_gets_the_newest_again() {
+    let (numbers, gaps) = come_back(1_500, |request, _| request);
+    let first = numbers[0];
+    assert!((1..=1_500).contains(&first), "{first}");
+    assert_eq!((numbers, gaps), ((first..3_000).collect(), vec![]));
+}
+
+#[test]
+fn who_lost_more_than_is_kept_for_it_is_told() {
+    let (numbers, gaps) = come_back(10, |request, last| ResumeSubscribeRequest {
+        last_sequence_per_topic: HashMap::from([("a".to_owned(), last.sequence_number)]),
+        ..request
+    });
+    let first = numbers[0];
+    assert_eq!(numbers, (first..3_000).collect::<Vec<_>>());
+    assert_eq!(gaps, [i64::from(first) - 10], "the rest is told");
+}
+
+#[test]
+fn a_paused_subscription_goes_on_and_an_ended_one_does_not() {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    let mut events = grpc.subscribe(&["a"]);
+    let id = events.info.subscription_id.clone();
+    publish_numbers(&grpc, "a", 0..1);
+    let last = events.message();
+    let paused = grpc.unsubscribe(&id, true);
+    assert!(paused.success && paused.pause_ttl_ms == 300_000, "{paused:?}");
+    assert_eq!(events.end(), Code::Ok);
+    let again = grpc.unsubscribe(&id, true);
+    assert!(again.success && again.pause_ttl_ms > 200_000, "{again:?}");
+    publish_numbers(&grpc, "a", 1..10);
+    let request = ResumeSubscribeRequest { last_message_id: last.message_id, ..resume(&id) };
+    let mut events = grpc.resume(request.clone()).expect("it goes on");
+    assert!(events.info.replay_started);
+    for number in 1..10 {
+        match events.event() {
+            Event::ReplayMessage(message) => assert_eq!(number_of(&message), number),
+            other => panic!("{other:?}"),
+        }
+    }
+    match events.event() {
+        Event::ReplayComplete(complete) => {
+            assert_eq!((complete.topic.as_str(), complete.replayed_count), ("a", 9));
+            assert_eq!(complete.latest_sequence, 10);
+        }
+        other => panic!("{other:?}"),
+    }
+    // Another stream takes it over while this one stands.
+    let mut other = Grpc::connect(&daemon).resume(request).expect("it goes on");
+    assert_eq!(events.end(), Code::Aborted);
+    publish_numbers(&grpc, "a", 10..11);
+    numbers_until(&mut other, 10);
+    assert!(grpc.unsubscribe(&id, false).success);
+    assert_eq!(other.end(), Code::Ok);
+    assert_eq!(grpc.resume(resume(&id)).expect_err("it has ended").code(), Code::NotFound);
+    assert!(!grpc.unsubscribe(&id, false).success);
+    daemon.end_well();
+}
+
+#[test]
+fn a_parked_subscription_expires() {
+    let daemon = Daemon::start(&["--paused-subscription-ttl", "200"]);
+    let grpc = Grpc::connect(&daemon);
+    let id = grpc.subscribe(&["a"]).info.subscription_id;
+    eventually("it has expired", || !grpc.unsubscribe(&id, true).success);
+    assert_eq!(grpc.resume(resume(&id)).expect_err("it has expired").code(), Code::NotFound);
+    daemon.end_well();
+}
+
+#[test]
+fn a_client_without_a_subscription_subscribes_behind_its_positions() {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    publish_numbers(&grpc, "a", 0..4);
+    let anew = ResumeSubscribeRequest {
+        topics: vec!["a".to_owned()],
+        last_sequence_per_topic: HashMap::from([("a".to_owned(), 2)]),
+        ..resume("")
+    };
+    let mut events = grpc.resume(anew).expect("it is confirmed");
+    publish_numbers(&grpc, "a", 4..5);
+    assert_eq!(numbers_until(&mut events, 4), (vec![2, 3, 4], vec![]));
+    daemon.end_well();
+}
+
+#[test]
+fn a_slow_client_loses_by_its_policy_is_told_and_holds_up_nobody() {
+    let daemon = Daemon::start(&SHARDS);
+    let (grpc, slow) = (Grpc::connect(&daemon), Grpc::connect(&daemon));
+    let request = SubscribeRequest {
+        topics: vec!["a".to_owned()],
+        max_buffer_size: 1_000,
+        overflow_policy: OverflowPolicy::OverflowDropOldest.into(),
+        ..SubscribeRequest::default()
+    };
+    let mut stalled = slow.subscribe_with(request).expect("it is confirmed");
+    let mut healthy = grpc.subscribe(&["a"]);
+    let bystanders = Bystanders::start(&daemon);
+    let mut payload = [0; 4_000];
+    let mut number = 0u32;
+    let mut round = |grpc: &Grpc, healthy: &mut Events| {
+        let requests = (0..500u32).map(|at| {
+            payload[..4].copy_from_slice(&(number + at).to_le_bytes());
+            request_of(&payload)
+        });
+        let responses = grpc.publish_all(requests.collect());
+        for at in 0..500 {
+            let message = healthy.message();
+            let got = u32::from_le_bytes(message.payload[..4].try_into().expect("a number"));
+            assert_eq!(got, number + at);
+        }
+        number += 500;
+        responses.iter().any(|response| response.subscribers_dropped > 0) || number >= 40_000
+    };
+    // Until the window, the buffers on the way and the queue are full, and beyond.
+    while !round(&grpc, &mut healthy) {}
+    let last = number;
+    let (mut seen, mut missed, mut warned) = (0, 0, false);
+    while seen + missed < i64::from(last) {
+        match stalled.event() {
+            Event::Message(_) => seen += 1,
+            Event::Gap(gap) => {
+                assert_eq!(gap.reason, "slow_consumer");
+                missed += gap.missed;
+            }
+            Event::BackpressureWarning(warning) => {
+                warned |= warning.messages_dropped > 0 && warning.queue_limit == 1_000;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(seen + missed, i64::from(last), "every message came or was told");
+    assert!(missed > 0 && warned, "missed {missed}, warned {warned}");
+    bystanders.unharmed();
+    daemon.end_well();
+}
+
+fn request_of(payload: &[u8]) -> PublishRequest {
+    request("a", payload)
+}
+
+#[test]
+fn a_daemon_that_ends_says_so_and_waits_for_no_idle_stream() {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    assert_eq!(grpc.health() as i32, 1);
+    let mut events = grpc.subscribe(&["a"]);
+    let mut daemon = daemon;
+    daemon.terminate();
+    assert_eq!(events.end(), Code::Unavailable);
+    let ended = daemon.wait();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.log);
+    assert!(ended.took < Duration::from_secs(3), "{:?}", ended.took);
+}
+
+/// What a client says first over HTTP/2: the preface, and settings without any.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+fn dial(daemon: &Daemon) -> TcpStream {
+    let Address::Tcp(address) = daemon.v4() else { panic!("an address of TCP") };
+    connect(address)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a daemon");
+    stream.set_read_timeout(Some(SOON)).expect("a time");
+    stream
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, body: &[u8]) -> Vec<u8> {
+    let mut bytes = (body.len() as u32).to_be_bytes()[1..].to_vec();
+    bytes.extend_from_slice(&[kind, flags]);
+    bytes.extend_from_slice(&stream.to_be_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// The head of a call, neither indexed nor compressed.
+fn head(call: &str) -> Vec<u8> {
+    let path = format!("/nexusd.sidecar.SidecarService/{call}");
+    let mut head = Vec::new();
+    for (name, value) in [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path.as_str()),
+        (":authority", "nexusd"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ] {
+        head.push(0);
+        for text in [name, value] {
+            head.push(text.len() as u8);
+            head.extend_from_slice(text.as_bytes());
+        }
+    }
+    head
+}
+
+/// Reads until the daemon closes.
+fn until_closed(stream: &mut TcpStream) {
+    let mut buffer = [0; 4_096];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return,
+            Err(error) => panic!("the daemon does not close: {error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_http2_behind_its_preface_is_closed() {
+    let daemon = Daemon::start(&[]);
+    let bystanders = Bystanders::start(&daemon);
+    let garbage = [7; 2_000];
+    for said in [
+        &b"PRI x"[..],
+        b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n",
+        &[&PREFACE[..24], &garbage].concat(),
+        &[PREFACE, &garbage].concat(),
+        &[PREFACE, &frame(1, 4, 1, &[0xFF; 500])].concat(),
+        &[PREFACE, &frame(0, 0, 3, b"no such stream")].concat(),
+        &[PREFACE, &frame(4, 0, 0, &[1, 2, 3])].concat(),
+    ] {
+        let mut stream = dial(&daemon);
+        // The daemon may be done before all is said.
+        let _ = stream.write_all(said);
+        until_closed(&mut stream);
+    }
+    // Who says nothing more is heard out for 5 s.
+    let since = Instant::now();
+    let mut stream = dial(&daemon);
+    stream.write_all(&PREFACE[..26]).expect("it is read");
+    until_closed(&mut stream);
+    assert!((3..15).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+    bystanders.unharmed();
+    daemon.end_well();
+}
+
+#[test]
+fn huge_heads_resets_and_unfinished_requests_take_no_more_memory_than_they_may() {
+    let daemon = Daemon::start(&[]);
+    let bystanders = Bystanders::start(&daemon);
+    let before = daemon.usage().rss;
+    // A head of a megabyte, in pieces.
+    let mut stream = dial(&daemon);
+    stream.write_all(PREFACE).expect("it is read");
+    let _ = stream.write_all(&frame(1, 0, 1, &head("Publish")));
+    for _ in 0..100 {
+        let mut field = vec![0, 1, b'x', 127, 0x81, 0x4D];
+        field.resize(field.len() + 10_000, b'y');
+        if stream.write_all(&frame(9, 0, 1, &field)).is_err() {
+            break;
+        }
+    }
+    until_closed(&mut stream);
+    // Calls that are begun and reset, as fast as they can be said.
+    let mut stream = dial(&daemon);
+    stream.write_all(PREFACE).expect("it is read");
+    let head = head("Publish");
+    for call in 0..20_000u32 {
+        let id = 2 * call + 1;
+        let said = [frame(1, 4, id, &head), frame(3, 0, id, &[0, 0, 0, 8])].concat();
+        if stream.write_all(&said).is_err() {
+            break;
+        }
+    }
+    drop(stream);
+    // Requests that announce 4 MB and send a little.
+    let mut streams = Vec::new();
+    for _ in 0..40 {
+        let mut stream = dial(&daemon);
+        let mut said = PREFACE.to_vec();
+        for call in 0..20u32 {
+            let id = 2 * call + 1;
+            said.extend_from_slice(&frame(1, 4, id, &head));
+            said.extend_from_slice(&frame(
+                0,
+                0,
+                id,
+                &[&[0, 0, 0x40, 0, 0][..], &[1; 3_000]].concat(),
+            ));
+        }
+        stream.write_all(&said).expect("it is read");
+        streams.push(stream);
+    }
+    let grpc = Grpc::connect(&daemon);
+    assert!(grpc.publish("a", b"others go on").success);
+    let grown = daemon.usage().rss.saturating_sub(before);
+    assert!(grown < 64 << 20, "{} KiB more", grown >> 10);
+    drop(streams);
+    eventually("the longest message has room again", || {
+        grpc.try_publish(request("a", &[1; 4 << 20])).is_ok()
+    });
+    bystanders.unharmed();
+    daemon.end_well();
+}
+
+#[test]
+fn calls_beyond_the_limits_are_refused_and_leave_room_when_they_end() {
+    let daemon = Daemon::start(&[]);
+    let first = Grpc::connect(&daemon);
+    let mut kept: Vec<(Grpc, Vec<Events>)> = Vec::new();
+    let subscribe = |grpc: &Grpc| {
+        let topics = vec!["a".to_owned()];
+        grpc.subscribe_with(SubscribeRequest { topics, ..SubscribeRequest::default() })
+    };
+    let refused = 'all: loop {
+        let grpc = Grpc::connect(&daemon);
+        let mut streams = Vec::new();
+        for _ in 0..200 {
+            match subscribe(&grpc) {
+                Ok(events) => streams.push(events),
+                Err(status) => break 'all status,
+            }
+        }
+        kept.push((grpc, streams));
+        assert!(kept.len() < 20, "there is a limit");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("limit"), "{}", refused.message());
+    kept.clear();
+    eventually("there is room again", || first.try_publish(request("a", b"1")).is_ok());
+    daemon.end_well();
+}
+
+#[test]
+fn native_clients_are_counted_beside_those_of_grpc() {
+    let daemon = Daemon::start(&["--max-connections", "3"]);
+    let grpc = Grpc::connect(&daemon);
+    let _events = grpc.subscribe(&["a"]);
+    grpc.publish("a", b"1");
+    let _native: Client = daemon.client();
+    let topics = vec!["a".to_owned()];
+    let refused = grpc.subscribe_with(SubscribeRequest { topics, ..SubscribeRequest::default() });
+    assert_eq!(refused.expect_err("there is no room").code(), Code::ResourceExhausted);
+    daemon.end_well();
+}
