@@ -156,7 +156,9 @@ fn the_end_of_the_runtime_ends_the_client() {
 #[cfg(target_os = "linux")]
 mod unix {
     use std::os::linux::net::SocketAddrExt;
-    use std::os::unix::net::{SocketAddr, UnixListener as StdUnixListener};
+    use std::os::unix::net::{
+        SocketAddr, UnixListener as StdUnixListener, UnixStream as StdUnixStream,
+    };
 
     use tokio::net::UnixListener;
 
@@ -211,5 +213,29 @@ mod unix {
             tokio::join!(soon(Client::connect(&address)), welcome(&listener, NODE));
         client.unwrap().publish("t", "1").await.unwrap();
         assert_eq!(link.lines(2).await, ["bind 0 t", "message 0 #1 1"]);
+    }
+
+    #[tokio::test]
+    async fn connections_are_made_by_whoever_says_how_and_made_again_when_they_break() {
+        let (sender, mut given) = tokio::sync::mpsc::unbounded_channel();
+        let builder = Client::builder("no address at all: it is not looked at")
+            .reconnect_delays(Duration::from_millis(1), Duration::from_millis(1))
+            .connect_by(move || {
+                let (ours, theirs) = StdUnixStream::pair()?;
+                let _ = sender.send(theirs);
+                Ok(ours)
+            });
+        let client = builder.connect_in_background().unwrap();
+        for message in ["1", "2"] {
+            let stream = soon(given.recv()).await.unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let mut link = Link::over(tokio::net::UnixStream::from_std(stream).unwrap());
+            link.welcome_as(NODE).await;
+            client.publish("t", message).await.unwrap();
+            assert_eq!(
+                link.lines(2).await,
+                ["bind 0 t".to_owned(), format!("message 0 #{message} {message}")]
+            );
+        }
     }
 }
