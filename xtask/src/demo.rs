@@ -1,6 +1,8 @@
 //! `cargo xtask demo`: the first thing a newcomer runs. Builds, lets three real daemons find each other,
 //! shows messages that go from one to another and how fast, measures, and leaves nothing behind.
 
+mod standing;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::UdpSocket;
 use std::process::Stdio;
@@ -17,6 +19,9 @@ use crate::{cores, repository};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask demo
+       cargo xtask demo start [NODES]   starts nodes that find each other and run until they are stopped
+       cargo xtask demo status          says which run
+       cargo xtask demo stop            stops them
 
 Builds the daemon, the load generator and two examples with full optimisation (a few minutes the
 first time), then, on free ports of this machine:
@@ -26,6 +31,9 @@ first time), then, on free ports of this machine:
   3. lets many messages flow from one daemon to the two others, and shows what each of them does
   4. measures throughput and latency of one daemon and of a way over two, and prints tables
   5. stops the daemons
+
+The nodes of `start` (3 unless told) are on 127.0.0.1; the first has the default ports, each further one's are 10
+higher: applications connect to 5672, 5682, 5692. Their logs are in target/demo.
 
 Needs Rust, a C compiler and git, and Linux: 6.1 or newer with io_uring allowed for full speed.
 ";
@@ -46,8 +54,12 @@ const INVALID_RUN: i32 = 1;
 const MESSAGES_TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
-    if let Some(argument) = parser.next()? {
-        return Err(argument.unexpected().into());
+    match parser.next()? {
+        None => {}
+        Some(lexopt::Arg::Value(word)) if word == "start" => return standing::start(parser),
+        Some(lexopt::Arg::Value(word)) if word == "status" => return standing::status(parser),
+        Some(lexopt::Arg::Value(word)) if word == "stop" => return standing::stop(parser),
+        Some(argument) => return Err(argument.unexpected().into()),
     }
     println!("Building NexusD with full optimisation; a few minutes the first time.");
     Invocation::cargo()
