@@ -40,6 +40,12 @@ pub enum StartError {
         /// What glommio says.
         reason: String,
     },
+    /// The services of gRPC cannot be described.
+    #[error("gRPC cannot be served: {reason}")]
+    Grpc {
+        /// What is wrong with the description.
+        reason: String,
+    },
     /// The CPU of `--pin` cannot be had.
     #[error("--pin {cpu}: this process may not run on that CPU")]
     Pin {

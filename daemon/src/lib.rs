@@ -29,6 +29,7 @@ pub mod logging;
 pub mod node;
 pub mod panic_hook;
 
+mod beside;
 mod control;
 mod edge;
 mod engine;

@@ -16,9 +16,10 @@ use nexusd_core::{Command, Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
+use crate::beside::Beside;
 use crate::config::{Config, DiscoveryMode};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
-use crate::edge::{self, EdgeConfig, EdgeThread, PhaseSender};
+use crate::edge::{self, EdgeThread, PhaseSender};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::listeners::Listeners;
@@ -154,13 +155,8 @@ impl Node {
         for shard in &node.shards {
             shard.serve_on(node.engine)?;
         }
-        let edge = EdgeThread::start(EdgeConfig {
-            node: id,
-            max_payload: node.config.limits.payload_bytes as usize,
-            parked_ttl: Duration::from_micros(node.config.limits.parked_ttl_us),
-            shards: senders.clone(),
-            accepted,
-        })?;
+        let beside = Beside::new(id, &node.config.limits, senders.clone());
+        let edge = EdgeThread::start(beside, accepted)?;
         node.drainer.edge = Some(edge.phase());
         node.edge = Some(edge);
         let statistics = Statistics::new(id, &node.config.cluster, started, mesh_status.clone());

@@ -5,25 +5,38 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tonic::Status;
 
-/// Batches on their way to a stream.
+/// Batches on their way to a stream. With one, whoever hands over a batch knows that the stream has yielded all
+/// of the last but one.
 const BATCHES: usize = 1;
 
-/// Where batches come from.
-pub(crate) type BatchSender<T> = mpsc::Sender<Result<Vec<T>, Status>>;
+/// What is sent to a stream.
+#[derive(Debug)]
+pub(crate) enum Batch<T> {
+    /// The permit is for what they take, if that is much.
+    Items(Vec<T>, Option<OwnedSemaphorePermit>),
+    /// Nothing follows: `Err` says why.
+    End(Result<(), Status>),
+}
 
-/// Yields them one by one. An error is the last.
+/// Where batches come from.
+pub(crate) type BatchSender<T> = mpsc::Sender<Batch<T>>;
+
+/// Yields them one by one.
 pub(crate) struct Batches<T> {
-    receiver: mpsc::Receiver<Result<Vec<T>, Status>>,
-    batch: VecDeque<T>,
+    receiver: mpsc::Receiver<Batch<T>>,
+    items: VecDeque<T>,
+    /// For the items, until the one behind them is asked for: only then have they left.
+    permit: Option<OwnedSemaphorePermit>,
+    is_ended: bool,
 }
 
 /// A stream and its source.
 pub(crate) fn batches<T>() -> (BatchSender<T>, Batches<T>) {
     let (sender, receiver) = mpsc::channel(BATCHES);
-    (sender, Batches { receiver, batch: VecDeque::new() })
+    (sender, Batches { receiver, items: VecDeque::new(), permit: None, is_ended: false })
 }
 
 impl<T: Unpin> Stream for Batches<T> {
@@ -31,14 +44,58 @@ impl<T: Unpin> Stream for Batches<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(item) = self.batch.pop_front() {
+            if let Some(item) = self.items.pop_front() {
                 return Poll::Ready(Some(Ok(item)));
             }
+            self.permit = None;
+            if self.is_ended {
+                return Poll::Ready(None);
+            }
             match ready!(self.receiver.poll_recv(cx)) {
-                Some(Ok(batch)) => self.batch = batch.into(),
-                Some(Err(status)) => return Poll::Ready(Some(Err(status))),
-                None => return Poll::Ready(None),
+                Some(Batch::Items(items, permit)) => {
+                    (self.items, self.permit) = (items.into(), permit);
+                }
+                Some(Batch::End(end)) => {
+                    self.is_ended = true;
+                    return Poll::Ready(end.err().map(Err));
+                }
+                // Whoever made them is gone without a word.
+                None => {
+                    self.is_ended = true;
+                    let lost = Status::internal("the daemon lost this stream");
+                    return Poll::Ready(Some(Err(lost)));
+                }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn next(batches: &mut Batches<u32>) -> Option<Result<u32, tonic::Code>> {
+        let next = std::future::poll_fn(|cx| Pin::new(&mut *batches).poll_next(cx)).await;
+        next.map(|item| item.map_err(|status| status.code()))
+    }
+
+    #[tokio::test]
+    async fn items_come_one_by_one_up_to_the_end() {
+        let (sender, mut batches) = batches();
+        sender.send(Batch::Items(vec![1, 2], None)).await.expect("room");
+        assert_eq!(next(&mut batches).await, Some(Ok(1)));
+        sender.send(Batch::End(Ok(()))).await.expect("room");
+        assert_eq!(next(&mut batches).await, Some(Ok(2)));
+        assert_eq!(next(&mut batches).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_lost_is_no_good_end() {
+        let (sender, mut batches) = batches();
+        sender.send(Batch::Items(vec![1], None)).await.expect("room");
+        drop(sender);
+        assert_eq!(next(&mut batches).await, Some(Ok(1)));
+        assert_eq!(next(&mut batches).await, Some(Err(tonic::Code::Internal)));
+        assert_eq!(next(&mut batches).await, None);
     }
 }

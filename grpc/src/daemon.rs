@@ -19,6 +19,9 @@ pub trait Daemon: Send + Sync + 'static {
     /// Longest payload that it takes, bytes.
     fn max_payload(&self) -> usize;
 
+    /// How many messages it queues for a subscription that asks for no other number.
+    fn queue_messages(&self) -> u32;
+
     /// How long it keeps a subscription without a connection.
     fn parked_ttl(&self) -> Duration;
 

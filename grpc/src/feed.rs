@@ -11,19 +11,22 @@ use nexusd_wire::control::{self, DeliveryMode, GapMode, GapReason};
 use nexusd_wire::{
     Frame, FrameEncoder, FrameKind, Header, NodeId, SubscribeRequest, SubscriptionId,
 };
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tonic::Status;
 
-use crate::batches::BatchSender;
+use crate::batches::{Batch, BatchSender};
 use crate::errors::{reported, unreadable};
-use crate::limits::{NAMES_MAX, STALLED_HEARTBEAT};
+use crate::limits::{
+    LARGE_BYTES, LARGE_BYTES_MAX, NAME_BYTES_BESIDE, NAMES_BYTES_MAX, NODES_MAX, STALLED_HEARTBEAT,
+    STALLED_TIMEOUT,
+};
 use crate::message_id::MessageId;
 use crate::native::{Native, frame_of};
 use crate::progress::{Comeback, Given, Progress, Skipped, to_i64};
 use crate::proto::message_event::Event;
 use crate::proto::{self, MessageEvent, UnsubscribeResponse};
-use crate::registry::{Order, Registry};
+use crate::registry::{Order, Registry, Returning};
 
 /// The number of the one request that is made on a connection, and of the one that ends it.
 const REQUEST: u64 = 1;
@@ -41,20 +44,46 @@ pub(crate) struct Feed {
     /// How many messages of a topic's replay were skipped.
     unsent: HashMap<Arc<str>, i32>,
     events: Vec<MessageEvent>,
-    /// Who waits for the subscription's end.
-    ending: Option<(bool, oneshot::Sender<UnsubscribeResponse>)>,
+    /// What those take.
+    events_bytes: usize,
+    budgets: Budgets,
+    /// For the names of topics.
+    names: OwnedSemaphorePermit,
+    /// Who waits for the subscription's end, or for its rest; the first one's wish counts.
+    ending: Vec<(bool, oneshot::Sender<UnsubscribeResponse>)>,
+}
+
+/// What all feeds share.
+#[derive(Clone, Debug)]
+pub(crate) struct Budgets {
+    /// Bytes of large events on their way.
+    large: Arc<Semaphore>,
+    /// Bytes of topics' names.
+    names: Arc<Semaphore>,
+}
+
+impl Budgets {
+    /// Where a message has at most so many bytes.
+    pub(crate) fn new(message_bytes_max: usize) -> Self {
+        Self {
+            large: Arc::new(Semaphore::new(LARGE_BYTES_MAX + message_bytes_max)),
+            names: Arc::new(Semaphore::new(NAMES_BYTES_MAX)),
+        }
+    }
 }
 
 /// How a feed ends.
 enum End {
-    /// The client has gone, or the daemon has cut the connection: the subscription waits.
-    Parked(Option<Status>),
+    /// The client has gone: the subscription waits.
+    Gone,
+    /// The connection is cut: the subscription waits.
+    Cut(Status),
     /// Another stream goes on with it.
-    Left(oneshot::Sender<Progress>),
-    /// It has ended, or waits because its client wants that.
-    Unsubscribed { paused: bool },
-    /// It has ended for another reason.
-    Failed(Status),
+    Left(oneshot::Sender<Returning>),
+    /// Its client has ended it.
+    Unsubscribed,
+    /// Its client wants that it waits.
+    Paused,
 }
 
 impl Feed {
@@ -63,16 +92,19 @@ impl Feed {
         mut native: Native,
         filters: Arc<[String]>,
         request: SubscribeRequest<'_>,
+        gap: Option<proto::Gap>,
+        budgets: &Budgets,
     ) -> Result<Self, Status> {
         let asked: Vec<&str> = filters.iter().map(String::as_str).collect();
         let request =
             SubscribeRequest { request: REQUEST, filters: &asked, counted: true, ..request };
         native.say(|encoder, out| encoder.subscribe(out, &request));
         let progress = Progress::new(request.queue_messages.filter(|it| *it > 0));
-        Self::confirmed(native, filters, progress, Comeback::default()).await
+        let comeback = Comeback { gap, ..Comeback::default() };
+        Self::confirmed(native, filters, progress, comeback, budgets).await
     }
 
-    /// Goes on with a subscription. What is given back with an error is how far it had come.
+    /// Goes on with a subscription.
     pub(crate) async fn resume(
         mut native: Native,
         id: SubscriptionId,
@@ -80,10 +112,11 @@ impl Feed {
         progress: Progress,
         comeback: Comeback,
         mode: GapMode,
+        budgets: &Budgets,
     ) -> Result<Self, Status> {
         let received = progress.acknowledged();
         native.say(|encoder, out| encoder.resume(out, REQUEST, id, received, mode));
-        Self::confirmed(native, filters, progress, comeback).await
+        Self::confirmed(native, filters, progress, comeback, budgets).await
     }
 
     /// Waits for the daemon's answer, which is the first event.
@@ -92,6 +125,7 @@ impl Feed {
         filters: Arc<[String]>,
         progress: Progress,
         comeback: Comeback,
+        budgets: &Budgets,
     ) -> Result<Self, Status> {
         let answer = loop {
             let frame = native.hear().await?;
@@ -118,6 +152,8 @@ impl Feed {
         };
         let mut events = vec![event(Event::SubscriptionInfo(told))];
         events.extend(gap.map(|gap| event(Event::Gap(gap))));
+        let budgets = budgets.clone();
+        let names = Arc::clone(&budgets.names).try_acquire_many_owned(0);
         Ok(Self {
             native,
             subscription,
@@ -129,7 +165,10 @@ impl Feed {
             skipped,
             unsent: HashMap::new(),
             events,
-            ending: None,
+            events_bytes: 0,
+            names: names.map_err(|_| Status::internal("a budget that is closed"))?,
+            budgets,
+            ending: Vec::new(),
         })
     }
 
@@ -148,46 +187,39 @@ impl Feed {
         mut orders: mpsc::Receiver<Order>,
         registry: Arc<Registry>,
     ) {
-        let end = match self.turn(&client, &mut orders).await {
-            Ok(end) => end,
-            Err(status) => End::Failed(status),
-        };
-        let Self { subscription, progress, native, .. } = self;
+        let end = self.turn(&client, &mut orders).await.unwrap_or_else(End::Cut);
+        let Self { subscription, progress, native, events, .. } = self;
         // The daemon parks the subscription when its connection ends.
         drop(native);
         let last = match end {
-            End::Parked(status) => {
+            End::Gone => {
                 registry.park(subscription, progress);
-                status
+                return;
+            }
+            End::Cut(status) => {
+                registry.park(subscription, progress);
+                Err(status)
             }
             End::Left(heir) => {
-                registry.leave(subscription);
-                if let Err(progress) = heir.send(progress) {
-                    registry.park(subscription, progress);
-                }
-                Some(Status::aborted("another stream goes on with this subscription"))
+                // An heir that has gone leaves it to its client again.
+                drop(heir.send(registry.give_up(subscription, progress)));
+                Err(Status::aborted("another stream goes on with this subscription"))
             }
-            End::Unsubscribed { paused: true } => {
+            End::Paused => {
                 registry.park(subscription, progress);
-                None
+                Ok(())
             }
-            End::Unsubscribed { paused: false } => {
+            End::Unsubscribed => {
                 registry.remove(subscription);
-                None
-            }
-            End::Failed(status) if status.code() == tonic::Code::Unavailable => {
-                registry.park(subscription, progress);
-                Some(status)
-            }
-            End::Failed(status) => {
-                registry.remove(subscription);
-                Some(status)
+                Ok(())
             }
         };
-        if let Some(status) = last {
-            // A client that has gone hears nothing.
-            let _ = client.send(Err(status)).await;
+        // From here on nobody waits for this but the client. What it has not taken comes again when it comes
+        // back; where it does not, it is given that.
+        if last.is_ok() && !events.is_empty() {
+            let _ = client.send(Batch::Items(events, None)).await;
         }
+        let _ = client.send(Batch::End(last)).await;
     }
 
     async fn turn(
@@ -198,59 +230,65 @@ impl Feed {
         let first = Instant::now() + STALLED_HEARTBEAT;
         let mut alive = interval_at(first, STALLED_HEARTBEAT);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut permit = None;
+        let mut last_taken = Instant::now();
         loop {
             while self.events.len() < self.progress.together_max()
                 && let Some(frame) = self.native.next()?
             {
                 if let Some(end) = self.on_frame(&frame)? {
-                    self.flush(client).await;
                     return Ok(end);
                 }
             }
-            self.acknowledge();
+            if let Some(count) = self.progress.acknowledge() {
+                let subscription = self.subscription;
+                self.native.say(|encoder, out| encoder.stream_ack(out, &[(subscription, count)]));
+            }
             let has_events = !self.events.is_empty();
-            let talks = !has_events || self.native.has_unwritten();
+            if !has_events {
+                last_taken = Instant::now();
+            }
+            // Who ends its subscription waits for the answer, whatever else it takes.
+            let may_read = !has_events || !self.ending.is_empty();
+            let talks = may_read || self.native.has_unwritten();
+            let needs_permit = self.events_bytes > LARGE_BYTES && permit.is_none();
             tokio::select! {
-                permit = client.reserve(), if has_events => match permit {
-                    Ok(permit) => permit.send(Ok(std::mem::take(&mut self.events))),
-                    Err(_) => return Ok(End::Parked(None)),
-                },
-                () = client.closed(), if !has_events => return Ok(End::Parked(None)),
-                turned = self.native.turn(!has_events), if talks => {
-                    if let Err(status) = turned {
-                        return Ok(End::Parked(Some(status)));
-                    }
+                granted = large(&self.budgets, self.events_bytes), if needs_permit => {
+                    permit = Some(granted?);
                 }
+                room = client.reserve(), if has_events && !needs_permit => match room {
+                    Ok(room) => {
+                        let events = std::mem::take(&mut self.events);
+                        room.send(Batch::Items(events, permit.take()));
+                        self.events_bytes = 0;
+                        self.progress.hand_over();
+                    }
+                    Err(_) => return Ok(End::Gone),
+                },
+                () = client.closed(), if !has_events || needs_permit => return Ok(End::Gone),
+                turned = self.native.turn(may_read), if talks => turned?,
                 Some(order) = orders.recv() => match order {
-                    // What it has not taken yet comes again.
                     Order::Leave(heir) => return Ok(End::Left(heir)),
                     Order::Unsubscribe { pause, answer } => self.unsubscribe(pause, answer),
                 },
                 _ = alive.tick() => self.native.say(|_, out| {
                     FrameEncoder::bare(out, &Header::new(FrameKind::Heartbeat, 0, 0));
                 }),
+                () = sleep_until(last_taken + STALLED_TIMEOUT), if has_events => {
+                    let text = "the client took nothing for 60 s; resume the subscription";
+                    return Ok(End::Cut(Status::unavailable(text)));
+                }
             }
         }
     }
 
-    /// Gives the client what it can take at once.
-    async fn flush(&mut self, client: &BatchSender<MessageEvent>) {
-        if !self.events.is_empty() {
-            let _ = client.send(Ok(std::mem::take(&mut self.events))).await;
-        }
-    }
-
     fn unsubscribe(&mut self, pause: bool, answer: oneshot::Sender<UnsubscribeResponse>) {
-        let subscription = self.subscription;
-        self.native.say(|encoder, out| encoder.unsubscribe(out, UNSUBSCRIBE, subscription, pause));
-        self.ending = Some((pause, answer));
-    }
-
-    fn acknowledge(&mut self) {
-        if let Some(count) = self.progress.acknowledge() {
+        if self.ending.is_empty() {
             let subscription = self.subscription;
-            self.native.say(|encoder, out| encoder.stream_ack(out, &[(subscription, count)]));
+            self.native
+                .say(|encoder, out| encoder.unsubscribe(out, UNSUBSCRIBE, subscription, pause));
         }
+        self.ending.push((pause, answer));
     }
 
     /// What one frame says; whether it was the last.
@@ -260,16 +298,19 @@ impl Feed {
             FrameKind::Message => self.on_message(&frame, bytes)?,
             FrameKind::Deliver => self.mode = body::<control::Deliver<'_>>(&frame)?.mode(),
             FrameKind::TopicBind => {
-                let name = body::<control::TopicBind<'_>>(&frame)?.name().into();
-                bound(self.topics.len())?;
-                self.topics.insert(frame.header().topic().0, name);
+                let name = body::<control::TopicBind<'_>>(&frame)?.name();
+                self.on_topic_bind(frame.header().topic().0, name)?;
             }
             FrameKind::TopicUnbind => {
-                self.topics.remove(&frame.header().topic().0);
+                if let Some(name) = self.topics.remove(&frame.header().topic().0) {
+                    drop(self.names.split(name.len() + NAME_BYTES_BESIDE));
+                }
             }
             FrameKind::NodeBind => {
                 let node = body::<control::NodeBind<'_>>(&frame)?.node().into();
-                bound(self.nodes.len())?;
+                if self.nodes.len() >= NODES_MAX {
+                    return Err(Status::internal("the daemon names too many nodes"));
+                }
                 self.nodes.insert(frame.header().origin(), node);
             }
             FrameKind::Gap => {
@@ -292,25 +333,45 @@ impl Feed {
                 });
             }
             FrameKind::UnsubscribeResult => {
-                let result = body::<control::UnsubscribeResult<'_>>(&frame)?;
-                if let Some((paused, answer)) = self.ending.take() {
+                let result = unsubscribed(&body::<control::UnsubscribeResult<'_>>(&frame)?);
+                let pauses = self.ending.first().is_some_and(|(pause, _)| *pause);
+                for (_, answer) in self.ending.drain(..) {
                     // Who asked may not wait any more.
-                    let _ = answer.send(unsubscribed(&result));
-                    return Ok(Some(End::Unsubscribed { paused }));
+                    let _ = answer.send(result.clone());
                 }
+                return Ok(Some(if pauses { End::Paused } else { End::Unsubscribed }));
             }
             FrameKind::Goodbye => {
-                return Ok(Some(End::Failed(Status::unavailable("the daemon is stopping"))));
+                return Ok(Some(End::Cut(Status::unavailable("the daemon is stopping"))));
             }
             FrameKind::Error => {
-                return Ok(Some(End::Failed(reported(&body::<control::Error<'_>>(&frame)?))));
+                let error = body::<control::Error<'_>>(&frame)?;
+                if error.fatal() {
+                    return Ok(Some(End::Cut(reported(&error))));
+                }
             }
             _ => {}
         }
         Ok(None)
     }
 
+    fn on_topic_bind(&mut self, topic: u32, name: &str) -> Result<(), Status> {
+        let bytes = (name.len() + NAME_BYTES_BESIDE) as u32;
+        let granted = Arc::clone(&self.budgets.names).try_acquire_many_owned(bytes);
+        self.names.merge(granted.map_err(|_| {
+            Status::resource_exhausted(
+                "the topics of all streams have too many names; subscribe to fewer, or natively",
+            )
+        })?);
+        self.topics.insert(topic, name.into());
+        Ok(())
+    }
+
     fn on_message(&mut self, frame: &Frame<'_>, bytes: &Bytes) -> Result<(), Status> {
+        if !self.ending.is_empty() {
+            // It counts as not had: a subscription that is paused goes on with it.
+            return Ok(());
+        }
         let header = frame.header();
         let topic = self.topics.get(&header.topic().0);
         let topic = topic.ok_or_else(|| Status::internal("a message of a topic without a name"))?;
@@ -350,6 +411,7 @@ impl Feed {
             origin_sequence: to_i64(number),
         };
         self.progress.note(given);
+        self.events_bytes += bytes.len();
         self.events.push(event(match self.mode {
             DeliveryMode::Retained => Event::RetainedMessage(message),
             _ if is_again => Event::ReplayMessage(message),
@@ -360,7 +422,8 @@ impl Feed {
 
     fn on_replay_complete(&mut self, frame: &Frame<'_>) -> Result<(), Status> {
         let complete = body::<control::ReplayComplete<'_>>(frame)?;
-        let Some(topic) = self.topics.get(&frame.header().topic().0) else { return Ok(()) };
+        let topic = self.topics.get(&frame.header().topic().0);
+        let topic = topic.ok_or_else(|| Status::internal("a replay of a topic without a name"))?;
         let replayed = i32::try_from(complete.replayed_count()).unwrap_or(i32::MAX);
         let unsent = self.unsent.remove(topic).unwrap_or(0);
         self.events.push(event(Event::ReplayComplete(proto::ReplayComplete {
@@ -445,11 +508,11 @@ fn reason(reason: GapReason) -> &'static str {
     }
 }
 
-fn bound(names: usize) -> Result<(), Status> {
-    match names < NAMES_MAX {
-        true => Ok(()),
-        false => Err(Status::internal("the daemon names too many topics or nodes")),
-    }
+/// Room for events that are large together.
+async fn large(budgets: &Budgets, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    let granted = Arc::clone(&budgets.large).acquire_many_owned(bytes).await;
+    granted.map_err(|_| Status::internal("a budget that is closed"))
 }
 
 fn body<'a, T>(frame: &Frame<'a>) -> Result<T::Inner, Status>

@@ -1,7 +1,7 @@
 //! The gRPC shim of a node: applications without an SDK publish and subscribe through it.
 //!
 //! ```text
-//! shard ── connections that speak HTTP/2 ──▶ transport.rs ──▶ admission.rs ──▶ service.rs (one function a call)
+//! shard ── connections that speak HTTP/2 ──▶ greeting.rs ──▶ admission.rs ──▶ service.rs (one function a call)
 //!   ▲                                                                            │            │
 //!   └────────── a native connection for each application ── publishing.rs ◀──────┘            │
 //!   └────────── and for each subscription ───────────────── feed.rs ◀─────────────────────────┘
@@ -14,9 +14,12 @@
 
 mod admission;
 mod batches;
+pub mod codec;
+mod connection;
 mod daemon;
 mod errors;
 mod feed;
+mod greeting;
 mod limits;
 mod message_id;
 mod native;
@@ -25,7 +28,7 @@ mod publishing;
 mod registry;
 mod server;
 mod service;
-mod transport;
+mod uploads;
 
 /// The messages and services of `proto/sidecar.proto`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
@@ -36,6 +39,6 @@ pub mod proto {
     pub const DESCRIPTION: &[u8] = tonic::include_file_descriptor_set!("sidecar");
 }
 
+pub use connection::{Accepted, Origin};
 pub use daemon::Daemon;
 pub use server::{Health, Server};
-pub use transport::{Accepted, Origin};

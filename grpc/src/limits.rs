@@ -7,10 +7,16 @@ pub(crate) const CONNECTIONS_MAX: usize = 1_024;
 /// Calls of a connection at a time, streams among them.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
 /// Calls of all connections at a time.
-pub(crate) const STREAMS_MAX: usize = 2_048;
-/// Bytes of requests that have not come whole, of all calls together: as many of the longest messages as this
-/// holds, and one.
+pub(crate) const STREAMS_MAX: usize = 1_024;
+/// Bytes of long requests, from their first byte until they are answered, of all calls together: as many of the
+/// longest as this holds, and one.
 pub(crate) const UPLOAD_BYTES_MAX: usize = 64 << 20;
+/// A request of so many bytes is a short one, which is not reckoned.
+pub(crate) const SHORT_REQUEST_BYTES: usize = 16 << 10;
+/// Fields of a request at most, each of which can take ten times its bytes in memory.
+pub(crate) const REQUEST_FIELDS_MAX: usize = 8_192;
+/// How long a request may take to come.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request beside its payload.
 pub(crate) const REQUEST_BYTES_BESIDE_PAYLOAD: usize = 64 << 10;
 /// Bytes of a call's headers.
@@ -27,14 +33,14 @@ pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const KEEPALIVE: (Duration, Duration) =
     (Duration::from_secs(30), Duration::from_secs(10));
 
-/// Messages of a `PublishStream` that are published together, and their bytes; one is always.
+/// Messages of a `PublishStream` that are published together.
 pub(crate) const BATCH_MESSAGES: usize = 256;
-/// As above.
+/// Their bytes at most, but for the last one's.
 pub(crate) const BATCH_BYTES: usize = 1 << 20;
 /// Messages of one connection that wait to be published.
 pub(crate) const OUTBOX_MESSAGES: usize = 4_096;
-/// And their bytes.
-pub(crate) const OUTBOX_BYTES: usize = 8 << 20;
+/// Bytes of those.
+pub(crate) const OUTBOX_BYTES: usize = 1 << 20;
 
 /// Bytes read of a subscription's messages at once.
 pub(crate) const READ_BYTES: usize = 64 << 10;
@@ -42,8 +48,8 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 pub(crate) const MESSAGE_BYTES_MAX: u32 = (64 << 20) + (64 << 10) + 48;
 /// Longest control frame.
 pub(crate) const CONTROL_BYTES_MAX: u32 = 256 << 10;
-/// Topics and nodes that the daemon names on one connection.
-pub(crate) const NAMES_MAX: usize = 4 << 20;
+/// Nodes that the daemon names on one connection.
+pub(crate) const NODES_MAX: usize = 65_536;
 /// A client that does not take its messages says so to the daemon this often.
 pub(crate) const STALLED_HEARTBEAT: Duration = Duration::from_secs(15);
 /// Time for an answer of the daemon beside us.
@@ -52,12 +58,24 @@ pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Messages that were given to a client and are not acknowledged to the daemon, so that it sends them again
 /// should they not have come: at most this many, and a quarter of the subscription's queue.
 pub(crate) const TAIL_MESSAGES: usize = 1_024;
-/// And their bytes.
+/// Bytes of those.
 pub(crate) const TAIL_BYTES: usize = 1 << 20;
-/// Messages that go to a client together: at most this many, and an eighth of those. Three such batches can be on
-/// their way to its socket.
+/// Messages that go to a client together: at most this many, and an eighth of those.
 pub(crate) const EVENTS_TOGETHER: usize = 128;
 /// Topics of a subscription of which it is known how far their messages are acknowledged.
 pub(crate) const POSITIONS_MAX: usize = 1_024;
-/// Subscriptions without a stream that are known.
-pub(crate) const PARKED_MAX: usize = 1_024;
+/// Subscriptions without a stream that are known, as many as the daemon keeps.
+pub(crate) const PARKED_MAX: usize = 10_000;
+/// Bytes that they take.
+pub(crate) const PARKED_BYTES_MAX: usize = 64 << 20;
+
+/// Events of more bytes together are reckoned.
+pub(crate) const LARGE_BYTES: usize = 64 << 10;
+/// Bytes of those, of all streams: as many of the longest messages as this holds, and one.
+pub(crate) const LARGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes that the names of topics take, of all streams.
+pub(crate) const NAMES_BYTES_MAX: usize = 256 << 20;
+/// What a name takes beside its text.
+pub(crate) const NAME_BYTES_BESIDE: usize = 64;
+/// How long a client may take nothing of its stream.
+pub(crate) const STALLED_TIMEOUT: Duration = Duration::from_secs(60);

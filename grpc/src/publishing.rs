@@ -1,18 +1,51 @@
 //! The way of published messages to the daemon: through one client of it for each connection, so that an
 //! application's messages stay in order and what bounds its source address bounds it.
 
+use std::io;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nexusd_client::{Client, Publication, PublishAck};
 use nexusd_wire::NodeId;
+use tokio::sync::{Mutex, watch};
 use tonic::{Code, Status, Streaming};
 
-use crate::batches::BatchSender;
+use crate::batches::{Batch, BatchSender};
 use crate::errors::status_of;
-use crate::limits::{BATCH_BYTES, BATCH_MESSAGES};
+use crate::limits::{ANSWER_TIMEOUT, BATCH_BYTES, BATCH_MESSAGES, OUTBOX_BYTES, OUTBOX_MESSAGES};
 use crate::message_id::MessageId;
 use crate::progress::to_i64;
 use crate::proto::{PublishRequest, PublishResponse};
+
+/// The client of the daemon that the calls of a connection share, from the first that publishes on.
+#[derive(Debug, Default)]
+pub(crate) struct Publisher(Mutex<Option<Client>>);
+
+impl Publisher {
+    /// It, connected. One that has lost its connection is replaced, so that nothing waits in it to be published later
+    /// than its call has failed.
+    pub(crate) async fn client(
+        &self,
+        name: &str,
+        connect: impl Fn() -> io::Result<UnixStream> + Send + Sync + 'static,
+    ) -> Result<Client, Status> {
+        let mut kept = self.0.lock().await;
+        if let Some(client) = kept.as_ref().filter(|client| client.state().is_connected()) {
+            return Ok(client.clone());
+        }
+        *kept = None;
+        let client = Client::builder("the daemon")
+            .name(name)
+            .outbox(OUTBOX_MESSAGES, OUTBOX_BYTES)
+            .connect_timeout(ANSWER_TIMEOUT)
+            .request_timeout(ANSWER_TIMEOUT)
+            .connect_by(connect)
+            .connect();
+        let client = client.await.map_err(|error| status_of(&error))?;
+        *kept = Some(client.clone());
+        Ok(client)
+    }
+}
 
 /// Publishes one message and waits for its acknowledgement.
 pub(crate) async fn publish(
@@ -31,32 +64,34 @@ pub(crate) async fn publish_all(
     node: NodeId,
     mut requests: Streaming<PublishRequest>,
     answers: BatchSender<PublishResponse>,
+    mut ending: watch::Receiver<bool>,
 ) {
     let mut batch = Vec::new();
     let end = loop {
         let next = tokio::select! {
             next = requests.message() => next,
             () = answers.closed() => return,
+            _ = ending.wait_for(|ending| *ending) => {
+                break Err(Status::unavailable("the daemon is stopping"));
+            }
         };
         match next {
             Ok(Some(request)) => batch.push(request),
-            Ok(None) => break None,
-            Err(status) => break Some(status),
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
         }
         let end = fill(&mut requests, &mut batch).await;
         let responses = publish_batch(&client, node, &batch).await;
         batch.clear();
-        if answers.send(Ok(responses)).await.is_err() {
+        if answers.send(Batch::Items(responses, None)).await.is_err() {
             return;
         }
         if let Some(end) = end {
-            break end.err();
+            break end;
         }
     };
-    if let Some(status) = end {
-        // Who has gone hears nothing.
-        let _ = answers.send(Err(status)).await;
-    }
+    // Who has gone hears nothing.
+    let _ = answers.send(Batch::End(end)).await;
 }
 
 /// Adds what has come already, up to a bound. `Some`: nothing follows.

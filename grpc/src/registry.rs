@@ -8,7 +8,7 @@ use nexusd_wire::SubscriptionId;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use crate::limits::PARKED_MAX;
+use crate::limits::{PARKED_BYTES_MAX, PARKED_MAX};
 use crate::progress::Progress;
 use crate::proto::UnsubscribeResponse;
 
@@ -19,7 +19,7 @@ pub(crate) const ORDERS: usize = 4;
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Another stream goes on with it.
-    Leave(oneshot::Sender<Progress>),
+    Leave(oneshot::Sender<Returning>),
     /// End it, or let it wait.
     Unsubscribe { pause: bool, answer: oneshot::Sender<UnsubscribeResponse> },
 }
@@ -41,13 +41,47 @@ enum State {
     Parked { progress: Box<Progress>, since: Instant },
 }
 
-/// What is known of a subscription that somebody asks for.
+/// Where a subscription is that somebody asks for.
 #[derive(Debug)]
 pub(crate) enum Known {
     /// It has a stream.
     Streaming(mpsc::Sender<Order>),
-    /// It waits for its client, and is now returning.
-    Parked(Box<Progress>),
+    /// It waited for its client.
+    Parked(Returning),
+}
+
+/// A subscription that somebody is about to go on with. Dropped, it waits on.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    registry: Arc<Registry>,
+    id: SubscriptionId,
+    progress: Option<Box<Progress>>,
+}
+
+impl Returning {
+    /// How far it had come.
+    pub(crate) fn progress(&self) -> Progress {
+        self.progress.as_deref().cloned().unwrap_or_else(|| Progress::new(None))
+    }
+
+    /// It goes on: its new stream says so itself.
+    pub(crate) fn goes_on(mut self) {
+        self.progress = None;
+    }
+
+    /// It has ended.
+    pub(crate) fn has_ended(mut self) {
+        self.progress = None;
+        self.registry.remove(self.id);
+    }
+}
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            self.registry.park(self.id, *progress);
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -58,8 +92,8 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    pub(crate) fn new(parked_ttl: Duration) -> Self {
-        Self { entries: Mutex::default(), parked_ttl }
+    pub(crate) fn new(parked_ttl: Duration) -> Arc<Self> {
+        Arc::new(Self { entries: Mutex::default(), parked_ttl })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SubscriptionId, Entry>> {
@@ -77,18 +111,23 @@ impl Registry {
     }
 
     /// Somebody wants to go on with a subscription: its filters, and where it is.
-    pub(crate) fn find(&self, id: SubscriptionId) -> Result<(Arc<[String]>, Known), Status> {
+    pub(crate) fn find(
+        self: &Arc<Self>,
+        id: SubscriptionId,
+    ) -> Result<(Arc<[String]>, Known), Status> {
         let mut entries = self.lock();
-        self.forget_expired(&mut entries);
-        // One whose stream has ended and left no word was served by a task that is no more.
-        let is_lost =
-            |entry: &Entry| matches!(&entry.state, State::Streaming(orders) if orders.is_closed());
-        if entries.get(&id).is_some_and(is_lost) {
+        let is_over = entries.get(&id).is_some_and(|entry| match &entry.state {
+            State::Parked { since, .. } => since.elapsed() >= self.parked_ttl,
+            // Its stream was served by a task that is no more, and has left no word.
+            State::Streaming(orders) => orders.is_closed(),
+            State::Returning => false,
+        });
+        if is_over {
             entries.remove(&id);
         }
         let entry = entries.get_mut(&id).ok_or_else(not_found)?;
         let known = match std::mem::replace(&mut entry.state, State::Returning) {
-            State::Parked { progress, .. } => Known::Parked(progress),
+            State::Parked { progress, .. } => Known::Parked(self.returning(id, progress)),
             State::Streaming(orders) => {
                 entry.state = State::Streaming(orders.clone());
                 Known::Streaming(orders)
@@ -100,20 +139,21 @@ impl Registry {
         Ok((Arc::clone(&entry.filters), known))
     }
 
-    /// Its stream has ended, or nobody could go on with it: it waits.
+    /// Its stream has ended: it waits.
     pub(crate) fn park(&self, id: SubscriptionId, progress: Progress) {
         let mut entries = self.lock();
-        self.forget_expired(&mut entries);
+        self.make_room(&mut entries, progress.bytes());
         if let Some(entry) = entries.get_mut(&id) {
             entry.state = State::Parked { progress: Box::new(progress), since: Instant::now() };
         }
     }
 
     /// Its stream gives it up for another one.
-    pub(crate) fn leave(&self, id: SubscriptionId) {
+    pub(crate) fn give_up(self: &Arc<Self>, id: SubscriptionId, progress: Progress) -> Returning {
         if let Some(entry) = self.lock().get_mut(&id) {
             entry.state = State::Returning;
         }
+        self.returning(id, Box::new(progress))
     }
 
     /// It has ended.
@@ -121,23 +161,33 @@ impl Registry {
         self.lock().remove(&id);
     }
 
-    fn forget_expired(&self, entries: &mut HashMap<SubscriptionId, Entry>) {
+    fn returning(self: &Arc<Self>, id: SubscriptionId, progress: Box<Progress>) -> Returning {
+        Returning { registry: Arc::clone(self), id, progress: Some(progress) }
+    }
+
+    /// Forgets what has expired and, of too many that wait, those that wait longest.
+    fn make_room(&self, entries: &mut HashMap<SubscriptionId, Entry>, bytes: usize) {
         let mut parked = Vec::new();
-        entries.retain(|id, entry| match entry.state {
-            State::Parked { since, .. } => {
+        entries.retain(|id, entry| match &entry.state {
+            State::Parked { since, progress } => {
                 let is_kept = since.elapsed() < self.parked_ttl;
                 if is_kept {
-                    parked.push((since, *id));
+                    parked.push((*since, *id, progress.bytes()));
                 }
                 is_kept
             }
-            _ => true,
+            State::Streaming(_) | State::Returning => true,
         });
-        if parked.len() >= PARKED_MAX {
-            parked.sort_unstable_by_key(|(since, _)| *since);
-            for (_, id) in &parked[..=parked.len() - PARKED_MAX] {
-                entries.remove(id);
+        parked.sort_unstable_by_key(|(since, id, _)| (*since, id.0));
+        let mut left = parked.len();
+        let mut left_bytes: usize = bytes + parked.iter().map(|(.., bytes)| bytes).sum::<usize>();
+        for (_, id, bytes) in parked {
+            if left < PARKED_MAX && left_bytes <= PARKED_BYTES_MAX {
+                break;
             }
+            entries.remove(&id);
+            left -= 1;
+            left_bytes -= bytes;
         }
     }
 }
@@ -149,15 +199,21 @@ pub(crate) fn not_found() -> Status {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     const ID: SubscriptionId = SubscriptionId(5);
 
-    fn registry(ttl: Duration) -> (Registry, mpsc::Receiver<Order>) {
+    fn registry(ttl: Duration) -> (Arc<Registry>, mpsc::Receiver<Order>) {
         let registry = Registry::new(ttl);
         let (orders, ordered) = mpsc::channel(1);
         registry.begin(ID, ["a".to_owned()].into(), orders);
         (registry, ordered)
+    }
+
+    fn code(registry: &Arc<Registry>) -> Code {
+        registry.find(ID).expect_err("it is not to be had").code()
     }
 
     #[test]
@@ -166,10 +222,21 @@ mod tests {
         assert!(matches!(registry.find(ID), Ok((_, Known::Streaming(_)))));
         registry.park(ID, Progress::new(None));
         let (filters, known) = registry.find(ID).expect("it is parked");
-        assert!(*filters == ["a"] && matches!(known, Known::Parked(_)));
-        assert_eq!(registry.find(ID).expect_err("it returns").code(), tonic::Code::Aborted);
-        registry.remove(ID);
-        assert_eq!(registry.find(ID).expect_err("it is gone").code(), tonic::Code::NotFound);
+        assert!(*filters == ["a"]);
+        let Known::Parked(returning) = known else { panic!("it has no stream") };
+        assert_eq!(code(&registry), Code::Aborted);
+        returning.has_ended();
+        assert_eq!(code(&registry), Code::NotFound);
+    }
+
+    #[test]
+    fn a_call_that_is_given_up_leaves_it_where_it_was() {
+        let (registry, _ordered) = registry(Duration::from_secs(60));
+        registry.park(ID, Progress::new(None));
+        drop(registry.find(ID));
+        assert!(matches!(registry.find(ID), Ok((_, Known::Parked(_)))));
+        drop(registry.give_up(ID, Progress::new(None)));
+        assert!(matches!(registry.find(ID), Ok((_, Known::Parked(_)))));
     }
 
     #[test]
@@ -177,26 +244,30 @@ mod tests {
         let (registry, _ordered) = registry(Duration::ZERO);
         assert!(registry.find(ID).is_ok(), "one with a stream does not");
         registry.park(ID, Progress::new(None));
-        assert!(registry.find(ID).is_err());
+        assert_eq!(code(&registry), Code::NotFound);
     }
 
     #[test]
     fn one_whose_stream_is_lost_is_forgotten() {
         let (registry, ordered) = registry(Duration::from_secs(60));
         drop(ordered);
-        assert_eq!(registry.find(ID).expect_err("it is lost").code(), tonic::Code::NotFound);
+        assert_eq!(code(&registry), Code::NotFound);
     }
 
     #[test]
     fn of_too_many_the_oldest_are_forgotten() {
         let registry = Registry::new(Duration::from_secs(60));
-        for id in 0..PARKED_MAX as u128 + 10 {
+        let most = PARKED_MAX as u128;
+        for id in 0..most {
             registry.begin(SubscriptionId(id), [].into(), mpsc::channel(1).0);
-            registry.park(SubscriptionId(id), Progress::new(None));
         }
-        let parked = registry.lock().len();
-        assert!(parked <= PARKED_MAX, "{parked}");
-        assert!(registry.find(SubscriptionId(0)).is_err());
-        assert!(registry.find(SubscriptionId(PARKED_MAX as u128 + 9)).is_ok());
+        for entry in registry.lock().values_mut() {
+            let progress = Box::new(Progress::new(None));
+            entry.state = State::Parked { progress, since: Instant::now() };
+        }
+        registry.begin(SubscriptionId(most), [].into(), mpsc::channel(1).0);
+        registry.park(SubscriptionId(most), Progress::new(None));
+        assert_eq!(registry.lock().len(), PARKED_MAX);
+        assert!(matches!(registry.find(SubscriptionId(most)), Ok((_, Known::Parked(_)))));
     }
 }

@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::admission::Admission;
+use crate::connection::Accepted;
 use crate::daemon::Daemon;
+use crate::greeting::{GREETED, greet};
 use crate::limits::{
-    HEADER_BYTES_MAX, KEEPALIVE, PENDING_RESETS_MAX, REQUEST_BYTES_BESIDE_PAYLOAD,
+    HEADER_BYTES_MAX, KEEPALIVE, PENDING_RESETS_MAX, REQUEST_BYTES_BESIDE_PAYLOAD, REQUEST_TIMEOUT,
     STREAMS_PER_CONNECTION_MAX, WINDOW_BYTES,
 };
 use crate::proto;
 use crate::proto::sidecar_service_server::SidecarServiceServer;
 use crate::service::Sidecar;
-use crate::transport::{Accepted, greet};
 
 /// The services of a node.
 #[derive(Debug)]
@@ -24,6 +25,7 @@ pub struct Server {
     routes: Routes,
     health: Health,
     message_bytes_max: usize,
+    ending: watch::Sender<bool>,
 }
 
 /// Tells those who ask how the node is.
@@ -59,7 +61,8 @@ impl Server {
             }
             builder
         };
-        let sidecar = SidecarServiceServer::new(Sidecar::new(daemon))
+        let (ending, is_ending) = watch::channel(false);
+        let sidecar = SidecarServiceServer::new(Sidecar::new(daemon, is_ending))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(usize::MAX);
         let mut routes = RoutesBuilder::default();
@@ -70,7 +73,8 @@ impl Server {
             // What most of today's clients still ask.
             .add_service(described().build_v1alpha()?);
         add(&mut routes);
-        Ok(Self { routes: routes.routes(), health: Health(reporter), message_bytes_max })
+        let health = Health(reporter);
+        Ok(Self { routes: routes.routes(), health, message_bytes_max, ending })
     }
 
     /// How to tell those who ask about the node.
@@ -81,13 +85,20 @@ impl Server {
     /// Serves the connections that come, until `end`, and lets the calls end that are under way.
     pub async fn serve(
         self,
-        accepted: mpsc::UnboundedReceiver<Accepted>,
+        accepted: mpsc::Receiver<Accepted>,
         end: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let connections = tokio_stream::wrappers::ReceiverStream::new(greet(accepted));
+        let (greeted, connections) = mpsc::channel(GREETED);
+        let connections = tokio_stream::wrappers::ReceiverStream::new(connections);
+        let Self { routes, message_bytes_max, ending, .. } = self;
+        let end = async {
+            end.await;
+            ending.send_replace(true);
+        };
         let (stream_window, connection_window) = WINDOW_BYTES;
         let (silence, answer) = KEEPALIVE;
-        tonic::transport::Server::builder()
+        let served = tonic::transport::Server::builder()
+            .timeout(REQUEST_TIMEOUT)
             .initial_stream_window_size(stream_window)
             .initial_connection_window_size(connection_window)
             .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -95,9 +106,17 @@ impl Server {
             .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
             .http2_keepalive_interval(Some(silence))
             .http2_keepalive_timeout(Some(answer))
-            .layer(Admission::new(self.message_bytes_max))
-            .add_routes(self.routes)
-            .serve_with_incoming_shutdown(connections, end)
-            .await
+            .layer(Admission::new(message_bytes_max))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections, end);
+        let greeting = async {
+            greet(accepted, greeted).await;
+            // No more come.
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            served = served => served,
+            () = greeting => Ok(()),
+        }
     }
 }

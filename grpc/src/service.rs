@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use nexusd_client::Client;
 use nexusd_wire::control::{GapMode, OverflowPolicy};
 use nexusd_wire::{Position, Sequence, SubscribeRequest, SubscriptionId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::batches::{Batches, batches};
+use crate::connection::Origin;
 use crate::daemon::Daemon;
-use crate::feed::{Feed, end_parked};
-use crate::limits::{ANSWER_TIMEOUT, OUTBOX_BYTES, OUTBOX_MESSAGES, POSITIONS_MAX};
+use crate::feed::{Budgets, Feed, end_parked};
+use crate::limits::{ANSWER_TIMEOUT, MESSAGE_BYTES_MAX, POSITIONS_MAX};
 use crate::message_id::MessageId;
 use crate::native::Native;
-use crate::progress::{Had, Progress};
+use crate::progress::{Had, unknown};
 use crate::proto::sidecar_service_server::SidecarService;
 use crate::proto::{
     self, GetPeersRequest, GetPeersResponse, GetTopicsRequest, GetTopicsResponse, MessageEvent,
@@ -25,8 +25,7 @@ use crate::proto::{
     UnsubscribeResponse,
 };
 use crate::publishing;
-use crate::registry::{Known, ORDERS, Order, Registry, not_found};
-use crate::transport::Origin;
+use crate::registry::{Known, ORDERS, Order, Registry, Returning, not_found};
 
 /// The name of connections whose application gave none.
 const NAME: &str = "grpc";
@@ -36,28 +35,22 @@ const NAME_BYTES_MAX: usize = 255;
 pub(crate) struct Sidecar<D> {
     daemon: Arc<D>,
     registry: Arc<Registry>,
+    budgets: Budgets,
+    /// Becomes true when the daemon ends.
+    ending: watch::Receiver<bool>,
 }
 
 impl<D: Daemon> Sidecar<D> {
-    pub(crate) fn new(daemon: Arc<D>) -> Self {
-        let registry = Arc::new(Registry::new(daemon.parked_ttl()));
-        Self { daemon, registry }
+    pub(crate) fn new(daemon: Arc<D>, ending: watch::Receiver<bool>) -> Self {
+        let registry = Registry::new(daemon.parked_ttl());
+        let budgets = Budgets::new(MESSAGE_BYTES_MAX as usize);
+        Self { daemon, registry, budgets, ending }
     }
 
     /// What the calls of a connection publish with.
     async fn publisher(&self, origin: &Origin) -> Result<Client, Status> {
-        let start = || async {
-            let (daemon, peer) = (Arc::clone(&self.daemon), origin.peer);
-            Client::builder("the daemon")
-                .name(NAME)
-                .outbox(OUTBOX_MESSAGES, OUTBOX_BYTES)
-                .request_timeout(ANSWER_TIMEOUT)
-                .reconnect_delays(Duration::from_millis(10), Duration::from_secs(1))
-                .connect_by(move || daemon.connect(peer))
-                .connect_in_background()
-        };
-        let client = origin.publisher.get_or_try_init(start).await;
-        client.cloned().map_err(|error| Status::unavailable(error.to_string()))
+        let (daemon, peer) = (Arc::clone(&self.daemon), origin.peer);
+        origin.publisher.client(NAME, move || daemon.connect(peer)).await
     }
 
     /// A connection to the daemon for one subscription.
@@ -94,31 +87,34 @@ impl<D: Daemon> Sidecar<D> {
         client_id: &str,
         topics: Vec<String>,
         request: SubscribeRequest<'_>,
+        gap: Option<proto::Gap>,
     ) -> Result<Response<Batches<MessageEvent>>, Status> {
         if topics.is_empty() {
             return Err(Status::invalid_argument("a subscription needs at least one topic"));
         }
         let native = self.connect(origin, client_id, None).await?;
-        let feed = in_time(Feed::subscribe(native, topics.into(), request)).await?;
+        let request = SubscribeRequest {
+            queue_messages: request.queue_messages.or(Some(self.daemon.queue_messages())),
+            ..request
+        };
+        let feed = Feed::subscribe(native, topics.into(), request, gap, &self.budgets);
+        let feed = in_time(feed).await?;
         Ok(self.begin(feed))
     }
 
-    /// How far a subscription had come whose stream has ended, or ends for this.
-    async fn take_over(&self, id: SubscriptionId) -> Result<(Arc<[String]>, Progress), Status> {
-        let (filters, known) = self.registry.find(id)?;
-        let orders = match known {
-            Known::Parked(progress) => return Ok((filters, *progress)),
-            Known::Streaming(orders) => orders,
-        };
-        let (heir, progress) = oneshot::channel();
-        let order = orders.send(Order::Leave(heir)).await;
-        match (order, progress.await) {
-            (Ok(()), Ok(progress)) => Ok((filters, progress)),
+    /// A subscription whose stream has ended, or ends for this.
+    async fn take_over(&self, id: SubscriptionId) -> Result<(Arc<[String]>, Returning), Status> {
+        loop {
+            let (filters, orders) = match self.registry.find(id)? {
+                (filters, Known::Parked(returning)) => return Ok((filters, returning)),
+                (filters, Known::Streaming(orders)) => (filters, orders),
+            };
+            let (heir, returning) = oneshot::channel();
+            let order = orders.send(Order::Leave(heir)).await;
+            if let (Ok(()), Ok(returning)) = (order, returning.await) {
+                return Ok((filters, returning));
+            }
             // It has ended by itself just now.
-            _ => match self.registry.find(id)? {
-                (filters, Known::Parked(progress)) => Ok((filters, *progress)),
-                _ => Err(Status::aborted("another call goes on with this subscription now")),
-            },
         }
     }
 
@@ -129,19 +125,28 @@ impl<D: Daemon> Sidecar<D> {
         request: &ResumeSubscribeRequest,
     ) -> Result<Feed, Status> {
         let had = had(request)?;
-        let mode = gap_mode(request);
-        let (filters, mut progress) = self.take_over(id).await?;
-        let before = progress.clone();
+        let mode = gap_mode(request)?;
+        let (filters, returning) = in_time(self.take_over(id)).await?;
+        let mut progress = returning.progress();
         let comeback = progress.come_back(had);
         let attempt = async {
             let native = self.connect(origin, &request.client_id, Some(id)).await?;
-            let resumed = Feed::resume(native, id, filters, progress, comeback, mode);
+            let resumed =
+                Feed::resume(native, id, filters, progress, comeback, mode, &self.budgets);
             in_time(resumed).await
         };
-        attempt.await.inspect_err(|status| match status.code() {
-            Code::NotFound => self.registry.remove(id),
-            _ => self.registry.park(id, before),
-        })
+        match attempt.await {
+            Ok(feed) => {
+                returning.goes_on();
+                Ok(feed)
+            }
+            Err(status) => {
+                if status.code() == Code::NotFound {
+                    returning.has_ended();
+                }
+                Err(status)
+            }
+        }
     }
 }
 
@@ -167,7 +172,8 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         let client = self.publisher(origin(&request)?).await?;
         let (sender, stream) = batches();
         let requests = request.into_inner();
-        tokio::spawn(publishing::publish_all(client, self.daemon.node(), requests, sender));
+        let (node, ending) = (self.daemon.node(), self.ending.clone());
+        tokio::spawn(publishing::publish_all(client, node, requests, sender, ending));
         Ok(Response::new(stream))
     }
 
@@ -184,7 +190,7 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             wait_mesh: asked.wait_mesh,
             ..SubscribeRequest::default()
         };
-        self.subscribe_anew(&origin, &asked.client_id, asked.topics, wanted).await
+        self.subscribe_anew(&origin, &asked.client_id, asked.topics, wanted, None).await
     }
 
     async fn resume_subscribe(
@@ -197,11 +203,15 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             let id = subscription_id(&asked.subscription_id).ok_or_else(not_found)?;
             return self.resume(&origin, id, &asked).await.map(|feed| self.begin(feed));
         }
-        let mode = gap_mode(&asked);
+        let mode = gap_mode(&asked)?;
         let had = had(&asked)?;
+        let mut gap = None;
         let positions = match &had {
-            _ if mode != GapMode::ReplayBuffer => Vec::new(),
             Had::Untold => Vec::new(),
+            _ if mode != GapMode::ReplayBuffer => {
+                gap = Some(unknown());
+                Vec::new()
+            }
             Had::UpTo { origin, number, topic } => {
                 vec![Position { topic, sequence: Sequence(*number), origin: Some(*origin) }]
             }
@@ -216,7 +226,7 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             positions: &positions,
             ..SubscribeRequest::default()
         };
-        self.subscribe_anew(&origin, &asked.client_id, asked.topics.clone(), wanted).await
+        self.subscribe_anew(&origin, &asked.client_id, asked.topics.clone(), wanted, gap).await
     }
 
     async fn unsubscribe(
@@ -225,20 +235,20 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
     ) -> Result<Response<UnsubscribeResponse>, Status> {
         let origin = origin(&request)?.clone();
         let UnsubscribeRequest { subscription_id: id, pause } = request.into_inner();
-        let Some(id) = subscription_id(&id) else { return Ok(Response::new(unknown())) };
-        let progress = loop {
+        let Some(id) = subscription_id(&id) else { return Ok(Response::new(not_known())) };
+        let returning = loop {
             let orders = match self.registry.find(id) {
-                Ok((_, Known::Parked(progress))) => break progress,
+                Ok((_, Known::Parked(returning))) => break returning,
                 Ok((_, Known::Streaming(orders))) => orders,
                 Err(status) if status.code() == Code::NotFound => {
-                    return Ok(Response::new(unknown()));
+                    return Ok(Response::new(not_known()));
                 }
                 Err(status) => return Err(status),
             };
             let (answer, answered) = oneshot::channel();
-            let sent = orders.send(Order::Unsubscribe { pause, answer }).await;
-            let answered = in_time(async { Ok(answered.await) }).await?;
-            if let (Ok(()), Ok(response)) = (sent, answered) {
+            let order = Order::Unsubscribe { pause, answer };
+            let asked = async { Ok((orders.send(order).await, answered.await)) };
+            if let (Ok(()), Ok(response)) = in_time(asked).await? {
                 return Ok(Response::new(response));
             }
             // Its stream has ended just now.
@@ -247,12 +257,11 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             let native = self.connect(&origin, NAME, Some(id)).await?;
             in_time(end_parked(native, id, pause)).await
         };
-        let ended = ended.await;
-        match &ended {
-            Ok(response) if !(response.success && pause) => self.registry.remove(id),
-            _ => self.registry.park(id, *progress),
+        let response = ended.await?;
+        if !(response.success && pause) {
+            returning.has_ended();
         }
-        ended.map(Response::new)
+        Ok(Response::new(response))
     }
 
     async fn get_topics(
@@ -284,7 +293,7 @@ fn origin<T>(request: &Request<T>) -> Result<&Origin, Status> {
 }
 
 /// What is said of the end of a subscription that nobody knows.
-fn unknown() -> UnsubscribeResponse {
+fn not_known() -> UnsubscribeResponse {
     UnsubscribeResponse {
         success: false,
         error_message: not_found().message().to_owned(),
@@ -307,11 +316,12 @@ fn here(topic: &str, number: u64) -> Position<'_> {
     Position { topic, sequence: Sequence(number), origin: None }
 }
 
-fn gap_mode(request: &ResumeSubscribeRequest) -> GapMode {
-    match request.gap_recovery_mode() {
-        proto::GapRecoveryMode::GapRecoveryNone => GapMode::None,
-        proto::GapRecoveryMode::GapRecoveryRetainedOnly => GapMode::RetainedOnly,
-        proto::GapRecoveryMode::GapRecoveryReplayBuffer => GapMode::ReplayBuffer,
+fn gap_mode(request: &ResumeSubscribeRequest) -> Result<GapMode, Status> {
+    match proto::GapRecoveryMode::try_from(request.gap_recovery_mode) {
+        Ok(proto::GapRecoveryMode::GapRecoveryNone) => Ok(GapMode::None),
+        Ok(proto::GapRecoveryMode::GapRecoveryRetainedOnly) => Ok(GapMode::RetainedOnly),
+        Ok(proto::GapRecoveryMode::GapRecoveryReplayBuffer) => Ok(GapMode::ReplayBuffer),
+        Err(_) => Err(Status::invalid_argument("gap_recovery_mode has no such value")),
     }
 }
 

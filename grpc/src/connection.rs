@@ -9,24 +9,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use nexusd_client::Client;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::transport::server::Connected;
 
-use crate::limits::{CONNECTIONS_MAX, GREETING_TIMEOUT};
-
-/// Connections that said hello and wait to be served.
-const GREETED: usize = 16;
-/// What a client says at first: HTTP/2's preface, and the header of its settings.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const FRAME_HEADER_BYTES: usize = 9;
-/// The kind of frame that has to follow.
-const SETTINGS: u8 = 4;
-/// What is said to one connection too many: no settings, and a farewell (GOAWAY, ENHANCE_YOUR_CALM).
-const NO_ROOM: &[u8] =
-    &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
+use crate::publishing::Publisher;
 
 /// A connection that opened with HTTP/2's preface.
 #[derive(Debug)]
@@ -39,8 +27,9 @@ pub struct Accepted {
     pub read: Vec<u8>,
 }
 
+/// The stream below.
 #[derive(Debug)]
-enum Socket {
+pub(crate) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -52,6 +41,7 @@ pub(crate) struct Connection {
     /// What was read before.
     read: Bytes,
     origin: Origin,
+    /// One of the connections that there may be.
     _permit: OwnedSemaphorePermit,
 }
 
@@ -61,7 +51,7 @@ pub struct Origin {
     /// Its address; `None`: the unix socket.
     pub peer: Option<SocketAddr>,
     /// What it publishes with.
-    pub(crate) publisher: Arc<OnceCell<Client>>,
+    pub(crate) publisher: Arc<Publisher>,
 }
 
 impl Origin {
@@ -71,57 +61,21 @@ impl Origin {
     }
 }
 
-/// Hears out connections as they come, each for itself, and passes those on that speak HTTP/2.
-pub(crate) fn greet(
-    mut accepted: mpsc::UnboundedReceiver<Accepted>,
-) -> mpsc::Receiver<io::Result<Connection>> {
-    let (greeted, connections) = mpsc::channel(GREETED);
-    tokio::spawn(async move {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        while let Some(one) = accepted.recv().await {
-            let permit = Arc::clone(&permits).try_acquire_owned();
-            let greeted = greeted.clone();
-            tokio::spawn(async move {
-                let Ok(mut socket) = Socket::from_fd(one.socket, one.peer.is_none()) else {
-                    return;
-                };
-                let Ok(permit) = permit else {
-                    // Whoever does not even take that is no worse off.
-                    let _ = tokio::time::timeout(GREETING_TIMEOUT, socket.write_all(NO_ROOM)).await;
-                    return;
-                };
-                let hello = hear_hello(&mut socket, one.read);
-                let Ok(Some(read)) = tokio::time::timeout(GREETING_TIMEOUT, hello).await else {
-                    return;
-                };
-                let origin = Origin { peer: one.peer, publisher: Arc::default() };
-                let connection = Connection { socket, read: read.into(), origin, _permit: permit };
-                // Nobody serves any more where nobody takes it.
-                let _ = greeted.send(Ok(connection)).await;
-            });
-        }
-    });
-    connections
-}
-
-/// Waits for the preface and the beginning of the client's settings; all that was read by then.
-async fn hear_hello(socket: &mut Socket, mut read: Vec<u8>) -> Option<Vec<u8>> {
-    loop {
-        let known = read.len().min(PREFACE.len());
-        if read[..known] != PREFACE[..known] {
-            return None;
-        }
-        if let Some(header) = read.get(PREFACE.len()..PREFACE.len() + FRAME_HEADER_BYTES) {
-            return (header[3] == SETTINGS).then_some(read);
-        }
-        if socket.read_buf(&mut read).await.ok()? == 0 {
-            return None;
-        }
+impl Connection {
+    /// One that was greeted, with all that was read of it.
+    pub(crate) fn new(
+        socket: Socket,
+        peer: Option<SocketAddr>,
+        read: Vec<u8>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        let origin = Origin { peer, publisher: Arc::default() };
+        Self { socket, read: read.into(), origin, _permit: permit }
     }
 }
 
 impl Socket {
-    fn from_fd(socket: OwnedFd, is_unix: bool) -> io::Result<Self> {
+    pub(crate) fn from_fd(socket: OwnedFd, is_unix: bool) -> io::Result<Self> {
         if is_unix {
             let socket = StdUnixStream::from(socket);
             socket.set_nonblocking(true)?;

@@ -1,0 +1,76 @@
+//! The rest of the daemon, as the edge sees it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nexusd_core::io::mailbox::CommandSender;
+use nexusd_core::{Limits, PeerAddress};
+use nexusd_grpc::proto::PeerInfo;
+use nexusd_wire::NodeId;
+use tonic::Status;
+
+/// What stands beside the edge.
+#[derive(Debug)]
+pub(crate) struct Beside {
+    node: NodeId,
+    /// Longest payload, bytes.
+    max_payload: usize,
+    /// Messages queued for a subscription unless it asks for another number.
+    queue_messages: u32,
+    /// How long a subscription without a connection is kept.
+    parked_ttl: Duration,
+    /// The ways to all shards.
+    shards: Vec<CommandSender>,
+    /// Connections are spread over the shards in turn.
+    next_shard: AtomicUsize,
+}
+
+impl Beside {
+    /// A node of these shards.
+    pub(crate) fn new(node: NodeId, limits: &Limits, shards: Vec<CommandSender>) -> Self {
+        Self {
+            node,
+            max_payload: limits.payload_bytes as usize,
+            queue_messages: u32::try_from(limits.queue_messages).unwrap_or(u32::MAX),
+            parked_ttl: Duration::from_micros(limits.parked_ttl_us),
+            shards,
+            next_shard: AtomicUsize::new(0),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl nexusd_grpc::Daemon for Beside {
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    fn queue_messages(&self) -> u32 {
+        self.queue_messages
+    }
+
+    fn parked_ttl(&self) -> Duration {
+        self.parked_ttl
+    }
+
+    fn connect(&self, peer: Option<SocketAddr>) -> io::Result<UnixStream> {
+        let next = self.next_shard.fetch_add(1, Ordering::Relaxed);
+        let shard = &self.shards[next % self.shards.len()];
+        shard.connect(peer.map_or(PeerAddress::Unix, PeerAddress::Tcp))
+    }
+
+    async fn topics(&self) -> Result<Vec<(String, u64)>, Status> {
+        Err(Status::unimplemented("this daemon does not list its topics yet"))
+    }
+
+    async fn peers(&self, _with_state: bool) -> Result<Vec<PeerInfo>, Status> {
+        Err(Status::unimplemented("this daemon does not list its peers yet"))
+    }
+}
