@@ -18,22 +18,21 @@ const EXAMPLES: &str = "docs/examples/grpc";
 /// The copy of the list.
 const MADE_FROM: &str = "made-from";
 
-/// Runs all of them against a daemon of this program.
+/// Runs all of them against a daemon of this program, and another of its mesh.
 pub(crate) fn check(program: &Path) -> Result<()> {
     let examples = Path::new(EXAMPLES);
     let (python, path) = python()?;
     let python =
         |script| Invocation::new(&python).env("PYTHONPATH", &path).arg(examples.join(script));
     let (node, modules) = node()?;
-    let daemon = Daemon::start(program, 0)?;
-    python("python/reflection.py").arg(&daemon.address).run()?;
-    python("python/generated.py").arg(&daemon.address).run()?;
-    Invocation::new(node)
-        .env("NODE_PATH", modules)
-        .arg(examples.join("node/client.js"))
-        .arg(&daemon.address)
-        .run()?;
-    daemon.stop()
+    let daemons = Daemon::start_mesh(program, 2, "grpc-clients", &["--shards", "2"])?;
+    let addresses = daemons.iter().map(|daemon| daemon.address.as_str());
+    let first = addresses.clone().next().context("there are two")?;
+    python("python/reflection.py").arg(first).run()?;
+    python("python/generated.py").args(addresses).run()?;
+    let example = examples.join("node/client.js");
+    Invocation::new(node).env("NODE_PATH", modules).arg(example).arg(first).run()?;
+    daemons.into_iter().try_for_each(Daemon::stop)
 }
 
 /// Python, and where it finds its packages and the stubs, which are generated each time.

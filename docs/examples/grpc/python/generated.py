@@ -2,11 +2,12 @@
 """Publishes, subscribes, and comes back to subscriptions, with stubs that are generated from the .proto file:
 
     python -m grpc_tools.protoc -I ../../../../grpc/proto --python_out=. --grpc_python_out=. sidecar.proto
-    python generated.py [HOST:PORT]
+    python generated.py [HOST:PORT [HOST:PORT of another node of its mesh]]
 
 Each function from `publish_one` on shows one thing by itself. Exit code 1 and a sentence if something is not as it must
 be."""
 
+import contextlib
 import sys
 import threading
 import time
@@ -62,8 +63,9 @@ class Subscription:
 class Sidecar:
     """The calls of the daemon. A timeout is for the whole of a stream: applications give theirs none."""
 
-    def __init__(self, channel):
+    def __init__(self, channel, other=None):
         self.channel = channel
+        self.other = other      # another node of the mesh
         self.stub = sidecar_pb2_grpc.SidecarServiceStub(channel)
 
     def publish(self, topic, payload, **fields):
@@ -375,6 +377,29 @@ def health(sidecar, topic):
     return "serving"
 
 
+def another_node(sidecar, topic):
+    """Messages reach the subscriptions of other nodes. A client that moves to another node names the last message that
+    it had: names are the same everywhere, numbers are a node's own."""
+    if not sidecar.other:
+        return "not shown, no other node was told"
+    subscription = sidecar.subscribe(topic)
+    # Nodes that have just started take a moment to find each other, and to learn what is wanted.
+    start, early = time.monotonic(), b"is anybody there?"
+    while sidecar.other.publish(topic, early).subscriber_count == 0:
+        must(time.monotonic() - start < SECONDS, "the other node learns that somebody is subscribed here")
+    accepted = sidecar.other.publish_numbers(topic, range(3))
+    while (message := subscription.next("message")).payload == early:
+        pass
+    must(message.message_id == accepted[0].message_id, f"the message is {accepted[0].message_id}, not {message}")
+    subscription.end()
+    moved = sidecar.other.resume("", topics=[topic], last_message_id=message.message_id,
+                                 gap_recovery_mode=pb.GAP_RECOVERY_REPLAY_BUFFER)
+    must(not moved.info.gap_detected, f"nothing is lost: {moved.info}")
+    must_be_numbers(moved.payloads(2, "replay_message"), range(1, 3))
+    moved.end()
+    return f"what {message.source_node_id} accepted arrived here"
+
+
 def topics_and_peers(sidecar, topic):
     """What is subscribed to here, and who else is in the mesh."""
     filters = [f"{topic}/a", f"{topic}/+", f"{topic}/+"]
@@ -389,12 +414,21 @@ def topics_and_peers(sidecar, topic):
     peers = sidecar.stub.GetPeers(pb.GetPeersRequest(include_state=True), timeout=SECONDS).peers
     for peer in peers:
         must(peer.endpoint and peer.status in ("alive", "suspected", "dead"), f"a peer is told, not {peer}")
+    if sidecar.other:
+        wanted = sidecar.other.subscribe(f"{topic}/there", wait_mesh=True)
+        origin = sidecar.other.publish(topic, b"x").message_id.split("/")[0]
+        peers = sidecar.stub.GetPeers(pb.GetPeersRequest(include_state=True), timeout=SECONDS).peers
+        told = {peer.instance_uuid.replace("-", ""): peer for peer in peers}
+        must(origin in told, f"the other node is {origin}, not one of {list(told)}")
+        other = told[origin]
+        must(other.status == "alive" and f"{topic}/there" in other.topics, f"it is told what it wants, not {other}")
+        wanted.end()
     return f"{len(mine)} filters, {len(peers)} peers"
 
 
 SHOWN = [publish_one, publish_many, pause, come_back_with_positions, come_back_with_last_message,
          come_back_with_much_under_way, take_over, anew_from_positions, gap, retained, end, unknown, bad_requests,
-         deadline, health, topics_and_peers]
+         deadline, health, another_node, topics_and_peers]
 
 # What the daemon does not do yet.
 SHOWN.remove(come_back_with_much_under_way)
@@ -427,10 +461,13 @@ def must_fail(code, call):
     must(False, f"that fails with {code.name}, not with an answer: {answer}")
 
 
-def main(address):
-    with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(timeout=SECONDS)
-        sidecar = Sidecar(channel)
+def main(addresses):
+    with contextlib.ExitStack() as channels:
+        sidecar = None
+        for address in reversed(addresses):
+            channel = channels.enter_context(grpc.insecure_channel(address))
+            grpc.channel_ready_future(channel).result(timeout=SECONDS)
+            sidecar = Sidecar(channel, sidecar)
         run = uuid.uuid4().hex[:8]  # topics of its own for each run
         for show in SHOWN:
             try:
@@ -444,8 +481,8 @@ def main(address):
 
 
 if __name__ == "__main__":
-    where = sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:5672"
+    addresses = sys.argv[1:3] or ["127.0.0.1:5672"]
     try:
-        main(where)
+        main(addresses)
     except grpc.FutureTimeoutError:
-        sys.exit(f"generated.py: no daemon answers at {where}")
+        sys.exit(f"generated.py: no daemon answers at {' or '.join(addresses)}")
