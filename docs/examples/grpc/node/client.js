@@ -19,7 +19,8 @@ const PROTO = path.join(__dirname, '../../../../grpc/proto/sidecar.proto');
 const SECONDS = 20; // longest wait for anything
 
 // Numbers of messages are 64 bits long; in JavaScript they are exact up to 2^53, which no topic reaches.
-const description = protoLoader.loadSync(PROTO, { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true });
+const options = { keepCase: true, longs: Number, enums: String, defaults: true, oneofs: true };
+const description = protoLoader.loadSync(PROTO, options);
 const { SidecarService } = grpc.loadPackageDefinition(description).nexusd.sidecar;
 
 const deadline = () => new Date(Date.now() + 1000 * SECONDS);
@@ -144,7 +145,8 @@ async function comeBack(client, topic) {
   const meanwhile = publishAll(client, requests(500, 1000));
   subscription.breakOff();
   answers.push(...(await meanwhile));
-  subscription = await Subscription.resume(client, { subscription_id: subscription.id, last_sequence_per_topic: subscription.had });
+  const { id, had } = subscription;
+  subscription = await Subscription.resume(client, { subscription_id: id, last_sequence_per_topic: had });
   assert(!subscription.info.gap_detected, `nothing is lost: ${JSON.stringify(subscription.info)}`);
   answers.push(...(await publishAll(client, requests(1000, COUNT))));
   await receive(COUNT);
@@ -153,8 +155,8 @@ async function comeBack(client, topic) {
   assert(answers.every((answer) => answer.success), 'all messages are accepted');
   for (const name of topics) {
     const sent = requests(0, COUNT).filter((request) => request.topic === name);
-    const had = received.filter((message) => message.topic === name);
-    assert.deepEqual(had.map((message) => String(message.payload)), sent.map((request) => String(request.payload)),
+    const arrived = received.filter((message) => message.topic === name);
+    assert.deepEqual(arrived.map((message) => String(message.payload)), sent.map((request) => String(request.payload)),
       'the messages of a topic arrive in their order, each once');
   }
   const names = (messages) => messages.map((message) => message.message_id).sort();

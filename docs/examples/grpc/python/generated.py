@@ -76,7 +76,8 @@ class Sidecar:
         return self.stub.PublishStream(requests, timeout=SECONDS)
 
     def subscribe(self, *topics, seconds=SECONDS, **fields):
-        return Subscription(self.stub, self.stub.Subscribe(pb.SubscribeRequest(topics=topics, **fields), timeout=seconds))
+        request = pb.SubscribeRequest(topics=topics, **fields)
+        return Subscription(self.stub, self.stub.Subscribe(request, timeout=seconds))
 
     def resume(self, subscription_id, **fields):
         request = pb.ResumeSubscribeRequest(subscription_id=subscription_id, **fields)
@@ -142,8 +143,8 @@ def pause(sidecar, topic):
     last_id = subscription.last_id
     paused = sidecar.unsubscribe(subscription.id, pause=True)
     must(paused.success and paused.pause_ttl_ms > 0, f"it is paused for a while, not {paused}")
-    subscription.payloads(3)    # they were under way
-    subscription.must_end()
+    for _ in subscription.call:
+        pass    # what was under way; then the stream ends
     newest = sidecar.publish_numbers(topic, range(10, 20))[-1]
     resumed = sidecar.resume(subscription.id, last_message_id=last_id)
     info = resumed.info
