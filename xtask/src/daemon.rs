@@ -1,6 +1,7 @@
 //! A daemon that a command starts for itself on free ports, and ends again whatever happens.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::cores;
 use crate::invocation::Invocation;
 
 /// How long it may take to be ready.
@@ -33,21 +35,23 @@ impl Daemon {
         Self::start_with(program, core, &["--discovery", "off"])
     }
 
-    /// The same for a node of a mesh on the loopback interface: that of all daemons with this cluster's
-    /// name and this port for multicast.
-    pub(crate) fn start_node(
+    /// Starts nodes that find each other and no others, on the loopback interface, on the cores in turn.
+    pub(crate) fn start_mesh(
         program: &Path,
-        core: usize,
-        cluster: &str,
-        multicast_port: u16,
-    ) -> Result<Self> {
-        let port = multicast_port.to_string();
-        let flags = ["--cluster", cluster, "--mcast-port", &port];
-        Self::start_with(
-            program,
-            core,
-            &[&flags[..], &["--mesh-port", "0", "--interface", "lo"]].concat(),
-        )
+        nodes: usize,
+        name: &str,
+        flags: &[&str],
+    ) -> Result<Vec<Self>> {
+        let free = UdpSocket::bind(("0.0.0.0", 0)).context("no free UDP port")?;
+        let port = free.local_addr().context("no free UDP port")?.port().to_string();
+        drop(free);
+        // The port may be somebody else's as well; the cluster is ours.
+        let cluster = format!("{name}-{}", std::process::id());
+        let mesh = ["--cluster", &cluster, "--mcast-port", &port, "--mesh-port", "0"];
+        let flags = [&mesh[..], &["--interface", "lo"], flags].concat();
+        let cores = cores::allowed();
+        let core = |at: usize| cores.get(at % cores.len().max(1)).copied().unwrap_or(0);
+        (0..nodes).map(|at| Self::start_with(program, core(at), &flags)).collect()
     }
 
     fn start_with(program: &Path, core: usize, flags: &[&str]) -> Result<Self> {

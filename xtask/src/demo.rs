@@ -4,7 +4,6 @@
 mod standing;
 
 use std::io::{IsTerminal as _, Write as _};
-use std::net::UdpSocket;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -70,7 +69,8 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
         .run()?;
 
     println!("\n1. Three daemons");
-    let daemons = start_mesh()?;
+    let program = repository::release_binary("nexusd");
+    let daemons = Daemon::start_mesh(&program, NODES, "demo", &[])?;
     for daemon in &daemons {
         println!("   {}", daemon.ready_line);
     }
@@ -98,19 +98,6 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     }
     println!("\nAll daemons have stopped. Next: cargo xtask test");
     Ok(())
-}
-
-/// Daemons that find each other and no others, on the cores in turn.
-fn start_mesh() -> Result<Vec<Daemon>> {
-    let free = UdpSocket::bind(("0.0.0.0", 0)).context("no free UDP port")?;
-    let port = free.local_addr().context("no free UDP port")?.port();
-    drop(free);
-    // The port may be somebody else's as well; the cluster is ours.
-    let cluster = format!("demo-{}", std::process::id());
-    let program = repository::release_binary("nexusd");
-    let cores = cores::allowed();
-    let core = |at: usize| cores.get(at % cores.len().max(1)).copied().unwrap_or(0);
-    (0..NODES).map(|at| Daemon::start_node(&program, core(at), &cluster, port)).collect()
 }
 
 /// Starts the subscriber and the publisher among the client's examples, and lets readings flow

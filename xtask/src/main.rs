@@ -18,6 +18,7 @@ mod demo;
 mod dependencies;
 mod example;
 mod fuzz;
+mod grpc_clients;
 mod invocation;
 mod mesh_view;
 mod profile;

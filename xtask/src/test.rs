@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 
 use crate::invocation::Invocation;
 use crate::step::{self, Mode, Step};
-use crate::{codegen, dependencies, repository, sim, tool};
+use crate::{codegen, dependencies, grpc_clients, repository, sim, tool};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [--only STEP]… [--skip STEP]… [--fail-fast] [--list]
@@ -98,6 +98,12 @@ const STEPS: &[Step] = &[
         proves: "docs/PROTOCOL.md is enough to write a client",
         needs: &[&tool::PYTHON],
         run: python_example,
+    },
+    Step {
+        name: "grpc-clients",
+        proves: "clients of gRPC as everybody has them publish, subscribe and come back",
+        needs: &[&tool::PYTHON, &tool::PIP, &tool::NODE, &tool::NPM],
+        run: grpc_clients,
     },
     Step {
         name: "instructions",
@@ -330,6 +336,11 @@ fn python_example() -> Result<()> {
         .args(["docs/examples/python/check.py", "--nexusd"])
         .arg(repository::debug_binary("nexusd"))
         .run()
+}
+
+fn grpc_clients() -> Result<()> {
+    daemon_of_tests()?;
+    grpc_clients::check(&repository::debug_binary("nexusd"))
 }
 
 fn licences() -> Result<()> {

