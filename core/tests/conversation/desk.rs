@@ -718,10 +718,10 @@ impl Desk {
                     self.moves.push((SeatId(seat_of(seats, at, connection)), to));
                 }
                 Output::PauseReceive(connection) => {
-                    seats[seat_of(seats, at, connection)].pauses += 1
+                    seats[seat_of(seats, at, connection)].pauses += 1;
                 }
                 Output::ResumeReceive(connection) => {
-                    seats[seat_of(seats, at, connection)].resumes += 1
+                    seats[seat_of(seats, at, connection)].resumes += 1;
                 }
                 Output::Report(Report::Link(report)) => self.reports.push(report),
                 _ => {}
