@@ -63,6 +63,11 @@ pub(crate) struct Budgets {
 }
 
 impl Budgets {
+    /// Room for so much, if there is any now.
+    pub(crate) fn try_large(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.large).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
+    }
+
     /// Where a message has at most so many bytes.
     pub(crate) fn new(message_bytes_max: usize) -> Self {
         Self {
@@ -135,7 +140,7 @@ impl Feed {
         };
         let info = body::<control::SubscriptionInfo<'_>>(&frame_of(&answer)?)?;
         let subscription = SubscriptionId::from(info.subscription());
-        let Comeback { gap, skipped } = comeback;
+        let Comeback { gap, found, skipped } = comeback;
         let missed = match (info.missed_count(), &gap) {
             (-1, _) => -1,
             (_, Some(gap)) if gap.missed < 0 => -1,
@@ -148,10 +153,12 @@ impl Feed {
             timestamp_ms: wall_clock_ms(),
             gap_detected: info.gap_detected() || gap.is_some(),
             missed_message_count: i32::try_from(missed).unwrap_or(i32::MAX),
-            replay_started: info.replay_started(),
+            replay_started: info.replay_started() || !found.is_empty(),
         };
         let mut events = vec![event(Event::SubscriptionInfo(told))];
         events.extend(gap.map(|gap| event(Event::Gap(gap))));
+        let events_bytes = found.iter().map(|message| message.payload.len()).sum();
+        events.extend(found.into_iter().map(|message| event(Event::ReplayMessage(message))));
         let budgets = budgets.clone();
         let names = Arc::clone(&budgets.names).try_acquire_many_owned(0);
         Ok(Self {
@@ -165,7 +172,7 @@ impl Feed {
             skipped,
             unsent: HashMap::new(),
             events,
-            events_bytes: 0,
+            events_bytes,
             names: names.map_err(|_| Status::internal("a budget that is closed"))?,
             budgets,
             ending: Vec::new(),
@@ -178,6 +185,38 @@ impl Feed {
 
     pub(crate) fn filters(&self) -> Arc<[String]> {
         Arc::clone(&self.filters)
+    }
+
+    /// Whether the daemon has said that a replay follows.
+    pub(crate) fn replays(&self) -> bool {
+        let told = |event: &MessageEvent| matches!(&event.event, Some(Event::SubscriptionInfo(info)) if info.replay_started);
+        self.events.iter().any(told)
+    }
+
+    /// The next events, for whoever has no client to give them to.
+    pub(crate) async fn more(&mut self) -> Result<Vec<Event>, Status> {
+        loop {
+            while let Some(frame) = self.native.next()? {
+                if let Some(End::Cut(status)) = self.on_frame(&frame)? {
+                    return Err(status);
+                }
+            }
+            if !self.events.is_empty() {
+                self.events_bytes = 0;
+                return Ok(self.events.drain(..).filter_map(|event| event.event).collect());
+            }
+            self.native.turn(true).await?;
+        }
+    }
+
+    /// Ends the subscription of one who has no client.
+    pub(crate) async fn dismiss(mut self) -> Result<(), Status> {
+        let subscription = self.subscription;
+        self.native.say(|encoder, out| encoder.unsubscribe(out, UNSUBSCRIBE, subscription, false));
+        while self.native.has_unwritten() {
+            self.native.turn(false).await?;
+        }
+        Ok(())
     }
 
     /// Runs until the subscription or its client ends.

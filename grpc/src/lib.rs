@@ -19,6 +19,7 @@ mod connection;
 mod daemon;
 mod errors;
 mod feed;
+mod fetch;
 mod greeting;
 mod limits;
 mod message_id;

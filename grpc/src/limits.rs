@@ -73,6 +73,8 @@ pub(crate) const PARKED_BYTES_MAX: usize = 64 << 20;
 pub(crate) const LARGE_BYTES: usize = 64 << 10;
 /// Bytes of those, of all streams: as many of the longest messages as this holds, and one.
 pub(crate) const LARGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of messages that are looked for in the daemon's history for a client that comes back.
+pub(crate) const FETCHED_BYTES_MAX: usize = 8 << 20;
 /// Bytes that the names of topics take, of all streams.
 pub(crate) const NAMES_BYTES_MAX: usize = 256 << 20;
 /// What a name takes beside its text.

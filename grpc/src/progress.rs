@@ -171,7 +171,7 @@ impl Progress {
             Had::Positions(positions) => positions,
             _ => HashMap::new(),
         };
-        Comeback { gap, skipped: Skipped(skipped) }
+        Comeback { gap, found: Vec::new(), skipped: Skipped(skipped) }
     }
 
     /// What is acknowledged, and the client has not had.
@@ -185,15 +185,11 @@ impl Progress {
                 ranges.push(proto::MissedRange { topic: topic.to_string(), first, last });
             }
         }
-        if ranges.is_empty() && !self.has_more_topics {
-            return None;
-        }
         ranges.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
-        let missed = match self.has_more_topics {
-            true => -1,
-            false => ranges.iter().map(|range| range.last - range.first + 1).sum(),
-        };
-        Some(gap(missed, ranges))
+        match self.has_more_topics {
+            true => Some(gap(-1, ranges)),
+            false => missed(ranges),
+        }
     }
 }
 
@@ -209,6 +205,12 @@ pub(crate) fn to_i64(number: u64) -> i64 {
 /// A loss of which nobody knows how large it is, if there is one.
 pub(crate) fn unknown() -> proto::Gap {
     gap(-1, Vec::new())
+}
+
+/// A loss of these messages, if there are any.
+pub(crate) fn missed(ranges: Vec<proto::MissedRange>) -> Option<proto::Gap> {
+    let missed = ranges.iter().map(|range| range.last - range.first + 1).sum();
+    (missed > 0).then(|| gap(missed, ranges))
 }
 
 fn gap(missed: i64, mut ranges: Vec<proto::MissedRange>) -> proto::Gap {
@@ -240,6 +242,8 @@ impl Had {
 pub(crate) struct Comeback {
     /// What it may have missed and does not come again.
     pub(crate) gap: Option<proto::Gap>,
+    /// What it missed and was found elsewhere.
+    pub(crate) found: Vec<proto::Message>,
     /// What it has had and comes again.
     pub(crate) skipped: Skipped,
 }

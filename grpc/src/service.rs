@@ -14,6 +14,7 @@ use crate::batches::{Batches, batches};
 use crate::connection::Origin;
 use crate::daemon::Daemon;
 use crate::feed::{Budgets, Feed, end_parked};
+use crate::fetch::fetch;
 use crate::limits::{ANSWER_TIMEOUT, MESSAGE_BYTES_MAX, POSITIONS_MAX};
 use crate::message_id::MessageId;
 use crate::native::Native;
@@ -128,7 +129,13 @@ impl<D: Daemon> Sidecar<D> {
         let mode = gap_mode(request)?;
         let (filters, returning) = in_time(self.take_over(id)).await?;
         let mut progress = returning.progress();
-        let comeback = progress.come_back(had);
+        let mut comeback = progress.come_back(had);
+        if mode == GapMode::ReplayBuffer
+            && let Some(gap) = comeback.gap.take_if(|gap| gap.missed > 0 && gap.elsewhere == 0)
+        {
+            let native = self.connect(origin, &request.client_id, None).await?;
+            (comeback.found, comeback.gap) = in_time(fetch(native, gap, &self.budgets)).await?;
+        }
         let attempt = async {
             let native = self.connect(origin, &request.client_id, Some(id)).await?;
             let resumed =

@@ -264,9 +264,19 @@ fn who_tells_nothing_misses_nothing_and_gets_the_newest_again() {
 }
 
 #[test]
-fn who_lost_more_than_is_kept_for_it_is_told() {
+fn who_lost_more_than_is_kept_for_it_gets_what_the_node_still_holds() {
     let (numbers, gaps) = come_back(10, |request, last| ResumeSubscribeRequest {
         last_sequence_per_topic: HashMap::from([("a".to_owned(), last.sequence_number)]),
+        ..request
+    });
+    assert_eq!((numbers, gaps), ((10..3_000).collect(), vec![]));
+}
+
+#[test]
+fn who_lost_more_than_is_kept_for_it_and_wants_no_replay_is_told() {
+    let (numbers, gaps) = come_back(10, |request, last| ResumeSubscribeRequest {
+        last_sequence_per_topic: HashMap::from([("a".to_owned(), last.sequence_number)]),
+        gap_recovery_mode: GapRecoveryMode::GapRecoveryNone.into(),
         ..request
     });
     let first = numbers[0];
