@@ -25,7 +25,7 @@ pub(crate) enum SessionState {
     AwaitingHello,
     /// It belongs elsewhere: Hello named a subscription that another shard keeps, or it speaks HTTP/2.
     /// All that came is kept for there.
-    Moving(Destination),
+    Moving,
     /// This node dialled another one and said Hello: nothing but Welcome may come.
     AwaitingWelcome,
     /// Another node's Hello was answered: nothing but its first LinkAck may come.
@@ -54,6 +54,8 @@ pub(crate) enum Binding {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) state: SessionState,
+    /// Where it goes, if it is moving.
+    pub(crate) moves_to: Option<Destination>,
     /// Which way the connection came in.
     pub(crate) door: Door,
     /// The minor version of the protocol that both sides speak.
@@ -110,6 +112,7 @@ impl Session {
     pub(crate) fn new(door: Door, now_us: u64) -> Self {
         Self {
             state: SessionState::AwaitingHello,
+            moves_to: None,
             door,
             #[cfg(feature = "protocol-next")]
             minor: 0,

@@ -67,7 +67,7 @@ use nexusd_wire::{
     Cut, ErrorReport, Frame, FrameCutter, FrameEncoder, FrameKind, HEADER_BYTES, NodeId,
     SubscriptionId, aligned,
 };
-use output::{Destination, Output, Report};
+use output::{Output, Report};
 use plane::Plane;
 use publish::Refusal;
 use routing::ShardIndex;
@@ -437,9 +437,10 @@ impl Shard {
                     self.buffers.count(connection);
                 }
             }
-            SessionState::AwaitingHello if handover::is_for_edge(connection, bytes) => {
-                let held = connection.inbound.cutter.held_back().to_vec();
-                self.begin_move(id, &[&held, bytes].concat(), Destination::Edge);
+            SessionState::AwaitingHello => {
+                if !self.goes_to_edge(id, bytes) {
+                    self.read(id, bytes, now);
+                }
             }
             _ => self.read(id, bytes, now),
         }
@@ -485,7 +486,7 @@ impl Shard {
         while let Some(connection) = open_connection(&mut self.connections, id) {
             match connection.session.state {
                 SessionState::Closing => return Ok(()),
-                SessionState::Moving(_) => {
+                SessionState::Moving => {
                     connection.inbound.backlog.extend_from_slice(input);
                     return Ok(());
                 }
@@ -756,7 +757,7 @@ impl Shard {
                     || outbound.is_empty(),
                 "what waits is being sent, or cannot be"
             );
-            let is_moving = matches!(connection.session.state, SessionState::Moving(_));
+            let is_moving = matches!(connection.session.state, SessionState::Moving);
             assert!(
                 !is_moving || connection.inbound.is_paused && outbound.is_empty(),
                 "nothing is said or dealt with on a connection that moves"

@@ -208,7 +208,7 @@ impl FrameCutter {
 
     /// Bytes of a partial frame held back.
     pub fn stashed(&self) -> usize {
-        self.held_back().len()
+        if self.stash_is_lent { 0 } else { self.stash.len() }
     }
 
     /// The partial frame held back.

@@ -97,6 +97,7 @@ impl Shard {
         let held_by = std::mem::take(&mut connection.session.held_by);
         // A subscription that is parked here does not go on here.
         let state = std::mem::replace(&mut connection.session.state, SessionState::Closing);
+        let moves_to = connection.session.moves_to.take();
         let source = connection.session.source.take();
         let link = connection.session.link.take();
         let held: Vec<_> = subscriptions.into_iter().map(|(_, queue)| queue).collect();
@@ -151,11 +152,11 @@ impl Shard {
             self.plane.node.sources.close(&source, self.now_us);
         }
         match (state, reason) {
-            (SessionState::Moving(to), CloseReason::Moved) => {
+            (SessionState::Moving, CloseReason::Moved) => {
                 self.plane.metrics.connections_moved += 1;
-                match to {
-                    Destination::Shard(to) => self.plane.node.move_connection(own, to),
-                    Destination::Edge => self.plane.node.remove_connection(own),
+                match moves_to {
+                    Some(Destination::Shard(to)) => self.plane.node.move_connection(own, to),
+                    Some(Destination::Edge) | None => self.plane.node.remove_connection(own),
                 }
             }
             _ => self.plane.node.remove_connection(own),

@@ -543,7 +543,7 @@ impl Shard {
             SessionState::AwaitingHello
             | SessionState::AwaitingWelcome
             | SessionState::AwaitingLinkAck
-            | SessionState::Moving(_)
+            | SessionState::Moving
             | SessionState::Open => false,
         };
         if is_over {

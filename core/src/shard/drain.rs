@@ -55,7 +55,7 @@ impl Shard {
                 SessionState::AwaitingHello
                 | SessionState::AwaitingWelcome
                 | SessionState::AwaitingLinkAck
-                | SessionState::Moving(_) => self.close_now(id),
+                | SessionState::Moving => self.close_now(id),
                 // A peer still says how much of what is queued for it it has had.
                 SessionState::Open if connection.session.link.is_some() => self.hear_no_more(id),
                 SessionState::Open => self.read_no_more(id),

@@ -12,7 +12,6 @@
 use super::event::{ConnectionId, Door, PeerAddress};
 use super::output::{Destination, Output};
 use super::{Shard, open_connection};
-use crate::connection::Connection;
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
 
@@ -31,13 +30,33 @@ pub struct Handover {
 }
 
 impl Shard {
+    /// Lets a connection go to the edge if these are its first bytes, or complete them, and HTTP/2's. Out of the
+    /// way of those that have said Hello.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn goes_to_edge(&mut self, id: ConnectionId, bytes: &[u8]) -> bool {
+        let Some(connection) = open_connection(&mut self.connections, id) else { return false };
+        let cutter = &connection.inbound.cutter;
+        let held = cutter.held_back();
+        let is_http2 = connection.session.door == Door::Apps
+            && cutter.position() == 0
+            && held.len() < HTTP2.len()
+            && held.iter().chain(bytes).take(HTTP2.len()).eq(HTTP2);
+        if is_http2 {
+            let first = [held, bytes].concat();
+            self.begin_move(id, &first, Destination::Edge);
+        }
+        is_http2
+    }
+
     /// Keeps the whole stream, which begins with `first`, for where it goes.
     pub(super) fn begin_move(&mut self, id: ConnectionId, first: &[u8], to: Destination) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
         debug_assert!(connection.inbound.backlog.is_empty(), "it is the first of the stream");
-        connection.session.state = SessionState::Moving(to);
+        connection.session.state = SessionState::Moving;
+        connection.session.moves_to = Some(to);
         connection.inbound.is_paused = true;
         connection.inbound.backlog.extend_from_slice(first);
         self.outputs.push_back(Output::Move { connection: id, to });
@@ -46,7 +65,7 @@ impl Shard {
     /// Hands over what was kept of a connection that moves.
     pub(super) fn give_up(&mut self, id: ConnectionId) -> Option<Handover> {
         let connection = open_connection(&mut self.connections, id)?;
-        let SessionState::Moving(_) = connection.session.state else {
+        let SessionState::Moving = connection.session.state else {
             return None;
         };
         let mut bytes = std::mem::take(&mut connection.inbound.backlog);
@@ -57,13 +76,4 @@ impl Shard {
         }
         Some(Handover { peer: connection.peer, door: connection.session.door, bytes })
     }
-}
-
-/// Whether these are the first bytes of a connection, or complete them, that speaks HTTP/2.
-pub(super) fn is_for_edge(connection: &Connection, bytes: &[u8]) -> bool {
-    let held = connection.inbound.cutter.held_back();
-    connection.session.door == Door::Apps
-        && connection.inbound.cutter.position() == 0
-        && held.len() < HTTP2.len()
-        && held.iter().chain(bytes).take(HTTP2.len()).eq(HTTP2)
 }

@@ -147,7 +147,7 @@ impl Shard {
             | SessionState::AwaitingLinkAck => Some(session.opened_at_us + HELLO_TIMEOUT_US),
             SessionState::Closing => session.close_deadline_us,
             // The driver goes on with one that moves at once.
-            SessionState::Moving(_) | SessionState::Draining => None,
+            SessionState::Moving | SessionState::Draining => None,
             SessionState::Open if session.link.is_some() => None,
             SessionState::Open => {
                 let ping = match session.pinged_at_us {
