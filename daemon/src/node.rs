@@ -325,6 +325,7 @@ fn hear(
     let samples = Arc::clone(samples);
     Box::new(move |report| match (report, &mesh) {
         (Report::Metrics(metrics), _) => samples.on_answer(shard, &metrics),
+        (Report::Answer(_), _) => {}
         (Report::Interest { filter, is_wanted }, Some(mesh)) => mesh.on_interest(filter, is_wanted),
         (Report::Retained { change }, Some(mesh)) => mesh.on_retained(change),
         (Report::Link(report), Some(mesh)) => mesh.on_link(link_event(report)),
