@@ -1,4 +1,26 @@
-//! What operators ask a node, and tell it.
+//! What operators ask a node, and tell it: the admin service over gRPC (`service.rs`), the same as JSON over
+//! HTTP (`http/`), health, and metrics for Prometheus (`exposition.rs`).
+//!
+//! The crate speaks the protocols and knows nothing of shards: whatever it is asked it asks a [`Node`], which
+//! the daemon implements. Only the view of the whole mesh is made here (`topology.rs`), from what each node
+//! says of itself.
+//!
+//! What changes something is done for callers on this host alone ([`Caller`]). Everything is bounded
+//! (`limits.rs`): connections, what is read of one, the time that one may take.
+
+mod caller;
+mod exposition;
+mod http;
+pub mod limits;
+mod node;
+mod service;
+mod topology;
+
+pub use caller::Caller;
+pub use exposition::{Family, Kind, Sample};
+pub use http::{HttpMetrics, health_router, metrics_router, serve};
+pub use node::{Fault, Health, Node};
+pub use service::Service;
 
 /// The messages and services of `proto/admin.proto`.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]

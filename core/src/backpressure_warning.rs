@@ -9,6 +9,8 @@ use crate::limits::WARNING_INTERVAL_US;
 pub(crate) struct BackpressureWarning {
     pub(crate) dropped: u64,
     pub(crate) expired: u64,
+    /// Messages dropped before those.
+    dropped_before: u64,
     /// Why messages were dropped last.
     pub(crate) reason: GapReason,
     not_before_us: u64,
@@ -16,7 +18,13 @@ pub(crate) struct BackpressureWarning {
 
 impl Default for BackpressureWarning {
     fn default() -> Self {
-        Self { dropped: 0, expired: 0, reason: GapReason::SlowConsumer, not_before_us: 0 }
+        Self {
+            dropped: 0,
+            expired: 0,
+            dropped_before: 0,
+            reason: GapReason::SlowConsumer,
+            not_before_us: 0,
+        }
     }
 }
 
@@ -38,9 +46,16 @@ impl BackpressureWarning {
         self.dropped > 0 && now_us >= self.not_before_us
     }
 
+    /// Messages dropped since the subscription began.
+    pub(crate) fn dropped_in_all(&self) -> u64 {
+        self.dropped_before + self.dropped
+    }
+
     /// The client is told.
     pub(crate) fn told(&mut self, now_us: u64) {
-        *self = Self { not_before_us: now_us + WARNING_INTERVAL_US, ..Self::default() };
+        let dropped_before = self.dropped_in_all();
+        let not_before_us = now_us + WARNING_INTERVAL_US;
+        *self = Self { not_before_us, dropped_before, ..Self::default() };
     }
 }
 
@@ -62,5 +77,6 @@ mod tests {
         assert!(!warning.is_due(1_000_004));
         assert!(warning.is_due(1_000_005));
         assert_eq!((warning.dropped, warning.expired), (7, 0));
+        assert_eq!(warning.dropped_in_all(), 9);
     }
 }

@@ -50,7 +50,7 @@ impl Expiry {
 
     /// The first microsecond at which it is past.
     pub(crate) fn due_us(self) -> Option<u64> {
-        (self != Self::NEVER).then_some(self.0 * 1_000)
+        (self != Self::NEVER).then(|| self.0 * 1_000)
     }
 }
 

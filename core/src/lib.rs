@@ -16,6 +16,7 @@ mod expiry;
 mod foreign_topics;
 mod gap;
 mod history;
+pub mod inspection;
 pub mod io;
 pub mod limits;
 pub mod link;

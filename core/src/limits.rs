@@ -254,6 +254,15 @@ pub const CLOCK_AHEAD_MAX_US: u64 = 60_000_000;
 /// Connections of other nodes at a time, those that do not say who they are yet included.
 pub const LINKS_MAX: usize = 4_096;
 
+/// Entries of tables that a page of a list looks at, give or take one.
+pub const INSPECTION_LOOKS: usize = 2_048;
+/// Entries that it holds.
+pub const INSPECTION_ENTRIES: usize = 512;
+/// Bytes of a client's name, and of what its software is called, that are kept to be shown.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+/// Time between two measurements of how long a link takes there and back, microseconds.
+pub const LINK_PING_US: u64 = 5_000_000;
+
 /// Time for Hello, microseconds.
 pub const HELLO_TIMEOUT_US: u64 = 5_000_000;
 /// Silence after which a client is pinged, microseconds.

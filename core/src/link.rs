@@ -315,6 +315,11 @@ pub(crate) struct Link {
     pub(crate) last_heard_us: u64,
     pub(crate) last_said_us: u64,
     pub(crate) is_suspected: bool,
+    /// When the peer was asked to answer at once, and has not yet; and how long it took the last time.
+    pub(crate) pinged_us: Option<u64>,
+    pub(crate) latency_us: Option<u64>,
+    /// When to ask again.
+    pub(crate) ping_due_us: u64,
     /// Since when it has no connection.
     pub(crate) down_since_us: Option<u64>,
     /// It ends as soon as everything is sent and acknowledged.
@@ -350,6 +355,9 @@ impl Link {
             last_heard_us: now_us,
             last_said_us: now_us,
             is_suspected: false,
+            pinged_us: None,
+            latency_us: None,
+            ping_due_us: 0,
             down_since_us: None,
             leaving: None,
             retires_at_us: None,
@@ -359,6 +367,11 @@ impl Link {
     /// The dial that its connection came from, if nobody was told yet what came of it.
     pub(crate) fn open_dial(&self) -> Option<u64> {
         self.dial.filter(|_| self.connection.is_some() && !self.is_up)
+    }
+
+    /// Its connection is another one.
+    pub(crate) fn forget_latency(&mut self) {
+        (self.pinged_us, self.latency_us, self.ping_due_us) = (None, None, 0);
     }
 
     /// Somebody has something to say or wants something: it does not close because nobody does.

@@ -11,8 +11,10 @@ pub struct Metrics {
     pub messages_in: u64,
     /// Their bytes, whole frames.
     pub bytes_in: u64,
-    /// Messages written to subscribers' sockets.
+    /// Messages written to sockets of subscribers and other nodes.
     pub messages_out: u64,
+    /// Of those, the ones to other nodes.
+    pub forwarded: u64,
     /// All bytes written to sockets.
     pub bytes_out: u64,
     /// Sends carried out.
@@ -95,6 +97,7 @@ impl AddAssign for Metrics {
             messages_in,
             bytes_in,
             messages_out,
+            forwarded,
             bytes_out,
             sends,
             no_subscribers,
@@ -135,6 +138,7 @@ impl AddAssign for Metrics {
         self.messages_in += messages_in;
         self.bytes_in += bytes_in;
         self.messages_out += messages_out;
+        self.forwarded += forwarded;
         self.bytes_out += bytes_out;
         self.sends += sends;
         self.no_subscribers += no_subscribers;

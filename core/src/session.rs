@@ -70,6 +70,12 @@ pub(crate) struct Session {
     /// The client's topic ids, dense from 0.
     pub(crate) bindings: Vec<Binding>,
     pub(crate) subscriptions: Vec<(SubscriptionId, QueueId)>,
+    /// What its client is called, and its library, for people.
+    pub(crate) name: Box<str>,
+    pub(crate) software: Box<str>,
+    /// Messages accepted from it, and sent to it, so far.
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
     /// Changes of topic among the messages that were received last.
     pub(crate) turns: u64,
     /// Answers to acknowledged publishes, not yet sent.
@@ -121,6 +127,10 @@ impl Session {
             link: None,
             bindings: Vec::new(),
             subscriptions: Vec::new(),
+            name: Box::default(),
+            software: Box::default(),
+            messages_in: 0,
+            messages_out: 0,
             turns: 0,
             acks: OwedAcks::default(),
             last_accepted: 0,

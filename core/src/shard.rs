@@ -5,7 +5,7 @@
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
 //! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
 //! `crossing.rs` talks to other shards, `closing.rs` takes queues off connections, `handover.rs` gives connections up to them, `landing.rs` receives
-//! large messages, `flush.rs` plans sends, `buffers.rs` bounds what waits for connections, `memory.rs`
+//! large messages, `flush.rs` plans sends, `inspecting.rs` tells what there is, `buffers.rs` bounds what waits for connections, `memory.rs`
 //! keeps the log in its budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does
 //! what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
@@ -17,6 +17,7 @@ mod backpressure;
 mod buffers;
 mod closing;
 mod control;
+mod counting;
 mod crossing;
 mod drain;
 pub mod event;
@@ -28,7 +29,9 @@ pub(crate) mod gate;
 mod greeting;
 pub mod handover;
 pub(crate) mod inbox;
+mod inspecting;
 mod landing;
+mod latency;
 mod link_frames;
 mod links;
 mod look_ahead;
@@ -147,6 +150,8 @@ pub struct Shard {
     waiting_for_neighbours: Vec<ConnectionId>,
     /// Where to begin looking into the inboxes, so that none is always the last.
     next_inbox: usize,
+    /// Messages accepted while another connection's bytes are dealt with, from connections that could go on.
+    accepted_between: u64,
     /// Scratch, kept for its memory.
     scratch_acks: Vec<PublishAckEntry>,
     scratch_queues: Vec<QueueId>,
@@ -189,6 +194,9 @@ impl Service for Shard {
             Event::Command(Command::Sample) => {
                 let metrics = Box::new(self.metrics());
                 self.outputs.push_back(Output::Report(Report::Metrics(metrics)));
+            }
+            Event::Command(Command::Ask { number, request }) => {
+                self.on_request(number, *request, now);
             }
             Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
             Event::Inbox => self.on_inbox(now),
@@ -343,6 +351,7 @@ impl Shard {
             next_challenge: 0,
             waiting_for_neighbours: Vec::new(),
             next_inbox: 0,
+            accepted_between: 0,
             scratch_acks: Vec::new(),
             scratch_queues: Vec::new(),
             scratch_frame: Vec::new(),
@@ -447,8 +456,9 @@ impl Shard {
     }
 
     /// Deals with received bytes, frame by frame, until they are used up or the connection is not
-    /// to be read any further.
-    fn read(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
+    /// to be read any further. Alone, so that its hot loop has all registers.
+    #[inline(never)]
+    fn read_bytes(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
         let Some(connection) = open_connection(&mut self.connections, id) else {
             return;
         };
@@ -649,7 +659,13 @@ impl Shard {
             connection.outbound.blocked_since_us = None;
         }
         let mut touched = std::mem::take(&mut self.scratch_queues);
+        let sent_before = self.plane.metrics.messages_out;
         flush::settle(&mut connection.outbound, &mut self.plane, bytes, &mut touched);
+        let sent = self.plane.metrics.messages_out - sent_before;
+        connection.session.messages_out += sent;
+        if connection.session.link.is_some() {
+            self.plane.metrics.forwarded += sent;
+        }
         for &queue in &touched {
             self.look_after(id, queue);
         }

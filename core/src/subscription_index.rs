@@ -114,6 +114,28 @@ impl SubscriptionIndex {
         self.bytes
     }
 
+    /// How many places there are for [`Self::filter_at`].
+    pub(crate) fn places(&self) -> usize {
+        self.nodes.len() * 2
+    }
+
+    /// The filter that ends at a place, and the queues that have it; there is one at some places alone.
+    pub(crate) fn filter_at(&self, place: usize) -> Option<(String, &[QueueId])> {
+        let (mut at, is_rest) = (place / 2, place % 2 == 1);
+        let node = self.nodes.get(at)?;
+        let queues = if is_rest { &node.rest } else { &node.exact };
+        if queues.is_empty() {
+            return None;
+        }
+        let mut levels: Vec<&str> = is_rest.then_some("#").into_iter().collect();
+        while at != ROOT as usize {
+            levels.push(&self.nodes[at].level);
+            at = self.nodes[at].parent as usize;
+        }
+        levels.reverse();
+        Some((levels.join("/"), queues))
+    }
+
     /// Adds a well-formed filter of the queue in slot `queue`. Returns whether no other queue of this
     /// shard had it.
     pub fn insert(&mut self, filter: &str, queue: u32) -> bool {
@@ -363,6 +385,25 @@ mod tests {
         }
         assert_eq!(index.nodes.len(), index.vacant.len() + 1, "all nodes are given back");
         assert_eq!(index.bytes(), 0);
+    }
+
+    #[test]
+    fn all_filters_can_be_listed_with_the_queues_that_have_them() {
+        let mut index = SubscriptionIndex::new(7);
+        let filters = ["#", "/", "+", "a//b", "a/#", "a/+/#", "$SYS/a"];
+        for (queue, filter) in filters.iter().enumerate() {
+            index.insert(filter, queue as u32);
+        }
+        index.insert("a/#", 99);
+        let mut listed: Vec<_> = (0..index.places())
+            .filter_map(|place| index.filter_at(place))
+            .map(|(filter, queues)| (filter, queues.len()))
+            .collect();
+        listed.sort();
+        let mut expected =
+            filters.map(|filter| (filter.to_owned(), 1 + usize::from(filter == "a/#")));
+        expected.sort();
+        assert_eq!(listed, expected);
     }
 
     #[test]

@@ -132,6 +132,11 @@ impl Topics {
         self.slots.capacity()
     }
 
+    /// The topic in this slot, if there is one.
+    pub(crate) fn at(&self, slot: usize) -> Option<&Topic> {
+        self.slots.get(slot)
+    }
+
     /// The id that a topic in this slot has.
     pub(crate) fn id_of(&self, slot: usize) -> TopicId {
         self.routing.id(slot)

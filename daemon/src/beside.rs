@@ -3,14 +3,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nexusd_admin::Fault;
 use nexusd_core::io::mailbox::CommandSender;
 use nexusd_core::{Limits, PeerAddress};
 use nexusd_grpc::proto::PeerInfo;
 use nexusd_wire::NodeId;
 use tonic::Status;
+
+use crate::admin::Admin;
 
 /// What stands beside the edge.
 #[derive(Debug)]
@@ -26,11 +30,18 @@ pub(crate) struct Beside {
     shards: Vec<CommandSender>,
     /// Connections are spread over the shards in turn.
     next_shard: AtomicUsize,
+    /// What it tells of the node.
+    admin: Arc<Admin>,
 }
 
 impl Beside {
     /// A node of these shards.
-    pub(crate) fn new(node: NodeId, limits: &Limits, shards: Vec<CommandSender>) -> Self {
+    pub(crate) fn new(
+        node: NodeId,
+        limits: &Limits,
+        shards: Vec<CommandSender>,
+        admin: Arc<Admin>,
+    ) -> Self {
         Self {
             node,
             max_payload: limits.payload_bytes as usize,
@@ -38,6 +49,7 @@ impl Beside {
             parked_ttl: Duration::from_micros(limits.parked_ttl_us),
             shards,
             next_shard: AtomicUsize::new(0),
+            admin,
         }
     }
 }
@@ -67,10 +79,11 @@ impl nexusd_grpc::Daemon for Beside {
     }
 
     async fn topics(&self) -> Result<Vec<(String, u64)>, Status> {
-        Err(Status::unimplemented("this daemon does not list its topics yet"))
+        let filters = self.admin.filters().await.map_err(Fault::from)?;
+        Ok(filters.into_iter().collect())
     }
 
-    async fn peers(&self, _with_state: bool) -> Result<Vec<PeerInfo>, Status> {
-        Err(Status::unimplemented("this daemon does not list its peers yet"))
+    async fn peers(&self, with_state: bool) -> Result<Vec<PeerInfo>, Status> {
+        Ok(self.admin.sidecar_peers(with_state).await.map_err(Fault::from)?)
     }
 }

@@ -8,6 +8,7 @@
 //! Parsing touches nothing: arguments, variables and the reader of the file are parameters, so that
 //! tests and fuzzers reach every line.
 
+mod address;
 mod command_line;
 mod environment;
 mod error;
@@ -16,6 +17,7 @@ mod mesh;
 mod profile;
 mod quantity;
 mod setting;
+mod source;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -34,6 +36,7 @@ pub use mesh::{ClusterSecret, DiscoveryMode, InterfaceChoice, PeerRetry};
 pub use profile::Profile;
 pub use quantity::Thousandths;
 use quantity::{show_duration, show_size};
+pub use source::{Source, Sources};
 
 /// The default of `--mcast-addr`.
 const MULTICAST_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 42, 1);
@@ -86,12 +89,33 @@ pub struct Config {
     pub pin: Option<usize>,
     /// Microseconds a shard looks for work before it sleeps (`--spin-us`).
     pub spin_us: u32,
+    /// TCP port for the JSON interface and the signs of life, on all addresses (`--health-port`).
+    pub health_port: HttpPort,
+    /// TCP port for metrics (`--metrics-port`), …
+    pub metrics_port: HttpPort,
+    /// … unless there are none (`--metrics-enabled`), …
+    pub metrics_enabled: bool,
+    /// … their path (`--metrics-path`), …
+    pub metrics_path: String,
+    /// … and for how long a page is served before it is made anew (`--metrics-update-interval`).
+    pub metrics_update_interval: Duration,
     /// Time to flush subscribers on the way out (`--drain-timeout`).
     pub drain_timeout: Duration,
     /// What is logged (`--log-level`).
     pub log_level: LogLevel,
     /// How it is logged (`--log-format`).
     pub log_format: LogFormat,
+    /// Where the values come from; nothing depends on it.
+    pub sources: Sources,
+}
+
+/// A port of the daemon's own that speaks HTTP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HttpPort {
+    /// There is none.
+    Off,
+    /// This one; 0 takes a free one.
+    At(u16),
 }
 
 /// The unix socket beside the TCP port.
@@ -175,9 +199,15 @@ impl Default for Config {
             shards: None,
             pin: None,
             spin_us: 0,
+            health_port: HttpPort::At(8080),
+            metrics_port: HttpPort::At(9090),
+            metrics_enabled: true,
+            metrics_path: "/metrics".to_owned(),
+            metrics_update_interval: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             log_level: LogLevel::Info,
             log_format: LogFormat::Text,
+            sources: Sources::default(),
         }
     }
 }
@@ -225,7 +255,9 @@ impl Config {
         let profile = values.iter().rfind(|given| given.setting.name == "profile");
         let profile = profile.and_then(|given| Profile::named(&given.value));
         let mut config = Self::of_profile(profile.unwrap_or(Profile::Medium))?;
+        let sources = Sources::of(&values);
         config.apply(values)?;
+        config.sources = sources;
         config.check()?;
         Ok(Invocation::Run(Box::new(config)))
     }
@@ -253,7 +285,30 @@ impl Config {
             );
             return Err(ConfigError::Conflict { sentence });
         }
+        self.check_ports().map_err(|sentence| ConfigError::Conflict { sentence })?;
         self.check_mesh().map_err(|sentence| ConfigError::Conflict { sentence })
+    }
+
+    fn check_ports(&self) -> Result<(), String> {
+        let http = |port| match port {
+            HttpPort::At(port) => port,
+            HttpPort::Off => 0,
+        };
+        let is_meshed = self.discovery != DiscoveryMode::Off;
+        let ports = [
+            ("--mesh-port", if is_meshed { self.mesh_port } else { 0 }),
+            ("--app-port", self.app_port),
+            ("--health-port", http(self.health_port)),
+            ("--metrics-port", if self.metrics_enabled { http(self.metrics_port) } else { 0 }),
+        ];
+        for (at, (name, port)) in ports.iter().enumerate() {
+            if let Some((other, _)) = ports[at + 1..].iter().find(|(_, other)| other == port)
+                && *port != 0
+            {
+                return Err(format!("{name} and {other} are both {port}; they must differ"));
+            }
+        }
+        Ok(())
     }
 
     fn check_mesh(&self) -> Result<(), String> {
@@ -267,12 +322,6 @@ impl Config {
         }
         if self.discovery == DiscoveryMode::Off || self.mesh_port == 0 {
             return Ok(());
-        }
-        if self.mesh_port == self.app_port {
-            return Err(format!(
-                "--mesh-port and --app-port are both {}; they must differ",
-                self.mesh_port
-            ));
         }
         if self.discovery == DiscoveryMode::Multicast && self.mesh_port == self.multicast_port {
             return Err(format!(
@@ -298,6 +347,11 @@ impl Config {
         self.limits.memory_bytes / (self.limits.payload_bytes as usize * 2).max(1)
     }
 
+    /// Whether a setting can change while the node runs.
+    pub fn is_reloadable(name: &str) -> bool {
+        name == "log-level"
+    }
+
     /// All settings by their flags' names, as they could be given in a source. Of a secret it says only
     /// whether it is set.
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, String)> {
@@ -320,6 +374,14 @@ struct Given {
     setting: &'static setting::Setting,
     origin: Origin,
     value: String,
+}
+
+impl LogLevel {
+    /// The level of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let levels = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+        levels.into_iter().find(|level| level.to_string() == name)
+    }
 }
 
 impl fmt::Display for LogLevel {

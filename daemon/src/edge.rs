@@ -4,19 +4,27 @@
 //! of its own. It is never on the path of a native message. A panic while it serves a call ends that call's
 //! connection, and nothing else.
 
+use std::io;
+use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use nexusd_admin::proto::admin_service_server::AdminServiceServer;
+use nexusd_admin::{Caller, HttpMetrics};
 use nexusd_core::PeerAddress;
 use nexusd_core::io::edge::{Edge, EdgeConnection};
-use nexusd_grpc::{Accepted, Server};
+use nexusd_grpc::{Accepted, Origin, Server};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tonic::service::RoutesBuilder;
+use tonic::{Request, Status};
 use tracing::warn;
 
+use crate::admin::Admin;
 use crate::beside::Beside;
 use crate::error::{StartError, StopError};
 use crate::panic_hook;
@@ -30,7 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Where a node is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
+pub(crate) enum Phase {
     Running,
     Draining,
     Ended,
@@ -48,6 +56,45 @@ pub(crate) fn door() -> (Edge, mpsc::Receiver<Accepted>) {
         let _ = sender.try_send(Accepted { socket, peer, read });
     });
     (edge, accepted)
+}
+
+/// The phases of a node that starts: how to tell the edge of them, and how it hears.
+pub(crate) fn phases() -> (PhaseSender, watch::Receiver<Phase>) {
+    let (sender, phase) = watch::channel(Phase::Running);
+    (PhaseSender(Arc::new(sender)), phase)
+}
+
+/// What operators ask, and the HTTP ports that they ask at.
+#[derive(Debug)]
+pub(crate) struct OperatorPorts {
+    pub(crate) admin: Arc<Admin>,
+    /// For the JSON interface and the signs of life.
+    pub(crate) health: Vec<TcpListener>,
+    pub(crate) metrics: Vec<TcpListener>,
+}
+
+impl OperatorPorts {
+    /// Serves them, as long as what this returns is kept.
+    fn serve(self) -> JoinSet<()> {
+        let Self { admin, health, metrics } = self;
+        let page = HttpMetrics {
+            path: admin.config.metrics_path.clone(),
+            update_interval: admin.config.metrics_update_interval,
+        };
+        let mut ports = JoinSet::new();
+        for (sockets, router) in [
+            (health, nexusd_admin::health_router(Arc::clone(&admin) as _)),
+            (metrics, nexusd_admin::metrics_router(admin, &page)),
+        ] {
+            let sockets: io::Result<Vec<_>> =
+                sockets.into_iter().map(tokio::net::TcpListener::from_std).collect();
+            match sockets {
+                Ok(sockets) => drop(ports.spawn(nexusd_admin::serve(sockets, router))),
+                Err(error) => warn!("an HTTP port is not served: {error}"),
+            }
+        }
+        ports
+    }
 }
 
 /// The thread.
@@ -75,34 +122,38 @@ impl PhaseSender {
 }
 
 impl EdgeThread {
-    /// Starts it: the services of `beside`, for the connections that are `accepted`. It serves when this returns.
+    /// Starts it: the services of `beside` and those for operators, for the connections that are `accepted` and
+    /// those to the ports. It serves when this returns.
     pub(crate) fn start(
         beside: Beside,
+        ports: OperatorPorts,
         accepted: mpsc::Receiver<Accepted>,
+        (sender, phase): (PhaseSender, watch::Receiver<Phase>),
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(StartError::system("what the edge thread waits with"))?;
-        let server = runtime.block_on(Server::new(Arc::new(beside), &[], |_| {}));
+        let operators = AdminServiceServer::with_interceptor(
+            nexusd_admin::Service::new(Arc::clone(&ports.admin) as _),
+            note_caller,
+        );
+        let add = |routes: &mut RoutesBuilder| _ = routes.add_service(operators);
+        let descriptions = [nexusd_admin::proto::DESCRIPTION];
+        let server = runtime.block_on(Server::new(Arc::new(beside), &descriptions, add));
         let server = server.map_err(|error| StartError::Grpc { reason: error.to_string() })?;
-        let (sender, phase) = watch::channel(Phase::Running);
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
             .spawn(move || {
-                let served = AssertUnwindSafe(|| runtime.block_on(serve(server, accepted, phase)));
+                let served =
+                    AssertUnwindSafe(|| runtime.block_on(serve(server, ports, accepted, phase)));
                 if catch_unwind(served).is_err() {
                     // Its tasks' panics end there. This one was not a task's.
                     process::exit(i32::from(panic_hook::EXIT_CODE));
                 }
             })
             .map_err(StartError::system("a thread"))?;
-        Ok(Self { phase: PhaseSender(Arc::new(sender)), thread })
-    }
-
-    /// How to tell it that the node drains.
-    pub(crate) fn phase(&self) -> PhaseSender {
-        self.phase.clone()
+        Ok(Self { phase: sender, thread })
     }
 
     /// Ends it, once the shards have ended.
@@ -115,7 +166,13 @@ impl EdgeThread {
     }
 }
 
-async fn serve(server: Server, accepted: mpsc::Receiver<Accepted>, phase: watch::Receiver<Phase>) {
+async fn serve(
+    server: Server,
+    ports: OperatorPorts,
+    accepted: mpsc::Receiver<Accepted>,
+    phase: watch::Receiver<Phase>,
+) {
+    let _http = ports.serve();
     let (health, drains) = (server.health(), phase.clone());
     tokio::spawn(async move {
         reached(drains, Phase::Draining).await;
@@ -133,6 +190,17 @@ async fn serve(server: Server, accepted: mpsc::Receiver<Accepted>, phase: watch:
         },
         () = in_time => warn!("gRPC calls that did not end by themselves were cut off"),
     }
+}
+
+/// Tells the admin service where a call comes from.
+fn note_caller(mut call: Request<()>) -> Result<Request<()>, Status> {
+    let caller = match call.extensions().get::<Origin>().map(|origin| origin.peer) {
+        Some(Some(address)) => Caller::at(address),
+        Some(None) => Caller::UNIX,
+        None => Caller::default(),
+    };
+    call.extensions_mut().insert(caller);
+    Ok(call)
 }
 
 /// Waits for a phase, or one behind it.

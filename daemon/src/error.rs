@@ -17,6 +17,16 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// An HTTP port cannot be listened on.
+    #[error("cannot listen on {address}: {}", why_not_bound(.source, .setting))]
+    Http {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The flag that chooses another port.
+        setting: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Beacons of other nodes cannot be received.
     #[error("cannot receive beacons on UDP {address}: {}", why_not_bound(.source, .setting))]
     Beacons {

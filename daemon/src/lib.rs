@@ -9,12 +9,15 @@
 //! on open files.
 //!
 //! ```
+//! use nexusd::config::HttpPort;
 //! use nexusd::{Config, Node};
 //!
 //! let config = Config {
 //!     bind: vec!["127.0.0.1".parse()?],
 //!     app_port: 0,
 //!     mesh_port: 0,
+//!     health_port: HttpPort::Off,
+//!     metrics_port: HttpPort::Off,
 //!     ..Config::default()
 //! };
 //! let node = Node::start(config)?;
@@ -29,11 +32,14 @@ pub mod logging;
 pub mod node;
 pub mod panic_hook;
 
+mod admin;
 mod beside;
+mod catalogue;
 mod control;
 mod edge;
 mod engine;
 mod error;
+mod inspector;
 mod listeners;
 mod mesh;
 mod process;
@@ -44,7 +50,7 @@ mod statistics;
 pub use config::{Config, ConfigError, Invocation};
 pub use error::{StartError, StopError};
 pub use nexusd_wire::NodeId;
-pub use node::{Drainer, Node, Stopped};
+pub use node::{Drainer, Node, Process, Stopped};
 
 /// Name and version, as told to clients.
 pub const SOFTWARE: &str = concat!("nexusd/", env!("CARGO_PKG_VERSION"));

@@ -2,16 +2,19 @@
 //! nothing behind.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use nexusd_core::io::listener::{ListenAddress, ListenError, Listener, UnixAddress};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Config, DiscoveryMode, UnixSocket};
+use crate::config::{Config, DiscoveryMode, HttpPort, UnixSocket};
 use crate::error::StartError;
 
 /// How many free ports are tried until one is free on all addresses.
 const FREE_PORTS_TRIED: usize = 16;
+
+/// Connections to an HTTP port that wait to be accepted.
+const HTTP_BACKLOG: i32 = 128;
 
 /// What a node listens on.
 #[derive(Debug)]
@@ -21,6 +24,9 @@ pub(crate) struct Listeners {
     pub(crate) tcp: Vec<SocketAddr>,
     /// As clients write it.
     pub(crate) unix: Option<String>,
+    /// For the signs of life and the JSON interface, and for metrics; none where they are off.
+    pub(crate) health: HttpListeners,
+    pub(crate) metrics: HttpListeners,
     /// What other nodes reach; `None` for a node on its own.
     pub(crate) mesh: Option<MeshListeners>,
 }
@@ -34,6 +40,46 @@ pub(crate) struct MeshListeners {
     pub(crate) beacons: Vec<UdpSocket>,
     /// Where they are, with the real port.
     pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// A port that speaks HTTP, on each address of `--bind`, in their order. They do not block.
+#[derive(Default, Debug)]
+pub(crate) struct HttpListeners {
+    pub(crate) sockets: Vec<TcpListener>,
+    /// Where they are, with the real port.
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+impl HttpListeners {
+    fn bind(bind: &[IpAddr], port: HttpPort, setting: &'static str) -> Result<Self, StartError> {
+        let HttpPort::At(port) = port else { return Ok(Self::default()) };
+        on_free_port(port, |mut port| {
+            let mut listeners = Self::default();
+            for address in bind {
+                let address = SocketAddr::new(*address, port);
+                let refused = |source| StartError::Http { address, setting, source };
+                let socket = bind_http(address).map_err(refused)?;
+                let address = socket.local_addr().map_err(refused)?;
+                port = address.port();
+                listeners.sockets.push(socket);
+                listeners.addresses.push(address);
+            }
+            Ok(listeners)
+        })
+    }
+}
+
+fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of an earlier daemon that linger do not keep the port.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(HTTP_BACKLOG)?;
+    Ok(socket.into())
 }
 
 impl Listeners {
@@ -56,7 +102,10 @@ impl Listeners {
             }
             DiscoveryMode::Off => None,
         };
-        Ok(Self { all, tcp, unix: unix_name, mesh })
+        let metrics_port = if config.metrics_enabled { config.metrics_port } else { HttpPort::Off };
+        let health = HttpListeners::bind(&config.bind, config.health_port, "--health-port")?;
+        let metrics = HttpListeners::bind(&config.bind, metrics_port, "--metrics-port")?;
+        Ok(Self { all, tcp, unix: unix_name, health, metrics, mesh })
     }
 }
 
@@ -80,7 +129,9 @@ fn on_free_port<T>(
 fn is_in_use(error: &StartError) -> bool {
     match error {
         StartError::Listen(error) => matches!(error, ListenError::InUse { .. }),
-        StartError::Beacons { source, .. } => source.kind() == io::ErrorKind::AddrInUse,
+        StartError::Beacons { source, .. } | StartError::Http { source, .. } => {
+            source.kind() == io::ErrorKind::AddrInUse
+        }
         _ => false,
     }
 }
@@ -137,6 +188,8 @@ mod tests {
             bind: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             app_port: 0,
             mesh_port: 0,
+            health_port: HttpPort::Off,
+            metrics_port: HttpPort::Off,
             ..Config::default()
         }
     }

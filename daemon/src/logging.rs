@@ -4,18 +4,42 @@
 //! unless everything is asked for.
 
 use std::io::{self, IsTerminal};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
 
-/// Sends the events of this process to stderr from now on. Does nothing if somebody receives them
-/// already.
-pub fn start(level: LogLevel, format: LogFormat) {
+/// Changes what is logged while the process runs.
+#[derive(Clone, Debug)]
+pub struct LevelHandle {
+    level: Arc<Mutex<LogLevel>>,
+    filter: reload::Handle<Targets, Registry>,
+}
+
+impl LevelHandle {
+    /// What is logged now.
+    pub fn level(&self) -> LogLevel {
+        *self.level.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs from this level on.
+    pub fn set(&self, level: LogLevel) {
+        let mut current = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        // It fails when nobody receives events any more.
+        if self.filter.reload(filter(level)).is_ok() {
+            *current = level;
+        }
+    }
+}
+
+/// Sends the events of this process to stderr from now on; what is sent can be changed. Does nothing, and
+/// returns nothing, if somebody receives them already.
+pub fn start(level: LogLevel, format: LogFormat) -> Option<LevelHandle> {
     let stderr = match format {
         LogFormat::Text => fmt::layer()
             .compact()
@@ -31,8 +55,10 @@ pub fn start(level: LogLevel, format: LogFormat) {
             .with_writer(io::stderr)
             .boxed(),
     };
+    let (filter, handle) = reload::Layer::new(filter(level));
     // An error means that somebody receives events already.
-    let _ = tracing_subscriber::registry().with(stderr.with_filter(filter(level))).try_init();
+    tracing_subscriber::registry().with(stderr.with_filter(filter)).try_init().ok()?;
+    Some(LevelHandle { level: Arc::new(Mutex::new(level)), filter: handle })
 }
 
 fn filter(level: LogLevel) -> Targets {

@@ -11,7 +11,8 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use nexusd::config::LogFormat;
-use nexusd::{Config, Drainer, Invocation, Node, logging, panic_hook};
+use nexusd::logging::LevelHandle;
+use nexusd::{Config, ConfigError, Drainer, Invocation, Node, Process, logging, panic_hook};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -22,10 +23,7 @@ const BAD_SETTINGS: u8 = 2;
 const ENDED_BY_SIGNAL: i32 = 128;
 
 pub(crate) fn main() -> ExitCode {
-    let sources = Config::from_sources(std::env::args_os(), std::env::vars_os(), |path| {
-        std::fs::read_to_string(path)
-    });
-    let config = match sources {
+    let config = match read_settings() {
         Ok(Invocation::Run(config)) => *config,
         Ok(Invocation::Print(text)) => {
             // A reader that has gone away has read enough.
@@ -37,10 +35,10 @@ pub(crate) fn main() -> ExitCode {
             return ExitCode::from(BAD_SETTINGS);
         }
     };
-    logging::start(config.log_level, config.log_format);
+    let log = logging::start(config.log_level, config.log_format);
     panic_hook::end_process_on_panic();
     let log_format = config.log_format;
-    match run(config) {
+    match run(config, log) {
         Ok(()) => ExitCode::SUCCESS,
         // Programs that read the log want to read the fault there.
         Err(fault) if log_format == LogFormat::Json && enabled!(Level::ERROR) => {
@@ -54,10 +52,26 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+fn read_settings() -> Result<Invocation, ConfigError> {
+    Config::from_sources(std::env::args_os(), std::env::vars_os(), |path| {
+        std::fs::read_to_string(path)
+    })
+}
+
+/// The settings as they would be with the next start.
+fn reread() -> Result<Config, ConfigError> {
+    match read_settings()? {
+        Invocation::Run(config) => Ok(*config),
+        // A command line that asked for text would not have started a node.
+        Invocation::Print(_) => Ok(Config::default()),
+    }
+}
+
+fn run(config: Config, log: Option<LevelHandle>) -> Result<(), Box<dyn std::error::Error>> {
     // Before the node, so that a signal that comes while it starts is not lost.
     let signals = catch_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
-    let node = Node::start(config)?;
+    let process = Process { log, reread: Some(Arc::new(reread)) };
+    let node = Node::start_in(config, process)?;
     drain_on_signal(signals, node.drainer())?;
     announce(&node);
     let stopped = node.wait()?;
@@ -95,7 +109,7 @@ fn catch_signals() -> io::Result<Signals> {
 fn drain_on_signal(mut signals: Signals, drainer: Drainer) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for _ in &mut signals {
-            drainer.drain();
+            let _ = drainer.drain();
         }
     })?;
     Ok(())

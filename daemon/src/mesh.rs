@@ -13,6 +13,7 @@ mod faults;
 mod interfaces;
 mod links;
 mod multicast;
+mod picture;
 mod reports;
 mod resolver;
 mod status;
@@ -34,6 +35,7 @@ use beacon_sockets::BeaconSockets;
 use event_loop::EventLoop;
 use interfaces::Wanted;
 pub(crate) use links::{Links, Shards, link_event};
+pub(crate) use picture::{MeshPicture, PeerPicture, Viewer};
 pub(crate) use reports::Reports;
 pub(crate) use status::SharedStatus;
 

@@ -16,13 +16,16 @@ use nexusd_core::{Command, Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
+use crate::admin::{Addresses, Admin};
 use crate::beside::Beside;
-use crate::config::{Config, DiscoveryMode};
+use crate::config::{Config, ConfigError, DiscoveryMode, HttpPort};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
-use crate::edge::{self, EdgeThread, PhaseSender};
+use crate::edge::{self, EdgeThread, OperatorPorts, PhaseSender};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
+use crate::inspector::{Answers, Inspector};
 use crate::listeners::Listeners;
+use crate::logging::LevelHandle;
 use crate::mesh::{
     MeshThread, MeshThreadConfig, Reports, Shards, SharedStatus, introduction, link_event,
 };
@@ -40,6 +43,28 @@ const FILES_OF_MESH: u64 = 128;
 /// Attempts to put a command into a full mailbox, and the time between them.
 const SEND_ATTEMPTS: (u32, Duration) = (1_000, Duration::from_millis(1));
 
+/// Further ones for the connections of an HTTP port, and what listens there.
+const FILES_OF_HTTP: u64 = nexusd_admin::limits::HTTP_CONNECTIONS_MAX as u64 + 4;
+
+/// What operators may change of the process around a node; nothing, where the process is not the node's alone.
+#[derive(Clone, Default)]
+pub struct Process {
+    /// What is logged.
+    pub log: Option<LevelHandle>,
+    /// Reads the settings that the process was started with again.
+    pub reread: Option<Reread>,
+}
+
+/// Reads settings again.
+pub type Reread = Arc<dyn Fn() -> Result<Config, ConfigError> + Send + Sync>;
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (log, can_reread) = (&self.log, self.reread.is_some());
+        f.debug_struct("Process").field("log", log).field("can_reread", &can_reread).finish()
+    }
+}
+
 /// A running node. Dropping it ends it, without flushing unless it drains already.
 #[derive(Debug)]
 pub struct Node {
@@ -47,6 +72,8 @@ pub struct Node {
     config: Config,
     tcp: Vec<SocketAddr>,
     unix: Option<String>,
+    health: Vec<SocketAddr>,
+    metrics: Vec<SocketAddr>,
     /// Where other nodes reach it.
     mesh_addresses: Vec<SocketAddr>,
     drainer: Drainer,
@@ -76,10 +103,19 @@ impl Node {
     ///
     /// Raises the process's limit on open files as far as this user may.
     pub fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_in(config, Process::default())
+    }
+
+    /// The same for a node that has the process to itself, so that operators may change that.
+    pub fn start_in(config: Config, process: Process) -> Result<Self, StartError> {
         config.check()?;
         let started = Instant::now();
         let is_alone = config.discovery == DiscoveryMode::Off;
-        let reserved = FILES_RESERVED + if is_alone { 0 } else { FILES_OF_MESH };
+        let is_on = |port| if port == HttpPort::Off { 0 } else { FILES_OF_HTTP };
+        let reserved = FILES_RESERVED
+            + if is_alone { 0 } else { FILES_OF_MESH }
+            + is_on(config.health_port)
+            + if config.metrics_enabled { is_on(config.metrics_port) } else { 0 };
         check_file_limit(config.limits.connections, reserved)?;
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);
@@ -108,11 +144,15 @@ impl Node {
             None => Default::default(),
         };
         let introduction = introduction(&config, &mesh_addresses, &listeners.tcp);
+        let (health, metrics) = (listeners.health, listeners.metrics);
+        let answers = Arc::new(Answers::default());
         // What fails from here on ends the shards that run.
         let mut node = Self {
             id,
             tcp: listeners.tcp,
             unix: listeners.unix,
+            health: health.addresses.clone(),
+            metrics: metrics.addresses.clone(),
             mesh_addresses,
             config,
             drainer,
@@ -147,7 +187,7 @@ impl Node {
                 commands,
                 shards: senders.clone(),
                 edge: edge.clone(),
-                on_report: hear(&node.samples, index, reports.clone()),
+                on_report: hear(&node.samples, &answers, index, reports.clone()),
             })?;
             node.shards.push(shard);
         }
@@ -155,9 +195,28 @@ impl Node {
         for shard in &node.shards {
             shard.serve_on(node.engine)?;
         }
-        let beside = Beside::new(id, &node.config.limits, senders.clone());
-        let edge = EdgeThread::start(beside, accepted)?;
-        node.drainer.edge = Some(edge.phase());
+        let mut admin = Admin {
+            node: id,
+            config: node.config.clone(),
+            engine: node.engine,
+            addresses: Addresses {
+                apps: node.tcp.clone(),
+                unix: node.unix.clone(),
+                mesh: node.mesh_addresses.clone(),
+            },
+            started,
+            start_us: introduction.start_us,
+            inspector: Inspector::new(senders.clone(), answers, reports.clone()),
+            drainer: node.drainer.clone(),
+            process,
+        };
+        let (phase, phases) = edge::phases();
+        node.drainer.reach_edge(phase.clone());
+        admin.drainer.reach_edge(phase.clone());
+        let admin = Arc::new(admin);
+        let beside = Beside::new(id, &node.config.limits, senders.clone(), Arc::clone(&admin));
+        let ports = OperatorPorts { admin, health: health.sockets, metrics: metrics.sockets };
+        let edge = EdgeThread::start(beside, ports, accepted, (phase, phases))?;
         node.edge = Some(edge);
         let statistics = Statistics::new(id, &node.config.cluster, started, mesh_status.clone());
         let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
@@ -200,6 +259,17 @@ impl Node {
         &self.mesh_addresses
     }
 
+    /// Where the JSON interface and the signs of life are, in the order of [`Config::bind`]; empty if they are
+    /// off.
+    pub fn health_addresses(&self) -> &[SocketAddr] {
+        &self.health
+    }
+
+    /// Where metrics are, in the order of [`Config::bind`]; empty if they are off.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.metrics
+    }
+
     /// The id of this node, new at each start.
     pub fn node_id(&self) -> NodeId {
         self.id
@@ -211,10 +281,13 @@ impl Node {
         fmt::from_fn(|f| {
             write!(
                 f,
-                "NexusD is ready tcp={} unix={} mesh={} node={} cluster={} version={} shards={} io={}",
+                "NexusD is ready tcp={} unix={} mesh={} health={} metrics={} node={} cluster={} version={} \
+                 shards={} io={}",
                 list(&self.tcp),
                 self.unix_name().unwrap_or("none"),
                 list(self.mesh_addresses()),
+                list(&self.health),
+                list(&self.metrics),
                 self.id,
                 self.config.cluster,
                 env!("CARGO_PKG_VERSION"),
@@ -285,13 +358,25 @@ pub struct Drainer {
 impl Drainer {
     /// Begins to end the node, and returns at once: nothing more is accepted, publishers are told
     /// goodbye, and subscribers get what is queued for them, for [`Config::drain_timeout`] at most.
-    /// Later calls change nothing.
-    pub fn drain(&self) {
-        if !self.draining.swap(true, Ordering::AcqRel) {
+    /// Later calls change nothing; whether this was the first one.
+    pub fn drain(&self) -> bool {
+        let is_first = !self.draining.swap(true, Ordering::AcqRel);
+        if is_first {
             info!(timeout = ?self.timeout, "draining");
             let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
             self.drain_until(clock::now().mono_us.saturating_add(timeout_us));
         }
+        is_first
+    }
+
+    /// From now on it tells the edge thread, too.
+    pub(crate) fn reach_edge(&mut self, edge: PhaseSender) {
+        self.edge = Some(edge);
+    }
+
+    /// Whether the node ends.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     fn drain_until(&self, deadline_us: u64) {
@@ -319,11 +404,13 @@ fn list(addresses: &[SocketAddr]) -> String {
 /// What a shard's reports go to.
 fn hear(
     samples: &Arc<Samples>,
+    answers: &Arc<Answers>,
     shard: usize,
     mesh: Option<Arc<Reports>>,
 ) -> Box<dyn FnMut(Report) + Send> {
-    let samples = Arc::clone(samples);
+    let (samples, answers) = (Arc::clone(samples), Arc::clone(answers));
     Box::new(move |report| match (report, &mesh) {
+        (Report::Answer(reply), _) => answers.on_reply(*reply),
         (Report::Metrics(metrics), _) => samples.on_answer(shard, &metrics),
         (Report::Interest { filter, is_wanted }, Some(mesh)) => mesh.on_interest(filter, is_wanted),
         (Report::Retained { change }, Some(mesh)) => mesh.on_retained(change),

@@ -96,7 +96,7 @@ fn rounded(number: f64) -> f64 {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// Only grows.
     Counter,
     /// Goes up and down.
@@ -119,10 +119,11 @@ macro_rules! list {
     }};
 }
 
-fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
+/// All counters and gauges, by name.
+pub(crate) fn named(metrics: &Metrics) -> Vec<(&'static str, Kind, u64)> {
     list!(metrics,
         counters: [
-            messages_in, bytes_in, messages_out, bytes_out, sends, no_subscribers, rejected,
+            messages_in, bytes_in, messages_out, forwarded, bytes_out, sends, no_subscribers, rejected,
             dropped_slow_consumer, dropped_memory, lost_on_links, dropped_link, relayed, ttl_expired,
             dropped_disconnect, publisher_pauses,
             slow_disconnected, protocol_errors, connections_refused, connections_moved,

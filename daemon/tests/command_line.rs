@@ -6,7 +6,7 @@ mod running;
 use std::io::Write;
 use std::process::Output;
 
-use running::{ALONE, nexusd, run};
+use running::{ALONE, nexusd, run, without_settings};
 
 /// The one sentence on stderr, of a start that was refused with `code` before anything was said.
 fn refusal(output: &Output, code: i32) -> String {
@@ -105,7 +105,7 @@ fn help_and_version_go_to_stdout_with_success() {
 
 #[test]
 fn too_few_files_are_one_sentence_and_exit_code_1() {
-    let output = std::process::Command::new("sh")
+    let output = without_settings("sh")
         .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
         .arg(nexusd().get_program())
         .args(ALONE)
@@ -120,7 +120,7 @@ fn too_few_files_are_one_sentence_and_exit_code_1() {
 
 #[test]
 fn a_profile_is_what_the_daemon_starts_with() {
-    let output = std::process::Command::new("sh")
+    let output = without_settings("sh")
         .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
         .arg(nexusd().get_program())
         .args(ALONE)
@@ -133,7 +133,7 @@ fn a_profile_is_what_the_daemon_starts_with() {
 
 #[test]
 fn with_io_uring_asked_for_too_little_lockable_memory_is_one_sentence_and_exit_code_1() {
-    let output = std::process::Command::new("sh")
+    let output = without_settings("sh")
         .args(["-c", "ulimit -l 64 && exec \"$0\" \"$@\""])
         .arg(nexusd().get_program())
         .args(ALONE)

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use application::Application;
-use nexusd::config::{DiscoveryMode, UnixSocket};
+use nexusd::config::{DiscoveryMode, HttpPort, UnixSocket};
 use nexusd::{Config, Node, StartError};
 use nexusd_wire::FrameKind;
 
@@ -16,6 +16,8 @@ fn loopback() -> Config {
     Config {
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
+        health_port: HttpPort::At(0),
+        metrics_port: HttpPort::At(0),
         discovery: DiscoveryMode::Off,
         ..Config::default()
     }

@@ -25,7 +25,7 @@ fn the_ready_line_says_where_everything_is() {
     assert_eq!(
         line,
         format!(
-            "NexusD is ready tcp={address} unix=@nexusd/{} mesh=none node={} cluster=blue \
+            "NexusD is ready tcp={address} unix=@nexusd/{} mesh=none health=none metrics=none node={} cluster=blue \
              version={} shards=3 io={}",
             address.port(),
             daemon.told("node"),

@@ -213,6 +213,11 @@ impl Discovery {
         self.interest.len()
     }
 
+    /// Sums up all retained values of this node.
+    pub fn retained_digest(&self) -> u64 {
+        self.retained.digest()
+    }
+
     /// What it has done.
     pub fn counters(&self) -> Counters {
         Counters { hashes_computed: self.interest.hashes_computed(), ..self.counters }

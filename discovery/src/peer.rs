@@ -143,6 +143,16 @@ impl Peer {
         self.sync.stored().or(self.beacon_hash)
     }
 
+    /// What it last called its interest in a beacon; `None`: none came.
+    pub fn told_hash(&self) -> Option<u64> {
+        self.beacon_hash
+    }
+
+    /// What it called the interest of its that this node holds; `None`: it does not hold the whole.
+    pub fn stored_hash(&self) -> Option<u64> {
+        self.sync.stored()
+    }
+
     /// When something has to be done about it, unless something happens before.
     pub(crate) fn wake_at(&self) -> Option<u64> {
         match self.link {

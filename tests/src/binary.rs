@@ -59,13 +59,15 @@ pub fn nexusd() -> Command {
     command
 }
 
-/// Removes the variables that a daemon would read its settings from.
+/// Removes the variables that a daemon would read its settings from. It has no HTTP ports, unless a flag says
+/// otherwise: many daemons run side by side.
 pub(crate) fn forget_settings(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("NEXUSD_") {
             command.env_remove(name);
         }
     }
+    command.env("NEXUSD_HEALTH_PORT", "off").env("NEXUSD_METRICS_PORT", "off");
 }
 
 fn built(release: Release) -> PathBuf {

@@ -59,6 +59,7 @@ impl Daemon {
             .args(["--cpu-list", &core.to_string()])
             .arg(program)
             .args(["--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "auto"])
+            .args(["--health-port", "off", "--metrics-port", "off"])
             .args(["--log-level", "warn"])
             .args(flags);
         let line = invocation.line();

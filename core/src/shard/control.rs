@@ -10,6 +10,7 @@ use nexusd_wire::{
 use siphasher::sip::SipHasher24;
 
 use super::event::{ConnectionId, Door, Now};
+use super::inspecting::shown;
 use super::neighbour::Asker;
 use super::output::{Destination, Output};
 use super::parcel::Item;
@@ -69,6 +70,8 @@ impl Shard {
             return Ok(());
         };
         connection.session.state = SessionState::Open;
+        connection.session.name = shown(hello.name().unwrap_or_default());
+        connection.session.software = shown(hello.software().unwrap_or_default());
         #[cfg_attr(
             not(feature = "protocol-next"),
             expect(

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use nexusd_wire::NodeId;
 
+use crate::inspection::Request;
 use crate::link::LinkCommand;
 
 /// The time an event happened at, given by the driver and the same for all events of one loop turn.
@@ -79,6 +80,13 @@ pub enum Command {
     },
     /// Answer with [`super::output::Report::Metrics`].
     Sample,
+    /// Answer with [`super::output::Report::Answer`].
+    Ask {
+        /// Tells the answer apart.
+        number: u64,
+        /// What is asked.
+        request: Box<Request>,
+    },
     /// Something about a link. To be asked of the shard that keeps it
     /// ([`crate::shard::routing::home_of_node`]).
     Link(LinkCommand),

@@ -92,8 +92,10 @@ impl Shard {
         connection.inbound.cutter.skipped(bytes);
         let position = connection.inbound.cutter.position();
         if connection.session.state == SessionState::Open {
+            let count = self.begin_count();
             let result = self.finish_landing(id, position, now);
             self.end_of_bytes(id, now);
+            self.end_count(id, count);
             if let Err(violation) = result {
                 self.violate(id, &violation, now);
             }
@@ -191,6 +193,7 @@ impl Shard {
                     let message =
                         LargeMessage { handle, connection: id, header, memory, ack, relay, offset };
                     self.plane.neighbours.of(owner).publish_large(message);
+                    self.plane.passed_to.insert(owner);
                 }
             }
         }

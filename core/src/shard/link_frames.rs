@@ -24,7 +24,11 @@ impl Shard {
         now: Now,
     ) -> Result<(), Violation> {
         match frame.kind() {
-            FrameKind::Heartbeat | FrameKind::Pong | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::Heartbeat | FrameKind::ReplayComplete => Ok(()),
+            FrameKind::Pong => {
+                self.note_latency(id, frame, now);
+                Ok(())
+            }
             FrameKind::NodeBind => self.on_node_bind(id, frame),
             FrameKind::RetainedDigest => self.on_retained_digest(id, frame),
             FrameKind::RetainedFetch => self.on_retained_fetch(id, frame),

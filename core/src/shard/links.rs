@@ -305,6 +305,7 @@ impl Shard {
         }
         link.received = ended.received;
         link.connection = None;
+        link.forget_latency();
         link.down_since_us = Some(now_us);
         let was_up = std::mem::take(&mut link.is_up);
         if link.retires_at_us.is_some() {
@@ -580,6 +581,9 @@ impl Shard {
             let heartbeat = Header::new(FrameKind::Heartbeat, 0, 0).with_timestamp_us(now.wall_us);
             FrameEncoder::bare(&mut connection.outbound.control, &heartbeat);
             self.schedule(id);
+        }
+        if is_due {
+            self.measure_latency(id, peer, now);
         }
     }
 

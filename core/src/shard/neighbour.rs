@@ -107,6 +107,9 @@ pub(crate) struct Neighbour {
     /// Batches that may yet be made.
     credit: usize,
     credit_max: usize,
+    /// Messages of runs that have ended, and of these and the last one those that were asked for.
+    passed: u64,
+    taken: u64,
     /// Publishers that wait for a batch, in turn.
     pub(crate) waiting: VecDeque<ConnectionId>,
     open: Slab<OpenTopic>,
@@ -133,6 +136,8 @@ impl Neighbour {
             spare_batches: Vec::new(),
             credit,
             credit_max: credit,
+            passed: 0,
+            taken: 0,
             waiting: VecDeque::new(),
             open: Slab::new(),
             by_name: HashTable::new(),
@@ -235,10 +240,19 @@ impl Neighbour {
     fn count_passed(&mut self) {
         if let Some(batch) = &self.batch
             && let Some(run) = batch.last_run()
-            && let Some(topic) = self.open.get_mut(run.handle.0 as usize)
         {
-            topic.passed += u64::from(run.messages);
+            self.passed += u64::from(run.messages);
+            if let Some(topic) = self.open.get_mut(run.handle.0 as usize) {
+                topic.passed += u64::from(run.messages);
+            }
         }
+    }
+
+    /// Messages that were passed on since this was last asked.
+    pub(crate) fn take_passed(&mut self) -> u64 {
+        let last = self.batch.as_deref().and_then(Batch::last_run);
+        let passed = self.passed + last.map_or(0, |run| u64::from(run.messages));
+        passed - std::mem::replace(&mut self.taken, passed)
     }
 
     /// Puts the next message of the run begun last into the batch, if there is room.
@@ -315,6 +329,7 @@ impl Neighbour {
         if let Some(topic) = self.open.get_mut(message.handle.0 as usize) {
             topic.passed += 1;
         }
+        self.passed += 1;
         self.items.push(Item::PublishLarge(Box::new(message)));
     }
 

@@ -2,6 +2,7 @@
 
 use super::event::ConnectionId;
 use super::routing::ShardIndex;
+use crate::inspection::Reply;
 use crate::link::LinkReport;
 use crate::metrics::Metrics;
 
@@ -66,6 +67,8 @@ pub enum Report {
         /// What to change it by.
         change: u64,
     },
+    /// The answer to [`super::event::Command::Ask`].
+    Answer(Box<Reply>),
     /// What became of a link, or a connection that was to be one.
     Link(LinkReport),
 }

@@ -146,6 +146,7 @@ impl Plane {
         };
         let takes = self.neighbours.of(owner).begin_run(run, frame.bytes(), is_plain, self.wall_us);
         let takes = takes.ok_or(Refusal::NotNow)?;
+        self.passed_to.insert(owner);
         let passing = Passing { topic: frame.header().topic(), owner, next_at: 0, takes };
         self.note_passed_on(passing, frame);
         Ok(())

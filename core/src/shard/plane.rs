@@ -21,7 +21,7 @@ use super::neighbour::{Neighbour, Neighbours};
 use super::passing_on::Passing;
 use super::publish::Run;
 use super::retained::{Scan, ScanId};
-use super::routing::{PublisherId, Routing};
+use super::routing::{PublisherId, Routing, ShardMask};
 use super::wiring::{NodeWide, Wiring};
 use crate::foreign_topics::ForeignTopics;
 use crate::gap::Gap;
@@ -54,6 +54,10 @@ pub(crate) struct Plane {
     pub(crate) limits: Limits,
     pub(super) run: Option<Run>,
     pub(super) passing: Option<Passing>,
+    /// Messages that were passed on to their owners, but for those that were since.
+    pub(super) passed: u64,
+    /// The owners to which some were.
+    pub(super) passed_to: ShardMask,
     /// Changes of topic so far.
     pub(super) turns: u64,
     /// Topics of the messages that are looked ahead to; empty in between.
@@ -141,6 +145,8 @@ impl Plane {
             limits,
             run: None,
             passing: None,
+            passed: 0,
+            passed_to: ShardMask::default(),
             turns: 0,
             ahead: Vec::new(),
             losses: 0,

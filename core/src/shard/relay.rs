@@ -280,6 +280,7 @@ impl Plane {
             self.neighbours.of(owner).note_special();
         }
         self.passing = Some(Passing::new(header.topic(), owner, next_at, Takes::Any));
+        self.passed_to.insert(owner);
         Ok(())
     }
 }

@@ -443,7 +443,7 @@ impl Plane {
 }
 
 /// When, and by whom, a value was accepted.
-fn stamp_of(header: &Header, own: NodeId, node: &NodeWide) -> Stamp {
+pub(super) fn stamp_of(header: &Header, own: NodeId, node: &NodeWide) -> Stamp {
     let origin = match header.origin() {
         0 => own,
         other => node.node_of(Origin(other)),

@@ -1,6 +1,7 @@
 //! A desk in front of a shard: opens connections, says frames, collects what is heard. Sends take
 //! everything at once unless a connection is stalled.
 
+use nexusd_core::inspection::{Answer, Reply, Request};
 use nexusd_core::limits::CONTROL_BYTES_MAX;
 use nexusd_core::{
     CloseReason, Command, ConnectionId, Destination, Door, Event, Handover, Limits, LinkCommand,
@@ -155,6 +156,8 @@ pub struct Desk {
     /// A shard that does not look into its inbox.
     absent: Option<usize>,
     reports: Vec<LinkReport>,
+    /// What shards answered, not yet asked for.
+    answers: Vec<Reply>,
     now: Now,
 }
 
@@ -195,6 +198,7 @@ impl Desk {
             holds_moves: false,
             absent: None,
             reports: Vec::new(),
+            answers: Vec::new(),
             now,
         }
     }
@@ -234,6 +238,21 @@ impl Desk {
     /// What was read of the connections that went to the edge since this was last asked.
     pub fn edge(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.edge)
+    }
+
+    /// Asks a shard, as another thread of the daemon does.
+    pub fn ask(&mut self, shard: usize, request: Request) -> Answer {
+        let (number, request) = (77, Box::new(request));
+        self.event(shard, Event::Command(Command::Ask { number, request }));
+        match &self.answers.split_off(0)[..] {
+            [Reply { number: 77, answer }] => answer.clone(),
+            other => panic!("not one answer but {other:?}"),
+        }
+    }
+
+    /// The connection of a seat, as its shard knows it.
+    pub fn connection(&self, id: SeatId) -> ConnectionId {
+        self.seats[id.0].connection
     }
 
     pub fn command(&mut self, command: LinkCommand) {
@@ -724,6 +743,7 @@ impl Desk {
                     seats[seat_of(seats, at, connection)].resumes += 1;
                 }
                 Output::Report(Report::Link(report)) => self.reports.push(report),
+                Output::Report(Report::Answer(reply)) => self.answers.push(*reply),
                 _ => {}
             }
             shard.assert_invariants();

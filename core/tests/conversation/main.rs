@@ -9,6 +9,7 @@ mod ending;
 mod fetching;
 mod hostile;
 mod hostile_peers;
+mod inspecting;
 mod letting_go;
 mod link_memory;
 mod links;

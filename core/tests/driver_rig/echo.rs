@@ -173,7 +173,8 @@ impl Service for Echo {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. } | Command::Link(_)) | Event::Inbox => {}
+            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
+            | Event::Inbox => {}
             Event::Tick => {
                 self.gauges.ticks.add(1);
                 self.next_tick = self.tick_us.map(|us| now.mono_us + us);

@@ -139,7 +139,7 @@ impl Service for Upload {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. } | Command::Link(_))
+            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
             | Event::Inbox
             | Event::Tick => {}
         }

@@ -74,7 +74,7 @@ fn plain_value(value: &DeValue<'_>) -> Result<String, &'static str> {
             Ok(items?.join(","))
         }
         DeValue::Float(number) => Ok(number.as_str().to_owned()),
-        DeValue::Boolean(_) => Err("a truth value"),
+        DeValue::Boolean(is_so) => Ok(is_so.to_string()),
         DeValue::Datetime(_) => Err("a date"),
         DeValue::Table(_) => Err("a table"),
     }

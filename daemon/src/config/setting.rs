@@ -4,13 +4,12 @@
 //! `read` is given text of any origin and answers with the second half of a sentence that begins
 //! with the value. What `show` writes, `read` takes, unless it is a secret.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use nexusd_core::io::listener::UnixAddress;
 use nexusd_core::limits::SHARDS_MAX;
 use nexusd_wire::control::OverflowPolicy;
 
+use super::address::{read_addresses, read_http_port, read_port, read_unix_socket, show_http_port};
 use super::mesh::{self, ClusterSecret, KEY_IS_SET};
 use super::quantity::{
     digits, read_count, read_duration_within, read_size_within, read_thousandths, show_duration,
@@ -45,6 +44,7 @@ const SLOW_SUBSCRIBERS: &str = "Slow subscribers";
 const COMING_BACK: &str = "Coming back";
 const EXPIRY: &str = "Expiry";
 const THREADS: &str = "Threads";
+const OPERATION: &str = "Operation";
 const LOGS: &str = "Logs";
 
 /// More memory than any machine has, in bytes.
@@ -63,8 +63,8 @@ const TTL_MAX: Duration = Duration::from_hours(49 * 24);
 const REAPER_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// Longest cluster name, in bytes.
 const CLUSTER_BYTES_MAX: usize = 64;
-/// Longest path or abstract name of a unix socket, in bytes: the kernel's `sun_path` less a NUL.
-const UNIX_NAME_BYTES_MAX: usize = 107;
+/// Longest path of metrics, in bytes.
+const PATH_BYTES_MAX: usize = 128;
 
 /// Every setting, in the order of the help.
 pub(super) const SETTINGS: &[Setting] = &[
@@ -637,25 +637,85 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "health-port",
+        heading: OPERATION,
+        value: "PORT|off",
+        help: "TCP port, on all addresses of --bind, for /livez, /healthz and /readyz, and for what \
+               operators ask: JSON under /api/v1, described by /openapi.json. What changes something is \
+               taken from this host alone. 0 takes a free port and names it in the ready line.",
+        read: |config, text| {
+            config.health_port = read_http_port(text)?;
+            Ok(())
+        },
+        show: |config| show_http_port(config.health_port),
+    },
+    Setting {
+        name: "metrics-port",
+        heading: OPERATION,
+        value: "PORT|off",
+        help: "TCP port for metrics in the format of Prometheus. 0 takes a free port and names it in the \
+               ready line.",
+        read: |config, text| {
+            config.metrics_port = read_http_port(text)?;
+            Ok(())
+        },
+        show: |config| show_http_port(config.metrics_port),
+    },
+    Setting {
+        name: "metrics-enabled",
+        heading: OPERATION,
+        value: "true|false",
+        help: "Whether there are metrics at all; false is as --metrics-port off.",
+        read: |config, text| {
+            config.metrics_enabled = match text {
+                "true" => true,
+                "false" => false,
+                _ => return Err("is neither true nor false".to_owned()),
+            };
+            Ok(())
+        },
+        show: |config| config.metrics_enabled.to_string(),
+    },
+    Setting {
+        name: "metrics-path",
+        heading: OPERATION,
+        value: "PATH",
+        help: "Path of the metrics on that port.",
+        read: |config, text| {
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.".contains(&byte);
+            let is_path = text.starts_with('/') && text.len() <= PATH_BYTES_MAX;
+            if !is_path || !text.bytes().all(is_plain) {
+                return Err(
+                    "is not a path; it begins with / and has letters, digits, /, -, _ and ."
+                        .to_owned(),
+                );
+            }
+            text.clone_into(&mut config.metrics_path);
+            Ok(())
+        },
+        show: |config| config.metrics_path.clone(),
+    },
+    Setting {
+        name: "metrics-update-interval",
+        heading: OPERATION,
+        value: "DURATION",
+        help: "Time for which a page of metrics is served again before the shards are asked anew; with 0 \
+               they are asked each time.",
+        read: |config, text| {
+            config.metrics_update_interval = read_duration_within(text, Duration::ZERO..=WAIT_MAX)?;
+            Ok(())
+        },
+        show: |config| show_duration(config.metrics_update_interval),
+    },
+    Setting {
         name: "log-level",
         heading: LOGS,
         value: "LEVEL",
         help: "Least important events that are logged: off, error, warn, info, debug or trace. Logs \
                go to stderr; the ready line goes to stdout whatever the level.",
         read: |config, text| {
-            config.log_level = match text {
-                "off" => LogLevel::Off,
-                "error" => LogLevel::Error,
-                "warn" => LogLevel::Warn,
-                "info" => LogLevel::Info,
-                "debug" => LogLevel::Debug,
-                "trace" => LogLevel::Trace,
-                _ => {
-                    return Err(
-                        "is not a level; choose off, error, warn, info, debug or trace".to_owned()
-                    );
-                }
-            };
+            config.log_level = LogLevel::named(text)
+                .ok_or("is not a level; choose off, error, warn, info, debug or trace")?;
             Ok(())
         },
         show: |config| config.log_level.to_string(),
@@ -706,46 +766,8 @@ fn microseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn read_port(text: &str) -> Result<u16, String> {
-    digits(text)
-        .and_then(|number| u16::try_from(number).ok())
-        .ok_or_else(|| "is not a port; it is a number from 0 to 65535".to_owned())
-}
-
 /// Reads a number per second.
 fn read_rate(text: &str) -> Result<u32, String> {
     let rate = read_count(text, 0, RATE_MAX as usize)?;
     Ok(u32::try_from(rate).unwrap_or(RATE_MAX))
-}
-
-fn read_addresses(text: &str) -> Result<Vec<IpAddr>, String> {
-    let mut addresses = Vec::new();
-    for part in text.split(',') {
-        let address: IpAddr = part.trim().parse().map_err(|_| {
-            "is not a list of IPv4 and IPv6 addresses, such as 127.0.0.1 or 0.0.0.0,::".to_owned()
-        })?;
-        if addresses.contains(&address) {
-            return Err(format!("names {address} twice"));
-        }
-        addresses.push(address);
-    }
-    Ok(addresses)
-}
-
-fn read_unix_socket(text: &str) -> Result<UnixSocket, String> {
-    let name = text.strip_prefix('@').unwrap_or(text);
-    if name.is_empty() || name.contains('\0') {
-        return Err("is not a unix socket; choose auto, none, a path or @NAME".to_owned());
-    }
-    if name.len() > UNIX_NAME_BYTES_MAX {
-        return Err(format!(
-            "is too long for a unix socket; the most is {UNIX_NAME_BYTES_MAX} bytes"
-        ));
-    }
-    Ok(match text {
-        "auto" => UnixSocket::Auto,
-        "none" => UnixSocket::None,
-        _ if text.starts_with('@') => UnixSocket::At(UnixAddress::Abstract(name.to_owned())),
-        path => UnixSocket::At(UnixAddress::Path(path.into())),
-    })
 }

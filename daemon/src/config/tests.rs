@@ -31,7 +31,8 @@ fn invoke(
 
 fn configure(args: &[&str], variables: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
     match invoke(args, variables, file)? {
-        Invocation::Run(config) => Ok(*config),
+        // Where the values come from is a test of its own.
+        Invocation::Run(config) => Ok(Config { sources: Sources::default(), ..*config }),
         Invocation::Print(text) => panic!("a configuration, not {text:?}"),
     }
 }
@@ -120,6 +121,51 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 }
 
 #[test]
+fn it_is_known_where_each_value_comes_from() {
+    let file = "app-port = 1003\nmax-topics = 1003\ncluster = 'file'";
+    let variables = [("NEXUSD_APP_PORT", "1002"), ("NEXUSD_MAX_TOPICS", "1002")];
+    let args = ["--config", "nexusd.toml", "--app-port", "1001"];
+    let Ok(Invocation::Run(config)) = invoke(&args, &variables, file) else {
+        panic!("a configuration");
+    };
+    let source = |name| config.sources.of_setting(name);
+    assert_eq!(source("app-port"), Source::Flag);
+    assert_eq!(source("max-topics"), Source::Environment);
+    assert_eq!(source("cluster"), Source::File);
+    assert_eq!(source("mesh-port"), Source::Default);
+}
+
+#[test]
+fn ports_of_http_and_their_settings_are_read_and_faults_told() {
+    let config = configure(&["--health-port=off", "--metrics-port=0"], &[], "").expect("ports");
+    assert_eq!((config.health_port, config.metrics_port), (HttpPort::Off, HttpPort::At(0)));
+    let config = configure(&["--config=x"], &[], "metrics-enabled = false").expect("a boolean");
+    assert!(!config.metrics_enabled);
+    for (args, sentence) in [
+        (
+            &["--health-port=on"][..],
+            "flag --health-port: \"on\" is not a port; it is off, or a number from 0 to 65535",
+        ),
+        (
+            &["--metrics-path=metrics"],
+            "flag --metrics-path: \"metrics\" is not a path; it begins with / and has letters, \
+             digits, /, -, _ and .",
+        ),
+        (&["--metrics-enabled=1"], "flag --metrics-enabled: \"1\" is neither true nor false"),
+        (
+            &["--health-port=9090"],
+            "--health-port and --metrics-port are both 9090; they must differ",
+        ),
+        (
+            &["--discovery=off", "--app-port=8080"],
+            "--app-port and --health-port are both 8080; they must differ",
+        ),
+    ] {
+        assert_eq!(fault(args, &[], ""), sentence);
+    }
+}
+
+#[test]
 fn every_setting_can_come_from_each_source() {
     let other = Config {
         cluster: "other".to_owned(),
@@ -167,9 +213,15 @@ fn every_setting_can_come_from_each_source() {
         shards: Some(2),
         pin: Some(1),
         spin_us: 50,
+        health_port: HttpPort::Off,
+        metrics_port: HttpPort::At(7003),
+        metrics_enabled: false,
+        metrics_path: "/m".to_owned(),
+        metrics_update_interval: Duration::from_secs(15),
         drain_timeout: Duration::from_millis(2_500),
         log_level: LogLevel::Trace,
         log_format: LogFormat::Json,
+        sources: Sources::default(),
     };
     assert!(!format!("{other:?}").contains(SECRET));
     assert!(other.settings().all(|(_, value)| !value.contains(SECRET)));
@@ -349,6 +401,11 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         ("pin", &["", "-1", "cpu0", "auto"]),
         ("spin-us", &["", "-1", "10us", "1000001"]),
         ("io", &["", "poll", "URING", "kqueue"]),
+        ("health-port", &["", "on", "none", "65536", "-1"]),
+        ("metrics-port", &["", "on", "none", "65536", "-1"]),
+        ("metrics-enabled", &["", "yes", "1", "True"]),
+        ("metrics-path", &["", "metrics", "/a b", "/{a}", "/ä"]),
+        ("metrics-update-interval", &["", "-1", "1d", "61m"]),
         ("log-level", &["", "verbose", "INFO", "3"]),
         ("log-format", &["", "xml", "JSON"]),
     ] {
@@ -369,7 +426,7 @@ fn every_bad_value_is_refused_by_name_whatever_the_source() {
         }
     }
     let listed: Vec<_> = SETTINGS.iter().map(|setting| setting.name).collect();
-    assert_eq!(listed.len(), 43, "new settings need bad values here: {listed:?}");
+    assert_eq!(listed.len(), 48, "new settings need bad values here: {listed:?}");
 }
 
 #[test]
@@ -409,7 +466,12 @@ fn a_table_in_the_file_is_refused() {
 
 #[test]
 fn values_of_other_kinds_in_the_file_are_refused() {
-    for value in ["true", "1979-05-27", "[['a']]", "{ a = 1 }"] {
+    let sentence = fault(&["--config=n.toml"], &[], "app-port = true");
+    assert!(
+        sentence.starts_with("n.toml line 1: key \"app-port\": \"true\" is not "),
+        "{sentence}"
+    );
+    for value in ["1979-05-27", "[['a']]", "{ a = 1 }"] {
         let sentence = fault(&["--config=n.toml"], &[], &format!("app-port = {value}"));
         assert!(sentence.starts_with("n.toml line 1: key \"app-port\": "), "{sentence}");
         assert!(sentence.ends_with("write a string or a number"), "{sentence}");

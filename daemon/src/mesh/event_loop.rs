@@ -20,6 +20,7 @@ use super::beacon_sockets::BeaconSockets;
 use super::dialler::{Dial, DialResult, Dialler};
 use super::expected_peers::ExpectedPeers;
 use super::links::{LinkCommands, Links};
+use super::picture::MeshPicture;
 use super::reports::{News, Reports};
 use super::resolver::{Resolution, Resolver};
 use super::status::{MeshStatus, SharedStatus};
@@ -99,7 +100,7 @@ impl<L: Links> EventLoop<L> {
     /// Tells discovery what happened and does what it wants; returns whether that was the last time.
     fn turn(&mut self, ready: &Ready) -> bool {
         let now = now();
-        let News { interest, retained, links, resolutions, is_draining, is_over } =
+        let News { interest, retained, links, resolutions, viewers, is_draining, is_over } =
             self.reports.take();
         for (filter, change) in &interest {
             let is_wanted = *change > 0;
@@ -139,6 +140,10 @@ impl<L: Links> EventLoop<L> {
         }
         self.carry_out();
         self.look_at_itself(now.mono_us);
+        if !viewers.is_empty() {
+            let picture = MeshPicture::of(&self.discovery, now);
+            viewers.into_iter().for_each(|viewer| viewer.show(picture.clone()));
+        }
         is_over
     }
 

@@ -13,7 +13,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use nexusd_discovery::LinkEvent;
 use rustix::event::{EventfdFlags, eventfd};
 
+use super::picture::Viewer;
 use super::resolver::Resolution;
+
+/// Who may wait for a picture of the mesh at a time.
+const VIEWERS_MAX: usize = 64;
 
 /// The way to the mesh thread.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ pub(super) struct News {
     /// In the order in which each shard told it.
     pub(super) links: Vec<LinkEvent>,
     pub(super) resolutions: Vec<Resolution>,
+    /// Who wants to see the mesh.
+    pub(super) viewers: Vec<Viewer>,
     /// The node stops: it says goodbye.
     pub(super) is_draining: bool,
     /// The node has stopped, and so does the thread.
@@ -74,6 +80,15 @@ impl Reports {
     /// Something happened to a link.
     pub(crate) fn on_link(&self, event: LinkEvent) {
         self.tell(|news| news.links.push(event));
+    }
+
+    /// Somebody wants to see the mesh. What is beyond the few that may wait is dropped.
+    pub(crate) fn on_viewer(&self, viewer: Viewer) {
+        self.tell(|news| {
+            if news.viewers.len() < VIEWERS_MAX {
+                news.viewers.push(viewer);
+            }
+        });
     }
 
     pub(super) fn on_resolution(&self, resolution: Resolution) {

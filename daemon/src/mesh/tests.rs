@@ -84,6 +84,8 @@ fn loopback() -> Config {
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
         mesh_port: 0,
+        health_port: crate::config::HttpPort::Off,
+        metrics_port: crate::config::HttpPort::Off,
         discovery: DiscoveryMode::Static,
         ..Config::default()
     }

@@ -41,10 +41,14 @@ impl Application {
 
     /// Subscribes, and waits until that is confirmed.
     pub(crate) fn subscribe(&mut self, filter: &str) {
+        self.subscribe_to(&[filter]);
+    }
+
+    pub(crate) fn subscribe_to(&mut self, filters: &[&str]) {
         let mut subscribe = Vec::new();
         let request = SubscribeRequest {
             request: 1,
-            filters: &[filter],
+            filters,
             queue_messages: Some(0),
             ..SubscribeRequest::default()
         };

@@ -28,6 +28,8 @@ pub(crate) fn without_settings(program: &str) -> Command {
             command.env_remove(name);
         }
     }
+    // Many daemons run side by side.
+    command.env("NEXUSD_HEALTH_PORT", "off").env("NEXUSD_METRICS_PORT", "off");
     command
 }
 

@@ -7,7 +7,8 @@
 mod audience;
 mod surroundings;
 
-use nexusd_core::{Command, Limits, Shard, ShardConfig};
+use nexusd_core::inspection::{Request, Subject};
+use nexusd_core::{Command, ConnectionId, Limits, Shard, ShardConfig};
 use nexusd_wire::control::{OverflowPolicy, Role};
 use nexusd_wire::{
     FrameEncoder, FrameKind, Header, MessageFlags, NodeId, Sequence, SubscribeRequest,
@@ -89,11 +90,30 @@ fn command(choice: u8) -> Command {
     match choice % 8 {
         0 => Command::Drain { deadline_us: u64::from(choice) * 1_000_000 },
         1 => Command::Sample,
+        2 => Command::Ask { number: 1, request: Box::new(request(choice / 8)) },
         _ => Command::Publish {
             topic: NAMES[usize::from(choice) % NAMES.len()].into(),
             payload: vec![b's'; usize::from(choice)].into(),
         },
     }
+}
+
+/// What others of the daemon ask a shard.
+fn request(choice: u8) -> Request {
+    let client = ConnectionId { index: u32::from(choice) % SEATS as u32, generation: 0 };
+    let filter = (choice & 16 != 0).then(|| FILTERS[usize::from(choice) % FILTERS.len()].into());
+    let subject = match choice % 9 {
+        0 => return Request::Close(client),
+        1 => return Request::Rename { client, name: "renamed".into() },
+        2 => Subject::Topics(filter),
+        3 => Subject::Wanted(NAMES.iter().map(|name| Box::from(*name)).collect()),
+        4 => Subject::Retained(filter),
+        5 => Subject::Filters,
+        6 => Subject::Subscriptions,
+        7 => Subject::Clients((choice & 16 != 0).then_some(client)),
+        _ => Subject::Links,
+    };
+    Request::List { subject, cursor: u64::from(choice / 9), entries: usize::from(choice) }
 }
 
 fn greeting() -> Vec<u8> {

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use nexusd::config::{DiscoveryMode, InterfaceChoice, LogFormat, LogLevel, UnixSocket};
+use nexusd::config::{DiscoveryMode, HttpPort, InterfaceChoice, LogFormat, LogLevel, UnixSocket};
 use nexusd::{Config, Invocation, Node};
 use nexusd_core::io::listener::{ListenAddress, Listener, UnixAddress};
 use nexusd_core::io::mailbox::mailbox;
@@ -73,6 +73,8 @@ pub(crate) fn node_config(options: &ServerOptions) -> Result<Config, LoadError> 
         bind: vec![Ipv4Addr::LOCALHOST.into()],
         app_port: 0,
         mesh_port: 0,
+        health_port: HttpPort::Off,
+        metrics_port: HttpPort::Off,
         discovery,
         multicast_port,
         interfaces: vec![InterfaceChoice::Name(LOOPBACK.to_owned())],

@@ -24,6 +24,8 @@ const NODES_MAX: u16 = 50;
 const PORT_STEP: u16 = 10;
 const APP_PORT: u16 = 5672;
 const MESH_PORT: u16 = 5671;
+const HEALTH_PORT: u16 = 8080;
+const METRICS_PORT: u16 = 9090;
 /// How long a node may take to be ready, and to end.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
@@ -112,6 +114,7 @@ fn start_node(at: u16) -> Result<Node> {
     let mut child = Command::new(repository::release_binary("nexusd"))
         .args(["--bind", "127.0.0.1", "--interface", "lo", "--cluster", "demo"])
         .args(["--app-port", &port(APP_PORT), "--mesh-port", &port(MESH_PORT)])
+        .args(["--health-port", &port(HEALTH_PORT), "--metrics-port", &port(METRICS_PORT)])
         .stdin(Stdio::null())
         .stderr(file.try_clone().context("cannot write a log from two sides")?)
         .stdout(file)

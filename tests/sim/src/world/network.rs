@@ -111,9 +111,12 @@ impl World<'_> {
                 self.has_stopped_accepting = true;
                 Ok(())
             }
-            Output::Report(Report::Interest { .. } | Report::Retained { .. } | Report::Link(_)) => {
-                Ok(())
-            }
+            Output::Report(
+                Report::Interest { .. }
+                | Report::Retained { .. }
+                | Report::Answer(_)
+                | Report::Link(_),
+            ) => Ok(()),
             Output::Report(Report::Metrics(metrics)) => {
                 self.coverage.mark(Mark::OutputMetrics);
                 self.oracle.on_sample(&metrics)?;

@@ -203,7 +203,8 @@ impl Node {
                 }
                 Output::PauseReceive(id) => self.set_receiving(id, false),
                 Output::ResumeReceive(id) => self.set_receiving(id, true),
-                Output::ReceiveInPlace(_) | Output::Report(Report::Metrics(_)) => {}
+                Output::ReceiveInPlace(_)
+                | Output::Report(Report::Metrics(_) | Report::Answer(_)) => {}
                 Output::Move { connection, to } => {
                     let Destination::Shard(to) = to else {
                         unreachable!("nobody speaks HTTP/2 here")

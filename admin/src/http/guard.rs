@@ -1,0 +1,86 @@
+//! Who may change something over HTTP: callers on this host that no web page sent.
+//!
+//! A browser on this host would reach the port, too. It says which page a request comes from, and under which
+//! name it found the port: a page of somebody else, and a name that somebody else's DNS leads here, are refused.
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri, header};
+
+use super::Peer;
+use crate::{Caller, Fault};
+
+/// The request comes from somebody who may change something.
+pub(super) struct Changer;
+
+impl<S: Sync> FromRequestParts<S> for Changer {
+    type Rejection = Fault;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
+        let caller = parts.extensions.get::<Peer>().map(|peer| Caller::at(peer.0));
+        caller.unwrap_or_default().may_change()?;
+        check(&parts.headers)?;
+        Ok(Self)
+    }
+}
+
+fn check(headers: &HeaderMap) -> Result<(), Fault> {
+    let said = |name| headers.get(name).map(|value| value.to_str().unwrap_or("not text"));
+    let foreign =
+        |what: &str| Err(Fault::Forbidden(format!("{what}; a web page may not change anything")));
+    let host = said(header::HOST).unwrap_or_default();
+    if !is_own_name(host) {
+        return foreign(&format!(
+            "this is asked of {host:?}, which is neither an address nor localhost"
+        ));
+    }
+    if let Some(origin) = said(header::ORIGIN)
+        && origin.strip_prefix("http://") != Some(host)
+    {
+        return foreign("this comes from another site");
+    }
+    if said(header::HeaderName::from_static("sec-fetch-site"))
+        .is_some_and(|site| !matches!(site, "same-origin" | "none"))
+    {
+        return foreign("this comes from another site");
+    }
+    Ok(())
+}
+
+/// Whether nobody's DNS can make this name lead elsewhere: an address, or `localhost`.
+fn is_own_name(host: &str) -> bool {
+    let Ok(uri) = Uri::builder().scheme("http").authority(host).path_and_query("/").build() else {
+        return false;
+    };
+    let name = uri.host().unwrap_or_default();
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<std::net::IpAddr>().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderName;
+
+    use super::*;
+
+    fn passes(headers: &[(&'static str, &str)]) -> bool {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value")));
+        check(&headers.collect()).is_ok()
+    }
+
+    #[test]
+    fn programs_and_pages_of_the_port_itself_may_and_other_pages_may_not() {
+        assert!(passes(&[("host", "127.0.0.1:8080")]));
+        assert!(passes(&[("host", "[::1]:8080")]) && passes(&[("host", "LOCALHOST:8080")]));
+        let own = ("origin", "http://localhost:8080");
+        assert!(passes(&[("host", "localhost:8080"), own, ("sec-fetch-site", "same-origin")]));
+        assert!(!passes(&[("host", "localhost:8080"), ("origin", "http://localhost:9999")]));
+        assert!(!passes(&[("host", "localhost:8080"), ("origin", "null")]));
+        assert!(!passes(&[("host", "localhost:8080"), ("sec-fetch-site", "cross-site")]));
+        assert!(!passes(&[("host", "evil.example:8080"), ("origin", "http://evil.example:8080")]));
+        assert!(!passes(&[("host", "127.0.0.1.evil.example")]), "not an address");
+        assert!(!passes(&[]) && !passes(&[("host", "")]) && !passes(&[("host", "a b")]));
+    }
+}
