@@ -4,6 +4,7 @@ mod canned;
 mod cli;
 mod documents;
 mod failures;
+mod mesh;
 mod messages;
 mod prompt;
 mod screen;
