@@ -15,8 +15,13 @@ fn main() -> io::Result<()> {
     let files = protox::compile(["admin.proto"], ["proto"]).map_err(io::Error::other)?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("no OUT_DIR"))?);
     fs::write(out.join("admin.bin"), files.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize, utoipa::ToSchema)]")
+    let service = tonic_prost_build::configure()
+        .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]");
+    if env::var_os("CARGO_FEATURE_SERVER").is_none() {
+        return service.build_server(false).compile_fds(files);
+    }
+    service
+        .type_attribute(".", "#[derive(utoipa::ToSchema)]")
         // What is left out of a query or a body has its default; what nobody knows is refused.
         .type_attribute("ListTopicsRequest", QUERY)
         .type_attribute("ListSubscriptionsRequest", QUERY)

@@ -5,21 +5,35 @@
 //! the daemon implements. Only the view of the whole mesh is made here (`topology.rs`), from what each node
 //! says of itself.
 //!
+//! All of this is the feature `server`. Without it there are the messages and the client alone.
+//!
 //! What changes something is done for callers on this host alone ([`Caller`]). Everything is bounded
 //! (`limits.rs`): connections, what is read of one, the time that one may take.
 
+#[cfg(feature = "server")]
 mod caller;
+#[cfg(feature = "server")]
 mod exposition;
+#[cfg(feature = "server")]
 mod http;
+#[cfg(feature = "server")]
 pub mod limits;
+#[cfg(feature = "server")]
 mod node;
+#[cfg(feature = "server")]
 mod service;
+#[cfg(feature = "server")]
 mod topology;
 
+#[cfg(feature = "server")]
 pub use caller::Caller;
+#[cfg(feature = "server")]
 pub use exposition::{Family, Kind, Sample};
+#[cfg(feature = "server")]
 pub use http::{HttpMetrics, health_router, metrics_router, serve};
+#[cfg(feature = "server")]
 pub use node::{Fault, Health, Node};
+#[cfg(feature = "server")]
 pub use service::Service;
 
 /// The messages and services of `proto/admin.proto`.

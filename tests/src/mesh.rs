@@ -33,6 +33,11 @@ impl Mesh {
         &self.cluster
     }
 
+    /// Its nodes' `--mcast-port`.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
     /// A node that looks for others by multicast.
     pub fn node(&self) -> Daemon {
         self.node_with(&[])

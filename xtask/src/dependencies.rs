@@ -37,6 +37,11 @@ const RULES: &[Rule] = &[
         features: &[],
         free_of: &["nexusd-core", "io-uring", "glommio"],
     },
+    Rule {
+        package: "nexusd-cli",
+        features: &[],
+        free_of: &["nexusd-core", "axum", "io-uring", "glommio"],
+    },
 ];
 
 /// Fails when a tree holds what it must not.

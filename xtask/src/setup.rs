@@ -48,6 +48,7 @@ const JOBS: &[Job] = &[
             &tool::NPM,
             &tool::IPROUTE,
             &tool::NFTABLES,
+            &tool::TMUX,
             &tool::CARGO_DENY,
         ],
     },

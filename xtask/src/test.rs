@@ -63,6 +63,12 @@ const STEPS: &[Step] = &[
         run: hosts,
     },
     Step {
+        name: "terminal",
+        proves: "the prompt and `top` of nexusd-cli behave on a real terminal",
+        needs: &[&tool::TMUX],
+        run: terminal,
+    },
+    Step {
         name: "peers",
         proves: "the load generator drives other systems without loss",
         needs: tool::PEERS,
@@ -239,6 +245,18 @@ fn tests() -> Result<()> {
 fn tests_on_epoll() -> Result<()> {
     daemon_of_tests()?;
     test_run(&["--test", "integration"]).env("TESTS_NEXUSD_IO", "epoll").run()
+}
+
+/// What is typed into a terminal, and what it shows.
+fn terminal() -> Result<()> {
+    daemon_of_tests()?;
+    Invocation::cargo()
+        .args(["test", "--workspace", "--locked", "--test", "operator", "--no-fail-fast"])
+        .args(["--", "--ignored"])
+        .env("RUST_TEST_THREADS", TESTS_AT_ONCE)
+        .env("PATH", tool::path_with(&[&tool::TMUX])?)
+        .env("TESTS_NEXUSD_BINARY", repository::debug_binary("nexusd"))
+        .run()
 }
 
 /// What the load generator measures NexusD beside.

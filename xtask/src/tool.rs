@@ -99,6 +99,11 @@ pub(crate) const NFTABLES: Tool = Tool {
     why: "breaks that network, by dropping packets",
     source: Source::Debian { package: "nftables" },
 };
+pub(crate) const TMUX: Tool = Tool {
+    program: "tmux",
+    why: "is the terminal that tests type into",
+    source: Source::Debian { package: "tmux" },
+};
 pub(crate) const PERF: Tool = Tool {
     program: "perf",
     why: "samples where a running daemon spends its cycles",

@@ -1,0 +1,60 @@
+//! SUBSCRIBE: prints what comes, until it is stopped.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nexusd_client::{ConnectionState, Error, Event, SubscribeOptions};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::event;
+use crate::arguments::SubscribeArguments;
+use crate::console::{self, Console};
+use crate::error::CliError;
+use crate::remote::Remote;
+
+pub(crate) async fn run(
+    arguments: SubscribeArguments,
+    remote: &Remote,
+    console: Console,
+) -> Result<(), CliError> {
+    let SubscribeArguments { filters, count, retained } = arguments;
+    // From here on, so that Ctrl-C never ends it without a farewell.
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let client = remote.client_that_tells(teller()).await?;
+    let options = SubscribeOptions::new().retained(retained).wait_mesh(true);
+    let names = filters.join(" ");
+    let mut subscription = client.subscribe_with(filters, options).await?;
+    if console.is_terminal() {
+        console::note(&format!("-- subscribed to {names}; Ctrl-C ends it"));
+    }
+    let mut left = count.unwrap_or(u64::MAX);
+    while left > 0 {
+        tokio::select! {
+            _ = interrupted.recv() => break,
+            next = subscription.next() => {
+                let Some(next) = next else {
+                    return Err(CliError::Ended(subscription.end_reason().unwrap_or(Error::Closed)));
+                };
+                left -= u64::from(matches!(next, Event::Message(_)));
+                console.show_next(&event::document(&next), || event::text(console, &next))?;
+            }
+        }
+    }
+    client.close().await?;
+    Ok(())
+}
+
+/// Makes what says on stderr that nothing comes for a while, and that it goes on. The subscription does so by
+/// itself; what is lost meanwhile it tells.
+fn teller() -> impl Fn(&ConnectionState) + Send + Sync {
+    let was_connected = AtomicBool::new(false);
+    move |state| match state {
+        ConnectionState::Disconnected { cause: Some(cause) } => {
+            console::note(&format!("-- the connection broke, and is made anew: {cause}"));
+        }
+        // The first one needs no words.
+        ConnectionState::Connected(daemon) if was_connected.swap(true, Ordering::Relaxed) => {
+            console::note(&format!("-- connected to node {}", daemon.node));
+        }
+        _ => {}
+    }
+}

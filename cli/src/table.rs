@@ -1,0 +1,126 @@
+//! Tables and lists of names and values, for people.
+
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Row, Table};
+
+use crate::console::Console;
+
+/// What stands in a column.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Column {
+    /// Words, from the left.
+    Text(&'static str),
+    /// Numbers, from the right.
+    Number(&'static str),
+}
+
+impl Column {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Text(title) | Self::Number(title) => title,
+        }
+    }
+
+    fn alignment(self) -> CellAlignment {
+        match self {
+            Self::Text(_) => CellAlignment::Left,
+            Self::Number(_) => CellAlignment::Right,
+        }
+    }
+}
+
+/// Lays rows out under their columns.
+pub(crate) fn table(
+    console: &Console,
+    columns: &[Column],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let mut table = plain(console);
+    let title = |column: &Column| {
+        let cell = Cell::new(column.title()).set_alignment(column.alignment());
+        cell.add_attribute(Attribute::Bold)
+    };
+    table.set_header(columns.iter().map(title));
+    for row in rows {
+        let cells = row.into_iter().zip(columns).map(|(text, column)| {
+            let colour = colour(&text);
+            let cell = Cell::new(text).set_alignment(column.alignment());
+            match colour {
+                Some(colour) => cell.fg(colour),
+                None => cell,
+            }
+        });
+        table.add_row(Row::from(cells.collect::<Vec<_>>()));
+    }
+    trimmed(&mut table, columns.len())
+}
+
+/// Lays names and their values out, under a heading.
+pub(crate) fn list(console: &Console, heading: &str, entries: &[(&str, String)]) -> String {
+    let mut table = plain(console);
+    for (name, value) in entries {
+        table.add_row([Cell::new(format!("  {name}")), Cell::new(value)]);
+    }
+    format!("{}\n{}", console.bold(heading), trimmed(&mut table, 2))
+}
+
+fn plain(console: &Console) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    match console.width() {
+        // Long cells are folded; a script reads lines as they are.
+        Some(width) => table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width),
+        None => table.set_content_arrangement(ContentArrangement::Disabled),
+    };
+    if console.is_coloured() {
+        table.enforce_styling();
+    } else {
+        table.force_no_tty();
+    }
+    table
+}
+
+fn trimmed(table: &mut Table, columns: usize) -> String {
+    for column in 0..columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_padding((0, 2));
+        }
+    }
+    table.trim_fmt()
+}
+
+/// What an operator should see at a glance.
+fn colour(text: &str) -> Option<Color> {
+    match text {
+        "alive" | "running" | "connected" => Some(Color::Green),
+        "suspected" | "draining" | "leaving" | "parked" => Some(Color::Yellow),
+        "dead" | "no answer" => Some(Color::Red),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_stand_at_the_right_and_nothing_trails() {
+        let columns = [Column::Text("TOPIC"), Column::Number("MESSAGES"), Column::Text("RETAINED")];
+        let rows = [["a/b", "12", "yes"], ["c", "1,234,567,890", "no"]];
+        let rows = rows.map(|row| row.map(str::to_owned).to_vec());
+        let text = table(&Console::plain(), &columns, rows);
+        let expected = "\
+TOPIC       MESSAGES  RETAINED
+a/b               12  yes
+c      1,234,567,890  no";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_list_stands_below_its_heading() {
+        let entries = [("version", "0.1.0".to_owned()), ("peers", "2".to_owned())];
+        assert_eq!(
+            list(&Console::plain(), "server", &entries),
+            "server\n  version  0.1.0\n  peers    2"
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! What goes wrong is one sentence on stderr that says what to do; 1 is a failure, 2 is bad usage.
+
+use std::net::TcpListener;
+
+use crate::canned::Canned;
+use crate::cli::{command, run, said};
+
+/// The sentence of a command that fails.
+fn sentence(address: &str, words: &[&str]) -> String {
+    for words in [words.to_vec(), [&["--json"], words].concat()] {
+        let said = run(address, &words);
+        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{words:?}: {}", said.err);
+        assert_eq!(said.err.lines().count(), 1, "{words:?}: {}", said.err);
+    }
+    run(address, words).err
+}
+
+#[test]
+fn nobody_there_is_told_with_what_helps() {
+    let closed = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = closed.local_addr().expect("bound").to_string();
+    drop(closed);
+    for words in
+        [&["info"][..], &["publish", "t", "x"], &["subscribe", "#"], &["monitor"], &["ping"]]
+    {
+        let expected = format!(
+            "error: no daemon answers at {address}: is nexusd running there? `nexusd-cli discover` \
+             finds daemons\n"
+        );
+        assert_eq!(sentence(&address, words), expected);
+    }
+}
+
+#[test]
+fn silence_ends_at_the_timeout() {
+    // It accepts connections, in its backlog, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    let mut command = command(&address, &["ping"]);
+    command.args(["--timeout", "300"]);
+    let said = said(command);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains(&format!("{address} did not answer within 300 ms")), "{}", said.err);
+}
+
+#[test]
+fn what_the_daemon_refuses_is_told_in_its_words() {
+    let daemon = Canned::start();
+    let told = sentence(&daemon.address, &["debug", "drain", "--yes"]);
+    assert!(told.ends_with(" says: drain is taken from this host alone\n"), "{told}");
+    let told = sentence(&daemon.address, &["pubsub", "topics", "a/#/b"]);
+    assert!(told.contains("# stands at the end only"), "{told}");
+}
+
+#[test]
+fn clients_that_are_not_there_are_told() {
+    let daemon = Canned::start();
+    for words in [
+        &["client", "info", "9-9-9"][..],
+        &["client", "kill", "9-9-9"],
+        &["client", "setname", "9-9-9", "x"],
+    ] {
+        let told = sentence(&daemon.address, words);
+        assert!(told.starts_with("error: there is no client 9-9-9 at "), "{told}");
+    }
+}
+
+#[test]
+fn what_is_for_the_prompt_says_so() {
+    let daemon = Canned::start();
+    assert!(sentence(&daemon.address, &["CONNECT", "x"]).contains("CONNECT is for the prompt"));
+    assert!(sentence(&daemon.address, &["DISCONNECT"]).contains("DISCONNECT is for the prompt"));
+}
+
+#[test]
+fn what_cannot_be_done_here_says_why() {
+    let daemon = Canned::start();
+    assert!(
+        sentence(&daemon.address, &["request", "t", "x"]).contains("request/reply is not part")
+    );
+    assert!(sentence(&daemon.address, &["top"]).contains("TOP draws on a terminal"));
+    assert!(sentence(&daemon.address, &["debug", "drain"]).contains("--yes"));
+}
+
+#[test]
+fn bad_usage_is_another_exit_code() {
+    for words in [&["publish", "t"][..], &["nonsense"], &["mesh", "up"], &["info", "--port", "0"]] {
+        let said = run("127.0.0.1", words);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{words:?}: {}", said.err);
+    }
+}

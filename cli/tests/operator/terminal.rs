@@ -1,0 +1,140 @@
+//! The prompt and TOP on a real terminal.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::canned::Canned;
+use crate::screen::Screen;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_nexusd-cli");
+
+/// The prompt in a terminal, with its history in this folder.
+fn prompt(address: &str, state: &str) -> Screen {
+    let screen = Screen::start(&[("XDG_STATE_HOME", state)]);
+    screen.enter(&format!("{BINARY} -h {address}"));
+    screen.wait_for(&format!("nexusd {address}>"));
+    screen
+}
+
+/// Gives the line up, and waits for an empty one.
+fn cancel(screen: &Screen) {
+    screen.press("C-c");
+    screen.wait("an empty line", |text| text.trim_end().ends_with('>'));
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn the_prompt_completes_commands_and_names_the_daemon_knows() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let screen = prompt(&daemon.address, &state.path().display().to_string());
+    screen.wait_for("connected to node");
+
+    // The only one that begins so is completed at once, in the case it was begun in.
+    screen.type_text("MES");
+    screen.press("Tab");
+    screen.wait_for("> MESH");
+    screen.type_text("T");
+    screen.press("Tab");
+    screen.wait_for("> MESH TOPOLOGY");
+    screen.press("Enter");
+    screen.wait_for("does not answer: no route to host");
+
+    // Several are offered.
+    screen.type_text("p");
+    screen.press("Tab");
+    screen.wait("publish and pubsub are offered", |text| {
+        text.contains("publish") && text.contains("pubsub")
+    });
+    cancel(&screen);
+
+    // Topics and clients come from the daemon.
+    screen.type_text("subscribe plant/b");
+    screen.press("Tab");
+    screen.wait_for("> subscribe plant/boiler/temperature");
+    cancel(&screen);
+    screen.type_text("CLIENT INFO ");
+    screen.press("Tab");
+    screen.wait_for("0-2-1");
+    cancel(&screen);
+
+    screen.enter("QUIT");
+    screen.wait("the shell is back", |text| text.trim_end().ends_with('$'));
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn the_prompt_remembers_lines_from_one_start_to_the_next() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let state = state.path().display().to_string();
+    let screen = prompt(&daemon.address, &state);
+    screen.enter("mesh status");
+    screen.wait_for("queued for them");
+    screen.press("C-d");
+    screen.wait("the shell is back", |text| text.trim_end().ends_with('$'));
+    drop(screen);
+
+    let screen = prompt(&daemon.address, &state);
+    screen.press("Up");
+    screen.wait_for("> mesh status");
+    screen.press("Enter");
+    screen.wait_for("queued for them");
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn drain_asks_first() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let screen = prompt(&daemon.address, &state.path().display().to_string());
+    screen.enter("debug drain");
+    screen.wait_for("[y/N]");
+    screen.enter("no");
+    screen.wait_for("nothing was done");
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn top_shows_a_daemon_live_and_gives_the_terminal_back() {
+    let daemon = Canned::start();
+    let screen = Screen::start(&[]);
+    screen.enter("echo before");
+    screen.wait_for("before\n");
+    screen.enter(&format!("{BINARY} -h {} TOP --interval 200ms", daemon.address));
+    screen.wait_for("Slow consumers: 1");
+    // Once there is a difference there are rates.
+    screen.wait("rates", |text| {
+        text.lines().any(|line| line.contains("plant/boiler/temperature") && line.contains("/s"))
+    });
+    screen.press("Tab");
+    screen.wait_for("MESSAGES");
+    screen.press("Tab");
+    screen.wait_for("losing");
+    screen.press("4");
+    screen.wait("peers", |text| text.contains("suspected") || text.contains("dead"));
+    screen.press("s");
+    screen.wait_for("order (queue)");
+    screen.press("q");
+    screen.wait("what was there before is back", |text| {
+        text.contains("before") && !text.contains("q quit")
+    });
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn top_gives_the_terminal_back_when_it_is_terminated() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let file = state.path().join("pid");
+    let screen = Screen::start(&[]);
+    let (pid, address) = (file.display(), &daemon.address);
+    screen.enter(&format!("sh -c 'echo $$ > {pid}; exec {BINARY} -h {address} top'"));
+    screen.wait_for("Slow consumers: 1");
+    let pid = std::fs::read_to_string(&file).expect("written before");
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, Signal::TERM).expect("it runs");
+    screen.wait("what was there before is back", |text| !text.contains("Slow consumers"));
+    // Lines are edited by the kernel again, and what is typed is shown.
+    screen.enter("stty -a");
+    screen.wait("the terminal's modes", |text| text.contains(" icanon") && text.contains(" echo "));
+}
