@@ -437,8 +437,6 @@ SHOWN = [publish_one, publish_many, pause, come_back_with_positions, come_back_w
          come_back_with_much_under_way, take_over, anew_from_positions, gap, retained, end, unknown, bad_requests,
          deadline, health, another_node, topics_and_peers]
 
-# What the daemon does not do yet.
-SHOWN.remove(topics_and_peers)
 
 
 def must(is_so, sentence):
