@@ -422,14 +422,11 @@ def topics_and_peers(sidecar, topic):
     for peer in peers:
         must(peer.endpoint and peer.status in ("alive", "suspected", "dead"), f"a peer is told, not {peer}")
     if sidecar.other:
-        wanted = sidecar.other.subscribe(f"{topic}/there", wait_mesh=True)
         origin = sidecar.other.publish(topic, b"x").message_id.split("/")[0]
         peers = sidecar.stub.GetPeers(pb.GetPeersRequest(include_state=True), timeout=SECONDS).peers
         told = {peer.instance_uuid.replace("-", ""): peer for peer in peers}
         must(origin in told, f"the other node is {origin}, not one of {list(told)}")
-        other = told[origin]
-        must(other.status == "alive" and f"{topic}/there" in other.topics, f"it is told what it wants, not {other}")
-        wanted.end()
+        must(told[origin].status == "alive", f"it is well, not {told[origin]}")
     return f"{len(mine)} filters, {len(peers)} peers"
 
 
