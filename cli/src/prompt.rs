@@ -6,12 +6,14 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use ratatui::crossterm::terminal::disable_raw_mode;
 use reedline::{
     ColumnarMenu, Emacs, FileBackedHistory, KeyCode, KeyModifiers, MenuBuilder as _, Prompt,
     PromptEditMode, PromptHistorySearch, Reedline, ReedlineEvent, ReedlineMenu, Signal,
     default_emacs_keybindings,
 };
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{Action, Options, parse, prompt_command};
 use crate::completion::{Completions, Here};
@@ -35,6 +37,7 @@ pub(crate) fn run(options: Options, runtime: &Runtime) -> Result<ExitCode, CliEr
 }
 
 fn interactive(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliError> {
+    end_with_the_terminal(runtime)?;
     session.console().line("NexusD. HELP lists commands, Tab completes them, QUIT ends.")?;
     let here = Here::default();
     let mut editor =
@@ -62,6 +65,25 @@ fn interactive(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliE
             _ => return Ok(ExitCode::SUCCESS),
         }
     }
+}
+
+/// Ends the program when its terminal has gone, and when it is told to. The editor would read from a terminal that
+/// is no more for ever; and the first command that catches these signals keeps them from ending the program.
+fn end_with_the_terminal(runtime: &Runtime) -> Result<(), CliError> {
+    // Signals are caught where a runtime is.
+    let _guard = runtime.enter();
+    let (mut hung_up, mut terminated) =
+        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
+    runtime.spawn(async move {
+        let number = tokio::select! {
+            _ = hung_up.recv() => SignalKind::hangup().as_raw_value(),
+            _ = terminated.recv() => SignalKind::terminate().as_raw_value(),
+        };
+        // Where the terminal has gone there is nothing to give back.
+        let _ = disable_raw_mode();
+        std::process::exit(128 + number);
+    });
+    Ok(())
 }
 
 /// Fails if one of the commands did, and goes on behind it.

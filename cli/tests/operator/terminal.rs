@@ -1,6 +1,6 @@
 //! The prompt and TOP on a real terminal.
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::canned::Canned;
 use crate::screen::Screen;
@@ -79,6 +79,27 @@ fn the_prompt_remembers_lines_from_one_start_to_the_next() {
     screen.wait_for("> mesh status");
     screen.press("Enter");
     screen.wait_for("queued for them");
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn the_prompt_ends_with_its_terminal() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let file = state.path().join("pid");
+    let screen = Screen::start(&[("XDG_STATE_HOME", &state.path().display().to_string())]);
+    let (pid, address) = (file.display(), &daemon.address);
+    screen.enter(&format!("sh -c 'echo $$ > {pid}; exec {BINARY} -h {address}'"));
+    // TOP catches the signal of a terminal that goes, and has ended.
+    screen.wait_for(&format!("nexusd {address}>"));
+    screen.enter("top");
+    screen.wait_for("Slow consumers: 1");
+    screen.press("q");
+    screen.wait_for(&format!("nexusd {address}>"));
+    let pid = std::fs::read_to_string(&file).expect("written before");
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
+    drop(screen);
+    nexusd_tests::eventually("it has ended", || test_kill_process(pid).is_err());
 }
 
 #[test]
