@@ -4,6 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::Fault;
 
+/// What a proxy adds: whoever stands behind it is somewhere else.
+pub const FORWARDED: [&str; 5] =
+    ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"];
+
 /// Where a call comes from. Whoever serves gRPC puts it among the extensions of each request; a call without
 /// it counts as one from elsewhere.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

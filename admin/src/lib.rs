@@ -26,7 +26,7 @@ mod service;
 mod topology;
 
 #[cfg(feature = "server")]
-pub use caller::Caller;
+pub use caller::{Caller, FORWARDED};
 #[cfg(feature = "server")]
 pub use exposition::{Family, Kind, Sample};
 #[cfg(feature = "server")]

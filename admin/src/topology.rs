@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use prost::Message;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tonic::transport::Endpoint;
@@ -18,8 +19,14 @@ use crate::proto::admin_service_client::AdminServiceClient;
 use crate::proto::{GetInfoRequest, ListPeersRequest, Peer, Topology, TopologyNode};
 use crate::{Fault, Node};
 
+/// One is made at a time: it asks every other node.
+static TURN: Semaphore = Semaphore::const_new(1);
+
 /// Asks all peers of a node.
 pub(crate) async fn of(node: &dyn Node) -> Result<Topology, Fault> {
+    let Ok(Ok(_turn)) = timeout(TOPOLOGY_TIMEOUT_IN_ALL, TURN.acquire()).await else {
+        return Err(Fault::Unavailable("others ask for the topology already".to_owned()));
+    };
     let deadline = Instant::now() + TOPOLOGY_TIMEOUT_IN_ALL;
     let server = node.info().await?.server.unwrap_or_default();
     let peers = node.peers().await?.peers;

@@ -7,6 +7,7 @@ mod reload;
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Instant;
 
 use nexusd_admin::proto::{
@@ -17,11 +18,11 @@ use nexusd_admin::proto::{
     Subscriptions, Topic, Topics,
 };
 use nexusd_admin::{Family, Fault, Health};
+use nexusd_core::Metrics;
 use nexusd_core::inspection::{
     Answer, Entries, LinkEntry, Request, Subject, TopicEntry, WantedEntry,
 };
 use nexusd_core::io::clock;
-use nexusd_core::{ConnectionId, Metrics};
 use nexusd_grpc::proto::PeerInfo;
 use nexusd_wire::{NodeId, check_filter};
 use prost::Message;
@@ -196,21 +197,17 @@ impl nexusd_admin::Node for Admin {
     }
 
     async fn health(&self) -> Health {
-        // The cheapest question that there is.
-        let nobody = ConnectionId { index: u32::MAX, generation: u32::MAX };
-        let subject = Subject::Clients(Some(nobody));
         let is_draining = self.drainer.is_draining();
         let mut reason = String::new();
         for shard in 0..self.inspector.shards() {
-            let request = Request::List { subject: subject.clone(), cursor: 0, entries: 1 };
-            match self.inspector.ask(shard, request).await {
+            match self.inspector.answers(shard).await {
                 // Shards end one by one when the node stops.
                 Err(Unanswered::Ended) if is_draining => {}
                 Err(cause) => {
                     reason = format!("shard {shard}: {cause}");
                     break;
                 }
-                Ok(_) => {}
+                Ok(()) => {}
             }
         }
         let is_healthy = reason.is_empty();
@@ -387,7 +384,15 @@ impl nexusd_admin::Node for Admin {
     }
 
     fn drain(&self) -> DrainResponse {
-        DrainResponse { was_running: self.drainer.drain() }
+        let was_running = !self.drainer.is_draining();
+        let drainer = self.drainer.clone();
+        // It waits for shards whose mailboxes are full.
+        let begun = thread::Builder::new().name("drain".to_owned()).spawn(move || drainer.drain());
+        if let Err(error) = begun {
+            tracing::warn!("no thread to drain from: {error}; this one does");
+            self.drainer.drain();
+        }
+        DrainResponse { was_running }
     }
 
     async fn metrics(&self) -> Result<Vec<Family>, Fault> {

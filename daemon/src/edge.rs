@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nexusd_admin::proto::admin_service_server::AdminServiceServer;
-use nexusd_admin::{Caller, HttpMetrics};
+use nexusd_admin::{Caller, FORWARDED, HttpMetrics};
 use nexusd_core::PeerAddress;
 use nexusd_core::io::edge::{Edge, EdgeConnection};
 use nexusd_grpc::{Accepted, Origin, Server};
@@ -194,7 +194,10 @@ async fn serve(
 
 /// Tells the admin service where a call comes from.
 fn note_caller(mut call: Request<()>) -> Result<Request<()>, Status> {
+    let is_forwarded = FORWARDED.into_iter().any(|name| call.metadata().contains_key(name));
     let caller = match call.extensions().get::<Origin>().map(|origin| origin.peer) {
+        // Whoever stands behind a proxy is somewhere else.
+        _ if is_forwarded => Caller::default(),
         Some(Some(address)) => Caller::at(address),
         Some(None) => Caller::UNIX,
         None => Caller::default(),

@@ -12,7 +12,7 @@ use std::time::Duration;
 use nexusd_core::inspection::{Answer, Entries, Reply, Request, Subject};
 use nexusd_core::io::mailbox::CommandSender;
 use nexusd_core::limits::INSPECTION_ENTRIES;
-use nexusd_core::{Command, Metrics};
+use nexusd_core::{Command, ConnectionId, Metrics};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -65,10 +65,11 @@ impl Answers {
         }
     }
 
-    /// A number to ask with, and what the answer comes through; `None` if too much is asked already.
-    fn expect(&self) -> Option<(Expected<'_>, oneshot::Receiver<Answer>)> {
+    /// A number to ask with, and what the answer comes through; `None` if too much is asked already. What is
+    /// vital is never too much.
+    fn expect(&self, is_vital: bool) -> Option<(Expected<'_>, oneshot::Receiver<Answer>)> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= QUESTIONS_MAX {
+        if waiting.len() >= QUESTIONS_MAX && !is_vital {
             return None;
         }
         let number = self.asked.fetch_add(1, Ordering::Relaxed);
@@ -117,8 +118,26 @@ impl Inspector {
 
     /// What a shard answers.
     pub(crate) async fn ask(&self, shard: usize, request: Request) -> Result<Answer, Unanswered> {
+        self.ask_as(shard, request, false).await
+    }
+
+    /// Whether a shard is there and answers, however much it is asked besides.
+    pub(crate) async fn answers(&self, shard: usize) -> Result<(), Unanswered> {
+        // The cheapest question that there is.
+        let nobody = ConnectionId { index: u32::MAX, generation: u32::MAX };
+        let subject = Subject::Clients(Some(nobody));
+        let request = Request::List { subject, cursor: 0, entries: 1 };
+        self.ask_as(shard, request, true).await.map(drop)
+    }
+
+    async fn ask_as(
+        &self,
+        shard: usize,
+        request: Request,
+        is_vital: bool,
+    ) -> Result<Answer, Unanswered> {
         let shard = self.shards.get(shard).ok_or(Unanswered::Ended)?;
-        let (expected, answer) = self.answers.expect().ok_or(Unanswered::Busy)?;
+        let (expected, answer) = self.answers.expect(is_vital).ok_or(Unanswered::Busy)?;
         let number = expected.number;
         let request = Box::new(request);
         if shard.send(Command::Ask { number, request }).is_err() {
@@ -145,14 +164,14 @@ impl Inspector {
         }
     }
 
-    /// What all shards counted until now, but for those that have ended.
+    /// What all shards counted until now. Without one that has ended it would be less than before.
     pub(crate) async fn count(&self) -> Result<Metrics, Unanswered> {
         let mut sum = Metrics::default();
         for shard in 0..self.shards.len() {
             match self.ask(shard, Request::Metrics).await {
                 Ok(Answer::Metrics(metrics)) => sum += *metrics,
-                Ok(_) | Err(Unanswered::Ended) => {}
-                Err(Unanswered::Busy) => return Err(Unanswered::Busy),
+                Ok(_) => {}
+                Err(cause) => return Err(cause),
             }
         }
         Ok(sum)

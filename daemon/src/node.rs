@@ -40,8 +40,8 @@ const MAILBOX_COMMANDS: usize = 1_024;
 const FILES_RESERVED: u64 = 64;
 /// Further ones that it needs to find other nodes: for beacons on each interface, and for dials.
 const FILES_OF_MESH: u64 = 128;
-/// Attempts to put a command into a full mailbox, and the time between them.
-const SEND_ATTEMPTS: (u32, Duration) = (1_000, Duration::from_millis(1));
+/// Time between two attempts to put a command into a full mailbox.
+const SEND_RETRY: Duration = Duration::from_millis(1);
 
 /// Further ones for the connections of an HTTP port, and what listens there.
 const FILES_OF_HTTP: u64 = nexusd_admin::limits::HTTP_CONNECTIONS_MAX as u64 + 4;
@@ -420,17 +420,15 @@ fn hear(
     })
 }
 
+/// Waits for room in the mailbox: what is sent here must not get lost.
 fn send(shard: &CommandSender, mut command: Command) {
-    let (attempts, pause) = SEND_ATTEMPTS;
-    for _ in 0..attempts {
-        match shard.send(command) {
-            Ok(()) => return,
-            Err(_) if shard.is_gone() => return,
-            Err(back) => command = back,
+    while let Err(back) = shard.send(command) {
+        if shard.is_gone() {
+            return;
         }
-        thread::sleep(pause);
+        command = back;
+        thread::sleep(SEND_RETRY);
     }
-    warn!("a shard takes no commands");
 }
 
 fn check_file_limit(connections: usize, reserved: u64) -> Result<(), StartError> {

@@ -16,6 +16,8 @@ pub struct Usage {
     pub rss: u64,
     /// The most it ever had resident, in bytes.
     pub peak_rss: u64,
+    /// Pages of the program and its libraries that are resident now, in bytes.
+    pub program: u64,
     /// Files it has open.
     pub open_files: usize,
 }
@@ -36,6 +38,7 @@ pub fn usage(pid: u32) -> Option<Usage> {
         cpu,
         rss: kilobytes("VmRSS")? << 10,
         peak_rss: kilobytes("VmHWM")? << 10,
+        program: kilobytes("RssFile")? << 10,
         open_files: std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
     })
 }

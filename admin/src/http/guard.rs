@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 
 use super::Peer;
+use crate::caller::FORWARDED;
 use crate::{Caller, Fault};
 
 /// The request comes from somebody who may change something.
@@ -33,6 +34,11 @@ fn check(headers: &HeaderMap) -> Result<(), Fault> {
         return foreign(&format!(
             "this is asked of {host:?}, which is neither an address nor localhost"
         ));
+    }
+    if let Some(name) = FORWARDED.into_iter().find(|name| headers.contains_key(*name)) {
+        return Err(Fault::Forbidden(format!(
+            "this was passed on by a proxy ({name}); what changes something is asked directly"
+        )));
     }
     if let Some(origin) = said(header::ORIGIN)
         && origin.strip_prefix("http://") != Some(host)
@@ -81,6 +87,8 @@ mod tests {
         assert!(!passes(&[("host", "localhost:8080"), ("sec-fetch-site", "cross-site")]));
         assert!(!passes(&[("host", "evil.example:8080"), ("origin", "http://evil.example:8080")]));
         assert!(!passes(&[("host", "127.0.0.1.evil.example")]), "not an address");
+        assert!(!passes(&[("host", "127.0.0.1:8080"), ("x-forwarded-for", "10.0.0.7")]));
+        assert!(!passes(&[("host", "127.0.0.1:8080"), ("via", "1.1 proxy")]));
         assert!(!passes(&[]) && !passes(&[("host", "")]) && !passes(&[("host", "a b")]));
     }
 }

@@ -181,13 +181,14 @@ impl Shard {
         }
     }
 
-    /// Ends a client's connection. What it subscribed to waits for it as if that had broken.
+    /// Ends a client's connection. What it subscribed to waits for it as if that had broken, and a client that
+    /// connects again by itself does.
     fn close_client(&mut self, id: ConnectionId, now: Now) -> bool {
         let is_there =
             open_connection(&mut self.connections, id).is_some_and(|known| is_client(known));
         if is_there {
             self.leave_all(id);
-            self.fail(id, &fatal(ErrorCode::Rejected, CLOSED_BY_OPERATOR), now);
+            self.fail(id, &fatal(ErrorCode::LimitReached, CLOSED_BY_OPERATOR), now);
         }
         is_there
     }

@@ -145,7 +145,6 @@ pub(crate) fn app_address(peer: &PeerPicture) -> Option<SocketAddr> {
 
 /// A peer, and the link to it if there is one; `now_us` is the wall clock's.
 pub(super) fn peer(peer: &PeerPicture, link: Option<&LinkEntry>, now_us: u64) -> Peer {
-    let link = link.filter(|_| peer.is_linked);
     let heard_us = link.map_or(0, |link| now_us.saturating_sub(link.silent_us));
     Peer {
         node_id: peer.node.to_string(),
@@ -153,7 +152,7 @@ pub(super) fn peer(peer: &PeerPicture, link: Option<&LinkEntry>, now_us: u64) ->
         app_address: app_address(peer).map(|address| address.to_string()).unwrap_or_default(),
         status: status(peer).to_owned(),
         is_linked: peer.is_linked,
-        latency_us: link.and_then(|link| link.latency_us),
+        latency_us: link.filter(|_| peer.is_linked).and_then(|link| link.latency_us),
         is_synced: peer.is_synced,
         last_seen_ms: milliseconds(peer.last_heard_us.max(heard_us)),
         started_ms: milliseconds(peer.start_us),

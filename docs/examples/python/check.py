@@ -87,7 +87,8 @@ def publish(where, topic, *payloads):
 
 class Daemon(Program):
     def __init__(self, nexusd, unix_socket, *flags):
-        alone = ("--discovery", "off", "--app-port", "0", "--bind", "127.0.0.1")
+        alone = ("--discovery", "off", "--app-port", "0", "--bind", "127.0.0.1", "--health-port", "off",
+                 "--metrics-port", "off")
         super().__init__(nexusd, *alone, "--unix-socket", unix_socket, *flags)
         self.tcp = [self.until("out", r"NexusD is ready tcp=(\S+) .*\n").group(1)]
         unix = re.search(r" unix=(\S+)", self.read())

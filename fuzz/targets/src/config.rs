@@ -50,6 +50,7 @@ fn assert_reads_back(config: &Config) {
     match again {
         Ok(Invocation::Run(mut again)) => {
             again.cluster_key.clone_from(&config.cluster_key);
+            again.sources.clone_from(&config.sources);
             assert_eq!(*again, *config);
         }
         other => panic!("{config:?} reads back as {other:?}"),

@@ -263,6 +263,7 @@ def anew_from_positions(sidecar, topic):
     must(second.next("replay_complete").replayed_count == 2, "2 were replayed")
     third = sidecar.resume("", topics=[topic], last_sequence_per_topic={topic: accepted[1].sequence_number})
     must(not third.info.replay_started, f"nothing is replayed to who does not ask for it: {third.info}")
+    must(third.next("gap").missed == -1, "but told: nobody has looked how much it is")
     sidecar.publish(topic, b"6")
     for subscription in first, second, third:
         must_be_numbers(subscription.payloads(1), [6])
