@@ -346,7 +346,7 @@ fn a_client_that_is_closed_hears_why_and_its_subscriptions_wait_for_it() {
     desk.heard(seat);
     let connection = desk.connection(seat);
     assert_eq!(desk.ask(0, Request::Close(connection)), Answer::Done(true));
-    let last = Heard::Error { code: ErrorCode::Rejected, fatal: true, offset: 0 };
+    let last = Heard::Error { code: ErrorCode::LimitReached, fatal: true, offset: 0 };
     assert_eq!(desk.heard(seat), [last]);
     assert_eq!(desk.complaint(seat), "an operator closed the connection");
     assert!(desk.is_closed(seat));
