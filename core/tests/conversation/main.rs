@@ -7,6 +7,7 @@ mod cut_sends;
 mod desk;
 mod ending;
 mod fetching;
+mod heard;
 mod hostile;
 mod hostile_peers;
 mod inspecting;
