@@ -48,7 +48,8 @@ pub(crate) async fn run(
 fn teller() -> impl Fn(&ConnectionState) + Send + Sync {
     let was_connected = AtomicBool::new(false);
     move |state| match state {
-        ConnectionState::Disconnected { cause: Some(cause) } => {
+        // One that this program closes is not made anew.
+        ConnectionState::Disconnected { cause: Some(cause) } if !matches!(cause, Error::Closed) => {
             console::note(&format!("-- the connection broke, and is made anew: {cause}"));
         }
         // The first one needs no words.
