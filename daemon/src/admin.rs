@@ -384,13 +384,16 @@ impl nexusd_admin::Node for Admin {
     }
 
     fn drain(&self) -> DrainResponse {
-        let was_running = !self.drainer.is_draining();
-        let drainer = self.drainer.clone();
-        // It waits for shards whose mailboxes are full.
-        let begun = thread::Builder::new().name("drain".to_owned()).spawn(move || drainer.drain());
-        if let Err(error) = begun {
-            tracing::warn!("no thread to drain from: {error}; this one does");
-            self.drainer.drain();
+        let was_running = self.drainer.begin();
+        if was_running {
+            let drainer = self.drainer.clone();
+            // It may wait.
+            let telling =
+                thread::Builder::new().name("drain".to_owned()).spawn(move || drainer.tell());
+            if let Err(error) = telling {
+                tracing::warn!("no thread to drain from: {error}; this one does");
+                self.drainer.tell();
+            }
         }
         DrainResponse { was_running }
     }

@@ -360,13 +360,23 @@ impl Drainer {
     /// goodbye, and subscribers get what is queued for them, for [`Config::drain_timeout`] at most.
     /// Later calls change nothing; whether this was the first one.
     pub fn drain(&self) -> bool {
-        let is_first = !self.draining.swap(true, Ordering::AcqRel);
+        let is_first = self.begin();
         if is_first {
-            info!(timeout = ?self.timeout, "draining");
-            let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
-            self.drain_until(clock::now().mono_us.saturating_add(timeout_us));
+            self.tell();
         }
         is_first
+    }
+
+    /// From now on the node ends; whether it did not before. Whoever hears that it did not has to [`Self::tell`].
+    pub(crate) fn begin(&self) -> bool {
+        !self.draining.swap(true, Ordering::AcqRel)
+    }
+
+    /// Tells all threads; waits for shards whose mailboxes are full.
+    pub(crate) fn tell(&self) {
+        info!(timeout = ?self.timeout, "draining");
+        let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+        self.drain_until(clock::now().mono_us.saturating_add(timeout_us));
     }
 
     /// From now on it tells the edge thread, too.
