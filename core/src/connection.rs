@@ -11,7 +11,7 @@ use nexusd_wire::control::DeliveryMode;
 
 use crate::limits::BUFFER_BYTES_KEPT;
 use crate::log::SegmentId;
-use crate::session::Session;
+use crate::session::{Session, SessionState};
 use crate::shard::event::{ConnectionId, Door, PeerAddress};
 use crate::subscriber_queue::QueueId;
 
@@ -196,5 +196,24 @@ impl Connection {
             self.outbound.inline = Vec::new();
             self.outbound.plan.shrink_to_fit();
         }
+    }
+
+    /// Checks what must hold between events. For tests and the simulator.
+    pub(crate) fn assert_invariants(&self) {
+        let outbound = &self.outbound;
+        assert!(outbound.in_flight || outbound.plan.is_empty(), "a plan belongs to a running send");
+        assert!(
+            outbound.in_flight
+                || outbound.scheduled
+                || outbound.blocked_since_us.is_some()
+                || self.close_asked
+                || outbound.is_empty(),
+            "what waits is being sent, or cannot be"
+        );
+        let is_moving = matches!(self.session.state, SessionState::Moving);
+        assert!(
+            !is_moving || self.inbound.is_paused && outbound.is_empty(),
+            "nothing is said or dealt with on a connection that moves"
+        );
     }
 }

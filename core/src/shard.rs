@@ -4,10 +4,10 @@
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
 //! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
-//! `crossing.rs` talks to other shards, `closing.rs` takes queues off connections, `handover.rs` gives connections up to them, `landing.rs` receives
-//! large messages, `flush.rs` plans sends, `inspecting.rs` tells what there is, `buffers.rs` bounds what waits for connections, `memory.rs`
-//! keeps the log in its budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does
-//! what is due by time.
+//! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `closing.rs` takes
+//! queues off connections, `landing.rs` receives large messages, `flush.rs` plans sends, `inspecting.rs`
+//! tells what there is, `buffers.rs` bounds what waits for connections, `memory.rs` keeps the log in its
+//! budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does what is due by time.
 //! Invariant: all bounds of `limits.rs` hold after every event; [`Shard::assert_invariants`] checks.
 
 mod admission;
@@ -757,27 +757,10 @@ impl Shard {
         let open = self.connections.iter().flatten().count();
         assert_eq!(open, self.open, "open connections are counted");
         for connection in self.connections.iter().flatten() {
-            let outbound = &connection.outbound;
-            for id in &outbound.ready {
+            connection.assert_invariants();
+            for id in &connection.outbound.ready {
                 assert!(self.plane.queues[id.0 as usize].is_ready, "queues in turn know it");
             }
-            assert!(
-                outbound.in_flight || outbound.plan.is_empty(),
-                "a plan belongs to a running send"
-            );
-            assert!(
-                outbound.in_flight
-                    || outbound.scheduled
-                    || outbound.blocked_since_us.is_some()
-                    || connection.close_asked
-                    || outbound.is_empty(),
-                "what waits is being sent, or cannot be"
-            );
-            let is_moving = matches!(connection.session.state, SessionState::Moving);
-            assert!(
-                !is_moving || connection.inbound.is_paused && outbound.is_empty(),
-                "nothing is said or dealt with on a connection that moves"
-            );
         }
     }
 }
