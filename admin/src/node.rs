@@ -22,6 +22,9 @@ pub trait Node: Send + Sync + 'static {
     /// How it is: asks every shard for a sign of life.
     async fn health(&self) -> Health;
 
+    /// What of it is stuck, so that only a restart helps. Waits for nothing.
+    fn stuck(&self) -> Option<String>;
+
     /// What it is, what it counted and how it is set.
     async fn info(&self) -> Result<Info, Fault>;
 

@@ -53,7 +53,10 @@ pub enum Subject {
     /// Its clients, all or one.
     Clients(Option<ConnectionId>),
     /// Its links to other nodes.
-    Links,
+    Links {
+        /// How many of the filters that each peer wants are named.
+        filters: usize,
+    },
 }
 
 /// An answer, and the number that was asked with.
@@ -203,7 +206,7 @@ pub struct ClientEntry {
 }
 
 /// A link to another node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinkEntry {
     /// The node.
     pub peer: NodeId,
@@ -217,8 +220,10 @@ pub struct LinkEntry {
     pub queued_messages: u64,
     /// Their bytes.
     pub queued_bytes: u64,
-    /// Filters that it wants.
+    /// How many filters it wants.
     pub filters: u64,
+    /// Some of them, in their order.
+    pub named: Box<[Box<str>]>,
     /// The hash that it gave these; `None`: not all of them are known.
     pub hash: Option<u64>,
 }

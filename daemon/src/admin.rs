@@ -3,10 +3,12 @@
 
 mod entries;
 mod reload;
+mod sidecar;
 
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -23,14 +25,13 @@ use nexusd_core::inspection::{
     Answer, Entries, LinkEntry, Request, Subject, TopicEntry, WantedEntry,
 };
 use nexusd_core::io::clock;
-use nexusd_grpc::proto::PeerInfo;
 use nexusd_wire::{NodeId, check_filter};
 use prost::Message;
 
 use crate::catalogue::{self, MeshFigures, ProcessFigures};
 use crate::config::{self, Config};
 use crate::engine::Engine;
-use crate::inspector::{Inspector, Listed, Unanswered};
+use crate::inspector::{Inspector, LIST_BYTES_MAX, Listed, Listing, Unanswered};
 use crate::mesh::PeerPicture;
 use crate::node::{Drainer, Process};
 use crate::process;
@@ -121,71 +122,47 @@ impl Admin {
         settings.collect()
     }
 
-    /// The links that the shards keep, by peer.
-    async fn links(&self) -> Result<HashMap<NodeId, LinkEntry>, Unanswered> {
-        let of_page = |_, page| match page {
-            Entries::Links(links) => links,
-            _ => Vec::new(),
+    /// The links that the shards keep, by peer; each names at most so many of the filters that its peer wants,
+    /// as long as there is room in an answer.
+    async fn links(&self, filters: usize) -> Result<HashMap<NodeId, LinkEntry>, Unanswered> {
+        let named_bytes = AtomicUsize::new(0);
+        let within_room = |_, page| {
+            let Entries::Links(mut links) = page else { return Vec::new() };
+            for link in &mut links {
+                let bytes: usize =
+                    link.named.iter().map(|filter| filter.len() + FILTER_BYTES).sum();
+                if named_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > LIST_BYTES_MAX {
+                    link.named = Box::default();
+                }
+            }
+            links
         };
-        let listed = self.inspector.list(Subject::Links, usize::MAX, of_page, for_here).await?;
-        Ok(listed.entries.into_iter().map(|link| (link.peer, link)).collect())
-    }
-
-    /// How many subscriptions have each filter, over all shards.
-    pub(crate) async fn filters(&self) -> Result<HashMap<String, u64>, Unanswered> {
-        let of_page = |_, page| match page {
-            Entries::Filters(filters) => filters,
-            _ => Vec::new(),
-        };
-        let listed = self.inspector.list(Subject::Filters, FILTERS_MAX, of_page, for_here).await?;
-        let mut filters = HashMap::new();
-        for entry in listed.entries {
-            *filters.entry(entry.filter.into_string()).or_default() += entry.subscriptions;
+        let subject = Subject::Links { filters };
+        let listed = self.inspector.list(subject, usize::MAX, within_room, for_here).await?;
+        // A peer without the link that it has would be a wrong answer.
+        if listed.is_truncated {
+            return Err(Unanswered::Busy);
         }
-        Ok(filters)
-    }
-}
-
-impl Admin {
-    /// The other nodes, as the sidecar service tells of them.
-    pub(crate) async fn sidecar_peers(
-        &self,
-        with_state: bool,
-    ) -> Result<Vec<PeerInfo>, Unanswered> {
-        let Some(mesh) = self.inspector.mesh().await? else { return Ok(Vec::new()) };
-        let peer = |peer: &PeerPicture| PeerInfo {
-            instance_uuid: peer.node.to_string(),
-            endpoint: entries::app_address(peer).unwrap_or(peer.address).to_string(),
-            last_seen_ms: entries::milliseconds(peer.last_heard_us),
-            cluster_id: self.config.cluster.clone(),
-            topic_state_hash: peer
-                .told_hash
-                .or(peer.known_hash)
-                .filter(|_| with_state)
-                .unwrap_or(0),
-            topics: Vec::new(),
-            status: entries::status(peer).to_owned(),
-        };
-        Ok(mesh.peers.iter().map(peer).collect())
+        Ok(listed.entries.into_iter().map(|link| (link.peer, link)).collect())
     }
 }
 
 /// Entries that are told as they were found.
 async fn as_they_are<T: Message>(
-    _: &Inspector,
+    _: &Listing<'_>,
     page: Vec<T>,
 ) -> Result<(Vec<T>, usize), Unanswered> {
     let weight = page.iter().map(Message::encoded_len).sum();
     Ok((page, weight))
 }
 
-/// The same for what goes on to be joined here, and is small.
-async fn for_here<T>(_: &Inspector, page: Vec<T>) -> Result<(Vec<T>, usize), Unanswered> {
+/// The same for what goes on to be joined here.
+async fn for_here<T>(_: &Listing<'_>, page: Vec<T>) -> Result<(Vec<T>, usize), Unanswered> {
     Ok((page, 0))
 }
 
-/// Filters that are told at a time.
-const FILTERS_MAX: usize = 100_000;
+/// Bytes that a filter takes in an answer beside its text.
+const FILTER_BYTES: usize = 16;
 
 #[tonic::async_trait]
 impl nexusd_admin::Node for Admin {
@@ -198,18 +175,8 @@ impl nexusd_admin::Node for Admin {
 
     async fn health(&self) -> Health {
         let is_draining = self.drainer.is_draining();
-        let mut reason = String::new();
-        for shard in 0..self.inspector.shards() {
-            match self.inspector.answers(shard).await {
-                // Shards end one by one when the node stops.
-                Err(Unanswered::Ended) if is_draining => {}
-                Err(cause) => {
-                    reason = format!("shard {shard}: {cause}");
-                    break;
-                }
-                Ok(()) => {}
-            }
-        }
+        let silent = self.inspector.pulse().await.err();
+        let mut reason = silent.map(|silent| silent.to_string()).unwrap_or_default();
         let is_healthy = reason.is_empty();
         if is_healthy && is_draining {
             "the node is stopping: it takes no connections".clone_into(&mut reason);
@@ -220,6 +187,10 @@ impl nexusd_admin::Node for Admin {
             is_ready: is_healthy && !is_draining,
             reason,
         }
+    }
+
+    fn stuck(&self) -> Option<String> {
+        self.inspector.stuck().map(|silent| silent.to_string())
     }
 
     async fn info(&self) -> Result<Info, Fault> {
@@ -235,7 +206,7 @@ impl nexusd_admin::Node for Admin {
 
     async fn peers(&self) -> Result<Peers, Fault> {
         let Some(mesh) = self.inspector.mesh().await? else { return Ok(Peers::default()) };
-        let links = self.links().await?;
+        let links = self.links(0).await?;
         let now_us = clock::now().wall_us;
         let peer = |peer: &PeerPicture| entries::peer(peer, links.get(&peer.node), now_us);
         Ok(Peers { peers: mesh.peers.iter().map(peer).collect::<Vec<Peer>>() })
@@ -243,7 +214,7 @@ impl nexusd_admin::Node for Admin {
 
     async fn gossip(&self) -> Result<Gossip, Fault> {
         let Some(mesh) = self.inspector.mesh().await? else { return Ok(Gossip::default()) };
-        let links = self.links().await?;
+        let links = self.links(0).await?;
         let peer = |peer: &PeerPicture| GossipPeer {
             node_id: peer.node.to_string(),
             address: peer.address.to_string(),
@@ -269,10 +240,10 @@ impl nexusd_admin::Node for Admin {
             _ => Vec::new(),
         };
         // Who wants a topic, all shards know together.
-        let complete = async |inspector: &Inspector, page: Vec<_>| {
+        let complete = async |listing: &Listing<'_>, page: Vec<_>| {
             let named = page.iter().map(|topic: &TopicEntry| topic.name.clone());
             let subject = Subject::Wanted(named.collect());
-            let wanted = inspector.sum_up(&subject, page.len(), add_wanted).await?;
+            let wanted = listing.sum_up(&subject, page.len(), add_wanted).await?;
             let topic = |(topic, wanted): (TopicEntry, WantedEntry)| Topic {
                 name: topic.name.into_string(),
                 subscriptions: wanted.subscriptions,
@@ -281,7 +252,7 @@ impl nexusd_admin::Node for Admin {
                 peers: wanted.peers,
             };
             let page: Vec<_> = page.into_iter().zip(wanted).map(topic).collect();
-            as_they_are(inspector, page).await
+            as_they_are(listing, page).await
         };
         let Listed { entries: topics, is_truncated } =
             self.inspector.list(subject, request.limit as usize, of_page, complete).await?;

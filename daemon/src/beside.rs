@@ -10,6 +10,7 @@ use std::time::Duration;
 use nexusd_admin::Fault;
 use nexusd_core::io::mailbox::CommandSender;
 use nexusd_core::{Limits, PeerAddress};
+use nexusd_grpc::Filters;
 use nexusd_grpc::proto::PeerInfo;
 use nexusd_wire::NodeId;
 use tonic::Status;
@@ -78,12 +79,11 @@ impl nexusd_grpc::Daemon for Beside {
         shard.connect(peer.map_or(PeerAddress::Unix, PeerAddress::Tcp))
     }
 
-    async fn topics(&self) -> Result<Vec<(String, u64)>, Status> {
-        let filters = self.admin.filters().await.map_err(Fault::from)?;
-        Ok(filters.into_iter().collect())
+    async fn filters(&self) -> Result<Filters, Status> {
+        Ok(self.admin.filters().await.map_err(Fault::from)?)
     }
 
     async fn peers(&self, with_state: bool) -> Result<Vec<PeerInfo>, Status> {
-        Ok(self.admin.sidecar_peers(with_state).await.map_err(Fault::from)?)
+        Ok(self.admin.peers_of_applications(with_state).await.map_err(Fault::from)?)
     }
 }

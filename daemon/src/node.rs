@@ -23,7 +23,7 @@ use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::edge::{self, EdgeThread, OperatorPorts, PhaseSender};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
-use crate::inspector::{Answers, Inspector};
+use crate::inspector::{Inspector, Questions};
 use crate::listeners::Listeners;
 use crate::logging::LevelHandle;
 use crate::mesh::{
@@ -145,7 +145,7 @@ impl Node {
         };
         let introduction = introduction(&config, &mesh_addresses, &listeners.tcp);
         let (health, metrics) = (listeners.health, listeners.metrics);
-        let answers = Arc::new(Answers::default());
+        let questions = Arc::new(Questions::new(count));
         // What fails from here on ends the shards that run.
         let mut node = Self {
             id,
@@ -187,7 +187,7 @@ impl Node {
                 commands,
                 shards: senders.clone(),
                 edge: edge.clone(),
-                on_report: hear(&node.samples, &answers, index, reports.clone()),
+                on_report: hear(&node.samples, &questions, index, reports.clone()),
             })?;
             node.shards.push(shard);
         }
@@ -206,7 +206,7 @@ impl Node {
             },
             started,
             start_us: introduction.start_us,
-            inspector: Inspector::new(senders.clone(), answers, reports.clone()),
+            inspector: Inspector::new(senders.clone(), questions, reports.clone()),
             drainer: node.drainer.clone(),
             process,
         };
@@ -414,13 +414,13 @@ fn list(addresses: &[SocketAddr]) -> String {
 /// What a shard's reports go to.
 fn hear(
     samples: &Arc<Samples>,
-    answers: &Arc<Answers>,
+    questions: &Arc<Questions>,
     shard: usize,
     mesh: Option<Arc<Reports>>,
 ) -> Box<dyn FnMut(Report) + Send> {
-    let (samples, answers) = (Arc::clone(samples), Arc::clone(answers));
+    let (samples, questions) = (Arc::clone(samples), Arc::clone(questions));
     Box::new(move |report| match (report, &mesh) {
-        (Report::Answer(reply), _) => answers.on_reply(*reply),
+        (Report::Answer(reply), _) => questions.on_reply(*reply),
         (Report::Metrics(metrics), _) => samples.on_answer(shard, &metrics),
         (Report::Interest { filter, is_wanted }, Some(mesh)) => mesh.on_interest(filter, is_wanted),
         (Report::Retained { change }, Some(mesh)) => mesh.on_retained(change),

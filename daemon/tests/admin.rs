@@ -15,12 +15,14 @@ use nexusd_admin::proto::{
     ListSubscriptionsRequest, ListTopicsRequest,
 };
 use nexusd_grpc::proto::sidecar_service_client::SidecarServiceClient;
-use nexusd_grpc::proto::{GetPeersRequest, GetTopicsRequest};
+use nexusd_grpc::proto::{GetPeersRequest, GetTopicsRequest, GetTopicsResponse};
 use nexusd_wire::FrameKind;
 use running::Daemon;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 use tonic::Code;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 
 /// Longest wait for anything a daemon should do soon.
@@ -105,6 +107,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 async fn admin(address: SocketAddr) -> AdminServiceClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     AdminServiceClient::new(endpoint.connect().await.expect("a connection"))
+}
+
+async fn sidecar(address: SocketAddr) -> SidecarServiceClient<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    SidecarServiceClient::new(endpoint.connect().await.expect("a connection"))
 }
 
 /// Free ports for HTTP.
@@ -353,11 +360,67 @@ fn hostile_bytes_harm_nobody() {
         address,
         b"POST /api/v1/log-level HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
     );
-    // Slow ones hold nobody else up.
-    let idle: Vec<_> = (0..40).map(|_| TcpStream::connect(address).expect("a listener")).collect();
-    assert_eq!(call(address, "GET", "/livez", "").status, 200);
-    drop(idle);
     assert_eq!(call(address, "GET", "/readyz", "").status, 200);
+}
+
+/// A connection from another address of this host.
+fn connect_from(source: [u8; 4], address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from((source, 0)).into()).expect("an address of this host");
+    socket.connect(&address.into()).expect("a listener");
+    socket.into()
+}
+
+#[test]
+fn one_source_that_holds_connections_open_leaves_room_for_others() {
+    let daemon = start(&[]);
+    let address = health(&daemon);
+    let held: Vec<_> = (0..100).map(|_| connect_from([127, 0, 0, 2], address)).collect();
+    // One beyond the share is told so at once, and closed.
+    let refused = held.iter().rev().take(84).map(|mut stream| {
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        let mut said = String::new();
+        stream.read_to_string(&mut said).expect("a clean end");
+        said
+    });
+    for said in refused {
+        assert!(said.starts_with("HTTP/1.1 503 ") && said.contains("too many"), "{said:?}");
+    }
+    assert_eq!(call(address, "GET", "/readyz", "").status, 200, "another source is served");
+    drop(held);
+}
+
+#[test]
+fn questions_that_nobody_waits_for_hold_nobody_up() {
+    let (daemon, _subscriber, _publisher) = with_traffic(&[]);
+    let address = health(&daemon);
+    for number in 0..600 {
+        let path = ["/healthz", "/api/v1/topics", "/api/v1/info"][number % 3];
+        let mut stream = TcpStream::connect(address).expect("a listener");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it is read");
+    }
+    // Those that have gone may still have their places.
+    let lists = || {
+        let answer = call(address, "GET", "/api/v1/topics", "");
+        if answer.status == 200 { answer.json() } else { Value::Null }
+    };
+    eventually("topics are listed", lists, |topics| topics["topics"][0]["name"] == "prices/wheat");
+    assert_eq!(call(address, "GET", "/healthz", "").status, 200);
+}
+
+#[test]
+fn what_only_this_host_can_reach_is_not_shown_under_a_public_name() {
+    let daemon = start(&[]);
+    let address = health(&daemon);
+    let other = "Host: rebound.example:8080\r\n";
+    let refused = call_with(address, "GET", "/api/v1/info", other, "");
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert!(refused.body.contains("rebound.example"), "{}", refused.body);
+    for (path, host) in [("/api/v1/info", "node-7:8080"), ("/livez", "rebound.example:8080")] {
+        let answer = call_with(address, "GET", path, &format!("Host: {host}\r\n"), "");
+        assert_eq!(answer.status, 200, "{path} {host}: {}", answer.body);
+    }
 }
 
 #[test]
@@ -479,6 +542,17 @@ fn a_list_too_long_for_a_grpc_client_is_cut_and_says_so() {
         let listed = admin.list_subscriptions(request).await.expect("not too long").into_inner();
         let count = listed.subscriptions.len();
         assert!(listed.is_truncated && (1..16).contains(&count), "{count}");
+        let endpoint = Endpoint::from_shared(format!("http://{}", apps(&daemon)));
+        let channel = endpoint.expect("an address").connect().await.expect("a connection");
+        let mut sidecar = tonic::client::Grpc::new(channel);
+        sidecar.ready().await.expect("a connection");
+        // The client made for tests bounds the fields of what it reads, as the daemon does.
+        let codec = tonic_prost::ProstCodec::<_, GetTopicsResponse>::default();
+        let asked = tonic::Request::new(GetTopicsRequest { include_counts: true });
+        let path = PathAndQuery::from_static("/nexusd.sidecar.SidecarService/GetTopics");
+        let topics = sidecar.unary(asked, path, codec).await.expect("not too long").into_inner();
+        let count = topics.topics.len();
+        assert!(topics.is_truncated && (10_000..16_000).contains(&count), "{count}");
     });
 }
 
@@ -489,10 +563,7 @@ fn the_sidecar_service_lists_filters_and_peers() {
     let mut subscribers = [Application::connect(apps(&first)), Application::connect(apps(&first))];
     subscribers.iter_mut().for_each(|subscriber| subscriber.subscribe("prices/#"));
     block_on(async {
-        let endpoint =
-            Endpoint::from_shared(format!("http://{}", apps(&first))).expect("an address");
-        let mut sidecar =
-            SidecarServiceClient::new(endpoint.connect().await.expect("a connection"));
+        let mut sidecar = sidecar(apps(&first)).await;
         let asked = GetTopicsRequest { include_counts: true };
         let topics = sidecar.get_topics(asked).await.expect("an answer").into_inner().topics;
         assert_eq!(topics.into_iter().collect::<Vec<_>>(), [("prices/#".to_owned(), 2)]);
@@ -509,6 +580,23 @@ fn the_sidecar_service_lists_filters_and_peers() {
             (peer.instance_uuid.as_str(), peer.status.as_str()),
             (second.told("node"), "alive")
         );
+        assert!(peer.last_seen_ms > 1_600_000_000_000, "{peer:?}");
+        // What it wants is told to whoever asks for it.
+        let mut remote = Application::connect(apps(&second));
+        remote.subscribe_to(&["weather/+", "news/#"]);
+        loop {
+            let asked = |include_state| GetPeersRequest { include_state };
+            let peers = sidecar.get_peers(asked(true)).await.expect("an answer").into_inner().peers;
+            let short = sidecar.get_peers(asked(false)).await.expect("an answer").into_inner();
+            if let [peer] = &peers[..]
+                && peer.topics == ["news/#", "weather/+"]
+            {
+                assert!(peer.topics_count == 2 && !peer.topics_truncated, "{peer:?}");
+                assert!(short.peers[0].topics.is_empty() && short.peers[0].topics_count == 2);
+                break;
+            }
+            assert!(Instant::now() < deadline, "{peers:?}");
+        }
     });
 }
 

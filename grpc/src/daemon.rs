@@ -1,5 +1,6 @@
 //! What the shim needs of the daemon that it is a part of.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -28,9 +29,18 @@ pub trait Daemon: Send + Sync + 'static {
     /// A connection to one of its shards, for an application at `peer` (`None`: the unix socket).
     fn connect(&self, peer: Option<SocketAddr>) -> io::Result<UnixStream>;
 
-    /// The filters that are subscribed to, and how many subscriptions have each.
-    async fn topics(&self) -> Result<Vec<(String, u64)>, Status>;
+    /// The filters that are subscribed to.
+    async fn filters(&self) -> Result<Filters, Status>;
 
     /// The other nodes; with hash and topics if `with_state`.
     async fn peers(&self, with_state: bool) -> Result<Vec<PeerInfo>, Status>;
+}
+
+/// Filters that are subscribed to.
+#[derive(Clone, Default, Debug)]
+pub struct Filters {
+    /// How many subscriptions have each.
+    pub subscriptions: HashMap<String, u64>,
+    /// There are more.
+    pub is_truncated: bool,
 }

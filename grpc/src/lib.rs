@@ -41,5 +41,5 @@ pub mod proto {
 }
 
 pub use connection::{Accepted, Origin};
-pub use daemon::Daemon;
+pub use daemon::{Daemon, Filters};
 pub use server::{Health, Server};

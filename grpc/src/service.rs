@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::batches::{Batches, batches};
 use crate::connection::Origin;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Filters};
 use crate::feed::{Budgets, Feed, end_parked};
 use crate::fetch::fetch;
 use crate::limits::{ANSWER_TIMEOUT, MESSAGE_BYTES_MAX, POSITIONS_MAX};
@@ -276,12 +276,12 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         request: Request<GetTopicsRequest>,
     ) -> Result<Response<GetTopicsResponse>, Status> {
         let counts = request.into_inner().include_counts;
-        let topics = self.daemon.topics().await?;
+        let Filters { subscriptions, is_truncated } = self.daemon.filters().await?;
         let count =
             |number: u64| if counts { i32::try_from(number).unwrap_or(i32::MAX) } else { 0 };
-        let topics: HashMap<_, _> =
-            topics.into_iter().map(|(filter, number)| (filter, count(number))).collect();
-        Ok(Response::new(GetTopicsResponse { topics }))
+        let topics =
+            subscriptions.into_iter().map(|(filter, number)| (filter, count(number))).collect();
+        Ok(Response::new(GetTopicsResponse { topics, is_truncated }))
     }
 
     async fn get_peers(

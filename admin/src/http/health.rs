@@ -1,7 +1,8 @@
 //! The signs of life that orchestrators look at.
 //!
-//! `/livez`: the process runs; where this fails, restart it. `/healthz`: every shard answers. `/readyz`: that,
-//! and the node takes connections: it does not drain. Each answers 200 or 503, with the same body.
+//! `/livez`: the process runs and nothing of it is stuck; where this fails, restart it. `/healthz`: every shard
+//! answers. `/readyz`: that, and the node takes connections: it does not drain. Each answers 200 or 503, with the
+//! same body.
 
 use std::sync::Arc;
 
@@ -20,17 +21,22 @@ pub(super) fn routes() -> Router<Arc<dyn Node>> {
         .route("/readyz", get(readyz))
 }
 
-/// That the process runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
+/// Whether the process runs.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, utoipa::ToSchema)]
 pub(super) struct Alive {
-    /// It answers, so it does.
+    /// Nothing of it is stuck.
     is_alive: bool,
+    /// What is; empty: nothing.
+    reason: String,
 }
 
-/// Whether the process runs.
-#[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200, body = Alive)))]
-pub(super) async fn livez() -> Json<Alive> {
-    Json(Alive { is_alive: true })
+/// Whether the process runs, and nothing of it is stuck.
+#[utoipa::path(get, path = "/livez", tag = "health",
+    responses((status = 200, body = Alive), (status = 503, body = Alive)))]
+pub(super) async fn livez(State(node): State<Arc<dyn Node>>) -> Response {
+    let reason = node.stuck().unwrap_or_default();
+    let is_alive = reason.is_empty();
+    answer(is_alive, Alive { is_alive, reason })
 }
 
 /// Whether every shard answers.
@@ -49,7 +55,7 @@ pub(super) async fn readyz(State(node): State<Arc<dyn Node>>) -> Response {
     answer(health.is_ready, health)
 }
 
-fn answer(is_well: bool, health: Health) -> Response {
+fn answer(is_well: bool, body: impl serde::Serialize) -> Response {
     let status = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(health)).into_response()
+    (status, Json(body)).into_response()
 }

@@ -149,17 +149,20 @@ impl Shard {
                     Some(client_entry(known, now_us))
                 }))
             }
-            Subject::Links => {
+            Subject::Links { filters } => {
                 let mut links = self.links.values().skip(page.at as usize);
-                Entries::Links(page.fill(self.links.len(), |_, _| {
-                    links.next().map(|link| self.link_entry(link, now_us))
+                Entries::Links(page.fill(self.links.len(), |page, _| {
+                    let link = links.next()?;
+                    let named: Box<[_]> = link.filters.iter().take(*filters).cloned().collect();
+                    page.looks += named.len();
+                    Some(self.link_entry(link, named, now_us))
                 }))
             }
         };
         page.answer(entries)
     }
 
-    fn link_entry(&self, link: &Link, now_us: u64) -> LinkEntry {
+    fn link_entry(&self, link: &Link, named: Box<[Box<str>]>, now_us: u64) -> LinkEntry {
         let connection = link.connection.and_then(|id| self.connections.get(id.index as usize));
         let heard_us = connection
             .and_then(Option::as_deref)
@@ -177,6 +180,7 @@ impl Shard {
             queued_messages,
             queued_bytes,
             filters: link.filters.len() as u64,
+            named,
             hash: link.hash,
         }
     }

@@ -370,12 +370,13 @@ fn a_link_is_listed_with_what_waits_for_the_peer_and_how_long_it_takes_there_and
     pair.tell_interest(1, &["t", "u"]);
     let home = nexusd_core::home_of_node(id(1), 2).index();
     let listed = |pair: &mut Pair| {
-        let found = links(&mut pair.desks[0], home, &Subject::Links, 1);
-        let [link] = found[..] else { panic!("{found:?}") };
-        link
+        let found = links(&mut pair.desks[0], home, &Subject::Links { filters: 1 }, 1);
+        let [link] = &found[..] else { panic!("{found:?}") };
+        link.clone()
     };
     let link = listed(&mut pair);
     assert_eq!((link.peer, link.is_up, link.filters), (id(1), true, 2));
+    assert_eq!(link.named, ["t".into()].into(), "no more are named than asked for");
     assert!(link.hash.is_some() && link.queued_messages == 0);
     // The first heartbeat brings the question, which is under way for a while.
     pair.desks[0].pass(600_000);

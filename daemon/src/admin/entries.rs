@@ -143,9 +143,14 @@ pub(crate) fn app_address(peer: &PeerPicture) -> Option<SocketAddr> {
     (peer.app_port != 0).then(|| SocketAddr::new(peer.address.ip(), peer.app_port))
 }
 
+/// When a peer was last heard of, over its link or by a beacon, in milliseconds; `now_us` is the wall clock's.
+pub(super) fn last_seen_ms(peer: &PeerPicture, link: Option<&LinkEntry>, now_us: u64) -> i64 {
+    let heard_us = link.map_or(0, |link| now_us.saturating_sub(link.silent_us));
+    milliseconds(peer.last_heard_us.max(heard_us))
+}
+
 /// A peer, and the link to it if there is one; `now_us` is the wall clock's.
 pub(super) fn peer(peer: &PeerPicture, link: Option<&LinkEntry>, now_us: u64) -> Peer {
-    let heard_us = link.map_or(0, |link| now_us.saturating_sub(link.silent_us));
     Peer {
         node_id: peer.node.to_string(),
         address: peer.address.to_string(),
@@ -154,7 +159,7 @@ pub(super) fn peer(peer: &PeerPicture, link: Option<&LinkEntry>, now_us: u64) ->
         is_linked: peer.is_linked,
         latency_us: link.filter(|_| peer.is_linked).and_then(|link| link.latency_us),
         is_synced: peer.is_synced,
-        last_seen_ms: milliseconds(peer.last_heard_us.max(heard_us)),
+        last_seen_ms: last_seen_ms(peer, link, now_us),
         started_ms: milliseconds(peer.start_us),
         queued_messages: link.map_or(0, |link| link.queued_messages),
         queued_bytes: link.map_or(0, |link| link.queued_bytes),

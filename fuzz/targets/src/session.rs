@@ -111,7 +111,7 @@ fn request(choice: u8) -> Request {
         5 => Subject::Filters,
         6 => Subject::Subscriptions,
         7 => Subject::Clients((choice & 16 != 0).then_some(client)),
-        _ => Subject::Links,
+        _ => Subject::Links { filters: 7 },
     };
     Request::List { subject, cursor: u64::from(choice / 9), entries: usize::from(choice) }
 }
