@@ -1,13 +1,15 @@
 //! The same over HTTP: `/api/v1/…` with JSON, the signs of life that orchestrators look at, and metrics.
 //!
-//! `api.rs` holds the routes and their description, `health.rs` the signs of life, `guard.rs` who may change
-//! something, `connections.rs` the sockets and what bounds them. No route answers with anything but JSON, except
-//! for the metrics.
+//! `api.rs` holds the routes and their description, `health.rs` the signs of life, `guard.rs` who may ask and who
+//! may change something, `connections.rs` and `places.rs` the sockets and what bounds them, `answers.rs` what waits
+//! in them. No route answers with anything but JSON, except for the metrics.
 
+mod answers;
 mod api;
 mod connections;
 mod guard;
 mod health;
+mod places;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,7 +71,7 @@ pub struct HttpMetrics {
 /// What the health port serves: the JSON interface, its description, and the signs of life.
 pub fn health_router(node: Arc<dyn Node>) -> Router {
     let router = Router::new()
-        .merge(api::routes())
+        .merge(api::routes().layer(middleware::from_fn(guard::only_askers)))
         .merge(health::routes())
         .route("/openapi.json", get(async || Json(api::Description::openapi())));
     bounded(router).with_state(node)
@@ -115,11 +117,13 @@ fn bounded(router: Router<Arc<dyn Node>>) -> Router<Arc<dyn Node>> {
     let other = async || {
         Failure::of(StatusCode::METHOD_NOT_ALLOWED, "this is asked for in another way (GET, POST)")
     };
+    let room = answers::room();
     router
         .fallback(nothing)
         .method_not_allowed_fallback(other)
         .layer(DefaultBodyLimit::max(HTTP_BODY_BYTES_MAX))
         .layer(middleware::from_fn(within_time))
+        .layer(middleware::map_response(move |answer| answers::held(answer, Arc::clone(&room))))
 }
 
 /// A request that takes too long ends. What browsers may make of answers is said with each.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Connections to one HTTP port at a time; further ones wait in the kernel's queue.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// Connections of one source to one HTTP port; further ones are closed.
+pub const HTTP_CONNECTIONS_PER_SOURCE_MAX: usize = HTTP_CONNECTIONS_MAX / 4;
 /// Bytes of the head of a request.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 << 10;
 /// Headers of a request.
@@ -14,8 +16,14 @@ pub const HTTP_BODY_BYTES_MAX: usize = 64 << 10;
 pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for the body of a request, and for the answer to be made.
 pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for a whole connection, the answers it does not take included; then it is closed.
+/// Time until a connection takes no more requests, …
 pub const HTTP_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// … and for the answer that is under way then to be made and taken.
+pub const HTTP_LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Answers of at least so many bytes are counted until they are taken, …
+pub const LARGE_ANSWER_BYTES: u64 = 64 << 10;
+/// … and have this much room, all together; one without room is not given.
+pub const LARGE_ANSWERS_BYTES_MAX: usize = 64 << 20;
 /// Time until a connection is accepted again where the process has no more descriptors.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

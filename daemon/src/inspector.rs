@@ -130,7 +130,7 @@ impl Inspector {
             let since = self.questions.pulse(shard).borrow().since;
             let silent = since.map(|since| since.elapsed()).filter(|it| *it > STUCK_AFTER)?;
             let is_gone = self.shards[shard].is_gone();
-            (!is_gone).then(|| Silent { shard, seconds: silent.as_secs() })
+            (!is_gone).then_some(Silent { shard, seconds: silent.as_secs() })
         })
     }
 

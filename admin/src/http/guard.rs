@@ -1,11 +1,14 @@
-//! Who may change something over HTTP: callers on this host that no web page sent.
+//! Who may ask something over HTTP, and who may change something: callers on this host that no web page sent.
 //!
 //! A browser on this host would reach the port, too. It says which page a request comes from, and under which
-//! name it found the port: a page of somebody else, and a name that somebody else's DNS leads here, are refused.
+//! name it found the port: a page of somebody else, and a name that somebody else's DNS leads here, change
+//! nothing, and what only this host can reach is not shown under such a name.
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 
 use super::Peer;
 use crate::caller::FORWARDED;
@@ -23,6 +26,26 @@ impl<S: Sync> FromRequestParts<S> for Changer {
         check(&parts.headers)?;
         Ok(Self)
     }
+}
+
+/// Refuses a question over the loopback address that is asked under somebody else's name.
+pub(super) async fn only_askers(request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>();
+    let is_here = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("not text"));
+    if let Some(host) = host.filter(|host| is_here && !may_be_ours(host)) {
+        let text = format!(
+            "this is asked of {host:?} over the loopback address, as by a web page whose name leads here; ask \
+             localhost, an address, or this host's name"
+        );
+        return Fault::Forbidden(text).into_response();
+    }
+    next.run(request).await
+}
+
+/// Whether a name may be this host's: one of a public domain's is somebody's who can have it lead anywhere.
+fn may_be_ours(host: &str) -> bool {
+    is_own_name(host) || !host.contains('.')
 }
 
 fn check(headers: &HeaderMap) -> Result<(), Fault> {
@@ -74,6 +97,16 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value")));
         check(&headers.collect()).is_ok()
+    }
+
+    #[test]
+    fn a_public_name_that_leads_to_the_loopback_address_is_not_this_hosts() {
+        for own in ["localhost:8080", "127.0.0.1", "[::1]:8080", "node-7:8080", "node-7"] {
+            assert!(may_be_ours(own), "{own}");
+        }
+        for other in ["evil.example:8080", "evil.example", "127.0.0.1.evil.example", "a.b"] {
+            assert!(!may_be_ours(other), "{other}");
+        }
     }
 
     #[test]
