@@ -1,4 +1,4 @@
-//! What the rest of the daemon asks a shard about itself, and is told: plain data of its own.
+//! What the rest of the daemon asks a shard about itself or has it do, and is told: plain data of its own.
 //!
 //! A request has a number that the asker chose, and the answer has it too. Lists come in pages, each of
 //! which looks at a bounded part of the shard's tables (`limits.rs`): the asker goes on at the cursor of the
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use nexusd_wire::control::OverflowPolicy;
 use nexusd_wire::{NodeId, SubscriptionId};
 
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::shard::event::{ConnectionId, PeerAddress};
 
-/// One thing to tell, or to do to a client.
+/// One thing to tell, or to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Some entries of a list.
@@ -35,6 +36,8 @@ pub enum Request {
         /// Characters that do not print, and those beyond a limit, are left out.
         name: Box<str>,
     },
+    /// Go on with other limits, as far as they can change ([`Limits::take_on`]).
+    TakeOn(Box<Limits>),
 }
 
 /// What a shard can list.
@@ -80,7 +83,7 @@ pub enum Answer {
     },
     /// What the shard counted.
     Metrics(Box<Metrics>),
-    /// Whether it was done: there is such a client.
+    /// Whether it was done. Of clients: there is such a one.
     Done(bool),
 }
 

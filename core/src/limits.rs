@@ -357,6 +357,43 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Takes on those that can change while a node runs. What is there already keeps what it began with: queues
+    /// their bounds, connections the limits of their source, messages their times to live.
+    pub fn take_on(&mut self, new: &Self) {
+        let Self {
+            memory_bytes: _,
+            payload_bytes: _,
+            connections: _,
+            connections_per_source,
+            accept_rate_per_source,
+            publish_rate_per_source,
+            topics,
+            queue_messages,
+            queue_bytes,
+            policy,
+            block_timeout_us,
+            replay_messages: _,
+            replay_bytes: _,
+            link_queue_bytes: _,
+            parked_ttl_us: _,
+            default_ttl_ms,
+            reaper_interval_us,
+        } = *new;
+        *self = Self {
+            connections_per_source,
+            accept_rate_per_source,
+            publish_rate_per_source,
+            topics,
+            queue_messages,
+            queue_bytes,
+            policy,
+            block_timeout_us,
+            default_ttl_ms,
+            reaper_interval_us,
+            ..self.clone()
+        };
+    }
+
     /// Whether anything is bounded per source address.
     pub(crate) fn are_set_per_source(&self) -> bool {
         self.connections_per_source != 0

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -45,7 +46,9 @@ const KIB: u64 = 1_024;
 pub(crate) struct Admin {
     pub(crate) node: NodeId,
     /// As it was started, but for what was changed since.
-    pub(crate) config: Config,
+    pub(crate) config: Mutex<Config>,
+    /// Held while the configuration is read again.
+    pub(crate) reloading: tokio::sync::Mutex<()>,
     pub(crate) engine: Engine,
     pub(crate) addresses: Addresses,
     pub(crate) started: Instant,
@@ -71,6 +74,15 @@ impl From<Unanswered> for Fault {
 }
 
 impl Admin {
+    /// The settings that the node runs with now.
+    pub(crate) fn config(&self) -> Config {
+        self.lock_config().clone()
+    }
+
+    fn lock_config(&self) -> MutexGuard<'_, Config> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> &'static str {
         if self.drainer.is_draining() { "draining" } else { "running" }
     }
@@ -78,7 +90,7 @@ impl Admin {
     fn memory(&self, metrics: &Metrics) -> Memory {
         Memory {
             resident_bytes: process::rss_kb().unwrap_or(0) * KIB,
-            limit_bytes: self.config.limits.memory_bytes as u64,
+            limit_bytes: self.lock_config().limits.memory_bytes as u64,
             log_bytes: metrics.log_bytes,
             queued_bytes: metrics.queued_bytes,
             retained_bytes: metrics.retained_bytes,
@@ -90,7 +102,7 @@ impl Admin {
         Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node_id: self.node.to_string(),
-            cluster: self.config.cluster.clone(),
+            cluster: self.lock_config().cluster.clone(),
             state: self.state().to_owned(),
             started_ms: entries::milliseconds(self.start_us),
             uptime_ms: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
@@ -110,13 +122,14 @@ impl Admin {
 
     fn settings(&self) -> Vec<Setting> {
         let level = self.process.log.as_ref().map(|log| log.level().to_string());
-        let settings = self.config.settings().map(|(name, value)| Setting {
+        let config = self.config();
+        let settings = config.settings().map(|(name, value)| Setting {
             name: name.to_owned(),
             value: match &level {
                 Some(level) if name == "log-level" => level.clone(),
                 _ => value,
             },
-            source: self.config.sources.of_setting(name).name().to_owned(),
+            source: config.sources.of_setting(name).name().to_owned(),
             is_reloadable: Config::is_reloadable(name),
         });
         settings.collect()
@@ -351,7 +364,7 @@ impl nexusd_admin::Node for Admin {
     }
 
     async fn reload(&self) -> Result<ReloadResponse, Fault> {
-        reload::reload(&self.config, &self.process)
+        self.take_on_changes().await
     }
 
     fn drain(&self) -> DrainResponse {
@@ -386,7 +399,7 @@ impl nexusd_admin::Node for Admin {
             uptime_s: self.started.elapsed().as_secs_f64(),
             cpu_s: process::cpu_time().as_secs_f64(),
             resident_bytes: process::rss_kb().unwrap_or(0) * KIB,
-            limit_bytes: self.config.limits.memory_bytes as u64,
+            limit_bytes: self.lock_config().limits.memory_bytes as u64,
         };
         Ok(catalogue::families(&metrics, process, mesh, env!("CARGO_PKG_VERSION")))
     }

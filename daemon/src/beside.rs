@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use nexusd_admin::Fault;
+use nexusd_core::PeerAddress;
 use nexusd_core::io::mailbox::CommandSender;
-use nexusd_core::{Limits, PeerAddress};
 use nexusd_grpc::Filters;
 use nexusd_grpc::proto::PeerInfo;
 use nexusd_wire::NodeId;
@@ -21,12 +21,6 @@ use crate::admin::Admin;
 #[derive(Debug)]
 pub(crate) struct Beside {
     node: NodeId,
-    /// Longest payload, bytes.
-    max_payload: usize,
-    /// Messages queued for a subscription unless it asks for another number.
-    queue_messages: u32,
-    /// How long a subscription without a connection is kept.
-    parked_ttl: Duration,
     /// The ways to all shards.
     shards: Vec<CommandSender>,
     /// Connections are spread over the shards in turn.
@@ -37,21 +31,8 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// A node of these shards.
-    pub(crate) fn new(
-        node: NodeId,
-        limits: &Limits,
-        shards: Vec<CommandSender>,
-        admin: Arc<Admin>,
-    ) -> Self {
-        Self {
-            node,
-            max_payload: limits.payload_bytes as usize,
-            queue_messages: u32::try_from(limits.queue_messages).unwrap_or(u32::MAX),
-            parked_ttl: Duration::from_micros(limits.parked_ttl_us),
-            shards,
-            next_shard: AtomicUsize::new(0),
-            admin,
-        }
+    pub(crate) fn new(node: NodeId, shards: Vec<CommandSender>, admin: Arc<Admin>) -> Self {
+        Self { node, shards, next_shard: AtomicUsize::new(0), admin }
     }
 }
 
@@ -62,15 +43,15 @@ impl nexusd_grpc::Daemon for Beside {
     }
 
     fn max_payload(&self) -> usize {
-        self.max_payload
+        self.admin.config().limits.payload_bytes as usize
     }
 
     fn queue_messages(&self) -> u32 {
-        self.queue_messages
+        u32::try_from(self.admin.config().limits.queue_messages).unwrap_or(u32::MAX)
     }
 
     fn parked_ttl(&self) -> Duration {
-        self.parked_ttl
+        Duration::from_micros(self.admin.config().limits.parked_ttl_us)
     }
 
     fn connect(&self, peer: Option<SocketAddr>) -> io::Result<UnixStream> {

@@ -212,6 +212,22 @@ impl Default for Config {
     }
 }
 
+/// Settings that can change while a node runs. Those of [`Limits`] are what [`Limits::take_on`] takes.
+const RELOADABLE: [&str; 12] = [
+    "log-level",
+    "drain-timeout",
+    "max-topics",
+    "max-connections-per-source",
+    "accept-rate-per-source",
+    "publish-rate-per-source",
+    "subscriber-queue-limit",
+    "subscriber-queue-bytes",
+    "backpressure-policy",
+    "block-timeout-ms",
+    "default-message-ttl",
+    "ttl-reaper-interval",
+];
+
 impl Config {
     /// The configuration that these sources together ask for.
     ///
@@ -349,7 +365,32 @@ impl Config {
 
     /// Whether a setting can change while the node runs.
     pub fn is_reloadable(name: &str) -> bool {
-        name == "log-level"
+        RELOADABLE.contains(&name)
+    }
+
+    /// Takes on those settings of another configuration that can change while the node runs; the names of those
+    /// that did, and of those that differ and cannot.
+    pub(crate) fn take_on(&mut self, new: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
+        let (mut applied, mut need_restart) = (Vec::new(), Vec::new());
+        for setting in setting::SETTINGS {
+            let value = (setting.show)(new);
+            let is_changed = match setting.name {
+                // Its value is not shown.
+                setting::CLUSTER_KEY => self.cluster_key != new.cluster_key,
+                _ => value != (setting.show)(self),
+            };
+            if !is_changed {
+                continue;
+            }
+            // What is shown can be read.
+            if Self::is_reloadable(setting.name) && (setting.read)(self, &value).is_ok() {
+                self.sources.take_on(setting.name, &new.sources);
+                applied.push(setting.name);
+            } else {
+                need_restart.push(setting.name);
+            }
+        }
+        (applied, need_restart)
     }
 
     /// All settings by their flags' names, as they could be given in a source. Of a secret it says only

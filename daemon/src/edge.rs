@@ -77,9 +77,10 @@ impl OperatorPorts {
     /// Serves them, as long as what this returns is kept.
     fn serve(self) -> JoinSet<()> {
         let Self { admin, health, metrics } = self;
+        let config = admin.config();
         let page = HttpMetrics {
-            path: admin.config.metrics_path.clone(),
-            update_interval: admin.config.metrics_update_interval,
+            path: config.metrics_path,
+            update_interval: config.metrics_update_interval,
         };
         let mut ports = JoinSet::new();
         for (sockets, router) in [

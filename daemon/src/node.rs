@@ -4,8 +4,8 @@
 //! takes the rest with it. At the end the shards flush and finish, then the other threads are stopped.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
@@ -132,7 +132,7 @@ impl Node {
             mailboxes.map_err(StartError::system("an eventfd"))?.into_iter().unzip();
         let drainer = Drainer {
             shards: senders.clone(),
-            timeout: config.drain_timeout,
+            timeout_us: Arc::new(AtomicU64::new(microseconds(config.drain_timeout))),
             draining: Arc::new(AtomicBool::new(false)),
             mesh: reports.clone(),
             edge: None,
@@ -197,7 +197,8 @@ impl Node {
         }
         let mut admin = Admin {
             node: id,
-            config: node.config.clone(),
+            config: Mutex::new(node.config.clone()),
+            reloading: tokio::sync::Mutex::default(),
             engine: node.engine,
             addresses: Addresses {
                 apps: node.tcp.clone(),
@@ -214,7 +215,7 @@ impl Node {
         node.drainer.reach_edge(phase.clone());
         admin.drainer.reach_edge(phase.clone());
         let admin = Arc::new(admin);
-        let beside = Beside::new(id, &node.config.limits, senders.clone(), Arc::clone(&admin));
+        let beside = Beside::new(id, senders.clone(), Arc::clone(&admin));
         let ports = OperatorPorts { admin, health: health.sockets, metrics: metrics.sockets };
         let edge = EdgeThread::start(beside, ports, accepted, (phase, phases))?;
         node.edge = Some(edge);
@@ -348,7 +349,8 @@ impl Drop for Node {
 #[derive(Clone, Debug)]
 pub struct Drainer {
     shards: Vec<CommandSender>,
-    timeout: Duration,
+    /// Microseconds.
+    timeout_us: Arc<AtomicU64>,
     draining: Arc<AtomicBool>,
     /// The way to the mesh thread, if there is one.
     mesh: Option<Arc<Reports>>,
@@ -374,9 +376,14 @@ impl Drainer {
 
     /// Tells all threads; waits for shards whose mailboxes are full.
     pub(crate) fn tell(&self) {
-        info!(timeout = ?self.timeout, "draining");
-        let timeout_us = u64::try_from(self.timeout.as_micros()).unwrap_or(u64::MAX);
+        let timeout_us = self.timeout_us.load(Ordering::Relaxed);
+        info!(timeout = ?Duration::from_micros(timeout_us), "draining");
         self.drain_until(clock::now().mono_us.saturating_add(timeout_us));
+    }
+
+    /// From now on it takes so long at most.
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        self.timeout_us.store(microseconds(timeout), Ordering::Relaxed);
     }
 
     /// From now on it tells the edge thread, too.
@@ -403,6 +410,10 @@ impl Drainer {
             send(shard, Command::Drain { deadline_us });
         }
     }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Addresses as the ready line shows them.

@@ -486,15 +486,15 @@ fn a_changed_file_is_read_again_and_what_needs_a_restart_is_named() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("nexusd.toml");
     let write = |text: &str| std::fs::write(&path, text).expect("a file");
-    write("log-level = 'info'\nmax-topics = 10\n");
+    write("log-level = 'info'\nmax-payload = '1M'\n");
     let daemon = start(&["--config", path.to_str().expect("UTF-8")]);
     let address = health(&daemon);
     let reload = || call(address, "POST", "/api/v1/reload", "");
     assert_eq!(reload().json(), json!({"applied": [], "need_restart": []}));
-    write("log-level = 'debug'\nmax-topics = 20\ncluster-key = 'sixteen bytes and more'\n");
+    write("log-level = 'debug'\nmax-payload = '2M'\ncluster-key = 'sixteen bytes and more'\n");
     assert_eq!(
         reload().json(),
-        json!({"applied": ["log-level"], "need_restart": ["cluster-key", "max-topics"]})
+        json!({"applied": ["log-level"], "need_restart": ["cluster-key", "max-payload"]})
     );
     assert_eq!(get(address, "/api/v1/log-level"), json!({"level": "debug"}));
     write("max-topics = 'many'\n");
@@ -502,6 +502,48 @@ fn a_changed_file_is_read_again_and_what_needs_a_restart_is_named() {
     assert_eq!(refused.status, 400);
     assert!(refused.body.contains("max-topics"), "{}", refused.body);
     assert_eq!(get(address, "/api/v1/log-level"), json!({"level": "debug"}), "nothing changed");
+}
+
+#[test]
+fn limits_that_a_file_changes_hold_for_what_comes_from_then_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nexusd.toml");
+    let write = |text: &str| std::fs::write(&path, text).expect("a file");
+    write("subscriber-queue-bytes = '1M'\n");
+    let daemon = start(&["--shards", "2", "--config", path.to_str().expect("UTF-8")]);
+    let address = health(&daemon);
+    let mut subscribers =
+        [Application::connect(apps(&daemon)), Application::connect(apps(&daemon))];
+    subscribers[0].subscribe("a");
+    write(
+        "subscriber-queue-bytes = '7K'\nbackpressure-policy = 'drop-newest'\ndrain-timeout = '3s'\n",
+    );
+    let applied = ["drain-timeout", "subscriber-queue-bytes", "backpressure-policy"];
+    let answer = call(address, "POST", "/api/v1/reload", "").json();
+    assert_eq!(answer, json!({"applied": applied, "need_restart": []}));
+    subscribers[1].subscribe("b");
+    let listed = get(address, "/api/v1/subscriptions");
+    let limits = |filter: &str| {
+        let all = listed["subscriptions"].as_array().expect("a list");
+        let one = all.iter().find(|one| one["filters"] == json!([filter])).expect("a subscription");
+        (one["limit_bytes"].clone(), one["policy"].clone())
+    };
+    assert_eq!(limits("a"), (json!(1 << 20), json!("drop-oldest")), "it keeps what it began with");
+    assert_eq!(limits("b"), (json!(7 << 10), json!("drop-newest")));
+    let info = get(address, "/api/v1/info");
+    let settings = info["config"].as_array().expect("settings");
+    let named = |name: &str| settings.iter().find(|it| it["name"] == name).expect(name).clone();
+    assert_eq!(
+        named("subscriber-queue-bytes"),
+        json!({"name": "subscriber-queue-bytes", "value": "7K", "source": "file", "is_reloadable": true})
+    );
+    write("");
+    call(address, "POST", "/api/v1/reload", "");
+    let info = get(address, "/api/v1/info");
+    let settings = info["config"].as_array().expect("settings");
+    let back =
+        settings.iter().find(|it| it["name"] == "subscriber-queue-bytes").expect("it is there");
+    assert_eq!((&back["value"], &back["source"]), (&json!("16M"), &json!("default")));
 }
 
 #[test]

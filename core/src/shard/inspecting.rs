@@ -1,5 +1,5 @@
 //! What the shard tells the rest of the daemon about itself: its topics, subscriptions, clients and links, a
-//! page at a time; and what it lets others do to a client.
+//! page at a time; and what it lets others do: to a client, and to its limits.
 //!
 //! A page is made between two events, so it looks at few entries (`INSPECTION_LOOKS`), whether they are what
 //! is asked for or not: a list of two million topics is many small commands, and messages pass between them.
@@ -20,7 +20,7 @@ use crate::inspection::{
     Answer, ClientEntry, Entries, FilterEntry, LinkEntry, Reply, Request, RetainedEntry, Subject,
     SubscriptionEntry, TopicEntry, WantedEntry,
 };
-use crate::limits::{CLIENT_NAME_BYTES_MAX, INSPECTION_ENTRIES, INSPECTION_LOOKS};
+use crate::limits::{CLIENT_NAME_BYTES_MAX, INSPECTION_ENTRIES, INSPECTION_LOOKS, Limits};
 use crate::link::Link;
 use crate::session::SessionState;
 use crate::subscriber_queue::{Presence, SubscriberQueue};
@@ -87,6 +87,10 @@ impl Shard {
             Request::Metrics => Answer::Metrics(Box::new(self.metrics())),
             Request::Close(client) => Answer::Done(self.close_client(client, now)),
             Request::Rename { client, name } => Answer::Done(self.rename(client, &name)),
+            Request::TakeOn(limits) => {
+                self.take_on(&limits);
+                Answer::Done(true)
+            }
         };
         let reply = Box::new(Reply { number, answer });
         self.outputs.push_back(Output::Report(Report::Answer(reply)));
@@ -195,6 +199,13 @@ impl Shard {
             self.fail(id, &fatal(ErrorCode::LimitReached, CLOSED_BY_OPERATOR), now);
         }
         is_there
+    }
+
+    fn take_on(&mut self, limits: &Limits) {
+        self.config.limits.take_on(limits);
+        self.plane.limits.take_on(limits);
+        // It is found anew by the timeout that holds now.
+        self.block_due_us = None;
     }
 
     fn rename(&mut self, id: ConnectionId, name: &str) -> bool {

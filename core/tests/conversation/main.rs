@@ -16,6 +16,7 @@ mod link_memory;
 mod links;
 mod memory;
 mod moves;
+mod other_limits;
 mod pair;
 mod replay;
 mod replication;

@@ -1,5 +1,6 @@
 //! Limits per source address: who is refused, what it is told, and who is not.
 
+use nexusd_core::inspection::Request;
 use nexusd_core::{Limits, PeerAddress};
 use nexusd_wire::MessageFlags;
 use nexusd_wire::control::ErrorCode;
@@ -210,6 +211,33 @@ fn is_accepted_by(heard: &[Heard], number: u64) -> bool {
         _ => None,
     });
     ack.expect("it is answered") != 0
+}
+
+#[test]
+fn limits_that_change_hold_for_connections_from_then_on() {
+    let mut desk = desk(&Limits::default());
+    let early = desk.greet_from(from("192.0.2.1"));
+    desk.bind(early, 0, "t");
+    let take_on = |desk: &mut Desk, limits: &Limits| {
+        for shard in 0..desk.shards() {
+            desk.ask(shard, Request::TakeOn(Box::new(limits.clone())));
+        }
+    };
+    let limits =
+        Limits { connections_per_source: 1, publish_rate_per_source: 2, ..Limits::default() };
+    take_on(&mut desk, &limits);
+    assert_eq!(accepted_of(&mut desk, early, 5), 5, "it began without limits");
+    let late = desk.greet_from(from("192.0.2.1"));
+    refused(&mut desk, "192.0.2.1");
+    desk.bind(late, 0, "t");
+    assert_eq!(accepted_of(&mut desk, late, 5), 2);
+    take_on(&mut desk, &Limits::default());
+    assert_eq!(accepted_of(&mut desk, late, 5), 5);
+    desk.greet_from(from("192.0.2.1"));
+    desk.end(late);
+    take_on(&mut desk, &limits);
+    desk.greet_from(from("192.0.2.1"));
+    refused(&mut desk, "192.0.2.1");
 }
 
 #[test]

@@ -2,36 +2,43 @@
 
 use nexusd_admin::Fault;
 use nexusd_admin::proto::ReloadResponse;
+use nexusd_core::inspection::Request;
 use tracing::info;
 
-use crate::config::Config;
-use crate::node::Process;
+use super::Admin;
 
-/// Reads the configuration that a node was started with anew, from the file, the environment and the flags of
-/// the process.
-pub(super) fn reload(running: &Config, process: &Process) -> Result<ReloadResponse, Fault> {
-    let Some(reread) = &process.reread else {
-        let text = "this node runs inside a program that has its settings";
-        return Err(Fault::Unsupported(text.to_owned()));
-    };
-    let new = reread().map_err(|fault| Fault::Invalid(fault.to_string()))?;
-    let mut answer = ReloadResponse::default();
-    if let Some(log) = &process.log
-        && log.level() != new.log_level
-    {
-        log.set(new.log_level);
-        answer.applied.push("log-level".to_owned());
-    }
-    for ((name, before), (_, after)) in running.settings().zip(new.settings()) {
-        let is_changed = match name {
-            // Its value is not shown.
-            "cluster-key" => running.cluster_key != new.cluster_key,
-            _ => before != after,
+impl Admin {
+    /// Reads the configuration that the node was started with anew, from the file, the environment and the flags of
+    /// the process. What only some shards have taken on when this fails is not in the node's settings, and is taken
+    /// on by all the next time.
+    pub(super) async fn take_on_changes(&self) -> Result<ReloadResponse, Fault> {
+        let Some(reread) = &self.process.reread else {
+            let text = "this node runs inside a program that has its settings";
+            return Err(Fault::Unsupported(text.to_owned()));
         };
-        if is_changed && !Config::is_reloadable(name) {
-            answer.need_restart.push(name.to_owned());
+        // One at a time: two that waited for shards would take turns with what they read.
+        let _turn = self.reloading.lock().await;
+        let new = reread().map_err(|fault| Fault::Invalid(fault.to_string()))?;
+        let mut config = self.config();
+        if let Some(log) = &self.process.log {
+            // It may have been set without the configuration.
+            config.log_level = log.level();
         }
+        let limits = config.limits.clone();
+        let (applied, need_restart) = config.take_on(&new);
+        if config.limits != limits {
+            for shard in 0..self.inspector.shards() {
+                let request = Request::TakeOn(Box::new(config.limits.clone()));
+                self.inspector.act(shard, request).await?;
+            }
+        }
+        if let Some(log) = &self.process.log {
+            log.set(config.log_level);
+        }
+        self.drainer.set_timeout(config.drain_timeout);
+        *self.lock_config() = config;
+        info!(?applied, ?need_restart, "the configuration was read again");
+        let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        Ok(ReloadResponse { applied: named(applied), need_restart: named(need_restart) })
     }
-    info!(applied = ?answer.applied, need_restart = ?answer.need_restart, "the configuration was read again");
-    Ok(answer)
 }

@@ -64,7 +64,7 @@ impl Admin {
             instance_uuid: peer.node.to_string(),
             endpoint: entries::app_address(peer).unwrap_or(peer.address).to_string(),
             last_seen_ms: entries::last_seen_ms(peer, link, now_us),
-            cluster_id: self.config.cluster.clone(),
+            cluster_id: self.lock_config().cluster.clone(),
             status: entries::status(peer).to_owned(),
             topics_count: link.map_or(0, |link| u32::try_from(link.filters).unwrap_or(u32::MAX)),
             ..PeerInfo::default()

@@ -744,7 +744,7 @@ pub(super) const SETTINGS: &[Setting] = &[
 ];
 
 /// The setting whose value is never shown.
-const CLUSTER_KEY: &str = "cluster-key";
+pub(super) const CLUSTER_KEY: &str = "cluster-key";
 
 impl Setting {
     /// Whether its value must not be shown. What `show` writes is then no value.

@@ -46,6 +46,14 @@ impl Sources {
         Self(values.iter().map(|given| (given.setting.name, source(given))).collect())
     }
 
+    /// The value of that setting now comes from where another configuration has it from.
+    pub(super) fn take_on(&mut self, name: &'static str, new: &Self) {
+        match new.0.get(name) {
+            Some(source) => drop(self.0.insert(name, *source)),
+            None => drop(self.0.remove(name)),
+        }
+    }
+
     /// Where the value of that setting comes from.
     pub fn of_setting(&self, name: &str) -> Source {
         self.0.get(name).copied().unwrap_or_default()
