@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::canned::Canned;
-use crate::cli::{document, run, said};
+use crate::cli::{document, run, said, script};
 
 /// Fails unless the document is what the schema of this name says.
 pub(crate) fn check(schema: &str, document: &Value) {
@@ -57,6 +57,22 @@ fn every_question_is_answered_with_the_document_of_its_schema() {
     check("client-kill", &document(&daemon.address, &["client", "kill", "0-1-1"]));
     check("debug-log", &document(&daemon.address, &["debug", "log", "WARN"]));
     check("debug-reload", &document(&daemon.address, &["debug", "reload"]));
+}
+
+#[test]
+fn what_the_prompt_alone_does_is_told_in_documents_too() {
+    let daemon = Canned::start();
+    let lines = format!("CONNECT {} --json\nDISCONNECT --json\n", daemon.address);
+    let said = script(&daemon.address, &lines);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
+    let documents: Vec<Value> = serde_json::Deserializer::from_str(&said.out)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap_or_else(|error| panic!("{error}: {}", said.out));
+    let [connected, disconnected] = &documents[..] else { panic!("{}", said.out) };
+    check("ping", connected);
+    check("disconnect", disconnected);
+    assert_eq!(connected["address"], disconnected["disconnected"]);
 }
 
 #[test]
