@@ -64,7 +64,7 @@ pub struct Metrics {
     pub timeouts: u64,
     /// Log segments evacuated (their rest copied to compact blocks).
     pub segments_evacuated: u64,
-    /// Connections now open.
+    /// Connections now open, those of links to other nodes included.
     pub connections: u64,
     /// Subscriptions now.
     pub subscriptions: u64,

@@ -90,7 +90,7 @@ const PLACES: &[Place] = &[
     place("accepts_failed", "nexusd_failed_accepts_total", "Times a connection could not be accepted for want of descriptors or memory."),
     place("segments_evacuated", "nexusd_evacuated_segments_total", "Segments of the log whose rest was moved to make room."),
     place("resumed", "nexusd_resumed_subscriptions_total", "Parked subscriptions whose clients came back."),
-    place("connections", "nexusd_connections", "Connections now."),
+    place("connections", "nexusd_connections", "Connections now, links to other nodes included."),
     place("links", "nexusd_links", "Links to other nodes now."),
     place("subscriptions", "nexusd_subscriptions", "Subscriptions now."),
     place("parked", "nexusd_parked_subscriptions", "Subscriptions that wait for their clients now."),

@@ -137,6 +137,9 @@ fn figures_lines(state: &State) -> Vec<Line<'static>> {
     let lost = ["dropped_slow_consumer", "dropped_memory", "lost_on_links", "dropped_link"];
     let lost: f64 = lost.iter().filter_map(|name| state.rate(name)).sum();
     let memory = state.sample.as_ref().and_then(|sample| sample.info.memory).unwrap_or_default();
+    // Links to other nodes are connections, too.
+    let links = state.value("links").unwrap_or_default();
+    let clients = state.value("connections").map(|all| all.saturating_sub(links));
     let line = |name: &'static str, value: String, more: String| {
         Line::from(format!(" {name:<10}{value:>13}  {more}"))
     };
@@ -155,7 +158,7 @@ fn figures_lines(state: &State) -> Vec<Line<'static>> {
         line("memory", bytes(memory.resident_bytes), format!("of {limit}")),
         line(
             "clients",
-            value_of("connections"),
+            clients.map_or("-".to_owned(), number),
             count(state.value("subscriptions").unwrap_or_default(), "subscription"),
         ),
     ]
