@@ -37,6 +37,7 @@ use crate::mesh::PeerPicture;
 use crate::node::{Drainer, Process};
 use crate::process;
 use entries::ClientId;
+pub use reload::Reloader;
 
 /// Bytes of a KiB, as the kernel counts memory.
 const KIB: u64 = 1_024;
@@ -49,6 +50,8 @@ pub(crate) struct Admin {
     pub(crate) config: Mutex<Config>,
     /// Held while the configuration is read again.
     pub(crate) reloading: tokio::sync::Mutex<()>,
+    /// Asks for that beside the callers of the services.
+    pub(crate) reloader: Reloader,
     pub(crate) engine: Engine,
     pub(crate) addresses: Addresses,
     pub(crate) started: Instant,

@@ -173,6 +173,8 @@ async fn serve(
     accepted: mpsc::Receiver<Accepted>,
     phase: watch::Receiver<Phase>,
 ) {
+    let admin = Arc::clone(&ports.admin);
+    tokio::spawn(async move { admin.reload_when_asked().await });
     let _http = ports.serve();
     let (health, drains) = (server.health(), phase.clone());
     tokio::spawn(async move {

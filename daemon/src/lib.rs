@@ -47,6 +47,7 @@ mod samples;
 mod shard_thread;
 mod statistics;
 
+pub use admin::Reloader;
 pub use config::{Config, ConfigError, Invocation};
 pub use error::{StartError, StopError};
 pub use nexusd_wire::NodeId;

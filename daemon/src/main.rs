@@ -12,8 +12,10 @@ use std::thread;
 
 use nexusd::config::LogFormat;
 use nexusd::logging::LevelHandle;
-use nexusd::{Config, ConfigError, Drainer, Invocation, Node, Process, logging, panic_hook};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use nexusd::{
+    Config, ConfigError, Drainer, Invocation, Node, Process, Reloader, logging, panic_hook,
+};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use tracing::{Level, enabled, error, info, warn};
@@ -72,7 +74,7 @@ fn run(config: Config, log: Option<LevelHandle>) -> Result<(), Box<dyn std::erro
     let signals = catch_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
     let process = Process { log, reread: Some(Arc::new(reread)) };
     let node = Node::start_in(config, process)?;
-    drain_on_signal(signals, node.drainer())?;
+    obey(signals, node.drainer(), node.reloader())?;
     announce(&node);
     let stopped = node.wait()?;
     if stopped.unflushed_messages > 0 {
@@ -94,8 +96,8 @@ fn announce(node: &Node) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// The first signal is left to [`drain_on_signal`]; the second ends the process where it stands,
-/// even if that is stuck.
+/// SIGHUP and the first of the others are left to [`obey`]; the second of these ends the process where it
+/// stands, even if that is stuck.
 fn catch_signals() -> io::Result<Signals> {
     let caught = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
@@ -103,13 +105,16 @@ fn catch_signals() -> io::Result<Signals> {
         flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&caught))?;
         flag::register(signal, Arc::clone(&caught))?;
     }
-    Signals::new([SIGTERM, SIGINT])
+    Signals::new([SIGTERM, SIGINT, SIGHUP])
 }
 
-fn drain_on_signal(mut signals: Signals, drainer: Drainer) -> io::Result<()> {
+fn obey(mut signals: Signals, drainer: Drainer, reloader: Reloader) -> io::Result<()> {
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in &mut signals {
-            let _ = drainer.drain();
+        for signal in &mut signals {
+            match signal {
+                SIGHUP => reloader.reload(),
+                _ => drop(drainer.drain()),
+            }
         }
     })?;
     Ok(())

@@ -16,7 +16,7 @@ use nexusd_core::{Command, Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
 use tracing::{debug, info, warn};
 
-use crate::admin::{Addresses, Admin};
+use crate::admin::{Addresses, Admin, Reloader};
 use crate::beside::Beside;
 use crate::config::{Config, ConfigError, DiscoveryMode, HttpPort};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
@@ -87,6 +87,7 @@ pub struct Node {
     /// There is none in a node on its own.
     mesh: Option<MeshThread>,
     edge: Option<EdgeThread>,
+    reloader: Reloader,
 }
 
 /// How a node ended.
@@ -162,6 +163,7 @@ impl Node {
             control: None,
             mesh: None,
             edge: None,
+            reloader: Reloader::default(),
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
         let (edge, accepted) = edge::door();
@@ -199,6 +201,7 @@ impl Node {
             node: id,
             config: Mutex::new(node.config.clone()),
             reloading: tokio::sync::Mutex::default(),
+            reloader: node.reloader.clone(),
             engine: node.engine,
             addresses: Addresses {
                 apps: node.tcp.clone(),
@@ -301,6 +304,11 @@ impl Node {
     /// What can end this node from another thread.
     pub fn drainer(&self) -> Drainer {
         self.drainer.clone()
+    }
+
+    /// What can have the configuration read again from another thread.
+    pub fn reloader(&self) -> Reloader {
+        self.reloader.clone()
     }
 
     /// Begins to end the node, and returns at once; see [`Drainer::drain`].

@@ -291,7 +291,7 @@ fn a_daemon_tells_who_it_is_and_where_its_settings_come_from() {
         settings.iter().find(|setting| setting["name"] == name).expect(name).clone()
     };
     let expected = |name, value, source, is_reloadable| json!({"name": name, "value": value, "source": source, "is_reloadable": is_reloadable});
-    assert_eq!(setting("max-topics"), expected("max-topics", "1234", "flag", false));
+    assert_eq!(setting("max-topics"), expected("max-topics", "1234", "flag", true));
     assert_eq!(setting("health-port"), expected("health-port", "0", "flag", false));
     assert_eq!(setting("log-level"), expected("log-level", "info", "default", true));
     assert_eq!(setting("cluster-key"), expected("cluster-key", "set", "flag", false));
@@ -502,6 +502,22 @@ fn a_changed_file_is_read_again_and_what_needs_a_restart_is_named() {
     assert_eq!(refused.status, 400);
     assert!(refused.body.contains("max-topics"), "{}", refused.body);
     assert_eq!(get(address, "/api/v1/log-level"), json!({"level": "debug"}), "nothing changed");
+}
+
+#[test]
+fn sighup_reads_the_file_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("nexusd.toml");
+    let write = |text: &str| std::fs::write(&path, text).expect("a file");
+    write("");
+    let mut daemon = start(&["--config", path.to_str().expect("UTF-8")]);
+    let address = health(&daemon);
+    write("log-level = 'debug'\n");
+    daemon.signal(Signal::HUP);
+    let level = || get(address, "/api/v1/log-level");
+    eventually("it is read", level, |level| *level == json!({"level": "debug"}));
+    let (status, _) = daemon.terminate();
+    assert!(status.success());
 }
 
 #[test]

@@ -1,13 +1,37 @@
 //! Reading the configuration again: what changed and can, does; what changed and cannot is named.
 
+use std::sync::Arc;
+
 use nexusd_admin::Fault;
 use nexusd_admin::proto::ReloadResponse;
 use nexusd_core::inspection::Request;
-use tracing::info;
+use tokio::sync::Notify;
+use tracing::{info, warn};
 
 use super::Admin;
 
+/// Has a node's configuration read again; see [`crate::Node::reloader`].
+#[derive(Clone, Default, Debug)]
+pub struct Reloader(Arc<Notify>);
+
+impl Reloader {
+    /// Asks for it, and returns at once. What comes of it is in the log.
+    pub fn reload(&self) {
+        self.0.notify_one();
+    }
+}
+
 impl Admin {
+    /// Reads the configuration again each time that a [`Reloader`] asks for it.
+    pub(crate) async fn reload_when_asked(&self) {
+        loop {
+            self.reloader.0.notified().await;
+            if let Err(fault) = self.take_on_changes().await {
+                warn!("the configuration was not read again: {fault}");
+            }
+        }
+    }
+
     /// Reads the configuration that the node was started with anew, from the file, the environment and the flags of
     /// the process. What only some shards have taken on when this fails is not in the node's settings, and is taken
     /// on by all the next time.
