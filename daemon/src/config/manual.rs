@@ -30,14 +30,17 @@ fn flags() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
 }
 
 #[test]
-fn the_manual_names_every_setting_with_its_default() {
+fn the_manual_names_every_setting_with_its_default_and_says_which_can_change() {
     let defaults = Config::default();
     for setting in SETTINGS {
         let default = (setting.show)(&defaults);
         let is_told = flags().any(|(flag, beside)| {
-            flag == setting.name && beside.len() == 3 && beside[0] == default
+            flag == setting.name
+                && beside.len() == 3
+                && beside[0] == default
+                && beside[2].ends_with('↻') == Config::is_reloadable(flag)
         });
-        assert!(is_told, "no row `--{}` with the default {default}", setting.name);
+        assert!(is_told, "no row `--{}` with the default {default}, or a wrong ↻", setting.name);
     }
 }
 
