@@ -13,6 +13,9 @@ built=$here/../../../target/debug
 nexusd=${1:-$built/nexusd} cli=${2:-$built/nexusd-cli}
 seconds=20      # longest wait for anything
 unset "${!NEXUSD_@}"    # settings of other daemons
+for program in "$nexusd" "$cli"; do
+    [[ -x $program ]] || { echo "sensors.sh: no program $program; \`cargo build -p nexusd -p nexusd-cli\`" >&2; exit 1; }
+done
 
 started=()      # process ids
 stop() {
