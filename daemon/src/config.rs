@@ -439,4 +439,6 @@ impl fmt::Display for LogLevel {
 }
 
 #[cfg(test)]
+mod manual;
+#[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ pub(crate) fn check(program: &Path) -> Result<()> {
 }
 
 /// Python, and where it finds its packages and the stubs, which are generated each time.
-fn python() -> Result<(PathBuf, OsString)> {
+pub(crate) fn python() -> Result<(PathBuf, OsString)> {
     let python = tool::PYTHON.require()?;
     // Packages with compiled parts are for one version of Python on one kind of machine.
     let kind = "import sys, sysconfig as s; print(sys.implementation.cache_tag, s.get_platform(), sep='-')";

@@ -31,6 +31,7 @@ mod statistics;
 mod step;
 mod test;
 mod tool;
+mod use_cases;
 
 use std::process::ExitCode;
 

@@ -6,7 +6,7 @@ use lexopt::prelude::*;
 
 use crate::invocation::Invocation;
 use crate::step::{self, Mode, Step};
-use crate::{codegen, dependencies, grpc_clients, repository, sim, tool};
+use crate::{codegen, dependencies, grpc_clients, repository, sim, tool, use_cases};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask test [--only STEP]… [--skip STEP]… [--fail-fast] [--list]
@@ -110,6 +110,12 @@ const STEPS: &[Step] = &[
         proves: "clients of gRPC as everybody has them publish, subscribe and come back",
         needs: &[&tool::PYTHON, &tool::PIP, &tool::NODE, &tool::NPM],
         run: grpc_clients,
+    },
+    Step {
+        name: "use-cases",
+        proves: "what docs/USE_CASES.md shows is so",
+        needs: &[&tool::PYTHON, &tool::PIP],
+        run: use_cases,
     },
     Step {
         name: "instructions",
@@ -359,6 +365,15 @@ fn python_example() -> Result<()> {
 fn grpc_clients() -> Result<()> {
     daemon_of_tests()?;
     grpc_clients::check(&repository::debug_binary("nexusd"))
+}
+
+fn use_cases() -> Result<()> {
+    // With the features of the whole workspace; the example brings those of its tests, as above.
+    Invocation::cargo()
+        .args(["build", "--locked", "--workspace", "--bin", "nexusd", "--bin", "nexusd-cli"])
+        .args(["--example", "orders"])
+        .run()?;
+    use_cases::check()
 }
 
 fn licences() -> Result<()> {
