@@ -28,6 +28,11 @@ impl Caller {
         Self { is_local }
     }
 
+    /// Whether it is on this host.
+    pub(crate) fn is_local(self) -> bool {
+        self.is_local
+    }
+
     /// Whether it may change something.
     pub(crate) fn may_change(self) -> Result<(), Fault> {
         if self.is_local {

@@ -11,7 +11,6 @@ mod guard;
 mod health;
 mod places;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,10 +28,6 @@ use utoipa::{OpenApi, ToSchema};
 
 use crate::limits::{HTTP_BODY_BYTES_MAX, HTTP_REQUEST_TIMEOUT};
 use crate::{Fault, Node, exposition};
-
-/// Where a request comes from, as `connections.rs` notes it.
-#[derive(Clone, Copy, Debug)]
-struct Peer(SocketAddr);
 
 /// Why a request is not answered.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]

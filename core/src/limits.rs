@@ -358,7 +358,8 @@ impl Default for Limits {
 
 impl Limits {
     /// Takes on those that can change while a node runs. What is there already keeps what it began with: queues
-    /// their bounds, connections the limits of their source, messages their times to live.
+    /// their bounds, messages their times to live; and connections that began while nothing was bounded per source
+    /// stay without such bounds.
     pub fn take_on(&mut self, new: &Self) {
         let Self {
             memory_bytes: _,

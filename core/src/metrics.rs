@@ -7,7 +7,7 @@ use nexusd_wire::control::GapReason;
 /// Counters and gauges of one shard. Counters only grow while the daemon runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Metrics {
-    /// Messages accepted from publishers.
+    /// Messages accepted from publishers and other nodes.
     pub messages_in: u64,
     /// Their bytes, whole frames.
     pub bytes_in: u64,
@@ -74,9 +74,9 @@ pub struct Metrics {
     pub resumed: u64,
     /// Topics now.
     pub topics: u64,
-    /// Messages now queued, over all subscriptions.
+    /// Messages now queued, over all subscriptions and links.
     pub queued_messages: u64,
-    /// Bytes now queued, over all subscriptions (shared bytes counted once per queue).
+    /// Bytes now queued, over all subscriptions and links (shared bytes counted once per queue).
     pub queued_bytes: u64,
     /// Retained values now.
     pub retained: u64,

@@ -195,7 +195,7 @@ impl Service for Shard {
                 let metrics = Box::new(self.metrics());
                 self.outputs.push_back(Output::Report(Report::Metrics(metrics)));
             }
-            Event::Command(Command::Ask { number, request }) => {
+            Event::Command(Command::Inspect { number, request }) => {
                 self.on_request(number, *request, now);
             }
             Event::Command(Command::Drain { deadline_us }) => self.on_drain(deadline_us, now),
@@ -754,6 +754,7 @@ impl Shard {
         self.plane.node.sources.assert_invariants();
         self.assert_links();
         self.assert_buffers();
+        assert_eq!(self.config.limits, self.plane.limits, "both change together");
         let open = self.connections.iter().flatten().count();
         assert_eq!(open, self.open, "open connections are counted");
         for connection in self.connections.iter().flatten() {

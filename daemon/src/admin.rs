@@ -8,8 +8,8 @@ mod sidecar;
 use std::collections::HashMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
@@ -31,11 +31,13 @@ use prost::Message;
 
 use crate::catalogue::{self, MeshFigures, ProcessFigures};
 use crate::config::{self, Config};
+use crate::drainer::Drainer;
 use crate::engine::Engine;
 use crate::inspector::{Inspector, LIST_BYTES_MAX, Listed, Listing, Unanswered};
 use crate::mesh::PeerPicture;
-use crate::node::{Drainer, Process};
+use crate::node::Process;
 use crate::process;
+use crate::settings::Settings;
 use entries::ClientId;
 pub use reload::Reloader;
 
@@ -46,8 +48,7 @@ const KIB: u64 = 1_024;
 #[derive(Debug)]
 pub(crate) struct Admin {
     pub(crate) node: NodeId,
-    /// As it was started, but for what was changed since.
-    pub(crate) config: Mutex<Config>,
+    pub(crate) settings: Arc<Settings>,
     /// Held while the configuration is read again.
     pub(crate) reloading: tokio::sync::Mutex<()>,
     /// Asks for that beside the callers of the services.
@@ -77,15 +78,6 @@ impl From<Unanswered> for Fault {
 }
 
 impl Admin {
-    /// The settings that the node runs with now.
-    pub(crate) fn config(&self) -> Config {
-        self.lock_config().clone()
-    }
-
-    fn lock_config(&self) -> MutexGuard<'_, Config> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn state(&self) -> &'static str {
         if self.drainer.is_draining() { "draining" } else { "running" }
     }
@@ -93,7 +85,7 @@ impl Admin {
     fn memory(&self, metrics: &Metrics) -> Memory {
         Memory {
             resident_bytes: process::rss_kb().unwrap_or(0) * KIB,
-            limit_bytes: self.lock_config().limits.memory_bytes as u64,
+            limit_bytes: self.settings.limits().memory_bytes as u64,
             log_bytes: metrics.log_bytes,
             queued_bytes: metrics.queued_bytes,
             retained_bytes: metrics.retained_bytes,
@@ -105,7 +97,7 @@ impl Admin {
         Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node_id: self.node.to_string(),
-            cluster: self.lock_config().cluster.clone(),
+            cluster: self.settings.cluster(),
             state: self.state().to_owned(),
             started_ms: entries::milliseconds(self.start_us),
             uptime_ms: i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX),
@@ -123,9 +115,9 @@ impl Admin {
         }
     }
 
-    fn settings(&self) -> Vec<Setting> {
+    fn shown_settings(&self) -> Vec<Setting> {
         let level = self.process.log.as_ref().map(|log| log.level().to_string());
-        let config = self.config();
+        let config = self.settings.config();
         let settings = config.settings().map(|(name, value)| Setting {
             name: name.to_owned(),
             value: match &level {
@@ -138,9 +130,14 @@ impl Admin {
         settings.collect()
     }
 
-    /// The links that the shards keep, by peer; each names at most so many of the filters that its peer wants,
-    /// as long as there is room in an answer.
-    async fn links(&self, filters: usize) -> Result<HashMap<NodeId, LinkEntry>, Unanswered> {
+    /// The links that the shards keep, by peer.
+    async fn links(&self) -> Result<HashMap<NodeId, LinkEntry>, Unanswered> {
+        self.links_with(0).await
+    }
+
+    /// The same; each names at most so many of the filters that its peer wants, as long as there is room in an
+    /// answer. With filters a link may be missing, if another one ended meanwhile.
+    async fn links_with(&self, filters: usize) -> Result<HashMap<NodeId, LinkEntry>, Unanswered> {
         let named_bytes = AtomicUsize::new(0);
         let within_room = |_, page| {
             let Entries::Links(mut links) = page else { return Vec::new() };
@@ -216,13 +213,13 @@ impl nexusd_admin::Node for Admin {
             server: Some(self.server(&metrics, peers)),
             memory: Some(self.memory(&metrics)),
             stats: catalogue::statistics(&metrics),
-            config: self.settings(),
+            config: self.shown_settings(),
         })
     }
 
     async fn peers(&self) -> Result<Peers, Fault> {
         let Some(mesh) = self.inspector.mesh().await? else { return Ok(Peers::default()) };
-        let links = self.links(0).await?;
+        let links = self.links().await?;
         let now_us = clock::now().wall_us;
         let peer = |peer: &PeerPicture| entries::peer(peer, links.get(&peer.node), now_us);
         Ok(Peers { peers: mesh.peers.iter().map(peer).collect::<Vec<Peer>>() })
@@ -230,7 +227,7 @@ impl nexusd_admin::Node for Admin {
 
     async fn gossip(&self) -> Result<Gossip, Fault> {
         let Some(mesh) = self.inspector.mesh().await? else { return Ok(Gossip::default()) };
-        let links = self.links(0).await?;
+        let links = self.links().await?;
         let peer = |peer: &PeerPicture| GossipPeer {
             node_id: peer.node.to_string(),
             address: peer.address.to_string(),
@@ -402,7 +399,7 @@ impl nexusd_admin::Node for Admin {
             uptime_s: self.started.elapsed().as_secs_f64(),
             cpu_s: process::cpu_time().as_secs_f64(),
             resident_bytes: process::rss_kb().unwrap_or(0) * KIB,
-            limit_bytes: self.lock_config().limits.memory_bytes as u64,
+            limit_bytes: self.settings.limits().memory_bytes as u64,
         };
         Ok(catalogue::families(&metrics, process, mesh, env!("CARGO_PKG_VERSION")))
     }

@@ -16,6 +16,7 @@ use nexusd_wire::NodeId;
 use tonic::Status;
 
 use crate::admin::Admin;
+use crate::settings::Settings;
 
 /// What stands beside the edge.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Beside {
     shards: Vec<CommandSender>,
     /// Connections are spread over the shards in turn.
     next_shard: AtomicUsize,
+    settings: Arc<Settings>,
     /// What it tells of the node.
     admin: Arc<Admin>,
 }
@@ -32,7 +34,8 @@ pub(crate) struct Beside {
 impl Beside {
     /// A node of these shards.
     pub(crate) fn new(node: NodeId, shards: Vec<CommandSender>, admin: Arc<Admin>) -> Self {
-        Self { node, shards, next_shard: AtomicUsize::new(0), admin }
+        let settings = Arc::clone(&admin.settings);
+        Self { node, shards, next_shard: AtomicUsize::new(0), settings, admin }
     }
 }
 
@@ -43,15 +46,15 @@ impl nexusd_grpc::Daemon for Beside {
     }
 
     fn max_payload(&self) -> usize {
-        self.admin.config().limits.payload_bytes as usize
+        self.settings.limits().payload_bytes as usize
     }
 
     fn queue_messages(&self) -> u32 {
-        u32::try_from(self.admin.config().limits.queue_messages).unwrap_or(u32::MAX)
+        u32::try_from(self.settings.limits().queue_messages).unwrap_or(u32::MAX)
     }
 
     fn parked_ttl(&self) -> Duration {
-        Duration::from_micros(self.admin.config().limits.parked_ttl_us)
+        Duration::from_micros(self.settings.limits().parked_ttl_us)
     }
 
     fn connect(&self, peer: Option<SocketAddr>) -> io::Result<UnixStream> {

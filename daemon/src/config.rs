@@ -372,6 +372,12 @@ impl Config {
     /// that did, and of those that differ and cannot.
     pub(crate) fn take_on(&mut self, new: &Self) -> (Vec<&'static str>, Vec<&'static str>) {
         let (mut applied, mut need_restart) = (Vec::new(), Vec::new());
+        // Half of a profile would be none.
+        let is_of_profile = |name: &str| {
+            self.profile != new.profile && new.sources.of_setting(name) == Source::Default
+        };
+        let can_change: Vec<_> =
+            RELOADABLE.into_iter().filter(|name| !is_of_profile(name)).collect();
         for setting in setting::SETTINGS {
             let value = (setting.show)(new);
             let is_changed = match setting.name {
@@ -383,7 +389,7 @@ impl Config {
                 continue;
             }
             // What is shown can be read.
-            if Self::is_reloadable(setting.name) && (setting.read)(self, &value).is_ok() {
+            if can_change.contains(&setting.name) && (setting.read)(self, &value).is_ok() {
                 self.sources.take_on(setting.name, &new.sources);
                 applied.push(setting.name);
             } else {

@@ -179,8 +179,11 @@ async fn publish_statistics(config: ControlConfig) {
 
 /// Asks for the shards' counters at each interval.
 async fn sample(shards: Vec<CommandSender>, draining: Arc<AtomicBool>) {
-    while !draining.load(Ordering::Acquire) {
+    loop {
         Timer::new(STATISTICS_INTERVAL).await;
+        if draining.load(Ordering::Acquire) {
+            break;
+        }
         ask(&shards);
     }
 }

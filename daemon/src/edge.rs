@@ -77,7 +77,7 @@ impl OperatorPorts {
     /// Serves them, as long as what this returns is kept.
     fn serve(self) -> JoinSet<()> {
         let Self { admin, health, metrics } = self;
-        let config = admin.config();
+        let config = admin.settings.config();
         let page = HttpMetrics {
             path: config.metrics_path,
             update_interval: config.metrics_update_interval,

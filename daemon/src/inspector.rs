@@ -98,7 +98,7 @@ impl Inspector {
         let shard = self.shards.get(shard).ok_or(Unanswered::Ended)?;
         let (number, receiver) = self.questions.open().ok_or(Unanswered::Busy)?;
         let question = Question { inspector: self, shard, number, receiver };
-        match shard.send(Command::Ask { number, request: Box::new(request) }) {
+        match shard.send(Command::Inspect { number, request: Box::new(request) }) {
             Ok(()) => Ok(question),
             Err(_) => Err(question.give_up()),
         }
@@ -152,7 +152,7 @@ impl Inspector {
         Ok(sum)
     }
 
-    /// Something is done by the shard that serves a client; whether there is such a client.
+    /// A shard does something; whether it did. To clients it does not if there is no such client.
     pub(crate) async fn act(&self, shard: usize, request: Request) -> Result<bool, Unanswered> {
         if shard >= self.shards.len() {
             return Ok(false);

@@ -1,8 +1,9 @@
 //! The NexusD daemon: a library that runs a node, and the binary around it.
 //!
 //! [`Config`] says what to run, [`Node`] runs it: shard threads (`shard_thread.rs`) that share the
-//! topics and the sockets of applications, and a control thread (`control.rs`) for timers and
-//! statistics, which reaches the shards only through their mailboxes. Several nodes may run in one process.
+//! topics and the sockets of applications; beside them a control thread (`control.rs`) for statistics, a mesh thread
+//! (`mesh.rs`) that finds other nodes, and an edge thread (`edge.rs`) for gRPC and HTTP, which reach the shards only
+//! through their mailboxes. Several nodes may run in one process.
 //!
 //! What belongs to the process and not to a node is left to the binary: signals, logs
 //! ([`logging`]), and that a panic ends everything ([`panic_hook`]). The node only raises the limit
@@ -36,6 +37,7 @@ mod admin;
 mod beside;
 mod catalogue;
 mod control;
+mod drainer;
 mod edge;
 mod engine;
 mod error;
@@ -44,14 +46,16 @@ mod listeners;
 mod mesh;
 mod process;
 mod samples;
+mod settings;
 mod shard_thread;
 mod statistics;
 
 pub use admin::Reloader;
 pub use config::{Config, ConfigError, Invocation};
+pub use drainer::Drainer;
 pub use error::{StartError, StopError};
 pub use nexusd_wire::NodeId;
-pub use node::{Drainer, Node, Process, Stopped};
+pub use node::{Node, Process, Stopped};
 
 /// Name and version, as told to clients.
 pub const SOFTWARE: &str = concat!("nexusd/", env!("CARGO_PKG_VERSION"));

@@ -1,26 +1,26 @@
 //! One node of the mesh: its listeners and threads, from start to end.
 //!
-//! Start binds, then starts the shards, then the control thread and the mesh thread; whatever fails
-//! takes the rest with it. At the end the shards flush and finish, then the other threads are stopped.
+//! Start binds, then starts the shards, then the edge thread, the control thread and the mesh thread; whatever
+//! fails takes the rest with it. At the end the shards flush and finish, then the other threads are stopped.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use std::{fmt, io, thread};
+use std::sync::Arc;
+use std::time::Instant;
+use std::{fmt, io};
 
 use nexusd_core::io::clock;
 use nexusd_core::io::listener::Listener;
-use nexusd_core::io::mailbox::{CommandSender, mailbox};
-use nexusd_core::{Command, Metrics, Report, ShardConfig, wire};
+use nexusd_core::io::mailbox::mailbox;
+use nexusd_core::{Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::admin::{Addresses, Admin, Reloader};
 use crate::beside::Beside;
 use crate::config::{Config, ConfigError, DiscoveryMode, HttpPort};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
-use crate::edge::{self, EdgeThread, OperatorPorts, PhaseSender};
+use crate::drainer::Drainer;
+use crate::edge::{self, EdgeThread, OperatorPorts};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
 use crate::inspector::{Inspector, Questions};
@@ -30,6 +30,7 @@ use crate::mesh::{
     MeshThread, MeshThreadConfig, Reports, Shards, SharedStatus, introduction, link_event,
 };
 use crate::samples::Samples;
+use crate::settings::Settings;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 use crate::statistics::Statistics;
 use crate::{SOFTWARE, process};
@@ -40,8 +41,6 @@ const MAILBOX_COMMANDS: usize = 1_024;
 const FILES_RESERVED: u64 = 64;
 /// Further ones that it needs to find other nodes: for beacons on each interface, and for dials.
 const FILES_OF_MESH: u64 = 128;
-/// Time between two attempts to put a command into a full mailbox.
-const SEND_RETRY: Duration = Duration::from_millis(1);
 
 /// Further ones for the connections of an HTTP port, and what listens there.
 const FILES_OF_HTTP: u64 = nexusd_admin::limits::HTTP_CONNECTIONS_MAX as u64 + 4;
@@ -131,13 +130,7 @@ impl Node {
         let mailboxes: io::Result<Vec<_>> = mailboxes.collect();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             mailboxes.map_err(StartError::system("an eventfd"))?.into_iter().unzip();
-        let drainer = Drainer {
-            shards: senders.clone(),
-            timeout_us: Arc::new(AtomicU64::new(microseconds(config.drain_timeout))),
-            draining: Arc::new(AtomicBool::new(false)),
-            mesh: reports.clone(),
-            edge: None,
-        };
+        let drainer = Drainer::new(senders.clone(), config.drain_timeout, reports.clone());
         let to_control = control::samples();
         let samples = Arc::new(Samples::new(count, to_control.0.clone()));
         let (mesh_addresses, link_listeners, beacons) = match mesh {
@@ -199,7 +192,7 @@ impl Node {
         }
         let mut admin = Admin {
             node: id,
-            config: Mutex::new(node.config.clone()),
+            settings: Arc::new(Settings::new(node.config.clone())),
             reloading: tokio::sync::Mutex::default(),
             reloader: node.reloader.clone(),
             engine: node.engine,
@@ -229,7 +222,7 @@ impl Node {
             publisher: senders[owner.index()].clone(),
             statistics,
             shards: senders.clone(),
-            draining: Arc::clone(&node.drainer.draining),
+            draining: node.drainer.flag(),
             samples: to_control,
         })?);
         if let Some((reports, status)) = reports.zip(mesh_status) {
@@ -353,77 +346,6 @@ impl Drop for Node {
     }
 }
 
-/// Ends a node; see [`Node::drainer`].
-#[derive(Clone, Debug)]
-pub struct Drainer {
-    shards: Vec<CommandSender>,
-    /// Microseconds.
-    timeout_us: Arc<AtomicU64>,
-    draining: Arc<AtomicBool>,
-    /// The way to the mesh thread, if there is one.
-    mesh: Option<Arc<Reports>>,
-    edge: Option<PhaseSender>,
-}
-
-impl Drainer {
-    /// Begins to end the node, and returns at once: nothing more is accepted, publishers are told
-    /// goodbye, and subscribers get what is queued for them, for [`Config::drain_timeout`] at most.
-    /// Later calls change nothing; whether this was the first one.
-    pub fn drain(&self) -> bool {
-        let is_first = self.begin();
-        if is_first {
-            self.tell();
-        }
-        is_first
-    }
-
-    /// From now on the node ends; whether it did not before. Whoever hears that it did not has to [`Self::tell`].
-    pub(crate) fn begin(&self) -> bool {
-        !self.draining.swap(true, Ordering::AcqRel)
-    }
-
-    /// Tells all threads; waits for shards whose mailboxes are full.
-    pub(crate) fn tell(&self) {
-        let timeout_us = self.timeout_us.load(Ordering::Relaxed);
-        info!(timeout = ?Duration::from_micros(timeout_us), "draining");
-        self.drain_until(clock::now().mono_us.saturating_add(timeout_us));
-    }
-
-    /// From now on it takes so long at most.
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
-        self.timeout_us.store(microseconds(timeout), Ordering::Relaxed);
-    }
-
-    /// From now on it tells the edge thread, too.
-    pub(crate) fn reach_edge(&mut self, edge: PhaseSender) {
-        self.edge = Some(edge);
-    }
-
-    /// Whether the node ends.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
-    }
-
-    fn drain_until(&self, deadline_us: u64) {
-        self.draining.store(true, Ordering::Release);
-        if let Some(mesh) = &self.mesh {
-            mesh.on_drain();
-        }
-        if let Some(edge) = &self.edge {
-            edge.drain();
-        }
-        for shard in &self.shards {
-            // The sample tells what was dropped before, so that the end can tell what was not flushed.
-            send(shard, Command::Sample);
-            send(shard, Command::Drain { deadline_us });
-        }
-    }
-}
-
-fn microseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 /// Addresses as the ready line shows them.
 fn list(addresses: &[SocketAddr]) -> String {
     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -447,17 +369,6 @@ fn hear(
         // A node on its own tells nobody.
         (Report::Interest { .. } | Report::Retained { .. } | Report::Link(_), None) => {}
     })
-}
-
-/// Waits for room in the mailbox: what is sent here must not get lost.
-fn send(shard: &CommandSender, mut command: Command) {
-    while let Err(back) = shard.send(command) {
-        if shard.is_gone() {
-            return;
-        }
-        command = back;
-        thread::sleep(SEND_RETRY);
-    }
 }
 
 fn check_file_limit(connections: usize, reserved: u64) -> Result<(), StartError> {

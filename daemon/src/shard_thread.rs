@@ -43,7 +43,7 @@ pub(crate) struct ShardThreadConfig {
     pub(crate) shards: Vec<CommandSender>,
     /// The way to the edge.
     pub(crate) edge: Edge,
-    /// Gets what the shard counts whenever it was asked for.
+    /// Gets what the shard reports.
     pub(crate) on_report: Box<dyn FnMut(Report) + Send>,
 }
 

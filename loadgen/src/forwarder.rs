@@ -135,7 +135,9 @@ impl<C: Copying> Service for Forwarder<C> {
             }
             // Large frames are received like all others here, nothing is published, and no time
             // was asked for.
-            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
+            Event::Command(
+                Command::Publish { .. } | Command::Inspect { .. } | Command::Link(_),
+            )
             | Event::Landed { .. }
             | Event::Inbox
             | Event::Tick => {}

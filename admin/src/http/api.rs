@@ -102,42 +102,42 @@ impl IntoResponse for Unreadable {
 
 /// Who the node is, and what time it is there.
 #[utoipa::path(get, path = "/api/v1/ping", tag = "node",
-    responses((status = 200, body = PingResponse)))]
+    responses((status = 200, body = PingResponse), (status = 403, body = Failure)))]
 async fn ping(State(node): Asked) -> Json<PingResponse> {
     Json(node.ping())
 }
 
 /// What the node is, what it counted and how it is set.
 #[utoipa::path(get, path = "/api/v1/info", tag = "node",
-    responses((status = 200, body = Info), (status = 503, body = Failure)))]
+    responses((status = 200, body = Info), (status = 403, body = Failure), (status = 503, body = Failure)))]
 async fn info(State(node): Asked) -> Result<Json<Info>, Fault> {
     node.info().await.map(Json)
 }
 
 /// The other nodes, as this one sees them.
 #[utoipa::path(get, path = "/api/v1/peers", tag = "mesh",
-    responses((status = 200, body = Peers), (status = 503, body = Failure)))]
+    responses((status = 200, body = Peers), (status = 403, body = Failure), (status = 503, body = Failure)))]
 async fn peers(State(node): Asked) -> Result<Json<Peers>, Fault> {
     node.peers().await.map(Json)
 }
 
 /// All nodes, as each of them sees the others: this node asks them.
 #[utoipa::path(get, path = "/api/v1/topology", tag = "mesh",
-    responses((status = 200, body = Topology), (status = 503, body = Failure)))]
+    responses((status = 200, body = Topology), (status = 403, body = Failure), (status = 503, body = Failure)))]
 async fn topology_of(State(node): Asked) -> Result<Json<Topology>, Fault> {
     topology::of(&*node).await.map(Json)
 }
 
 /// How far this node and its peers know what the other wants.
 #[utoipa::path(get, path = "/api/v1/gossip", tag = "mesh",
-    responses((status = 200, body = Gossip), (status = 503, body = Failure)))]
+    responses((status = 200, body = Gossip), (status = 403, body = Failure), (status = 503, body = Failure)))]
 async fn gossip(State(node): Asked) -> Result<Json<Gossip>, Fault> {
     node.gossip().await.map(Json)
 }
 
 /// Topics of the node, all or those that match a filter.
 #[utoipa::path(get, path = "/api/v1/topics", tag = "messages", params(ListTopicsRequest),
-    responses((status = 200, body = Topics), (status = 400, body = Failure),
+    responses((status = 200, body = Topics), (status = 403, body = Failure), (status = 400, body = Failure),
               (status = 503, body = Failure)))]
 async fn topics(
     State(node): Asked,
@@ -150,7 +150,7 @@ async fn topics(
 /// Subscriptions of the node's clients, and their queues.
 #[utoipa::path(get, path = "/api/v1/subscriptions", tag = "messages",
     params(ListSubscriptionsRequest),
-    responses((status = 200, body = Subscriptions), (status = 400, body = Failure),
+    responses((status = 200, body = Subscriptions), (status = 403, body = Failure), (status = 400, body = Failure),
               (status = 503, body = Failure)))]
 async fn subscriptions(
     State(node): Asked,
@@ -162,7 +162,7 @@ async fn subscriptions(
 
 /// Retained values, all or those of topics that match a filter.
 #[utoipa::path(get, path = "/api/v1/retained", tag = "messages", params(ListRetainedRequest),
-    responses((status = 200, body = RetainedValues), (status = 400, body = Failure),
+    responses((status = 200, body = RetainedValues), (status = 403, body = Failure), (status = 400, body = Failure),
               (status = 503, body = Failure)))]
 async fn retained(
     State(node): Asked,
@@ -174,7 +174,7 @@ async fn retained(
 
 /// Clients of the node, all or one.
 #[utoipa::path(get, path = "/api/v1/clients", tag = "clients", params(ListClientsRequest),
-    responses((status = 200, body = Clients), (status = 400, body = Failure),
+    responses((status = 200, body = Clients), (status = 403, body = Failure), (status = 400, body = Failure),
               (status = 503, body = Failure)))]
 async fn clients(
     State(node): Asked,
@@ -214,12 +214,12 @@ async fn set_client_name(
 
 /// What is logged.
 #[utoipa::path(get, path = "/api/v1/log-level", tag = "node",
-    responses((status = 200, body = LogLevel), (status = 409, body = Failure)))]
+    responses((status = 200, body = LogLevel), (status = 403, body = Failure), (status = 409, body = Failure)))]
 async fn log_level(State(node): Asked) -> Result<Json<LogLevel>, Fault> {
     node.log_level().map(Json)
 }
 
-/// Changes what is logged, until the node ends.
+/// Changes what is logged, until the node ends or reads another level from its configuration.
 #[utoipa::path(post, path = "/api/v1/log-level", tag = "node", request_body = SetLogLevelRequest,
     responses((status = 200, body = LogLevel), (status = 400, body = Failure),
               (status = 403, body = Failure), (status = 409, body = Failure)))]
@@ -234,7 +234,7 @@ async fn set_log_level(
 /// Reads the configuration again, and takes on what can change while the node runs.
 #[utoipa::path(post, path = "/api/v1/reload", tag = "node",
     responses((status = 200, body = ReloadResponse), (status = 400, body = Failure),
-              (status = 403, body = Failure), (status = 409, body = Failure)))]
+              (status = 403, body = Failure), (status = 409, body = Failure), (status = 503, body = Failure)))]
 async fn reload(_: Changer, State(node): Asked) -> Result<Json<ReloadResponse>, Fault> {
     node.reload().await.map(Json)
 }

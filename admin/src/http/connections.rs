@@ -17,8 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
-use super::Peer;
 use super::places::Places;
+use crate::Caller;
 use crate::limits::{
     ACCEPT_RETRY, HTTP_CONNECTION_TIMEOUT, HTTP_CONNECTIONS_MAX, HTTP_HEAD_BYTES_MAX,
     HTTP_HEAD_TIMEOUT, HTTP_HEADERS_MAX, HTTP_LAST_ANSWER_TIMEOUT,
@@ -74,7 +74,7 @@ fn refuse(socket: TcpStream) {
 }
 
 async fn serve_one(socket: TcpStream, peer: SocketAddr, router: Router) {
-    let service = TowerToHyperService::new(router.layer(Extension(Peer(peer))));
+    let service = TowerToHyperService::new(router.layer(Extension(Caller::at(peer))));
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

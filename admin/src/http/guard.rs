@@ -2,7 +2,8 @@
 //!
 //! A browser on this host would reach the port, too. It says which page a request comes from, and under which
 //! name it found the port: a page of somebody else, and a name that somebody else's DNS leads here, change
-//! nothing, and what only this host can reach is not shown under such a name.
+//! nothing, and the JSON interface is not shown over the loopback address under such a name. Signs of life, the
+//! description and metrics are.
 
 use axum::extract::{FromRequestParts, Request};
 use axum::http::request::Parts;
@@ -10,7 +11,6 @@ use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::Peer;
 use crate::caller::FORWARDED;
 use crate::{Caller, Fault};
 
@@ -21,8 +21,7 @@ impl<S: Sync> FromRequestParts<S> for Changer {
     type Rejection = Fault;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Fault> {
-        let caller = parts.extensions.get::<Peer>().map(|peer| Caller::at(peer.0));
-        caller.unwrap_or_default().may_change()?;
+        parts.extensions.get::<Caller>().copied().unwrap_or_default().may_change()?;
         check(&parts.headers)?;
         Ok(Self)
     }
@@ -30,13 +29,12 @@ impl<S: Sync> FromRequestParts<S> for Changer {
 
 /// Refuses a question over the loopback address that is asked under somebody else's name.
 pub(super) async fn only_askers(request: Request, next: Next) -> Response {
-    let peer = request.extensions().get::<Peer>();
-    let is_here = peer.is_some_and(|peer| peer.0.ip().to_canonical().is_loopback());
+    let is_here = request.extensions().get::<Caller>().is_some_and(|caller| caller.is_local());
     let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or("not text"));
     if let Some(host) = host.filter(|host| is_here && !may_be_ours(host)) {
         let text = format!(
             "this is asked of {host:?} over the loopback address, as by a web page whose name leads here; ask \
-             localhost, an address, or this host's name"
+             localhost, an address, or a name without dots"
         );
         return Fault::Forbidden(text).into_response();
     }

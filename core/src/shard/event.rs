@@ -67,7 +67,7 @@ pub enum CloseReason {
     Moved,
 }
 
-/// What other threads ask of a shard, through its inbox.
+/// What other threads ask of a shard, through its mailbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {
     /// Publish a message of the daemon's own, such as `$SYS/…`. Ignored if the topic is not well
@@ -78,10 +78,11 @@ pub enum Command {
         /// The payload.
         payload: Box<[u8]>,
     },
-    /// Answer with [`super::output::Report::Metrics`].
+    /// Answer with [`super::output::Report::Metrics`]: for the daemon's own statistics, which want those of all shards
+    /// together and nothing else. Whoever else asks does so by `Inspect`.
     Sample,
     /// Answer with [`super::output::Report::Answer`].
-    Ask {
+    Inspect {
         /// Tells the answer apart.
         number: u64,
         /// What is asked.

@@ -37,6 +37,11 @@ impl Expiring {
     }
 
     /// When the reaper is due, microseconds by the monotonic clock.
+    /// The next search may begin at this time, if not earlier.
+    pub(crate) fn hasten(&mut self, at_us: u64) {
+        self.not_before_us = self.not_before_us.min(at_us);
+    }
+
     pub(crate) fn due_us(&self) -> Option<u64> {
         let (first, _) = self.queues.first()?;
         Some(first.due_us()?.max(self.not_before_us))

@@ -3,7 +3,7 @@
 //!
 //! A page is made between two events, so it looks at few entries (`INSPECTION_LOOKS`), whether they are what
 //! is asked for or not: a list of two million topics is many small commands, and messages pass between them.
-//! Cursors are places in the shard's tables, which stay where they are.
+//! Cursors are places in the shard's tables, which stay where they are; links alone move up when one before them ends.
 //!
 //! Never called for a message: what clients did is what their connections counted.
 
@@ -206,6 +206,7 @@ impl Shard {
         self.plane.limits.take_on(limits);
         // It is found anew by the timeout that holds now.
         self.block_due_us = None;
+        self.plane.expiring.hasten(self.now_us + limits.reaper_interval_us);
     }
 
     fn rename(&mut self, id: ConnectionId, name: &str) -> bool {

@@ -67,7 +67,7 @@ pub enum Report {
         /// What to change it by.
         change: u64,
     },
-    /// The answer to [`super::event::Command::Ask`].
+    /// The answer to [`super::event::Command::Inspect`].
     Answer(Box<Reply>),
     /// What became of a link, or a connection that was to be one.
     Link(LinkReport),

@@ -166,7 +166,7 @@ impl Desk {
     /// Asks a shard, as another thread of the daemon does.
     pub fn ask(&mut self, shard: usize, request: Request) -> Answer {
         let (number, request) = (77, Box::new(request));
-        self.event(shard, Event::Command(Command::Ask { number, request }));
+        self.event(shard, Event::Command(Command::Inspect { number, request }));
         match &self.answers.split_off(0)[..] {
             [Reply { number: 77, answer }] => answer.clone(),
             other => panic!("not one answer but {other:?}"),

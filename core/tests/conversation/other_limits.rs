@@ -31,6 +31,30 @@ fn a_shorter_time_to_block_lets_publishers_that_wait_already_go_on_earlier() {
 }
 
 #[test]
+fn a_shorter_time_between_searches_for_expired_messages_holds_at_once() {
+    let mut desk =
+        Desk::with_limits(Limits { reaper_interval_us: 3_600_000_000, ..Limits::default() });
+    let (subscriber, publisher) = (desk.greet(), desk.greet());
+    desk.subscribe(subscriber, &["t"]);
+    desk.heard(subscriber);
+    desk.stall(subscriber);
+    desk.bind(publisher, 0, "t");
+    for _ in 0..3 {
+        desk.publish_for(publisher, 0, b"x", 10);
+    }
+    desk.pass(1_000_000);
+    let before = desk.metrics().ttl_expired;
+    for _ in 0..3 {
+        desk.publish_for(publisher, 0, b"y", 10);
+    }
+    desk.pass(1_000_000);
+    assert_eq!(desk.metrics().ttl_expired, before, "the next search is an hour away");
+    take_on(&mut desk, &Limits { reaper_interval_us: 100_000, ..Limits::default() });
+    desk.pass(200_000);
+    assert!(desk.metrics().ttl_expired >= before + 3);
+}
+
+#[test]
 fn a_default_time_to_live_holds_for_messages_from_then_on() {
     let mut desk = Desk::new();
     let (subscriber, publisher) = (desk.greet(), desk.greet());

@@ -173,7 +173,9 @@ impl Service for Echo {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
+            Event::Command(
+                Command::Publish { .. } | Command::Inspect { .. } | Command::Link(_),
+            )
             | Event::Inbox => {}
             Event::Tick => {
                 self.gauges.ticks.add(1);

@@ -87,7 +87,9 @@ impl Service for FanOut {
                 self.outputs.push_back(Output::Report(Report::Metrics(Box::new(metrics))));
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
+            Event::Command(
+                Command::Publish { .. } | Command::Inspect { .. } | Command::Link(_),
+            )
             | Event::Inbox
             | Event::Tick => {}
             Event::Landed { .. } => panic!("no landing zone was lent"),

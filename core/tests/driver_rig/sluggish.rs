@@ -83,7 +83,9 @@ impl Service for Sluggish {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
+            Event::Command(
+                Command::Publish { .. } | Command::Inspect { .. } | Command::Link(_),
+            )
             | Event::Inbox
             | Event::Tick => {}
             Event::Sent { .. } | Event::Writable { .. } => {}

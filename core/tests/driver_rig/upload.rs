@@ -139,7 +139,9 @@ impl Service for Upload {
                 }
             }
             Event::Command(Command::Drain { .. }) => self.finished = true,
-            Event::Command(Command::Publish { .. } | Command::Ask { .. } | Command::Link(_))
+            Event::Command(
+                Command::Publish { .. } | Command::Inspect { .. } | Command::Link(_),
+            )
             | Event::Inbox
             | Event::Tick => {}
         }

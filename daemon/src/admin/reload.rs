@@ -6,6 +6,7 @@ use nexusd_admin::Fault;
 use nexusd_admin::proto::ReloadResponse;
 use nexusd_core::inspection::Request;
 use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 
 use super::Admin;
@@ -33,34 +34,34 @@ impl Admin {
     }
 
     /// Reads the configuration that the node was started with anew, from the file, the environment and the flags of
-    /// the process. What only some shards have taken on when this fails is not in the node's settings, and is taken
-    /// on by all the next time.
+    /// the process. Where this fails behind the reading some shards may have taken on what is new. Reading it once
+    /// more, changed back or not, brings all of them together again.
     pub(super) async fn take_on_changes(&self) -> Result<ReloadResponse, Fault> {
-        let Some(reread) = &self.process.reread else {
+        let Some(reread) = self.process.reread.clone() else {
             let text = "this node runs inside a program that has its settings";
             return Err(Fault::Unsupported(text.to_owned()));
         };
         // One at a time: two that waited for shards would take turns with what they read.
         let _turn = self.reloading.lock().await;
-        let new = reread().map_err(|fault| Fault::Invalid(fault.to_string()))?;
-        let mut config = self.config();
+        // Files may be far away.
+        let read = spawn_blocking(move || reread()).await;
+        let read = read.map_err(|_| Fault::Unavailable("the node is stopping".to_owned()))?;
+        let new = read.map_err(|fault| Fault::Invalid(fault.to_string()))?;
+        let mut config = self.settings.config();
         if let Some(log) = &self.process.log {
             // It may have been set without the configuration.
             config.log_level = log.level();
         }
-        let limits = config.limits.clone();
         let (applied, need_restart) = config.take_on(&new);
-        if config.limits != limits {
-            for shard in 0..self.inspector.shards() {
-                let request = Request::TakeOn(Box::new(config.limits.clone()));
-                self.inspector.act(shard, request).await?;
-            }
+        for shard in 0..self.inspector.shards() {
+            let request = Request::TakeOn(Box::new(config.limits.clone()));
+            self.inspector.act(shard, request).await?;
         }
-        if let Some(log) = &self.process.log {
+        if let Some(log) = self.process.log.as_ref().filter(|_| applied.contains(&"log-level")) {
             log.set(config.log_level);
         }
         self.drainer.set_timeout(config.drain_timeout);
-        *self.lock_config() = config;
+        self.settings.set(config);
         info!(?applied, ?need_restart, "the configuration was read again");
         let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
         Ok(ReloadResponse { applied: named(applied), need_restart: named(need_restart) })

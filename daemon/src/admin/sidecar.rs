@@ -42,8 +42,12 @@ impl Admin {
         with_state: bool,
     ) -> Result<Vec<PeerInfo>, Unanswered> {
         let Some(mesh) = self.inspector.mesh().await? else { return Ok(Vec::new()) };
-        let filters = if with_state { FILTERS_OF_PEER_MAX } else { 0 };
-        let mut links = self.links(filters).await?;
+        let mut links = self.links().await?;
+        if with_state {
+            let named = self.links_with(FILTERS_OF_PEER_MAX).await?;
+            let known = named.into_iter().filter(|(peer, _)| links.contains_key(peer));
+            links.extend(known.collect::<Vec<_>>());
+        }
         let now_us = clock::now().wall_us;
         let peer = |peer: &PeerPicture| {
             let link = links.remove(&peer.node);
@@ -64,7 +68,7 @@ impl Admin {
             instance_uuid: peer.node.to_string(),
             endpoint: entries::app_address(peer).unwrap_or(peer.address).to_string(),
             last_seen_ms: entries::last_seen_ms(peer, link, now_us),
-            cluster_id: self.lock_config().cluster.clone(),
+            cluster_id: self.settings.cluster(),
             status: entries::status(peer).to_owned(),
             topics_count: link.map_or(0, |link| u32::try_from(link.filters).unwrap_or(u32::MAX)),
             ..PeerInfo::default()

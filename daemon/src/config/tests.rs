@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::environment::variable;
 use super::profile::PRESETS;
 use super::setting::SETTINGS;
+use nexusd_wire::control::OverflowPolicy;
+
 use super::*;
 
 /// A key of a cluster.
@@ -200,7 +202,7 @@ fn every_setting_can_come_from_each_source() {
             topics: 8,
             queue_messages: 0,
             queue_bytes: 3 << 20,
-            policy: nexusd_wire::control::OverflowPolicy::Block,
+            policy: OverflowPolicy::Block,
             block_timeout_us: 1_500_000,
             replay_messages: 0,
             replay_bytes: 9 << 20,
@@ -656,4 +658,55 @@ fn any_file() -> impl Strategy<Value = String> {
         }),
         any::<String>(),
     ]
+}
+
+#[test]
+fn what_a_reload_takes_on_is_what_shards_take_on() {
+    let mut config = Config::default();
+    let mut new = config.clone();
+    let limits = &mut new.limits;
+    *limits = Limits {
+        memory_bytes: limits.memory_bytes * 2,
+        payload_bytes: limits.payload_bytes * 2,
+        connections: limits.connections + 1,
+        connections_per_source: 1,
+        accept_rate_per_source: 2,
+        publish_rate_per_source: 3,
+        topics: limits.topics + 1,
+        queue_messages: limits.queue_messages + 1,
+        queue_bytes: limits.queue_bytes * 2,
+        policy: OverflowPolicy::Block,
+        block_timeout_us: limits.block_timeout_us * 2,
+        replay_messages: limits.replay_messages + 1,
+        replay_bytes: limits.replay_bytes * 2,
+        // No setting has it.
+        link_queue_bytes: limits.link_queue_bytes,
+        parked_ttl_us: limits.parked_ttl_us * 2,
+        default_ttl_ms: 4_000,
+        reaper_interval_us: limits.reaper_interval_us * 2,
+    };
+    let mut of_shards = config.limits.clone();
+    of_shards.take_on(&new.limits);
+    let (applied, need_restart) = config.take_on(&new);
+    assert_eq!(config.limits, of_shards);
+    assert_eq!(applied.len(), 10, "{applied:?}");
+    assert_eq!(need_restart.len(), 6, "{need_restart:?}");
+}
+
+#[test]
+fn another_profile_is_not_taken_on_by_half() {
+    let (mut config, mut new) =
+        (Config::default(), Config::of_profile(Profile::Small).expect("a profile"));
+    new.drain_timeout = Duration::from_secs(1);
+    new.sources = Sources::of(&[Given {
+        setting: SETTINGS.iter().find(|it| it.name == "drain-timeout").expect("a setting"),
+        origin: Origin::flag("drain-timeout"),
+        value: "1s".to_owned(),
+    }]);
+    let (applied, need_restart) = config.take_on(&new);
+    assert_eq!(applied, ["drain-timeout"]);
+    for name in ["profile", "subscriber-queue-limit", "max-topics"] {
+        assert!(need_restart.contains(&name), "{name} of {need_restart:?}");
+    }
+    assert_eq!(config.limits, Limits::default());
 }

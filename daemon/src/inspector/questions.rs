@@ -75,7 +75,7 @@ impl Questions {
         let nobody = ConnectionId { index: u32::MAX, generation: u32::MAX };
         let subject = Subject::Clients(Some(nobody));
         let request = Box::new(Request::List { subject, cursor: 0, entries: 1 });
-        let command = Command::Ask { number: number_of(shard), request };
+        let command = Command::Inspect { number: number_of(shard), request };
         self.pulses[shard].send_if_modified(|pulse| {
             pulse.since.get_or_insert_with(Instant::now);
             if !pulse.is_sent {
@@ -131,7 +131,9 @@ mod tests {
         let asked = std::cell::Cell::new(0);
         let ask = |takes: bool| {
             questions.feel(1, |command| {
-                assert!(matches!(command, Command::Ask { number, .. } if number == u64::MAX - 1));
+                assert!(
+                    matches!(command, Command::Inspect { number, .. } if number == u64::MAX - 1)
+                );
                 asked.set(asked.get() + 1);
                 takes
             });

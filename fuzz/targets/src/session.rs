@@ -90,7 +90,7 @@ fn command(choice: u8) -> Command {
     match choice % 8 {
         0 => Command::Drain { deadline_us: u64::from(choice) * 1_000_000 },
         1 => Command::Sample,
-        2 => Command::Ask { number: 1, request: Box::new(request(choice / 8)) },
+        2 => Command::Inspect { number: 1, request: Box::new(request(choice / 8)) },
         _ => Command::Publish {
             topic: NAMES[usize::from(choice) % NAMES.len()].into(),
             payload: vec![b's'; usize::from(choice)].into(),
@@ -102,9 +102,10 @@ fn command(choice: u8) -> Command {
 fn request(choice: u8) -> Request {
     let client = ConnectionId { index: u32::from(choice) % SEATS as u32, generation: 0 };
     let filter = (choice & 16 != 0).then(|| FILTERS[usize::from(choice) % FILTERS.len()].into());
-    let subject = match choice % 9 {
+    let subject = match choice % 10 {
         0 => return Request::Close(client),
         1 => return Request::Rename { client, name: "renamed".into() },
+        9 => return Request::TakeOn(Box::new(other_limits(choice))),
         2 => Subject::Topics(filter),
         3 => Subject::Wanted(NAMES.iter().map(|name| Box::from(*name)).collect()),
         4 => Subject::Retained(filter),
@@ -114,6 +115,20 @@ fn request(choice: u8) -> Request {
         _ => Subject::Links { filters: 7 },
     };
     Request::List { subject, cursor: u64::from(choice / 9), entries: usize::from(choice) }
+}
+
+/// Limits that hold from some time on.
+fn other_limits(choice: u8) -> Limits {
+    Limits {
+        topics: usize::from(choice) % 5,
+        queue_messages: u64::from(choice) % 7,
+        policy: if choice & 16 == 0 { OverflowPolicy::Block } else { OverflowPolicy::DropNewest },
+        block_timeout_us: u64::from(choice) * 10_000,
+        default_ttl_ms: u32::from(choice) / 4,
+        publish_rate_per_source: u32::from(choice) % 3,
+        connections_per_source: usize::from(choice) % 4,
+        ..Limits::default()
+    }
 }
 
 fn greeting() -> Vec<u8> {
