@@ -188,9 +188,7 @@ async fn serve(
         tokio::time::sleep(LAST_WORDS).await;
     };
     tokio::select! {
-        served = served => if let Err(error) = served {
-            warn!("gRPC ends: {error}");
-        },
+        () = served => {}
         () = in_time => warn!("gRPC calls that did not end by themselves were cut off"),
     }
 }

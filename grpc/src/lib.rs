@@ -13,10 +13,13 @@
 //! nodes.
 
 mod admission;
+mod answers;
 mod batches;
+mod calls;
 pub mod codec;
 mod connection;
 mod daemon;
+mod deadline;
 mod errors;
 mod feed;
 mod fetch;
@@ -29,6 +32,7 @@ mod publishing;
 mod registry;
 mod server;
 mod service;
+mod sources;
 mod uploads;
 
 /// The messages and services of `proto/sidecar.proto`.

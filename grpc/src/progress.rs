@@ -14,6 +14,7 @@ use nexusd_wire::NodeId;
 use crate::limits::{EVENTS_TOGETHER, POSITIONS_MAX, TAIL_BYTES, TAIL_MESSAGES};
 use crate::message_id::MessageId;
 use crate::proto;
+use crate::sources::Taken;
 
 /// A message that is the client's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -171,7 +172,7 @@ impl Progress {
             Had::Positions(positions) => positions,
             _ => HashMap::new(),
         };
-        Comeback { gap, found: Vec::new(), skipped: Skipped(skipped) }
+        Comeback { gap, skipped: Skipped(skipped), ..Comeback::default() }
     }
 
     /// What is acknowledged, and the client has not had.
@@ -242,8 +243,10 @@ impl Had {
 pub(crate) struct Comeback {
     /// What it may have missed and does not come again.
     pub(crate) gap: Option<proto::Gap>,
-    /// What it missed and was found elsewhere.
+    /// What it missed and was found elsewhere, …
     pub(crate) found: Vec<proto::Message>,
+    /// … and the room for that.
+    pub(crate) room: Option<Taken>,
     /// What it has had and comes again.
     pub(crate) skipped: Skipped,
 }
