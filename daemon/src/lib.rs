@@ -39,6 +39,7 @@ mod control;
 mod edge;
 mod engine;
 mod error;
+mod files;
 mod inspector;
 mod listeners;
 mod mesh;

@@ -15,7 +15,6 @@ use crate::answers::{Answer, Reckoned};
 use crate::calls::delivery;
 use crate::connection::Origin;
 use crate::deadline::time_for;
-use crate::limits::{SOURCE_SHARE, STREAMS_MAX};
 use crate::sources::{Short, Source, Taken};
 use crate::uploads::{Held, Upload};
 
@@ -82,15 +81,12 @@ fn admit(source: &Source, path: &str) -> Result<Taken, Status> {
         });
     }
     source.calls.try_take(1).map_err(|short| {
+        let (address, share, all) = (source.address, source.calls.share_max, source.calls_max());
         Status::resource_exhausted(match short {
-            Short::Share => format!(
-                "{} has {} calls, which is its share of {STREAMS_MAX}; close some",
-                source.address,
-                STREAMS_MAX / SOURCE_SHARE
-            ),
-            Short::All => {
-                format!("the daemon has {STREAMS_MAX} calls, which is its limit; close some")
+            Short::Share => {
+                format!("{address} has {share} calls, which is its share of {all}; close some")
             }
+            Short::All => format!("the daemon has {all} calls, which is its limit; close some"),
         })
     })
 }

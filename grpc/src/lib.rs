@@ -46,4 +46,5 @@ pub mod proto {
 
 pub use connection::{Accepted, Origin};
 pub use daemon::{Daemon, Filters};
+pub use limits::ROOM_MAX;
 pub use server::{Health, Server};

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-/// Connections at a time.
-pub(crate) const CONNECTIONS_MAX: usize = 1_024;
+/// Connections at a time, and calls of all of them.
+pub const ROOM_MAX: usize = 1_024;
 /// Calls of a connection at a time, streams among them.
 pub(crate) const STREAMS_PER_CONNECTION_MAX: u32 = 256;
-/// Calls of all connections at a time.
-pub(crate) const STREAMS_MAX: usize = 1_024;
 /// Calls at a time, besides, that look how the daemon is, and what it can be asked.
 pub(crate) const LOOKS_MAX: usize = 64;
 /// One source has at most one part in so many of what there is for all.

@@ -18,7 +18,7 @@ use crate::connection::Accepted;
 use crate::daemon::Daemon;
 use crate::greeting::greet;
 use crate::limits::{
-    HEADER_BYTES_MAX, KEEPALIVE, PENDING_RESETS_MAX, REQUEST_BYTES_BESIDE_PAYLOAD,
+    HEADER_BYTES_MAX, KEEPALIVE, PENDING_RESETS_MAX, REQUEST_BYTES_BESIDE_PAYLOAD, ROOM_MAX,
     STREAMS_PER_CONNECTION_MAX, UNTAKEN_BYTES_MAX, WINDOW_BYTES,
 };
 use crate::proto;
@@ -31,7 +31,7 @@ use crate::sources::Sources;
 pub struct Server {
     routes: Routes,
     health: Health,
-    message_bytes_max: usize,
+    sources: Arc<Sources>,
     ending: watch::Sender<bool>,
 }
 
@@ -49,9 +49,10 @@ impl Health {
 }
 
 impl Server {
-    /// The services of `daemon`. What `add` adds is served beside them; `descriptions` are for reflection.
+    /// The services of `daemon`, for so many connections, and calls, at a time (at most [`ROOM_MAX`]). What `add` adds is served beside them; `descriptions` are for reflection.
     pub async fn new<D: Daemon>(
         daemon: Arc<D>,
+        room: usize,
         descriptions: &[&'static [u8]],
         add: impl FnOnce(&mut RoutesBuilder),
     ) -> Result<Self, tonic_reflection::server::Error> {
@@ -84,7 +85,8 @@ impl Server {
             .add_service(described().build_v1alpha()?);
         add(&mut routes);
         let health = Health(reporter);
-        Ok(Self { routes: routes.routes(), health, message_bytes_max, ending })
+        let sources = Sources::new(message_bytes_max, room.clamp(1, ROOM_MAX));
+        Ok(Self { routes: routes.routes(), health, sources, ending })
     }
 
     /// How to tell those who ask about the node.
@@ -98,8 +100,7 @@ impl Server {
         mut accepted: mpsc::Receiver<Accepted>,
         end: impl Future<Output = ()>,
     ) {
-        let Self { routes, message_bytes_max, ending, .. } = self;
-        let sources = Sources::new(message_bytes_max);
+        let Self { routes, sources, ending, .. } = self;
         let mut connections = JoinSet::new();
         let mut end = pin!(end);
         loop {

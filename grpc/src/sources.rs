@@ -14,8 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::limits::{
-    ANSWER_BYTES_MAX, CONNECTIONS_MAX, LARGE_BYTES_MAX, LOOKS_MAX, NAMES_BYTES_MAX, SOURCE_SHARE,
-    STREAMS_MAX, UPLOAD_BYTES_MAX,
+    ANSWER_BYTES_MAX, LARGE_BYTES_MAX, LOOKS_MAX, NAMES_BYTES_MAX, SOURCE_SHARE, UPLOAD_BYTES_MAX,
 };
 
 /// What connections of one source have in common.
@@ -57,7 +56,7 @@ impl fmt::Display for SourceAddress {
 pub(crate) struct Budget {
     all: Arc<Semaphore>,
     share: Arc<Semaphore>,
-    share_max: usize,
+    pub(crate) share_max: usize,
 }
 
 /// What of a budget is not there.
@@ -140,6 +139,11 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// How many calls there may be for all.
+    pub(crate) fn calls_max(&self) -> usize {
+        self.sources.room
+    }
+
     /// The longest message of a request, bytes.
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.sources.message_bytes_max
@@ -168,22 +172,25 @@ pub(crate) struct Sources {
     events: Arc<Semaphore>,
     names: Arc<Semaphore>,
     message_bytes_max: usize,
+    room: usize,
 }
 
 impl Sources {
     /// Where a message has at most so many bytes: of what is reckoned in bytes everybody's share has room for one.
-    pub(crate) fn new(message_bytes_max: usize) -> Arc<Self> {
+    /// There is room for so many connections, and calls.
+    pub(crate) fn new(message_bytes_max: usize, room: usize) -> Arc<Self> {
         let budget = |number| Arc::new(Semaphore::new(number));
         Arc::new(Self {
             table: Mutex::default(),
-            connections: budget(CONNECTIONS_MAX),
-            calls: budget(STREAMS_MAX),
+            connections: budget(room),
+            calls: budget(room),
             looks: budget(LOOKS_MAX),
             requests: budget(UPLOAD_BYTES_MAX + message_bytes_max),
             answers: budget(ANSWER_BYTES_MAX),
             events: budget(LARGE_BYTES_MAX + message_bytes_max),
             names: budget(NAMES_BYTES_MAX),
             message_bytes_max,
+            room,
         })
     }
 
@@ -198,11 +205,12 @@ impl Sources {
             return source;
         }
         let share = Budget::share_of;
+        let room = (self.room / SOURCE_SHARE).max(1);
         let long = |all, bytes| share(all, bytes / SOURCE_SHARE + self.message_bytes_max);
         let source = Arc::new(Source {
             address,
-            connections: share(&self.connections, CONNECTIONS_MAX / SOURCE_SHARE),
-            calls: share(&self.calls, STREAMS_MAX / SOURCE_SHARE),
+            connections: share(&self.connections, room),
+            calls: share(&self.calls, room),
             looks: share(&self.looks, LOOKS_MAX / SOURCE_SHARE),
             requests: long(&self.requests, UPLOAD_BYTES_MAX),
             answers: share(&self.answers, ANSWER_BYTES_MAX / SOURCE_SHARE),
@@ -238,11 +246,11 @@ mod tests {
 
     #[test]
     fn who_has_its_share_gets_no_more_and_others_get_theirs_until_all_is_taken() {
-        let sources = Sources::new(10);
+        let sources = Sources::new(10, 7 * SOURCE_SHARE + 3);
         let all: Vec<_> = (0..=SOURCE_SHARE as i32)
             .map(|id| sources.source(SourceAddress::of(None, Some(id))))
             .collect();
-        let share = STREAMS_MAX / SOURCE_SHARE;
+        let share = 7;
         let taken: Vec<_> = all[..SOURCE_SHARE]
             .iter()
             .map(|source| {
@@ -252,14 +260,15 @@ mod tests {
             })
             .collect();
         let late = &all[SOURCE_SHARE].calls;
+        let rest = late.try_take(3).expect("what is no whole share");
         assert_eq!(late.try_take(1).expect_err("all is taken"), Short::All);
-        drop(taken);
+        drop((taken, rest));
         assert_eq!(late.left(), share);
     }
 
     #[test]
     fn a_source_is_forgotten_with_the_last_of_its_connections() {
-        let sources = Sources::new(10);
+        let sources = Sources::new(10, 100);
         let address = SourceAddress::of(None, Some(1));
         let (one, other) = (sources.source(address), sources.source(address));
         let taken = one.looks.try_take(1).expect("there is room");
