@@ -25,7 +25,7 @@ use crate::native::{Native, frame_of};
 use crate::progress::{Comeback, Given, Progress, Skipped, to_i64};
 use crate::proto::message_event::Event;
 use crate::proto::{self, MessageEvent, UnsubscribeResponse};
-use crate::registry::{Order, Registry, Returning};
+use crate::registry::{Order, Registry, Returning, names_bytes};
 use crate::sources::{Source, Taken};
 
 /// The number of the one request that is made on a connection, and of the one that ends it.
@@ -49,8 +49,8 @@ pub(crate) struct Feed {
     /// For those, if one of them is long, or for a long message that comes.
     room: Option<Taken>,
     source: Arc<Source>,
-    /// For the names of topics.
-    names: Option<Taken>,
+    /// For the names of topics and filters.
+    names: Taken,
     /// Who waits for the subscription's end, or for its rest; the first one's wish counts.
     ending: Vec<(bool, oneshot::Sender<UnsubscribeResponse>)>,
 }
@@ -78,13 +78,14 @@ impl Feed {
         gap: Option<proto::Gap>,
         source: &Arc<Source>,
     ) -> Result<Self, Status> {
+        let names = names_of(source, &filters, &Skipped::default())?;
         let asked: Vec<&str> = filters.iter().map(String::as_str).collect();
         let request =
             SubscribeRequest { request: REQUEST, filters: &asked, counted: true, ..request };
         native.say(|encoder, out| encoder.subscribe(out, &request));
         let progress = Progress::new(request.queue_messages.filter(|it| *it > 0));
         let comeback = Comeback { gap, ..Comeback::default() };
-        Self::confirmed(native, filters, progress, comeback, source).await
+        Self::confirmed(native, filters, progress, comeback, names).await
     }
 
     /// Goes on with a subscription.
@@ -97,9 +98,10 @@ impl Feed {
         mode: GapMode,
         source: &Arc<Source>,
     ) -> Result<Self, Status> {
+        let names = names_of(source, &filters, &comeback.skipped)?;
         let received = progress.acknowledged();
         native.say(|encoder, out| encoder.resume(out, REQUEST, id, received, mode));
-        Self::confirmed(native, filters, progress, comeback, source).await
+        Self::confirmed(native, filters, progress, comeback, names).await
     }
 
     /// Waits for the daemon's answer, which is the first event.
@@ -108,7 +110,7 @@ impl Feed {
         filters: Arc<[String]>,
         progress: Progress,
         comeback: Comeback,
-        source: &Arc<Source>,
+        (source, names): (Arc<Source>, Taken),
     ) -> Result<Self, Status> {
         let answer = loop {
             let frame = native.hear().await?;
@@ -150,8 +152,8 @@ impl Feed {
             events,
             events_bytes,
             room,
-            source: Arc::clone(source),
-            names: None,
+            source,
+            names,
             ending: Vec::new(),
         })
     }
@@ -270,8 +272,11 @@ impl Feed {
             let may_read = may_read && !needs_room;
             let talks = may_read || self.native.has_unwritten();
             tokio::select! {
-                room = self.source.events.take(self.native.announced()), if needs_room => {
-                    self.room = Some(room.ok_or_else(|| Status::internal("a budget that is closed"))?);
+                room = room_for(&self.source, client, self.native.announced()), if needs_room => {
+                    match room {
+                        Some(room) => self.room = Some(room),
+                        None => return Ok(End::Gone),
+                    }
                 }
                 place = client.reserve(), if has_events => match place {
                     Ok(place) => {
@@ -326,10 +331,8 @@ impl Feed {
                 self.on_topic_bind(frame.header().topic().0, name)?;
             }
             FrameKind::TopicUnbind => {
-                if let Some(name) = self.topics.remove(&frame.header().topic().0)
-                    && let Some(names) = &mut self.names
-                {
-                    names.give_back(name.len() + NAME_BYTES_BESIDE);
+                if let Some(name) = self.topics.remove(&frame.header().topic().0) {
+                    self.names.give_back(name.len() + NAME_BYTES_BESIDE);
                 }
             }
             FrameKind::NodeBind => {
@@ -382,15 +385,7 @@ impl Feed {
     }
 
     fn on_topic_bind(&mut self, topic: u32, name: &str) -> Result<(), Status> {
-        let taken = self.source.names.try_take(name.len() + NAME_BYTES_BESIDE).map_err(|_| {
-            Status::resource_exhausted(
-                "the topics of all streams have too many names; subscribe to fewer, or natively",
-            )
-        })?;
-        match &mut self.names {
-            Some(all) => all.merge(taken),
-            none => *none = Some(taken),
-        }
+        self.names.merge(room_for_names(&self.source, name.len() + NAME_BYTES_BESIDE)?);
         self.topics.insert(topic, name.into());
         Ok(())
     }
@@ -482,6 +477,35 @@ impl Feed {
             elsewhere: to_i64(elsewhere),
         }
     }
+}
+
+/// Room for a long message, once the client has taken the events before the last: one that takes nothing holds
+/// little. `None`: the client has gone.
+async fn room_for(
+    source: &Source,
+    client: &BatchSender<MessageEvent>,
+    bytes: usize,
+) -> Option<Taken> {
+    drop(client.reserve().await.ok()?);
+    source.events.take(bytes).await
+}
+
+/// Room for what a stream knows from the start, and whose it is.
+fn names_of(
+    source: &Arc<Source>,
+    filters: &[String],
+    skipped: &Skipped,
+) -> Result<(Arc<Source>, Taken), Status> {
+    let room = room_for_names(source, names_bytes(filters) + skipped.bytes())?;
+    Ok((Arc::clone(source), room))
+}
+
+fn room_for_names(source: &Source, bytes: usize) -> Result<Taken, Status> {
+    source.names.try_take(bytes).map_err(|_| {
+        Status::resource_exhausted(
+            "the topics of all streams have too many names; subscribe to fewer, or natively",
+        )
+    })
 }
 
 /// Ends a subscription that has no stream, or lets it wait.

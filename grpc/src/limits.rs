@@ -27,7 +27,7 @@ pub(crate) const HEADER_BYTES_MAX: u32 = 16 << 10;
 pub(crate) const PENDING_RESETS_MAX: usize = 64;
 
 /// Bytes that a client may send before they were looked at: of a stream, and of a connection.
-pub(crate) const WINDOW_BYTES: (u32, u32) = (256 << 10, 1 << 20);
+pub(crate) const WINDOW_BYTES: (u32, u32) = (256 << 10, 512 << 10);
 
 /// Time for the first words of a connection.
 pub(crate) const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
