@@ -11,7 +11,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service as _;
 
-use crate::answers::{Answer, Reckoned};
+use crate::answers::{Answer, BoundsItself};
 use crate::calls::delivery;
 use crate::connection::Origin;
 use crate::deadline::time_for;
@@ -65,8 +65,13 @@ impl hyper::service::Service<Request<Incoming>> for Admission {
                     Status::deadline_exceeded(text).into_http()
                 }
             };
-            let is_reckoned = answer.extensions().get::<Reckoned>().is_some();
-            let budget = (!is_reckoned).then_some(budget);
+            let budget = match answer.extensions().get::<BoundsItself>() {
+                Some(BoundsItself) => {
+                    delivery.be_patient();
+                    None
+                }
+                None => Some(budget),
+            };
             Ok(answer.map(|body| Answer::new(body, delivery, budget)))
         })
     }

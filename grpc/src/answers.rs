@@ -8,6 +8,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
@@ -16,12 +17,15 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tonic::Status;
 
-use crate::limits::{PORTION_BYTES_BESIDE, SHORT_ANSWER_BYTES, STALLED_TIMEOUT, UNTAKEN_BYTES_MAX};
+use crate::limits::{
+    FAREWELL_TIMEOUT, PORTION_BYTES_BESIDE, SHORT_ANSWER_BYTES, STALLED_TIMEOUT, UNTAKEN_BYTES_MAX,
+};
 use crate::sources::{Budget, Taken};
 
-/// Among the extensions of an answer: whoever makes it reckons what is long in it.
+/// Among the extensions of an answer: whoever makes it reckons what is long in it, and ends it if nothing is
+/// taken, which its client has some time to hear.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Reckoned;
+pub(crate) struct BoundsItself;
 
 /// What of a call's answer has not left.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ struct State {
     bytes: usize,
     /// When something left last, or there was nothing.
     moved: Instant,
+    /// How long nothing may leave.
+    patience: Duration,
     /// Who waits for room.
     waker: Option<Waker>,
     /// The call is one of those that there may be, until all has left.
@@ -44,7 +50,13 @@ struct State {
 
 impl Default for Delivery {
     fn default() -> Self {
-        let state = State { bytes: 0, moved: Instant::now(), waker: None, place: None };
+        let state = State {
+            bytes: 0,
+            moved: Instant::now(),
+            patience: STALLED_TIMEOUT,
+            waker: None,
+            place: None,
+        };
         Self { state: Mutex::new(state), emptied: Notify::new() }
     }
 }
@@ -57,6 +69,11 @@ impl Delivery {
     /// The call's place, until all of its answer has left.
     pub(crate) fn hold(&self, place: Taken) {
         self.lock().place = Some(place);
+    }
+
+    /// The call ends by itself where nothing leaves, and its client may hear that.
+    pub(crate) fn be_patient(&self) {
+        self.lock().patience = STALLED_TIMEOUT + FAREWELL_TIMEOUT;
     }
 
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
@@ -110,9 +127,10 @@ impl Delivery {
             sleep_until(looked + STALLED_TIMEOUT).await;
             let state = self.lock();
             looked = if state.bytes == 0 { Instant::now() } else { state.moved };
-            if looked.elapsed() >= STALLED_TIMEOUT {
+            if looked.elapsed() >= state.patience {
                 return;
             }
+            looked += state.patience - STALLED_TIMEOUT;
         }
     }
 }
@@ -231,8 +249,6 @@ impl Body for Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -309,7 +325,7 @@ mod tests {
         assert!(stalls(STALLED_TIMEOUT * 3).await.is_err(), "nothing waits");
         let mut portion = Portion::of(10, &delivery);
         let taking = async {
-            for _ in 0..10 {
+            for _ in 0..9 {
                 sleep(STALLED_TIMEOUT / 2).await;
                 portion.advance(1);
             }
@@ -320,6 +336,10 @@ mod tests {
         }
         assert!(stalls(STALLED_TIMEOUT * 3).await.is_ok(), "the last bytes stay");
         assert!(timeout(STALLED_TIMEOUT, delivery.emptied()).await.is_err());
+        delivery.be_patient();
+        portion.advance(1);
+        assert!(stalls(STALLED_TIMEOUT + FAREWELL_TIMEOUT / 2).await.is_err(), "it may hear why");
+        assert!(stalls(STALLED_TIMEOUT * 3).await.is_ok(), "it had its time");
         drop(portion);
         delivery.emptied().await;
         assert!(stalls(STALLED_TIMEOUT * 3).await.is_err(), "all has left");

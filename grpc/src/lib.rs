@@ -8,7 +8,8 @@
 //! ```
 //!
 //! It is a client of the daemon like any other, through socket pairs inside the process: what bounds
-//! connections, queues and sources bounds it. It runs on a current-thread tokio runtime of its own, so nothing
+//! connections, queues and sources bounds it. What it holds itself, `sources.rs` shares out: requests as they come
+//! (`uploads.rs`), answers until they have left (`answers.rs`), and calls that nobody takes end (`calls.rs`). It runs on a current-thread tokio runtime of its own, so nothing
 //! here is on the path of a native message. Links between nodes carry native frames; there is no gRPC between
 //! nodes.
 

@@ -95,3 +95,5 @@ pub(crate) const SHORT_ANSWER_BYTES: usize = 64 << 10;
 pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How long a client may take nothing of its call.
 pub(crate) const STALLED_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to hear that a stream has ended for that, before it is reset.
+pub(crate) const FAREWELL_TIMEOUT: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::answers::Reckoned;
+use crate::answers::BoundsItself;
 use crate::batches::{Batches, batches};
 use crate::connection::Origin;
 use crate::daemon::{Daemon, Filters};
@@ -79,8 +79,7 @@ impl<D: Daemon> Sidecar<D> {
         self.registry.begin(feed.subscription(), feed.filters(), orders);
         tokio::spawn(feed.run(sender, ordered, Arc::clone(&self.registry)));
         let mut answer = Response::new(stream);
-        // The feed reckons what is long before it reads it.
-        answer.extensions_mut().insert(Reckoned);
+        answer.extensions_mut().insert(BoundsItself);
         answer
     }
 
