@@ -46,6 +46,17 @@ fn unread(daemon: &Daemon, connections: usize, each: usize, window: u32) -> Vec<
     all
 }
 
+/// What the daemon takes once that grows no more.
+fn settled(daemon: &Daemon) -> u64 {
+    let mut now = daemon.usage().rss;
+    eventually("it grows no more", || {
+        std::thread::sleep(Duration::from_millis(500));
+        let last = std::mem::replace(&mut now, daemon.usage().rss);
+        now <= last + (1 << 20)
+    });
+    now
+}
+
 #[test]
 fn a_source_has_its_share_of_the_calls_and_everybody_else_is_served() {
     let daemon = Daemon::start(&[]);
@@ -226,13 +237,7 @@ fn a_stream_that_is_not_read_takes_little_memory_whatever_comes() {
         }
         publisher.publish_accepted("a", &[7; 1_000]);
     }
-    let mut full = daemon.usage().rss;
-    // They have come to where they stay.
-    eventually("nothing grows any more", || {
-        std::thread::sleep(Duration::from_millis(500));
-        let last = std::mem::replace(&mut full, daemon.usage().rss);
-        full <= last + (1 << 20)
-    });
+    let full = settled(&daemon);
     let each = |rss: u64| (rss.saturating_sub(before) / STREAMS as u64) >> 10;
     note(&format!(
         "KiB a stream: {} begun, {} trickled, {} full",
@@ -254,13 +259,7 @@ fn long_messages_that_nobody_takes_are_bounded_before_they_are_read() {
     for _ in 0..3 {
         publisher.publish_accepted("a", &long);
     }
-    let mut full = before;
-    eventually("nothing grows any more", || {
-        std::thread::sleep(Duration::from_millis(500));
-        let last = std::mem::replace(&mut full, daemon.usage().rss);
-        full <= last + (1 << 20)
-    });
-    let grown = full.saturating_sub(before) >> 20;
+    let grown = settled(&daemon).saturating_sub(before) >> 20;
     note(&format!("{grown} MiB more"));
     assert!(grown < 80, "{grown} MiB more");
     let mut neighbour = Http2::connect(&daemon.unix(), WIDEST);
