@@ -31,8 +31,6 @@ use crate::panic_hook;
 
 /// The thread's name, by which a panic of its tasks is told from one of a thread that matters more.
 pub(crate) const NAME: &str = "edge";
-/// Connections that wait for the edge.
-const CONNECTIONS_WAITING: usize = 1_024;
 /// Time that calls get to end once the shards have: subscribers take what was sent to them.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -44,9 +42,9 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// The way of connections from the shards to the edge.
-pub(crate) fn door() -> (Edge, mpsc::Receiver<Accepted>) {
-    let (sender, accepted) = mpsc::channel(CONNECTIONS_WAITING);
+/// The way of connections from the shards to the edge, where at most so many wait.
+pub(crate) fn door(waiting_max: usize) -> (Edge, mpsc::Receiver<Accepted>) {
+    let (sender, accepted) = mpsc::channel(waiting_max);
     let edge = Edge::new(move |EdgeConnection { socket, peer, read }| {
         let peer = match peer {
             PeerAddress::Tcp(address) => Some(address),
@@ -123,12 +121,12 @@ impl PhaseSender {
 }
 
 impl EdgeThread {
-    /// Starts it: the services of `beside` and those for operators, for the connections that are `accepted` and
-    /// those to the ports. It serves when this returns.
+    /// Starts it: the services of `beside` and those for operators, for the connections that are `accepted`, so
+    /// many at a time, and those to the ports. It serves when this returns.
     pub(crate) fn start(
         beside: Beside,
         ports: OperatorPorts,
-        accepted: mpsc::Receiver<Accepted>,
+        (accepted, grpc_room): (mpsc::Receiver<Accepted>, usize),
         (sender, phase): (PhaseSender, watch::Receiver<Phase>),
     ) -> Result<Self, StartError> {
         let runtime = Builder::new_current_thread()
@@ -141,7 +139,7 @@ impl EdgeThread {
         );
         let add = |routes: &mut RoutesBuilder| _ = routes.add_service(operators);
         let descriptions = [nexusd_admin::proto::DESCRIPTION];
-        let server = runtime.block_on(Server::new(Arc::new(beside), &descriptions, add));
+        let server = runtime.block_on(Server::new(Arc::new(beside), grpc_room, &descriptions, add));
         let server = server.map_err(|error| StartError::Grpc { reason: error.to_string() })?;
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
@@ -188,9 +186,7 @@ async fn serve(
         tokio::time::sleep(LAST_WORDS).await;
     };
     tokio::select! {
-        served = served => if let Err(error) = served {
-            warn!("gRPC ends: {error}");
-        },
+        () = served => {}
         () = in_time => warn!("gRPC calls that did not end by themselves were cut off"),
     }
 }

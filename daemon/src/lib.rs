@@ -41,6 +41,7 @@ mod drainer;
 mod edge;
 mod engine;
 mod error;
+mod files;
 mod inspector;
 mod listeners;
 mod mesh;

@@ -13,16 +13,17 @@ use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::{Metrics, Report, ShardConfig, wire};
 use nexusd_wire::NodeId;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::admin::{Addresses, Admin, Reloader};
 use crate::beside::Beside;
-use crate::config::{Config, ConfigError, DiscoveryMode, HttpPort};
+use crate::config::{Config, ConfigError};
 use crate::control::{self, ControlConfig, ControlThread, Executor};
 use crate::drainer::Drainer;
 use crate::edge::{self, EdgeThread, OperatorPorts};
 use crate::engine::Engine;
 use crate::error::{StartError, StopError};
+use crate::files::Files;
 use crate::inspector::{Inspector, Questions};
 use crate::listeners::Listeners;
 use crate::logging::LevelHandle;
@@ -37,13 +38,6 @@ use crate::{SOFTWARE, process};
 
 /// Commands that wait for the shard. A handful per second come.
 const MAILBOX_COMMANDS: usize = 1_024;
-/// File descriptors a node needs beside those of connections.
-const FILES_RESERVED: u64 = 64;
-/// Further ones that it needs to find other nodes: for beacons on each interface, and for dials.
-const FILES_OF_MESH: u64 = 128;
-
-/// Further ones for the connections of an HTTP port, and what listens there.
-const FILES_OF_HTTP: u64 = nexusd_admin::limits::HTTP_CONNECTIONS_MAX as u64 + 4;
 
 /// What operators may change of the process around a node; nothing, where the process is not the node's alone.
 #[derive(Clone, Default)]
@@ -110,13 +104,7 @@ impl Node {
     pub fn start_in(config: Config, process: Process) -> Result<Self, StartError> {
         config.check()?;
         let started = Instant::now();
-        let is_alone = config.discovery == DiscoveryMode::Off;
-        let is_on = |port| if port == HttpPort::Off { 0 } else { FILES_OF_HTTP };
-        let reserved = FILES_RESERVED
-            + if is_alone { 0 } else { FILES_OF_MESH }
-            + is_on(config.health_port)
-            + if config.metrics_enabled { is_on(config.metrics_port) } else { 0 };
-        check_file_limit(config.limits.connections, reserved)?;
+        let files = Files::share_out(&config)?;
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);
         let seed = random()? as u64;
@@ -159,7 +147,7 @@ impl Node {
             reloader: Reloader::default(),
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
-        let (edge, accepted) = edge::door();
+        let (edge, accepted) = edge::door(files.grpc_room);
         let mut listeners = listeners.all;
         listeners.extend(link_listeners.into_iter().map(Listener::for_links));
         for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
@@ -213,7 +201,7 @@ impl Node {
         let admin = Arc::new(admin);
         let beside = Beside::new(id, senders.clone(), Arc::clone(&admin));
         let ports = OperatorPorts { admin, health: health.sockets, metrics: metrics.sockets };
-        let edge = EdgeThread::start(beside, ports, accepted, (phase, phases))?;
+        let edge = EdgeThread::start(beside, ports, (accepted, files.grpc_room), (phase, phases))?;
         node.edge = Some(edge);
         let statistics = Statistics::new(id, &node.config.cluster, started, mesh_status.clone());
         let owner = nexusd_core::owner_of(&statistics.topic(), count, seed);
@@ -369,21 +357,4 @@ fn hear(
         // A node on its own tells nobody.
         (Report::Interest { .. } | Report::Retained { .. } | Report::Link(_), None) => {}
     })
-}
-
-fn check_file_limit(connections: usize, reserved: u64) -> Result<(), StartError> {
-    let Some(limit) = process::raise_file_limit() else {
-        return Ok(());
-    };
-    let left = limit.saturating_sub(reserved);
-    if left == 0 {
-        return Err(StartError::Files { limit, needed: reserved + connections as u64 });
-    }
-    if left < connections as u64 {
-        warn!(
-            "at most {left} of --max-connections {connections} can be had: this process may open \
-             {limit} files; raise the limit (`ulimit -n`, LimitNOFILE= in systemd)"
-        );
-    }
-    Ok(())
 }

@@ -113,7 +113,7 @@ fn too_few_files_are_one_sentence_and_exit_code_1() {
         .expect("a shell");
     assert_eq!(
         refusal(&output, 1),
-        "nexusd: this process may open 40 files, and needs 10064 for itself and \
+        "nexusd: this process may open 40 files, and needs 14160 for itself and \
          --max-connections; raise the limit (`ulimit -n`, LimitNOFILE= in systemd)"
     );
 }
@@ -128,7 +128,7 @@ fn a_profile_is_what_the_daemon_starts_with() {
         .output()
         .expect("a shell");
     let sentence = refusal(&output, 1);
-    assert!(sentence.contains("may open 40 files, and needs 564 "), "{sentence}");
+    assert!(sentence.contains("may open 40 files, and needs 3112 "), "{sentence}");
 }
 
 #[test]

@@ -1,113 +1,101 @@
-//! How many calls there are at a time.
+//! Who may make a call, how long that may take, and what holds for its request and its answer.
 
-use std::future::Future;
+use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use hyper::body::Incoming;
+use tokio::time::timeout;
 use tonic::Status;
-use tower_layer::Layer;
-use tower_service::Service;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower_service::Service as _;
 
-use crate::limits::STREAMS_MAX;
-use crate::uploads::{BoxError, Held, Upload, Uploads};
+use crate::answers::{Answer, BoundsItself};
+use crate::calls::delivery;
+use crate::connection::Origin;
+use crate::deadline::time_for;
+use crate::sources::{Short, Source, Taken};
+use crate::uploads::{Held, Upload};
 
-/// The places, for all calls.
+/// The services of all calls to which everybody's share of calls does not apply: they look how the daemon is, and
+/// what it can be asked.
+const LOOKS: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
+
+/// What serves the calls of one connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
-    calls: Arc<Semaphore>,
-    uploads: Uploads,
+    routes: Routes,
+    origin: Origin,
 }
 
 impl Admission {
-    /// Where a message of a request has at most so many bytes.
-    pub(crate) fn new(message_bytes_max: usize) -> Self {
-        let calls = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { calls, uploads: Uploads::new(message_bytes_max) }
+    pub(crate) fn new(routes: Routes, origin: Origin) -> Self {
+        Self { routes, origin }
     }
 }
 
-impl<S> Layer<S> for Admission {
-    type Service = Admitted<S>;
-
-    fn layer(&self, inner: S) -> Admitted<S> {
-        Admitted { inner, admission: self.clone() }
-    }
-}
-
-/// A service that takes no more calls than it may.
-#[derive(Clone, Debug)]
-pub(crate) struct Admitted<S> {
-    inner: S,
-    admission: Admission,
-}
-
-impl<S, B, R> Service<Request<B>> for Admitted<S>
-where
-    S: Service<Request<tonic::body::Body>, Response = Response<R>>,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-    R: Default + 'static,
-{
-    type Response = Response<Answer<R>>;
-    type Error = S::Error;
+impl hyper::service::Service<Request<Incoming>> for Admission {
+    type Response = Response<Answer>;
+    type Error = Infallible;
     type Future =
-        Pin<Box<dyn Future<Output = Result<Response<Answer<R>>, S::Error>> + Send + 'static>>;
+        Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send + 'static>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Ok(place) = Arc::clone(&self.admission.calls).try_acquire_owned() else {
-            let status = Status::resource_exhausted(format!(
-                "the daemon has {STREAMS_MAX} calls, which is its limit; close some"
-            ));
-            return Box::pin(async move {
-                Ok(status.into_http::<R>().map(|body| Answer { body, _place: None }))
-            });
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let source = &self.origin.source;
+        let place = match admit(source, request.uri().path()) {
+            Ok(place) => place,
+            Err(status) => return Box::pin(async move { Ok(refused(status)) }),
         };
-        let held = Held::default();
-        let upload =
-            |body| tonic::body::Body::new(Upload::new(body, &self.admission.uploads, held.clone()));
-        let answered = self.inner.call(request.map(upload));
+        let (held, time) = (Held::default(), time_for(request.headers()));
+        request.extensions_mut().insert(self.origin.clone());
+        let upload = |body| Body::new(Upload::new(body, source, held.clone()));
+        let answered = self.routes.clone().call(request.map(upload));
+        let budget = source.answers.clone();
         Box::pin(async move {
-            let answer = answered.await?;
+            let delivery = delivery();
+            delivery.hold(place);
+            let answered = timeout(time, answered).await;
             // The request is answered.
             drop(held);
-            Ok(answer.map(|body| Answer { body, _place: Some(place) }))
+            let answer = match answered {
+                Ok(Ok(answer)) => answer,
+                Err(_) => {
+                    let text = "the call was not answered within its deadline";
+                    Status::deadline_exceeded(text).into_http()
+                }
+            };
+            let budget = match answer.extensions().get::<BoundsItself>() {
+                Some(BoundsItself) => {
+                    delivery.be_patient();
+                    None
+                }
+                None => Some(budget),
+            };
+            Ok(answer.map(|body| Answer::new(body, delivery, budget)))
         })
     }
 }
 
-/// The body of a call's answer, which holds its place until it ends.
-#[derive(Debug)]
-pub(crate) struct Answer<R> {
-    body: R,
-    _place: Option<OwnedSemaphorePermit>,
+/// A place for a call.
+fn admit(source: &Source, path: &str) -> Result<Taken, Status> {
+    if LOOKS.iter().any(|looks| path.starts_with(looks)) {
+        let place = source.looks.try_take(1);
+        return place.map_err(|_| {
+            Status::resource_exhausted("too many calls ask for the daemon's health; close some")
+        });
+    }
+    source.calls.try_take(1).map_err(|short| {
+        let (address, share, all) = (source.address, source.calls.share_max, source.calls_max());
+        Status::resource_exhausted(match short {
+            Short::Share => {
+                format!("{address} has {share} calls, which is its share of {all}; close some")
+            }
+            Short::All => format!("the daemon has {all} calls, which is its limit; close some"),
+        })
+    })
 }
 
-impl<R: Body + Unpin> Body for Answer<R> {
-    type Data = R::Data;
-    type Error = R::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<R::Data>, R::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+fn refused(status: Status) -> Response<Answer> {
+    status.into_http().map(|body| Answer::new(body, delivery(), None))
 }

@@ -5,8 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tonic::Status;
+
+use crate::sources::Taken;
 
 /// Batches on their way to a stream. With one, whoever hands over a batch knows that the stream has yielded all
 /// of the last but one.
@@ -15,8 +17,8 @@ const BATCHES: usize = 1;
 /// What is sent to a stream.
 #[derive(Debug)]
 pub(crate) enum Batch<T> {
-    /// The permit is for what they take, if that is much.
-    Items(Vec<T>, Option<OwnedSemaphorePermit>),
+    /// With the room that they were granted, if they need much.
+    Items(Vec<T>, Option<Taken>),
     /// Nothing follows: `Err` says why.
     End(Result<(), Status>),
 }
@@ -29,14 +31,14 @@ pub(crate) struct Batches<T> {
     receiver: mpsc::Receiver<Batch<T>>,
     items: VecDeque<T>,
     /// For the items, until the one behind them is asked for: only then have they left.
-    permit: Option<OwnedSemaphorePermit>,
+    room: Option<Taken>,
     is_ended: bool,
 }
 
 /// A stream and its source.
 pub(crate) fn batches<T>() -> (BatchSender<T>, Batches<T>) {
     let (sender, receiver) = mpsc::channel(BATCHES);
-    (sender, Batches { receiver, items: VecDeque::new(), permit: None, is_ended: false })
+    (sender, Batches { receiver, items: VecDeque::new(), room: None, is_ended: false })
 }
 
 impl<T: Unpin> Stream for Batches<T> {
@@ -47,13 +49,13 @@ impl<T: Unpin> Stream for Batches<T> {
             if let Some(item) = self.items.pop_front() {
                 return Poll::Ready(Some(Ok(item)));
             }
-            self.permit = None;
+            self.room = None;
             if self.is_ended {
                 return Poll::Ready(None);
             }
             match ready!(self.receiver.poll_recv(cx)) {
-                Some(Batch::Items(items, permit)) => {
-                    (self.items, self.permit) = (items.into(), permit);
+                Some(Batch::Items(items, room)) => {
+                    (self.items, self.room) = (items.into(), room);
                 }
                 Some(Batch::End(end)) => {
                     self.is_ended = true;

@@ -11,10 +11,9 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::OwnedSemaphorePermit;
-use tonic::transport::server::Connected;
 
 use crate::publishing::Publisher;
+use crate::sources::{Source, SourceAddress, Sources, Taken};
 
 /// A connection that opened with HTTP/2's preface.
 #[derive(Debug)]
@@ -40,9 +39,8 @@ pub(crate) struct Connection {
     socket: Socket,
     /// What was read before.
     read: Bytes,
-    origin: Origin,
     /// One of the connections that there may be.
-    _permit: OwnedSemaphorePermit,
+    _place: Taken,
 }
 
 /// Where a call comes from: what all calls of a connection share.
@@ -52,6 +50,8 @@ pub struct Origin {
     pub peer: Option<SocketAddr>,
     /// What it publishes with.
     pub(crate) publisher: Arc<Publisher>,
+    /// Whose share it has.
+    pub(crate) source: Arc<Source>,
 }
 
 impl Origin {
@@ -61,16 +61,18 @@ impl Origin {
     }
 }
 
+impl Origin {
+    /// That of the calls of a connection.
+    pub(crate) fn of(socket: &Socket, peer: Option<SocketAddr>, sources: &Arc<Sources>) -> Self {
+        let source = sources.source(SourceAddress::of(peer, socket.process()));
+        Self { peer, publisher: Arc::default(), source }
+    }
+}
+
 impl Connection {
     /// One that was greeted, with all that was read of it.
-    pub(crate) fn new(
-        socket: Socket,
-        peer: Option<SocketAddr>,
-        read: Vec<u8>,
-        permit: OwnedSemaphorePermit,
-    ) -> Self {
-        let origin = Origin { peer, publisher: Arc::default() };
-        Self { socket, read: read.into(), origin, _permit: permit }
+    pub(crate) fn new(socket: Socket, read: Vec<u8>, place: Taken) -> Self {
+        Self { socket, read: read.into(), _place: place }
     }
 }
 
@@ -85,6 +87,14 @@ impl Socket {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
         TcpStream::from_std(socket).map(Self::Tcp)
+    }
+
+    /// The process that connected, if it can be told.
+    fn process(&self) -> Option<i32> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(stream) => stream.peer_cred().ok()?.pid(),
+        }
     }
 }
 
@@ -184,13 +194,5 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().socket).poll_shutdown(cx)
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Origin;
-
-    fn connect_info(&self) -> Origin {
-        self.origin.clone()
     }
 }

@@ -11,22 +11,22 @@ use nexusd_wire::control::{self, DeliveryMode, GapMode, GapReason};
 use nexusd_wire::{
     Frame, FrameEncoder, FrameKind, Header, NodeId, SubscribeRequest, SubscriptionId,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use tonic::Status;
 
 use crate::batches::{Batch, BatchSender};
 use crate::errors::{reported, unreadable};
 use crate::limits::{
-    LARGE_BYTES, LARGE_BYTES_MAX, NAME_BYTES_BESIDE, NAMES_BYTES_MAX, NODES_MAX, STALLED_HEARTBEAT,
-    STALLED_TIMEOUT,
+    EVENTS_TOGETHER_BYTES, NAME_BYTES_BESIDE, NODES_MAX, STALLED_HEARTBEAT, STALLED_TIMEOUT,
 };
 use crate::message_id::MessageId;
 use crate::native::{Native, frame_of};
 use crate::progress::{Comeback, Given, Progress, Skipped, to_i64};
 use crate::proto::message_event::Event;
 use crate::proto::{self, MessageEvent, UnsubscribeResponse};
-use crate::registry::{Order, Registry, Returning};
+use crate::registry::{Order, Registry, Returning, names_bytes};
+use crate::sources::{Source, Taken};
 
 /// The number of the one request that is made on a connection, and of the one that ends it.
 const REQUEST: u64 = 1;
@@ -46,35 +46,13 @@ pub(crate) struct Feed {
     events: Vec<MessageEvent>,
     /// What those take.
     events_bytes: usize,
-    budgets: Budgets,
-    /// For the names of topics.
-    names: OwnedSemaphorePermit,
+    /// For those, if one of them is long, or for a long message that comes.
+    room: Option<Taken>,
+    source: Arc<Source>,
+    /// For the names of topics and filters.
+    names: Taken,
     /// Who waits for the subscription's end, or for its rest; the first one's wish counts.
     ending: Vec<(bool, oneshot::Sender<UnsubscribeResponse>)>,
-}
-
-/// What all feeds share.
-#[derive(Clone, Debug)]
-pub(crate) struct Budgets {
-    /// Bytes of large events on their way.
-    large: Arc<Semaphore>,
-    /// Bytes of topics' names.
-    names: Arc<Semaphore>,
-}
-
-impl Budgets {
-    /// Room for so much, if there is any now.
-    pub(crate) fn try_large(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.large).try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
-    }
-
-    /// Where a message has at most so many bytes.
-    pub(crate) fn new(message_bytes_max: usize) -> Self {
-        Self {
-            large: Arc::new(Semaphore::new(LARGE_BYTES_MAX + message_bytes_max)),
-            names: Arc::new(Semaphore::new(NAMES_BYTES_MAX)),
-        }
-    }
 }
 
 /// How a feed ends.
@@ -98,15 +76,16 @@ impl Feed {
         filters: Arc<[String]>,
         request: SubscribeRequest<'_>,
         gap: Option<proto::Gap>,
-        budgets: &Budgets,
+        source: &Arc<Source>,
     ) -> Result<Self, Status> {
+        let names = names_of(source, &filters, &Skipped::default())?;
         let asked: Vec<&str> = filters.iter().map(String::as_str).collect();
         let request =
             SubscribeRequest { request: REQUEST, filters: &asked, counted: true, ..request };
         native.say(|encoder, out| encoder.subscribe(out, &request));
         let progress = Progress::new(request.queue_messages.filter(|it| *it > 0));
         let comeback = Comeback { gap, ..Comeback::default() };
-        Self::confirmed(native, filters, progress, comeback, budgets).await
+        Self::confirmed(native, filters, progress, comeback, names).await
     }
 
     /// Goes on with a subscription.
@@ -117,11 +96,12 @@ impl Feed {
         progress: Progress,
         comeback: Comeback,
         mode: GapMode,
-        budgets: &Budgets,
+        source: &Arc<Source>,
     ) -> Result<Self, Status> {
+        let names = names_of(source, &filters, &comeback.skipped)?;
         let received = progress.acknowledged();
         native.say(|encoder, out| encoder.resume(out, REQUEST, id, received, mode));
-        Self::confirmed(native, filters, progress, comeback, budgets).await
+        Self::confirmed(native, filters, progress, comeback, names).await
     }
 
     /// Waits for the daemon's answer, which is the first event.
@@ -130,7 +110,7 @@ impl Feed {
         filters: Arc<[String]>,
         progress: Progress,
         comeback: Comeback,
-        budgets: &Budgets,
+        (source, names): (Arc<Source>, Taken),
     ) -> Result<Self, Status> {
         let answer = loop {
             let frame = native.hear().await?;
@@ -140,7 +120,7 @@ impl Feed {
         };
         let info = body::<control::SubscriptionInfo<'_>>(&frame_of(&answer)?)?;
         let subscription = SubscriptionId::from(info.subscription());
-        let Comeback { gap, found, skipped } = comeback;
+        let Comeback { gap, found, room, skipped } = comeback;
         let missed = match (info.missed_count(), &gap) {
             (-1, _) => -1,
             (_, Some(gap)) if gap.missed < 0 => -1,
@@ -159,8 +139,6 @@ impl Feed {
         events.extend(gap.map(|gap| event(Event::Gap(gap))));
         let events_bytes = found.iter().map(|message| message.payload.len()).sum();
         events.extend(found.into_iter().map(|message| event(Event::ReplayMessage(message))));
-        let budgets = budgets.clone();
-        let names = Arc::clone(&budgets.names).try_acquire_many_owned(0);
         Ok(Self {
             native,
             subscription,
@@ -173,8 +151,9 @@ impl Feed {
             unsent: HashMap::new(),
             events,
             events_bytes,
-            names: names.map_err(|_| Status::internal("a budget that is closed"))?,
-            budgets,
+            room,
+            source,
+            names,
             ending: Vec::new(),
         })
     }
@@ -269,10 +248,9 @@ impl Feed {
         let first = Instant::now() + STALLED_HEARTBEAT;
         let mut alive = interval_at(first, STALLED_HEARTBEAT);
         alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut permit = None;
         let mut last_taken = Instant::now();
         loop {
-            while self.events.len() < self.progress.together_max()
+            while self.takes_more()
                 && let Some(frame) = self.native.next()?
             {
                 if let Some(end) = self.on_frame(&frame)? {
@@ -289,22 +267,27 @@ impl Feed {
             }
             // Who ends its subscription waits for the answer, whatever else it takes.
             let may_read = !has_events || !self.ending.is_empty();
+            // Before a long message is read, there is room for it.
+            let needs_room = may_read && self.native.announced() > 0 && self.room.is_none();
+            let may_read = may_read && !needs_room;
             let talks = may_read || self.native.has_unwritten();
-            let needs_permit = self.events_bytes > LARGE_BYTES && permit.is_none();
             tokio::select! {
-                granted = large(&self.budgets, self.events_bytes), if needs_permit => {
-                    permit = Some(granted?);
+                room = room_for(&self.source, client, self.native.announced()), if needs_room => {
+                    match room {
+                        Some(room) => self.room = Some(room),
+                        None => return Ok(End::Gone),
+                    }
                 }
-                room = client.reserve(), if has_events && !needs_permit => match room {
-                    Ok(room) => {
+                place = client.reserve(), if has_events => match place {
+                    Ok(place) => {
                         let events = std::mem::take(&mut self.events);
-                        room.send(Batch::Items(events, permit.take()));
+                        place.send(Batch::Items(events, self.room.take()));
                         self.events_bytes = 0;
                         self.progress.hand_over();
                     }
                     Err(_) => return Ok(End::Gone),
                 },
-                () = client.closed(), if !has_events || needs_permit => return Ok(End::Gone),
+                () = client.closed(), if !has_events => return Ok(End::Gone),
                 turned = self.native.turn(may_read), if talks => turned?,
                 Some(order) = orders.recv() => match order {
                     Order::Leave(heir) => return Ok(End::Left(heir)),
@@ -319,6 +302,13 @@ impl Feed {
                 }
             }
         }
+    }
+
+    /// Whether frames that were read become events now. Once the subscription ends, only what is no message does.
+    fn takes_more(&self) -> bool {
+        let is_full = self.events.len() >= self.progress.together_max()
+            || self.events_bytes >= EVENTS_TOGETHER_BYTES;
+        !is_full || !self.ending.is_empty()
     }
 
     fn unsubscribe(&mut self, pause: bool, answer: oneshot::Sender<UnsubscribeResponse>) {
@@ -342,7 +332,7 @@ impl Feed {
             }
             FrameKind::TopicUnbind => {
                 if let Some(name) = self.topics.remove(&frame.header().topic().0) {
-                    drop(self.names.split(name.len() + NAME_BYTES_BESIDE));
+                    self.names.give_back(name.len() + NAME_BYTES_BESIDE);
                 }
             }
             FrameKind::NodeBind => {
@@ -395,13 +385,7 @@ impl Feed {
     }
 
     fn on_topic_bind(&mut self, topic: u32, name: &str) -> Result<(), Status> {
-        let bytes = (name.len() + NAME_BYTES_BESIDE) as u32;
-        let granted = Arc::clone(&self.budgets.names).try_acquire_many_owned(bytes);
-        self.names.merge(granted.map_err(|_| {
-            Status::resource_exhausted(
-                "the topics of all streams have too many names; subscribe to fewer, or natively",
-            )
-        })?);
+        self.names.merge(room_for_names(&self.source, name.len() + NAME_BYTES_BESIDE)?);
         self.topics.insert(topic, name.into());
         Ok(())
     }
@@ -495,6 +479,35 @@ impl Feed {
     }
 }
 
+/// Room for a long message, once the client has taken the events before the last: one that takes nothing holds
+/// little. `None`: the client has gone.
+async fn room_for(
+    source: &Source,
+    client: &BatchSender<MessageEvent>,
+    bytes: usize,
+) -> Option<Taken> {
+    drop(client.reserve().await.ok()?);
+    source.events.take(bytes).await
+}
+
+/// Room for what a stream knows from the start, and whose it is.
+fn names_of(
+    source: &Arc<Source>,
+    filters: &[String],
+    skipped: &Skipped,
+) -> Result<(Arc<Source>, Taken), Status> {
+    let room = room_for_names(source, names_bytes(filters) + skipped.bytes())?;
+    Ok((Arc::clone(source), room))
+}
+
+fn room_for_names(source: &Source, bytes: usize) -> Result<Taken, Status> {
+    source.names.try_take(bytes).map_err(|_| {
+        Status::resource_exhausted(
+            "the topics of all streams have too many names; subscribe to fewer, or natively",
+        )
+    })
+}
+
 /// Ends a subscription that has no stream, or lets it wait.
 pub(crate) async fn end_parked(
     mut native: Native,
@@ -545,13 +558,6 @@ fn reason(reason: GapReason) -> &'static str {
         GapReason::Memory => "memory",
         _ => "slow_consumer",
     }
-}
-
-/// Room for events that are large together.
-async fn large(budgets: &Budgets, bytes: usize) -> Result<OwnedSemaphorePermit, Status> {
-    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-    let granted = Arc::clone(&budgets.large).acquire_many_owned(bytes).await;
-    granted.map_err(|_| Status::internal("a budget that is closed"))
 }
 
 fn body<'a, T>(frame: &Frame<'a>) -> Result<T::Inner, Status>

@@ -1,33 +1,44 @@
 //! What a client missed and the daemon was told it had: the daemon's history may still have it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nexusd_wire::{Position, Sequence, SubscribeRequest};
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 
-use crate::feed::{Budgets, Feed};
+use crate::feed::Feed;
 use crate::limits::{ANSWER_TIMEOUT, FETCHED_BYTES_MAX};
 use crate::native::Native;
 use crate::progress::missed;
 use crate::proto::message_event::Event;
 use crate::proto::{Gap, Message, MissedRange};
+use crate::sources::{Source, Taken};
 
-/// The messages of a gap that are still held, topic by topic in order, as many as there is room for, and what is
-/// left of the gap. Of each topic the newest are held.
+/// What was found of a gap.
+#[derive(Debug, Default)]
+pub(crate) struct Fetched {
+    /// The messages, topic by topic in order.
+    pub(crate) messages: Vec<Message>,
+    /// Room for them.
+    pub(crate) room: Option<Taken>,
+    /// What is left of the gap.
+    pub(crate) left: Option<Gap>,
+}
+
+/// The messages of a gap that are still held, as many as there is room for. Of each topic the newest are held.
 pub(crate) async fn fetch(
     native: Native,
     gap: Gap,
-    budgets: &Budgets,
-) -> Result<(Vec<Message>, Option<Gap>), Status> {
-    let Some(_room) = budgets.try_large(FETCHED_BYTES_MAX) else {
-        return Ok((Vec::new(), Some(gap)));
-    };
+    source: &Arc<Source>,
+) -> Result<Fetched, Status> {
     // Behind nothing there is no position: the newest is all that could be asked for.
     let asked: Vec<&MissedRange> = gap.ranges.iter().filter(|range| range.first > 1).collect();
-    if asked.is_empty() {
-        return Ok((Vec::new(), Some(gap)));
-    }
+    // The last one may be as long as any.
+    let room = source.events.try_take(FETCHED_BYTES_MAX + source.message_bytes_max());
+    let Some(mut room) = room.ok().filter(|_| !asked.is_empty()) else {
+        return Ok(Fetched { left: Some(gap), ..Fetched::default() });
+    };
     let topics: Vec<String> = asked.iter().map(|range| range.topic.clone()).collect();
     let mut positions = Vec::with_capacity(asked.len());
     for range in &asked {
@@ -35,7 +46,7 @@ pub(crate) async fn fetch(
         positions.push(Position { topic: &range.topic, sequence: behind, origin: None });
     }
     let request = SubscribeRequest { positions: &positions, ..SubscribeRequest::default() };
-    let mut feed = Feed::subscribe(native, topics.into(), request, None, budgets).await?;
+    let mut feed = Feed::subscribe(native, topics.into(), request, None, source).await?;
     let mut wanted: HashMap<&str, &MissedRange> =
         asked.iter().map(|range| (range.topic.as_str(), *range)).collect();
     if !feed.replays() {
@@ -68,7 +79,8 @@ pub(crate) async fn fetch(
     }
     feed.dismiss().await?;
     let left = left_of(&gap, &messages);
-    Ok((messages, left))
+    room.give_back((FETCHED_BYTES_MAX + source.message_bytes_max()).saturating_sub(bytes));
+    Ok(Fetched { messages, room: Some(room), left })
 }
 
 /// What of a gap is not among these messages.

@@ -1,16 +1,14 @@
-//! The first words of a connection: it is passed on once it has said what HTTP/2 says.
+//! The first words of a connection: it is served once it has said what HTTP/2 says.
 
-use std::io;
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
 
-use crate::connection::{Accepted, Connection, Socket};
-use crate::limits::{CONNECTIONS_MAX, GREETING_TIMEOUT};
+use crate::connection::{Accepted, Connection, Origin, Socket};
+use crate::limits::GREETING_TIMEOUT;
+use crate::sources::Sources;
 
-/// Connections that were greeted and wait to be served.
-pub(crate) const GREETED: usize = 16;
 /// What a client says at first: HTTP/2's preface, and the header of its settings.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEADER_BYTES: usize = 9;
@@ -20,33 +18,20 @@ const SETTINGS: u8 = 4;
 const NO_ROOM: &[u8] =
     &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 11];
 
-/// Hears out connections as they come, each for itself, and passes those on that speak HTTP/2.
+/// Hears out a connection; `None`: there is no room for it, or it does not speak HTTP/2.
 pub(crate) async fn greet(
-    mut accepted: mpsc::Receiver<Accepted>,
-    greeted: mpsc::Sender<io::Result<Connection>>,
-) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    while let Some(one) = accepted.recv().await {
-        let permit = Arc::clone(&permits).try_acquire_owned();
-        let greeted = greeted.clone();
-        tokio::spawn(async move {
-            let Ok(mut socket) = Socket::from_fd(one.socket, one.peer.is_none()) else {
-                return;
-            };
-            let Ok(permit) = permit else {
-                // Whoever does not even take that is no worse off.
-                let _ = tokio::time::timeout(GREETING_TIMEOUT, socket.write_all(NO_ROOM)).await;
-                return;
-            };
-            let hello = hear_hello(&mut socket, one.read);
-            let Ok(Some(read)) = tokio::time::timeout(GREETING_TIMEOUT, hello).await else {
-                return;
-            };
-            let connection = Connection::new(socket, one.peer, read, permit);
-            // Nobody serves any more where nobody takes it.
-            let _ = greeted.send(Ok(connection)).await;
-        });
-    }
+    Accepted { socket, peer, read }: Accepted,
+    sources: &Arc<Sources>,
+) -> Option<(Connection, Origin)> {
+    let mut socket = Socket::from_fd(socket, peer.is_none()).ok()?;
+    let origin = Origin::of(&socket, peer, sources);
+    let Ok(place) = origin.source.connections.try_take(1) else {
+        // Whoever does not even take that is no worse off.
+        let _ = timeout(GREETING_TIMEOUT, socket.write_all(NO_ROOM)).await;
+        return None;
+    };
+    let read = timeout(GREETING_TIMEOUT, hear_hello(&mut socket, read)).await.ok()??;
+    Some((Connection::new(socket, read, place), origin))
 }
 
 /// Waits for the preface and the beginning of the client's settings; all that was read by then.

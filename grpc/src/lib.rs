@@ -8,15 +8,19 @@
 //! ```
 //!
 //! It is a client of the daemon like any other, through socket pairs inside the process: what bounds
-//! connections, queues and sources bounds it. It runs on a current-thread tokio runtime of its own, so nothing
+//! connections, queues and sources bounds it. What it holds itself, `sources.rs` shares out: requests as they come
+//! (`uploads.rs`), answers until they have left (`answers.rs`), and calls that nobody takes end (`calls.rs`). It runs on a current-thread tokio runtime of its own, so nothing
 //! here is on the path of a native message. Links between nodes carry native frames; there is no gRPC between
 //! nodes.
 
 mod admission;
+mod answers;
 mod batches;
+mod calls;
 pub mod codec;
 mod connection;
 mod daemon;
+mod deadline;
 mod errors;
 mod feed;
 mod fetch;
@@ -29,6 +33,7 @@ mod publishing;
 mod registry;
 mod server;
 mod service;
+mod sources;
 mod uploads;
 
 /// The messages and services of `proto/sidecar.proto`.
@@ -42,4 +47,5 @@ pub mod proto {
 
 pub use connection::{Accepted, Origin};
 pub use daemon::{Daemon, Filters};
+pub use limits::ROOM_MAX;
 pub use server::{Health, Server};

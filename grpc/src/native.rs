@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use nexusd_wire::control::{self, Role};
 use nexusd_wire::{
     Cut, Frame, FrameCutter, FrameEncoder, FrameKind, NodeId, PROTOCOL_MINOR, SubscriptionId,
@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tonic::Status;
 
 use crate::errors::{cut_off, reported, unreadable};
-use crate::limits::{CONTROL_BYTES_MAX, MESSAGE_BYTES_MAX, READ_BYTES};
+use crate::limits::{CONTROL_BYTES_MAX, LONG_BYTES, MESSAGE_BYTES_MAX, READ_BYTES};
 
 /// What the daemon shows beside the client's name.
 const SOFTWARE: &str = concat!("nexusd-grpc/", env!("CARGO_PKG_VERSION"));
@@ -26,6 +26,8 @@ pub(crate) struct Native {
     buffer: BytesMut,
     /// What was read and not yet looked at.
     unread: Bytes,
+    /// A long message that has not come whole: its bytes so far, and how many it will have.
+    long: Option<(BytesMut, usize)>,
     encoder: FrameEncoder,
     /// What waits to be written.
     unwritten: Vec<u8>,
@@ -42,9 +44,10 @@ impl Native {
         let mut native = Self {
             node: NodeId::default(),
             stream: UnixStream::from_std(stream).map_err(|error| cut_off(&error))?,
-            cutter: FrameCutter::new(MESSAGE_BYTES_MAX, CONTROL_BYTES_MAX, usize::MAX),
+            cutter: FrameCutter::new(MESSAGE_BYTES_MAX, CONTROL_BYTES_MAX, LONG_BYTES),
             buffer: BytesMut::new(),
             unread: Bytes::new(),
+            long: None,
             encoder: FrameEncoder::new(),
             unwritten: Vec::new(),
         };
@@ -76,6 +79,11 @@ impl Native {
         !self.unwritten.is_empty()
     }
 
+    /// Bytes of a long message that goes on with the next read. Who cannot hold it does not read.
+    pub(crate) fn announced(&self) -> usize {
+        self.long.as_ref().map_or(0, |(_, length)| *length)
+    }
+
     /// Writes what the socket takes and, if more may be read, reads, once either can be done. Dropping the future
     /// loses nothing.
     pub(crate) async fn turn(&mut self, may_read: bool) -> Result<(), Status> {
@@ -96,10 +104,9 @@ impl Native {
             }
         }
         if ready.is_readable() && may_read {
-            self.buffer.reserve(READ_BYTES);
-            match self.stream.try_read_buf(&mut self.buffer) {
+            match self.read() {
                 Ok(0) => return Err(Status::unavailable("the daemon closed the connection")),
-                Ok(_) => self.unread = self.buffer.split().freeze(),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(cut_off(&error)),
             }
@@ -107,8 +114,33 @@ impl Native {
         Ok(())
     }
 
+    /// Reads once, of a long message no more than its rest.
+    fn read(&mut self) -> io::Result<usize> {
+        let Some((bytes, length)) = &mut self.long else {
+            self.buffer.reserve(READ_BYTES);
+            let count = self.stream.try_read_buf(&mut self.buffer)?;
+            self.unread = self.buffer.split().freeze();
+            return Ok(count);
+        };
+        let missing = *length - bytes.len();
+        bytes.reserve(missing);
+        let count = self.stream.try_read_buf(&mut bytes.limit(missing))?;
+        self.cutter.skipped(count);
+        Ok(count)
+    }
+
     /// The next frame of what was read; `None`: more has to be read. It shares the memory it came in.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        if self.long.is_none()
+            && let Some(frame) = self.cut()?
+        {
+            return Ok(Some(frame));
+        }
+        let whole = self.long.take_if(|(bytes, length)| bytes.len() == *length);
+        Ok(whole.map(|(bytes, _)| bytes.freeze()))
+    }
+
+    fn cut(&mut self) -> Result<Option<Bytes>, Status> {
         let mut input: &[u8] = &self.unread;
         let cut = self.cutter.next(&mut input).map_err(|error| unreadable(&error))?;
         let frame = match cut {
@@ -116,12 +148,21 @@ impl Native {
                 Some(self.unread.slice_ref(frame.bytes()))
             }
             Cut::Frame(frame) => Some(Bytes::copy_from_slice(frame.bytes())),
-            Cut::Large { .. } | Cut::Incomplete => None,
+            Cut::Large { head, stride, .. } => {
+                self.long = Some((BytesMut::from(head), stride));
+                None
+            }
+            Cut::Incomplete => None,
         };
         self.unread = match input {
             [] => Bytes::new(),
             rest => self.unread.slice_ref(rest),
         };
+        if let Some((bytes, length)) = &mut self.long {
+            let here = self.unread.split_to(self.unread.len().min(*length - bytes.len()));
+            bytes.extend_from_slice(&here);
+            self.cutter.skipped(here.len());
+        }
         Ok(frame)
     }
 

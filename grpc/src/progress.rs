@@ -6,14 +6,15 @@
 //!
 //! Invariant: what is acknowledged was yielded by the client's stream. A message that only waits for it is not.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use nexusd_wire::NodeId;
 
-use crate::limits::{EVENTS_TOGETHER, POSITIONS_MAX, TAIL_BYTES, TAIL_MESSAGES};
+use crate::limits::{EVENTS_TOGETHER, NAME_BYTES_BESIDE, POSITIONS_MAX, TAIL_BYTES, TAIL_MESSAGES};
 use crate::message_id::MessageId;
 use crate::proto;
+use crate::sources::Taken;
 
 /// A message that is the client's.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,7 +85,17 @@ impl Progress {
     pub(crate) fn bytes(&self) -> usize {
         let given = self.tail.capacity() + self.again.capacity();
         let topics = self.topics.capacity() * size_of::<(Arc<str>, Acknowledged)>();
-        size_of::<Self>() + given * size_of::<Given>() + topics
+        size_of::<Self>() + given * size_of::<Given>() + topics + self.names_bytes()
+    }
+
+    /// What the names of topics take, each of which many know.
+    fn names_bytes(&self) -> usize {
+        let given = self.tail.iter().chain(&self.again).chain(&self.newest_acknowledged);
+        let all = given.map(|given| &given.topic).chain(self.topics.keys());
+        let mut seen = HashSet::new();
+        all.filter(|name| seen.insert(Arc::as_ptr(name)))
+            .map(|name| name.len() + NAME_BYTES_BESIDE)
+            .sum()
     }
 
     /// A message waits to be given to the client, or is one that it has had.
@@ -171,7 +182,7 @@ impl Progress {
             Had::Positions(positions) => positions,
             _ => HashMap::new(),
         };
-        Comeback { gap, found: Vec::new(), skipped: Skipped(skipped) }
+        Comeback { gap, skipped: Skipped(skipped), ..Comeback::default() }
     }
 
     /// What is acknowledged, and the client has not had.
@@ -242,8 +253,10 @@ impl Had {
 pub(crate) struct Comeback {
     /// What it may have missed and does not come again.
     pub(crate) gap: Option<proto::Gap>,
-    /// What it missed and was found elsewhere.
+    /// What it missed and was found elsewhere, …
     pub(crate) found: Vec<proto::Message>,
+    /// … and the room for that.
+    pub(crate) room: Option<Taken>,
     /// What it has had and comes again.
     pub(crate) skipped: Skipped,
 }
@@ -253,6 +266,11 @@ pub(crate) struct Comeback {
 pub(crate) struct Skipped(HashMap<String, u64>);
 
 impl Skipped {
+    /// What they take in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.keys().map(|topic| topic.len() + NAME_BYTES_BESIDE).sum()
+    }
+
     /// Whether this message, which comes again, is one of them.
     pub(crate) fn takes(&self, again: &Given) -> bool {
         self.0.get(&*again.topic).is_some_and(|had| *had >= again.sequence)

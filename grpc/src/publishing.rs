@@ -12,10 +12,12 @@ use tonic::{Code, Status, Streaming};
 
 use crate::batches::{Batch, BatchSender};
 use crate::errors::status_of;
-use crate::limits::{ANSWER_TIMEOUT, BATCH_BYTES, BATCH_MESSAGES, OUTBOX_BYTES, OUTBOX_MESSAGES};
+use crate::limits::{
+    ANSWER_TIMEOUT, BATCH_BYTES, BATCH_MESSAGES, BATCH_TOPIC_BYTES, OUTBOX_BYTES, OUTBOX_MESSAGES,
+};
 use crate::message_id::MessageId;
 use crate::progress::to_i64;
-use crate::proto::{PublishRequest, PublishResponse};
+use crate::proto::{Header, PublishRequest, PublishResponse};
 
 /// The client of the daemon that the calls of a connection share, from the first that publishes on.
 #[derive(Debug, Default)]
@@ -81,11 +83,11 @@ pub(crate) async fn publish_all(
             Err(status) => break Err(status),
         }
         let end = fill(&mut requests, &mut batch).await;
+        // Nothing more is published before the client has taken the answers to what was.
+        let Ok(place) = answers.reserve().await else { return };
         let responses = publish_batch(&client, node, &batch).await;
         batch.clear();
-        if answers.send(Batch::Items(responses, None)).await.is_err() {
-            return;
-        }
+        place.send(Batch::Items(responses, None));
         if let Some(end) = end {
             break end;
         }
@@ -99,8 +101,9 @@ async fn fill(
     requests: &mut Streaming<PublishRequest>,
     batch: &mut Vec<PublishRequest>,
 ) -> Option<Result<(), Status>> {
-    let mut bytes = batch.iter().map(|request| request.payload.len()).sum::<usize>();
-    while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES {
+    let mut bytes = batch.iter().map(bytes_of).sum::<usize>();
+    let mut topics = batch.iter().map(|request| request.topic.len()).sum::<usize>();
+    while batch.len() < BATCH_MESSAGES && bytes < BATCH_BYTES && topics < BATCH_TOPIC_BYTES {
         let next = tokio::select! {
             biased;
             next = requests.message() => next,
@@ -108,7 +111,8 @@ async fn fill(
         };
         match next {
             Ok(Some(request)) => {
-                bytes += request.payload.len();
+                bytes += bytes_of(&request);
+                topics += request.topic.len();
                 batch.push(request);
             }
             Ok(None) => return Some(Ok(())),
@@ -116,6 +120,14 @@ async fn fill(
         }
     }
     None
+}
+
+/// What a request takes in memory: a header of two bytes is one of some fifty there.
+fn bytes_of(request: &PublishRequest) -> usize {
+    let headers = request.headers.iter();
+    let headers: usize =
+        headers.map(|it| size_of::<Header>() + it.key.len() + it.value.len()).sum();
+    size_of::<PublishRequest>() + request.topic.len() + request.payload.len() + headers
 }
 
 async fn publish_batch(
@@ -177,5 +189,23 @@ fn refused(status: &Status) -> PublishResponse {
         error_message: status.message().to_owned(),
         error_code: status.code().into(),
         ..PublishResponse::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::limits::SHORT_REQUEST_BYTES;
+
+    #[test]
+    fn few_requests_that_take_much_memory_are_a_batch() {
+        let headers = vec![Header::default(); 5_000];
+        let request = PublishRequest { headers, ..PublishRequest::default() };
+        assert!(request.encoded_len() <= SHORT_REQUEST_BYTES);
+        assert!(bytes_of(&request) > BATCH_BYTES);
+        let plain = PublishRequest { payload: vec![7; 128].into(), ..PublishRequest::default() };
+        assert!(bytes_of(&plain) * BATCH_MESSAGES < BATCH_BYTES);
     }
 }

@@ -38,7 +38,12 @@ enum State {
     /// Somebody is about to go on with it.
     Returning,
     /// It waits for its client.
-    Parked { progress: Box<Progress>, since: Instant },
+    Parked {
+        progress: Box<Progress>,
+        since: Instant,
+        /// What it takes in memory.
+        bytes: usize,
+    },
 }
 
 /// Where a subscription is that somebody asks for.
@@ -142,9 +147,12 @@ impl Registry {
     /// Its stream has ended: it waits.
     pub(crate) fn park(&self, id: SubscriptionId, progress: Progress) {
         let mut entries = self.lock();
-        self.make_room(&mut entries, progress.bytes());
+        let Some(entry) = entries.get(&id) else { return };
+        let bytes = size_of::<Entry>() + progress.bytes() + names_bytes(&entry.filters);
+        self.make_room(&mut entries, bytes);
         if let Some(entry) = entries.get_mut(&id) {
-            entry.state = State::Parked { progress: Box::new(progress), since: Instant::now() };
+            let (progress, since) = (Box::new(progress), Instant::now());
+            entry.state = State::Parked { progress, since, bytes };
         }
     }
 
@@ -169,10 +177,10 @@ impl Registry {
     fn make_room(&self, entries: &mut HashMap<SubscriptionId, Entry>, bytes: usize) {
         let mut parked = Vec::new();
         entries.retain(|id, entry| match &entry.state {
-            State::Parked { since, progress } => {
+            State::Parked { since, bytes, .. } => {
                 let is_kept = since.elapsed() < self.parked_ttl;
                 if is_kept {
-                    parked.push((*since, *id, progress.bytes()));
+                    parked.push((*since, *id, *bytes));
                 }
                 is_kept
             }
@@ -190,6 +198,11 @@ impl Registry {
             left_bytes -= bytes;
         }
     }
+}
+
+/// What these names take in memory.
+pub(crate) fn names_bytes(names: &[String]) -> usize {
+    names.iter().map(|name| size_of::<String>() + name.len()).sum()
 }
 
 /// What is said of a subscription that nobody knows.
@@ -263,11 +276,25 @@ mod tests {
         }
         for entry in registry.lock().values_mut() {
             let progress = Box::new(Progress::new(None));
-            entry.state = State::Parked { progress, since: Instant::now() };
+            entry.state = State::Parked { progress, since: Instant::now(), bytes: 1 };
         }
         registry.begin(SubscriptionId(most), [].into(), mpsc::channel(1).0);
         registry.park(SubscriptionId(most), Progress::new(None));
         assert_eq!(registry.lock().len(), PARKED_MAX);
         assert!(matches!(registry.find(SubscriptionId(most)), Ok((_, Known::Parked(_)))));
+    }
+
+    #[test]
+    fn what_they_take_is_bounded_with_the_names_of_their_filters() {
+        let registry = Registry::new(Duration::from_secs(60));
+        let filters: Arc<[String]> = vec!["x".repeat(255); 1_000].into();
+        let each = names_bytes(&filters);
+        for id in 0..1_000 {
+            registry.begin(SubscriptionId(id), Arc::clone(&filters), mpsc::channel(1).0);
+            registry.park(SubscriptionId(id), Progress::new(None));
+        }
+        let kept = registry.lock().len();
+        assert!((2..=PARKED_BYTES_MAX / each).contains(&kept), "{kept} of {each} bytes");
+        assert!(matches!(registry.find(SubscriptionId(999)), Ok((_, Known::Parked(_)))));
     }
 }

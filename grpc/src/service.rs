@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::answers::BoundsItself;
 use crate::batches::{Batches, batches};
 use crate::connection::Origin;
 use crate::daemon::{Daemon, Filters};
-use crate::feed::{Budgets, Feed, end_parked};
+use crate::feed::{Feed, end_parked};
 use crate::fetch::fetch;
-use crate::limits::{ANSWER_TIMEOUT, MESSAGE_BYTES_MAX, POSITIONS_MAX};
+use crate::limits::{ANSWER_TIMEOUT, POSITIONS_MAX};
 use crate::message_id::MessageId;
 use crate::native::Native;
 use crate::progress::{Had, unknown};
@@ -36,7 +37,6 @@ const NAME_BYTES_MAX: usize = 255;
 pub(crate) struct Sidecar<D> {
     daemon: Arc<D>,
     registry: Arc<Registry>,
-    budgets: Budgets,
     /// Becomes true when the daemon ends.
     ending: watch::Receiver<bool>,
 }
@@ -44,8 +44,7 @@ pub(crate) struct Sidecar<D> {
 impl<D: Daemon> Sidecar<D> {
     pub(crate) fn new(daemon: Arc<D>, ending: watch::Receiver<bool>) -> Self {
         let registry = Registry::new(daemon.parked_ttl());
-        let budgets = Budgets::new(MESSAGE_BYTES_MAX as usize);
-        Self { daemon, registry, budgets, ending }
+        Self { daemon, registry, ending }
     }
 
     /// What the calls of a connection publish with.
@@ -79,7 +78,9 @@ impl<D: Daemon> Sidecar<D> {
         let (orders, ordered) = mpsc::channel(ORDERS);
         self.registry.begin(feed.subscription(), feed.filters(), orders);
         tokio::spawn(feed.run(sender, ordered, Arc::clone(&self.registry)));
-        Response::new(stream)
+        let mut answer = Response::new(stream);
+        answer.extensions_mut().insert(BoundsItself);
+        answer
     }
 
     async fn subscribe_anew(
@@ -98,7 +99,7 @@ impl<D: Daemon> Sidecar<D> {
             queue_messages: request.queue_messages.or(Some(self.daemon.queue_messages())),
             ..request
         };
-        let feed = Feed::subscribe(native, topics.into(), request, gap, &self.budgets);
+        let feed = Feed::subscribe(native, topics.into(), request, gap, &origin.source);
         let feed = in_time(feed).await?;
         Ok(self.begin(feed))
     }
@@ -134,12 +135,14 @@ impl<D: Daemon> Sidecar<D> {
             && let Some(gap) = comeback.gap.take_if(|gap| gap.missed > 0 && gap.elsewhere == 0)
         {
             let native = self.connect(origin, &request.client_id, None).await?;
-            (comeback.found, comeback.gap) = in_time(fetch(native, gap, &self.budgets)).await?;
+            let fetched = in_time(fetch(native, gap, &origin.source)).await?;
+            (comeback.found, comeback.room) = (fetched.messages, fetched.room);
+            comeback.gap = fetched.left;
         }
         let attempt = async {
             let native = self.connect(origin, &request.client_id, Some(id)).await?;
             let resumed =
-                Feed::resume(native, id, filters, progress, comeback, mode, &self.budgets);
+                Feed::resume(native, id, filters, progress, comeback, mode, &origin.source);
             in_time(resumed).await
         };
         match attempt.await {

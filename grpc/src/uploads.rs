@@ -2,46 +2,32 @@
 //!
 //! A request is collected before it is looked at, and kept until it is answered. Short ones are bounded by the
 //! number of calls. Longer ones are reckoned as they come, not as they are announced; where nothing is left,
-//! the call fails, and all others go on.
+//! the call fails, and all others go on. A long one has to come in time, or it would keep its bytes for ever.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 
-use crate::limits::{SHORT_REQUEST_BYTES, UPLOAD_BYTES_MAX};
+use crate::limits::{REQUEST_TIMEOUT, SHORT_REQUEST_BYTES};
+use crate::sources::{Budget, Source, Taken};
 
 /// What stands before each message of a request: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The budget.
-#[derive(Clone, Debug)]
-pub(crate) struct Uploads {
-    bytes: Arc<Semaphore>,
-    message_bytes_max: usize,
-}
-
-impl Uploads {
-    /// Where a message of a request has at most so many bytes.
-    pub(crate) fn new(message_bytes_max: usize) -> Self {
-        let bytes = Arc::new(Semaphore::new(UPLOAD_BYTES_MAX + message_bytes_max));
-        Self { bytes, message_bytes_max }
-    }
-}
-
 /// What a call was granted for the message that came last, as long as it may be kept.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Held(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
+pub(crate) struct Held(Arc<Mutex<Option<Taken>>>);
 
 impl Held {
-    fn replace(&self, permit: Option<OwnedSemaphorePermit>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = permit;
+    fn replace(&self, taken: Option<Taken>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = taken;
     }
 }
 
@@ -49,14 +35,17 @@ impl Held {
 #[derive(Debug)]
 pub(crate) struct Upload<B> {
     body: B,
-    uploads: Uploads,
+    budget: Budget,
+    message_bytes_max: usize,
     prefix: [u8; PREFIX_BYTES],
     prefix_bytes: usize,
     length: usize,
     /// Bytes of the message that have not come.
     missing: usize,
     /// For what has come of it.
-    granted: Option<OwnedSemaphorePermit>,
+    granted: Option<Taken>,
+    /// When the rest of a long one has to have come.
+    late: Option<Pin<Box<Sleep>>>,
     /// For the one before.
     held: Held,
 }
@@ -64,15 +53,17 @@ pub(crate) struct Upload<B> {
 impl<B> Upload<B> {
     /// What is granted for a message stays with the call until the next one has come, or all that hold `held`
     /// are gone.
-    pub(crate) fn new(body: B, uploads: &Uploads, held: Held) -> Self {
+    pub(crate) fn new(body: B, source: &Source, held: Held) -> Self {
         Self {
             body,
-            uploads: uploads.clone(),
+            budget: source.requests.clone(),
+            message_bytes_max: source.message_bytes_max(),
             prefix: [0; PREFIX_BYTES],
             prefix_bytes: 0,
             length: 0,
             missing: 0,
             granted: None,
+            late: None,
             held,
         }
     }
@@ -98,6 +89,7 @@ impl<B> Upload<B> {
             self.missing -= taken;
             bytes = &bytes[taken..];
             if self.missing == 0 {
+                self.late = None;
                 self.held.replace(self.granted.take());
             }
         }
@@ -108,7 +100,7 @@ impl<B> Upload<B> {
         self.prefix_bytes = 0;
         let [_, length @ ..] = self.prefix;
         self.length = u32::from_be_bytes(length) as usize;
-        let most = self.uploads.message_bytes_max;
+        let most = self.message_bytes_max;
         if self.length > most {
             return Err(Status::invalid_argument(format!(
                 "a message of {} bytes exceeds the limit of {most} (--max-payload, and 64 KiB)",
@@ -116,12 +108,14 @@ impl<B> Upload<B> {
             )));
         }
         self.missing = self.length;
+        if self.length > SHORT_REQUEST_BYTES {
+            self.late = Some(Box::pin(sleep(REQUEST_TIMEOUT)));
+        }
         Ok(())
     }
 
     fn reckon(&mut self, bytes: usize) -> Result<(), Status> {
-        let granted = Arc::clone(&self.uploads.bytes).try_acquire_many_owned(bytes as u32);
-        let granted = granted.map_err(|_| {
+        let granted = self.budget.try_take(bytes).map_err(|_| {
             Status::resource_exhausted("too many long requests at a time; try again")
         })?;
         match &mut self.granted {
@@ -144,10 +138,17 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => return Poll::Ready(None),
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error.into()))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => {
+                let Some(late) = &mut self.late else { return Poll::Pending };
+                return late.as_mut().poll(cx).map(|()| {
+                    let text = "the rest of a long request did not come within 30 s";
+                    Some(Err(Status::deadline_exceeded(text).into()))
+                });
+            }
         };
         if let Some(data) = frame.data_ref()
             && let Err(status) = self.count(data)
@@ -169,6 +170,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::{SourceAddress, Sources};
 
     const LONG: usize = SHORT_REQUEST_BYTES + 1;
 
@@ -179,47 +181,80 @@ mod tests {
         message
     }
 
-    fn left(uploads: &Uploads) -> usize {
-        uploads.bytes.available_permits()
+    fn source() -> Arc<Source> {
+        Sources::new(LONG, 8).source(SourceAddress::of(None, None))
     }
 
-    #[test]
-    fn a_long_message_is_reckoned_as_it_comes_until_the_next_one_has_or_the_call_is_over() {
-        let uploads = Uploads::new(LONG);
-        let (all, held) = (left(&uploads), Held::default());
-        let mut upload = Upload::new((), &uploads, held.clone());
+    #[tokio::test]
+    async fn a_long_message_is_reckoned_as_it_comes_until_the_next_one_has_or_the_call_is_over() {
+        let source = source();
+        let left = || source.requests.left();
+        let (all, held) = (left(), Held::default());
+        let mut upload = Upload::new((), &source, held.clone());
         upload.count(&message(LONG)[..105]).expect("there is room");
-        assert_eq!(left(&uploads), all - 100);
+        assert_eq!(left(), all - 100);
         upload.count(&message(LONG)[105..]).expect("there is room");
-        assert_eq!(left(&uploads), all - LONG, "it is kept");
+        assert_eq!(left(), all - LONG, "it is kept");
         for byte in message(30) {
             upload.count(&[byte]).expect("short ones are not reckoned");
         }
-        assert_eq!(left(&uploads), all);
+        assert_eq!(left(), all);
         upload.count(&message(LONG)).expect("there is room");
         drop(upload);
-        assert_eq!(left(&uploads), all - LONG, "the call keeps it");
+        assert_eq!(left(), all - LONG, "the call keeps it");
         drop(held);
-        assert_eq!(left(&uploads), all);
+        assert_eq!(left(), all);
     }
 
-    #[test]
-    fn what_cannot_be_held_fails_and_what_is_announced_harms_nobody() {
-        let uploads = Uploads::new(LONG);
-        let announced = Upload::new((), &uploads, Held::default())
+    #[tokio::test]
+    async fn what_cannot_be_held_fails_and_what_is_announced_harms_nobody() {
+        let source = source();
+        let all = source.requests.left();
+        let announced = Upload::new((), &source, Held::default())
             .count(&message(LONG)[..PREFIX_BYTES])
-            .map(|()| left(&uploads));
-        assert_eq!(announced.expect("there is room"), UPLOAD_BYTES_MAX + LONG);
-        let most = Arc::clone(&uploads.bytes)
-            .try_acquire_many_owned((UPLOAD_BYTES_MAX + LONG) as u32)
-            .expect("all of it");
-        let mut upload = Upload::new((), &uploads, Held::default());
+            .map(|()| source.requests.left());
+        assert_eq!(announced.expect("there is room"), all);
+        let most = source.requests.try_take(all).expect("all of it");
+        let mut upload = Upload::new((), &source, Held::default());
         upload.count(&message(SHORT_REQUEST_BYTES)).expect("short ones go on");
         let refused = upload.count(&message(LONG)).expect_err("there is no room");
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
         drop(most);
-        let too_long = Upload::new((), &uploads, Held::default()).count(&message(LONG + 1));
+        let too_long = Upload::new((), &source, Held::default()).count(&message(LONG + 1));
         let refused = too_long.expect_err("no message is so long");
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+
+    /// A body that has said something, and says no more.
+    struct Silent(Option<Bytes>);
+
+    impl Body for Silent {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            self.0.take().map_or(Poll::Pending, |said| Poll::Ready(Some(Ok(Frame::data(said)))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_message_has_to_come_in_time_and_between_messages_there_is_time() {
+        let source = source();
+        let next = async |said: &[u8]| {
+            let said = Silent(Some(Bytes::copy_from_slice(said)));
+            let mut upload = Upload::new(said, &source, Held::default());
+            let mut next =
+                async || std::future::poll_fn(|cx| Pin::new(&mut upload).poll_frame(cx)).await;
+            next().await.expect("a frame").expect("what was said");
+            tokio::time::timeout(REQUEST_TIMEOUT * 2, next()).await
+        };
+        let late = next(&message(LONG)[..100]).await.expect("it ends");
+        let late = late.expect("a failure").expect_err("a failure");
+        let late = late.downcast::<Status>().expect("a status");
+        assert_eq!(late.code(), tonic::Code::DeadlineExceeded);
+        assert!(next(&message(LONG)).await.is_err(), "the next one may take its time");
     }
 }

@@ -11,6 +11,7 @@ mod delivery;
 mod expiry;
 mod gap_modes;
 mod grpc;
+mod grpc_hostile;
 mod guarantees;
 mod hostile_input;
 mod killed_subscribers;

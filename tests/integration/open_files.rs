@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use nexusd_tests::{Bystanders, Client, Daemon, Heard, Listened, eventually};
+use nexusd_tests::http2::WIDEST;
+use nexusd_tests::{Bystanders, Client, Daemon, Heard, Http2, Listened, eventually};
 
 /// What the daemon may open: enough to start, with few connections.
 const OPEN_FILES: u32 = 120;
@@ -53,6 +54,24 @@ fn out_of_file_descriptors_clients_go_on_and_new_ones_wait_until_some_are_free()
         client.catch_up();
     }
     bystanders.unharmed();
+    daemon.end_well();
+}
+
+#[test]
+fn a_flood_of_grpc_leaves_the_files_of_native_clients_alone() {
+    let daemon = Daemon::start_with_open_files(400, &[]);
+    let told =
+        "at most 252 of --max-connections 10000 can be had, and 21 of 1024 connections and calls";
+    assert!(daemon.log().contains(told), "{}", daemon.log());
+    let flood: Vec<_> = [daemon.v4(), daemon.unix()]
+        .iter()
+        .flat_map(|address| (0..300).map(|_| Http2::connect(address, WIDEST)))
+        .collect();
+    let mut natives: Vec<Client> = (0..200).map(|_| say_hello(&daemon)).collect();
+    for client in &mut natives {
+        client.welcome();
+    }
+    drop(flood);
     daemon.end_well();
 }
 

@@ -20,6 +20,30 @@ use crate::SOON;
 use crate::address::Address;
 use crate::daemon::Daemon;
 
+/// Asks for the services by one version of reflection. Both are the same but for their names.
+macro_rules! services {
+    ($grpc:expr, $($version:ident)::+) => {{
+        use $($version)::+::server_reflection_client::ServerReflectionClient;
+        use $($version)::+::server_reflection_request::MessageRequest;
+        use $($version)::+::server_reflection_response::MessageResponse;
+        let mut client = ServerReflectionClient::new($grpc.channel.clone());
+        let request = $($version)::+::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::ListServices(String::new())),
+        };
+        let answer = $grpc.ask(async move {
+            let stream = client.server_reflection_info(tokio_stream::iter([request])).await?;
+            stream.into_inner().message().await
+        });
+        match answer.and_then(|answer| answer.message_response) {
+            Some(MessageResponse::ListServicesResponse(list)) => {
+                list.service.into_iter().map(|service| service.name).collect()
+            }
+            other => panic!("no services but {other:?}"),
+        }
+    }};
+}
+
 /// A connection.
 #[derive(Clone, Debug)]
 pub struct Grpc {
@@ -61,6 +85,21 @@ impl Grpc {
         let request = HealthCheckRequest { service: String::new() };
         let answer = self.runtime.block_on(async { timeout(SOON, client.check(request)).await });
         answer.expect("in time").expect("an answer").into_inner().status()
+    }
+
+    /// The services that there are, as reflection says.
+    pub fn services(&self) -> Vec<String> {
+        services!(self, tonic_reflection::pb::v1)
+    }
+
+    /// The same, as the version of reflection before says.
+    pub fn services_v1alpha(&self) -> Vec<String> {
+        services!(self, tonic_reflection::pb::v1alpha)
+    }
+
+    fn ask<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> T {
+        let answer = self.runtime.block_on(async { timeout(SOON, answer).await });
+        answer.expect("in time").expect("an answer")
     }
 
     /// Publishes a message.
