@@ -26,6 +26,7 @@ use nexusd_core::inspection::{
     Answer, Entries, LinkEntry, Request, Subject, TopicEntry, WantedEntry,
 };
 use nexusd_core::io::clock;
+use nexusd_grpc::Refusals;
 use nexusd_wire::{NodeId, check_filter};
 use prost::Message;
 
@@ -49,6 +50,8 @@ const KIB: u64 = 1_024;
 pub(crate) struct Admin {
     pub(crate) node: NodeId,
     pub(crate) settings: Arc<Settings>,
+    /// What the edge refused.
+    pub(crate) refusals: Arc<Refusals>,
     /// Held while the configuration is read again.
     pub(crate) reloading: tokio::sync::Mutex<()>,
     /// Asks for that beside the callers of the services.
@@ -400,6 +403,8 @@ impl nexusd_admin::Node for Admin {
             cpu_s: process::cpu_time().as_secs_f64(),
             resident_bytes: process::rss_kb().unwrap_or(0) * KIB,
             limit_bytes: self.settings.limits().memory_bytes as u64,
+            refused_connections: self.refusals.connections(),
+            refused_calls: self.refusals.calls(),
         };
         Ok(catalogue::families(&metrics, process, mesh, env!("CARGO_PKG_VERSION")))
     }

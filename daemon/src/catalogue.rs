@@ -15,6 +15,9 @@ pub(crate) struct ProcessFigures {
     pub(crate) cpu_s: f64,
     pub(crate) resident_bytes: u64,
     pub(crate) limit_bytes: u64,
+    /// Connections and calls of gRPC for which there was no room.
+    pub(crate) refused_connections: u64,
+    pub(crate) refused_calls: u64,
 }
 
 /// What is known of the mesh.
@@ -168,6 +171,18 @@ pub(crate) fn families(
             metrics.messages_out.saturating_sub(metrics.forwarded),
         ),
     ];
+    families.extend([
+        counter(
+            "nexusd_refused_grpc_connections_total",
+            "Connections of gRPC that were closed at once, because their source or all have what they may.",
+            process.refused_connections,
+        ),
+        counter(
+            "nexusd_refused_grpc_calls_total",
+            "Calls that were refused for the same reason.",
+            process.refused_calls,
+        ),
+    ]);
     let values = named(metrics);
     for place in PLACES {
         let Some((_, kind, value)) = values.iter().find(|(name, ..)| *name == place.field) else {

@@ -16,7 +16,7 @@ use nexusd_admin::proto::admin_service_server::AdminServiceServer;
 use nexusd_admin::{Caller, FORWARDED, HttpMetrics};
 use nexusd_core::PeerAddress;
 use nexusd_core::io::edge::{Edge, EdgeConnection};
-use nexusd_grpc::{Accepted, Origin, Server};
+use nexusd_grpc::{Accepted, Refusals, Server};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -42,8 +42,11 @@ pub(crate) enum Phase {
     Ended,
 }
 
-/// The way of connections from the shards to the edge, where at most so many wait.
-pub(crate) fn door(waiting_max: usize) -> (Edge, mpsc::Receiver<Accepted>) {
+/// The way of connections from the shards to the edge, where at most so many wait; those beyond are counted.
+pub(crate) fn door(
+    waiting_max: usize,
+    refusals: Arc<Refusals>,
+) -> (Edge, mpsc::Receiver<Accepted>) {
     let (sender, accepted) = mpsc::channel(waiting_max);
     let edge = Edge::new(move |EdgeConnection { socket, peer, read }| {
         let peer = match peer {
@@ -51,7 +54,9 @@ pub(crate) fn door(waiting_max: usize) -> (Edge, mpsc::Receiver<Accepted>) {
             PeerAddress::Unix => None,
         };
         // Where the edge has ended, or is that far behind, so does the connection.
-        let _ = sender.try_send(Accepted { socket, peer, read });
+        if sender.try_send(Accepted { socket, peer, read }).is_err() {
+            refusals.count_connection();
+        }
     });
     (edge, accepted)
 }
@@ -139,7 +144,9 @@ impl EdgeThread {
         );
         let add = |routes: &mut RoutesBuilder| _ = routes.add_service(operators);
         let descriptions = [nexusd_admin::proto::DESCRIPTION];
-        let server = runtime.block_on(Server::new(Arc::new(beside), grpc_room, &descriptions, add));
+        let refusals = Arc::clone(&ports.admin.refusals);
+        let server = Server::new(Arc::new(beside), grpc_room, refusals, &descriptions, add);
+        let server = runtime.block_on(server);
         let server = server.map_err(|error| StartError::Grpc { reason: error.to_string() })?;
         let thread = thread::Builder::new()
             .name(NAME.to_owned())
@@ -194,7 +201,7 @@ async fn serve(
 /// Tells the admin service where a call comes from.
 fn note_caller(mut call: Request<()>) -> Result<Request<()>, Status> {
     let is_forwarded = FORWARDED.into_iter().any(|name| call.metadata().contains_key(name));
-    let caller = match call.extensions().get::<Origin>().map(|origin| origin.peer) {
+    let caller = match call.extensions().get::<nexusd_grpc::Caller>().map(|caller| caller.peer) {
         // Whoever stands behind a proxy is somewhere else.
         _ if is_forwarded => Caller::default(),
         Some(Some(address)) => Caller::at(address),

@@ -12,6 +12,7 @@ use nexusd_core::io::clock;
 use nexusd_core::io::listener::Listener;
 use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::{Metrics, Report, ShardConfig, wire};
+use nexusd_grpc::Refusals;
 use nexusd_wire::NodeId;
 use tracing::debug;
 
@@ -147,7 +148,8 @@ impl Node {
             reloader: Reloader::default(),
         };
         // The shards first: of a kernel that refuses io_uring to all they give the better account.
-        let (edge, accepted) = edge::door(files.grpc_room);
+        let refusals = Arc::<Refusals>::default();
+        let (edge, accepted) = edge::door(files.grpc_room, Arc::clone(&refusals));
         let mut listeners = listeners.all;
         listeners.extend(link_listeners.into_iter().map(Listener::for_links));
         for (index, (wiring, commands)) in wire(count).into_iter().zip(receivers).enumerate() {
@@ -180,6 +182,7 @@ impl Node {
         }
         let mut admin = Admin {
             node: id,
+            refusals,
             settings: Arc::new(Settings::new(node.config.clone())),
             reloading: tokio::sync::Mutex::default(),
             reloader: node.reloader.clone(),

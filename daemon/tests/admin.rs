@@ -446,6 +446,29 @@ fn metrics_are_what_the_daemon_counted() {
 }
 
 #[test]
+fn connections_of_grpc_beyond_a_sources_share_are_counted() {
+    let daemon = start(&[]);
+    let at = metrics(&daemon);
+    let hello = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 0, 4, 0, 0, 0, 0, 0]].concat();
+    let held: Vec<_> = (0..260)
+        .map(|_| {
+            let mut stream = TcpStream::connect(apps(&daemon)).expect("a listener");
+            // One beyond the share may be closed by then.
+            let _ = stream.write_all(&hello);
+            stream
+        })
+        .collect();
+    let refused = || {
+        let page = call(at, "GET", "/metrics", "").body;
+        let line =
+            page.lines().find(|line| line.starts_with("nexusd_refused_grpc_connections_total"));
+        Value::from(line.expect("a metric").rsplit(' ').next().expect("a value"))
+    };
+    eventually("four are counted", refused, |count| count == "4");
+    drop(held);
+}
+
+#[test]
 fn ports_that_are_off_are_not_there() {
     let flags = ["--health-port", "off", "--metrics-port", "0", "--metrics-enabled", "false"];
     let daemon = Daemon::start(&flags);

@@ -13,7 +13,7 @@ use tower_service::Service as _;
 
 use crate::answers::{Answer, BoundsItself};
 use crate::calls::delivery;
-use crate::connection::Origin;
+use crate::connection::Caller;
 use crate::deadline::time_for;
 use crate::sources::{Short, Source, Taken};
 use crate::uploads::{Held, Upload};
@@ -26,12 +26,12 @@ const LOOKS: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     routes: Routes,
-    origin: Origin,
+    caller: Caller,
 }
 
 impl Admission {
-    pub(crate) fn new(routes: Routes, origin: Origin) -> Self {
-        Self { routes, origin }
+    pub(crate) fn new(routes: Routes, caller: Caller) -> Self {
+        Self { routes, caller }
     }
 }
 
@@ -42,13 +42,16 @@ impl hyper::service::Service<Request<Incoming>> for Admission {
         Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send + 'static>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let source = &self.origin.source;
+        let source = &self.caller.source;
         let place = match admit(source, request.uri().path()) {
             Ok(place) => place,
-            Err(status) => return Box::pin(async move { Ok(refused(status)) }),
+            Err(status) => {
+                source.refusals().count_call();
+                return Box::pin(async move { Ok(refused(status)) });
+            }
         };
         let (held, time) = (Held::default(), time_for(request.headers()));
-        request.extensions_mut().insert(self.origin.clone());
+        request.extensions_mut().insert(self.caller.clone());
         let upload = |body| Body::new(Upload::new(body, source, held.clone()));
         let answered = self.routes.clone().call(request.map(upload));
         let budget = source.answers.clone();

@@ -275,7 +275,7 @@ mod tests {
     }
 
     fn budget() -> Budget {
-        Sources::new(1, 8).source(SourceAddress::of(None, None)).answers.clone()
+        Sources::new(1, 8, Arc::default()).source(SourceAddress::of(None, None)).answers.clone()
     }
 
     async fn next(answer: &mut Answer) -> Option<Frame<Portion>> {

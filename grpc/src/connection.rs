@@ -45,7 +45,7 @@ pub(crate) struct Connection {
 
 /// Where a call comes from: what all calls of a connection share.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Caller {
     /// Its address; `None`: the unix socket.
     pub peer: Option<SocketAddr>,
     /// What it publishes with.
@@ -54,14 +54,7 @@ pub struct Origin {
     pub(crate) source: Arc<Source>,
 }
 
-impl Origin {
-    /// Whether the call comes from this host.
-    pub fn is_local(&self) -> bool {
-        self.peer.is_none_or(|peer| peer.ip().to_canonical().is_loopback())
-    }
-}
-
-impl Origin {
+impl Caller {
     /// That of the calls of a connection.
     pub(crate) fn of(socket: &Socket, peer: Option<SocketAddr>, sources: &Arc<Sources>) -> Self {
         let source = sources.source(SourceAddress::of(peer, socket.process()));

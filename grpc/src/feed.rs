@@ -53,7 +53,14 @@ pub(crate) struct Feed {
     names: Taken,
     /// Who waits for the subscription's end, or for its rest; the first one's wish counts.
     ending: Vec<(bool, oneshot::Sender<UnsubscribeResponse>)>,
+    /// The daemon has said that it stops. What it has for the subscription still comes.
+    is_draining: bool,
 }
+
+/// What a client is told when the daemon ends: it has had everything, …
+const STOPPING: &str = "the daemon is stopping; everything for the subscription was sent";
+/// … or not.
+const STOPPED: &str = "the daemon has stopped before everything for the subscription was sent";
 
 /// How a feed ends.
 enum End {
@@ -67,6 +74,11 @@ enum End {
     Unsubscribed,
     /// Its client wants that it waits.
     Paused,
+    /// The daemon has stopped. What came is still given to the client.
+    Stopped {
+        /// Everything came.
+        is_complete: bool,
+    },
 }
 
 impl Feed {
@@ -155,6 +167,7 @@ impl Feed {
             source,
             names,
             ending: Vec::new(),
+            is_draining: false,
         })
     }
 
@@ -176,8 +189,10 @@ impl Feed {
     pub(crate) async fn more(&mut self) -> Result<Vec<Event>, Status> {
         loop {
             while let Some(frame) = self.native.next()? {
-                if let Some(End::Cut(status)) = self.on_frame(&frame)? {
-                    return Err(status);
+                match self.on_frame(&frame)? {
+                    Some(End::Cut(status)) => return Err(status),
+                    Some(End::Stopped { .. }) => return Err(Status::unavailable(STOPPING)),
+                    _ => {}
                 }
             }
             if !self.events.is_empty() {
@@ -205,10 +220,15 @@ impl Feed {
         mut orders: mpsc::Receiver<Order>,
         registry: Arc<Registry>,
     ) {
-        let end = self.turn(&client, &mut orders).await.unwrap_or_else(End::Cut);
+        let end = match self.turn(&client, &mut orders).await {
+            Ok(end) => end,
+            Err(_) if self.is_draining => End::Stopped { is_complete: false },
+            Err(status) => End::Cut(status),
+        };
         let Self { subscription, progress, native, events, .. } = self;
         // The daemon parks the subscription when its connection ends.
         drop(native);
+        let is_told_to_its_end = !matches!(end, End::Cut(_) | End::Left(_));
         let last = match end {
             End::Gone => {
                 registry.park(subscription, progress);
@@ -231,10 +251,14 @@ impl Feed {
                 registry.remove(subscription);
                 Ok(())
             }
+            End::Stopped { is_complete } => {
+                registry.remove(subscription);
+                Err(Status::unavailable(if is_complete { STOPPING } else { STOPPED }))
+            }
         };
         // From here on nobody waits for this but the client. What it has not taken comes again when it comes
-        // back; where it does not, it is given that.
-        if last.is_ok() && !events.is_empty() {
+        // back; where it cannot, it is given that.
+        if is_told_to_its_end && !events.is_empty() {
             let _ = client.send(Batch::Items(events, None)).await;
         }
         let _ = client.send(Batch::End(last)).await;
@@ -371,7 +395,11 @@ impl Feed {
                 return Ok(Some(if pauses { End::Paused } else { End::Unsubscribed }));
             }
             FrameKind::Goodbye => {
-                return Ok(Some(End::Cut(Status::unavailable("the daemon is stopping"))));
+                // The first one stands ahead of what is queued.
+                self.is_draining = true;
+                if body::<control::Goodbye<'_>>(&frame)?.is_complete() {
+                    return Ok(Some(End::Stopped { is_complete: true }));
+                }
             }
             FrameKind::Error => {
                 let error = body::<control::Error<'_>>(&frame)?;

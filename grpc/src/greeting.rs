@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-use crate::connection::{Accepted, Connection, Origin, Socket};
+use crate::connection::{Accepted, Caller, Connection, Socket};
 use crate::limits::GREETING_TIMEOUT;
 use crate::sources::Sources;
 
@@ -22,16 +22,17 @@ const NO_ROOM: &[u8] =
 pub(crate) async fn greet(
     Accepted { socket, peer, read }: Accepted,
     sources: &Arc<Sources>,
-) -> Option<(Connection, Origin)> {
+) -> Option<(Connection, Caller)> {
     let mut socket = Socket::from_fd(socket, peer.is_none()).ok()?;
-    let origin = Origin::of(&socket, peer, sources);
-    let Ok(place) = origin.source.connections.try_take(1) else {
+    let caller = Caller::of(&socket, peer, sources);
+    let Ok(place) = caller.source.connections.try_take(1) else {
+        caller.source.refusals().count_connection();
         // Whoever does not even take that is no worse off.
         let _ = timeout(GREETING_TIMEOUT, socket.write_all(NO_ROOM)).await;
         return None;
     };
     let read = timeout(GREETING_TIMEOUT, hear_hello(&mut socket, read)).await.ok()??;
-    Some((Connection::new(socket, read, place), origin))
+    Some((Connection::new(socket, read, place), caller))
 }
 
 /// Waits for the preface and the beginning of the client's settings; all that was read by then.

@@ -30,6 +30,7 @@ mod message_id;
 mod native;
 mod progress;
 mod publishing;
+mod refusals;
 mod registry;
 mod server;
 mod service;
@@ -45,7 +46,8 @@ pub mod proto {
     pub const DESCRIPTION: &[u8] = tonic::include_file_descriptor_set!("sidecar");
 }
 
-pub use connection::{Accepted, Origin};
+pub use connection::{Accepted, Caller};
 pub use daemon::{Daemon, Filters};
 pub use limits::ROOM_MAX;
+pub use refusals::Refusals;
 pub use server::{Health, Server};

@@ -23,6 +23,7 @@ use crate::limits::{
 };
 use crate::proto;
 use crate::proto::sidecar_service_server::SidecarServiceServer;
+use crate::refusals::Refusals;
 use crate::service::Sidecar;
 use crate::sources::Sources;
 
@@ -49,10 +50,12 @@ impl Health {
 }
 
 impl Server {
-    /// The services of `daemon`, for so many connections, and calls, at a time (at most [`ROOM_MAX`]). What `add` adds is served beside them; `descriptions` are for reflection.
+    /// The services of `daemon`, for so many connections, and calls, at a time (at most [`ROOM_MAX`]); `refusals`
+    /// counts those beyond. What `add` adds is served beside them; `descriptions` are for reflection.
     pub async fn new<D: Daemon>(
         daemon: Arc<D>,
         room: usize,
+        refusals: Arc<Refusals>,
         descriptions: &[&'static [u8]],
         add: impl FnOnce(&mut RoutesBuilder),
     ) -> Result<Self, tonic_reflection::server::Error> {
@@ -85,7 +88,7 @@ impl Server {
             .add_service(described().build_v1alpha()?);
         add(&mut routes);
         let health = Health(reporter);
-        let sources = Sources::new(message_bytes_max, room.clamp(1, ROOM_MAX));
+        let sources = Sources::new(message_bytes_max, room.clamp(1, ROOM_MAX), refusals);
         Ok(Self { routes: routes.routes(), health, sources, ending })
     }
 
@@ -125,7 +128,7 @@ async fn serve_one(
     sources: Arc<Sources>,
     mut ending: watch::Receiver<bool>,
 ) {
-    let Some((connection, origin)) = greet(accepted, &sources).await else { return };
+    let Some((connection, caller)) = greet(accepted, &sources).await else { return };
     let (stream_window, connection_window) = WINDOW_BYTES;
     let (silence, answer) = KEEPALIVE;
     let calls = Calls::default();
@@ -140,7 +143,7 @@ async fn serve_one(
         .max_send_buf_size(UNTAKEN_BYTES_MAX)
         .keep_alive_interval(silence)
         .keep_alive_timeout(answer)
-        .serve_connection(TokioIo::new(connection), Admission::new(routes, origin));
+        .serve_connection(TokioIo::new(connection), Admission::new(routes, caller));
     let mut served = pin!(served);
     tokio::select! {
         // Whoever breaks a rule was told so by HTTP/2.

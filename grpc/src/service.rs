@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::answers::BoundsItself;
 use crate::batches::{Batches, batches};
-use crate::connection::Origin;
+use crate::connection::Caller;
 use crate::daemon::{Daemon, Filters};
 use crate::feed::{Feed, end_parked};
 use crate::fetch::fetch;
@@ -48,15 +48,15 @@ impl<D: Daemon> Sidecar<D> {
     }
 
     /// What the calls of a connection publish with.
-    async fn publisher(&self, origin: &Origin) -> Result<Client, Status> {
-        let (daemon, peer) = (Arc::clone(&self.daemon), origin.peer);
-        origin.publisher.client(NAME, move || daemon.connect(peer)).await
+    async fn publisher(&self, caller: &Caller) -> Result<Client, Status> {
+        let (daemon, peer) = (Arc::clone(&self.daemon), caller.peer);
+        caller.publisher.client(NAME, move || daemon.connect(peer)).await
     }
 
     /// A connection to the daemon for one subscription.
     async fn connect(
         &self,
-        origin: &Origin,
+        caller: &Caller,
         name: &str,
         resume: Option<SubscriptionId>,
     ) -> Result<Native, Status> {
@@ -67,7 +67,7 @@ impl<D: Daemon> Sidecar<D> {
             }
             name => name,
         };
-        let stream = self.daemon.connect(origin.peer);
+        let stream = self.daemon.connect(caller.peer);
         let stream = stream.map_err(|error| Status::unavailable(error.to_string()))?;
         in_time(Native::open(stream, name, resume)).await
     }
@@ -85,7 +85,7 @@ impl<D: Daemon> Sidecar<D> {
 
     async fn subscribe_anew(
         &self,
-        origin: &Origin,
+        caller: &Caller,
         client_id: &str,
         topics: Vec<String>,
         request: SubscribeRequest<'_>,
@@ -94,12 +94,12 @@ impl<D: Daemon> Sidecar<D> {
         if topics.is_empty() {
             return Err(Status::invalid_argument("a subscription needs at least one topic"));
         }
-        let native = self.connect(origin, client_id, None).await?;
+        let native = self.connect(caller, client_id, None).await?;
         let request = SubscribeRequest {
             queue_messages: request.queue_messages.or(Some(self.daemon.queue_messages())),
             ..request
         };
-        let feed = Feed::subscribe(native, topics.into(), request, gap, &origin.source);
+        let feed = Feed::subscribe(native, topics.into(), request, gap, &caller.source);
         let feed = in_time(feed).await?;
         Ok(self.begin(feed))
     }
@@ -122,7 +122,7 @@ impl<D: Daemon> Sidecar<D> {
 
     async fn resume(
         &self,
-        origin: &Origin,
+        caller: &Caller,
         id: SubscriptionId,
         request: &ResumeSubscribeRequest,
     ) -> Result<Feed, Status> {
@@ -134,15 +134,15 @@ impl<D: Daemon> Sidecar<D> {
         if mode == GapMode::ReplayBuffer
             && let Some(gap) = comeback.gap.take_if(|gap| gap.missed > 0 && gap.elsewhere == 0)
         {
-            let native = self.connect(origin, &request.client_id, None).await?;
-            let fetched = in_time(fetch(native, gap, &origin.source)).await?;
+            let native = self.connect(caller, &request.client_id, None).await?;
+            let fetched = in_time(fetch(native, gap, &caller.source)).await?;
             (comeback.found, comeback.room) = (fetched.messages, fetched.room);
             comeback.gap = fetched.left;
         }
         let attempt = async {
-            let native = self.connect(origin, &request.client_id, Some(id)).await?;
+            let native = self.connect(caller, &request.client_id, Some(id)).await?;
             let resumed =
-                Feed::resume(native, id, filters, progress, comeback, mode, &origin.source);
+                Feed::resume(native, id, filters, progress, comeback, mode, &caller.source);
             in_time(resumed).await
         };
         match attempt.await {
@@ -170,7 +170,7 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
-        let client = self.publisher(origin(&request)?).await?;
+        let client = self.publisher(caller(&request)?).await?;
         let published = publishing::publish(&client, self.daemon.node(), request.get_ref()).await;
         published.map(Response::new)
     }
@@ -179,7 +179,7 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Batches<PublishResponse>>, Status> {
-        let client = self.publisher(origin(&request)?).await?;
+        let client = self.publisher(caller(&request)?).await?;
         let (sender, stream) = batches();
         let requests = request.into_inner();
         let (node, ending) = (self.daemon.node(), self.ending.clone());
@@ -191,7 +191,7 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         &self,
         request: Request<proto::SubscribeRequest>,
     ) -> Result<Response<Batches<MessageEvent>>, Status> {
-        let origin = origin(&request)?.clone();
+        let caller = caller(&request)?.clone();
         let asked = request.into_inner();
         let wanted = SubscribeRequest {
             policy: policy(asked.overflow_policy)?,
@@ -200,18 +200,18 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             wait_mesh: asked.wait_mesh,
             ..SubscribeRequest::default()
         };
-        self.subscribe_anew(&origin, &asked.client_id, asked.topics, wanted, None).await
+        self.subscribe_anew(&caller, &asked.client_id, asked.topics, wanted, None).await
     }
 
     async fn resume_subscribe(
         &self,
         request: Request<ResumeSubscribeRequest>,
     ) -> Result<Response<Batches<MessageEvent>>, Status> {
-        let origin = origin(&request)?.clone();
+        let caller = caller(&request)?.clone();
         let asked = request.into_inner();
         if !asked.subscription_id.is_empty() {
             let id = subscription_id(&asked.subscription_id).ok_or_else(not_found)?;
-            return self.resume(&origin, id, &asked).await.map(|feed| self.begin(feed));
+            return self.resume(&caller, id, &asked).await.map(|feed| self.begin(feed));
         }
         let mode = gap_mode(&asked)?;
         let had = had(&asked)?;
@@ -236,14 +236,14 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             positions: &positions,
             ..SubscribeRequest::default()
         };
-        self.subscribe_anew(&origin, &asked.client_id, asked.topics.clone(), wanted, gap).await
+        self.subscribe_anew(&caller, &asked.client_id, asked.topics.clone(), wanted, gap).await
     }
 
     async fn unsubscribe(
         &self,
         request: Request<UnsubscribeRequest>,
     ) -> Result<Response<UnsubscribeResponse>, Status> {
-        let origin = origin(&request)?.clone();
+        let caller = caller(&request)?.clone();
         let UnsubscribeRequest { subscription_id: id, pause } = request.into_inner();
         let Some(id) = subscription_id(&id) else { return Ok(Response::new(not_known())) };
         let returning = loop {
@@ -264,7 +264,7 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
             // Its stream has ended just now.
         };
         let ended = async {
-            let native = self.connect(&origin, NAME, Some(id)).await?;
+            let native = self.connect(&caller, NAME, Some(id)).await?;
             in_time(end_parked(native, id, pause)).await
         };
         let response = ended.await?;
@@ -297,9 +297,9 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
 }
 
 /// The connection that a call came on.
-fn origin<T>(request: &Request<T>) -> Result<&Origin, Status> {
-    let origin = request.extensions().get::<Origin>();
-    origin.ok_or_else(|| Status::internal("a call that came from nowhere"))
+fn caller<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    let caller = request.extensions().get::<Caller>();
+    caller.ok_or_else(|| Status::internal("a call that came from nowhere"))
 }
 
 /// What is said of the end of a subscription that nobody knows.

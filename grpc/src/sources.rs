@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::limits::{
     ANSWER_BYTES_MAX, LARGE_BYTES_MAX, LOOKS_MAX, NAMES_BYTES_MAX, SOURCE_SHARE, UPLOAD_BYTES_MAX,
 };
+use crate::refusals::Refusals;
 
 /// What connections of one source have in common.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -144,6 +145,11 @@ impl Source {
         self.sources.room
     }
 
+    /// What is counted when there is no room.
+    pub(crate) fn refusals(&self) -> &Refusals {
+        &self.sources.refusals
+    }
+
     /// The longest message of a request, bytes.
     pub(crate) fn message_bytes_max(&self) -> usize {
         self.sources.message_bytes_max
@@ -173,12 +179,13 @@ pub(crate) struct Sources {
     names: Arc<Semaphore>,
     message_bytes_max: usize,
     room: usize,
+    refusals: Arc<Refusals>,
 }
 
 impl Sources {
     /// Where a message has at most so many bytes: of what is reckoned in bytes everybody's share has room for one.
     /// There is room for so many connections, and calls.
-    pub(crate) fn new(message_bytes_max: usize, room: usize) -> Arc<Self> {
+    pub(crate) fn new(message_bytes_max: usize, room: usize, refusals: Arc<Refusals>) -> Arc<Self> {
         let budget = |number| Arc::new(Semaphore::new(number));
         Arc::new(Self {
             table: Mutex::default(),
@@ -191,6 +198,7 @@ impl Sources {
             names: budget(NAMES_BYTES_MAX),
             message_bytes_max,
             room,
+            refusals,
         })
     }
 
@@ -246,7 +254,7 @@ mod tests {
 
     #[test]
     fn who_has_its_share_gets_no_more_and_others_get_theirs_until_all_is_taken() {
-        let sources = Sources::new(10, 7 * SOURCE_SHARE + 3);
+        let sources = Sources::new(10, 7 * SOURCE_SHARE + 3, Arc::default());
         let all: Vec<_> = (0..=SOURCE_SHARE as i32)
             .map(|id| sources.source(SourceAddress::of(None, Some(id))))
             .collect();
@@ -268,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_source_is_forgotten_with_the_last_of_its_connections() {
-        let sources = Sources::new(10, 100);
+        let sources = Sources::new(10, 100, Arc::default());
         let address = SourceAddress::of(None, Some(1));
         let (one, other) = (sources.source(address), sources.source(address));
         let taken = one.looks.try_take(1).expect("there is room");

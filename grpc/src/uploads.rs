@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn source() -> Arc<Source> {
-        Sources::new(LONG, 8).source(SourceAddress::of(None, None))
+        Sources::new(LONG, 8, Arc::default()).source(SourceAddress::of(None, None))
     }
 
     #[tokio::test]

@@ -518,6 +518,30 @@ fn a_daemon_that_ends_says_so_and_waits_for_no_idle_stream() {
 }
 
 #[test]
+fn a_daemon_that_ends_gives_streams_what_is_queued_first() {
+    let mut daemon = Daemon::start(&SHARDS);
+    let (grpc, slow) = (Grpc::connect(&daemon), Grpc::connect(&daemon));
+    let mut events = slow.subscribe(&["a"]);
+    let mut payload = [0; 4_000];
+    let messages = 4_000u32;
+    for first in (0..messages).step_by(500) {
+        let requests = (first..first + 500).map(|number| {
+            payload[..4].copy_from_slice(&number.to_le_bytes());
+            request_of(&payload)
+        });
+        let responses = grpc.publish_all(requests.collect());
+        assert!(responses.iter().all(|it| it.subscribers_dropped == 0), "the queue holds all");
+    }
+    daemon.terminate();
+    for number in 0..messages {
+        let got = events.message();
+        assert_eq!(got.payload[..4], number.to_le_bytes(), "nothing is missing");
+    }
+    assert_eq!(events.end(), Code::Unavailable);
+    assert_eq!(daemon.wait().status.code(), Some(0));
+}
+
+#[test]
 fn native_clients_are_counted_beside_those_of_grpc() {
     let daemon = Daemon::start(&["--max-connections", "3"]);
     let grpc = Grpc::connect(&daemon);
