@@ -71,7 +71,6 @@ struct Status {
     peers: usize,
     alive: usize,
     suspected: usize,
-    dead: usize,
     linked: usize,
     synced: usize,
     queued_messages: u64,
@@ -88,7 +87,6 @@ impl Status {
             peers: peers.len(),
             alive: are("alive"),
             suspected: are("suspected"),
-            dead: are("dead"),
             linked: peers.iter().filter(|peer| peer.is_linked).count(),
             synced: peers.iter().filter(|peer| peer.is_synced).count(),
             queued_messages: peers.iter().map(|peer| peer.queued_messages).sum(),
@@ -105,7 +103,6 @@ fn status_text(console: &Console, status: &Status) -> String {
         ("peers", status.peers.to_string()),
         ("alive", status.alive.to_string()),
         ("suspected", status.suspected.to_string()),
-        ("dead", status.dead.to_string()),
         ("linked", status.linked.to_string()),
         ("synced", status.synced.to_string()),
         (
@@ -171,11 +168,12 @@ mod tests {
 
     #[test]
     fn peers_have_the_columns_that_are_promised() {
-        let text = peers_text(&Console::plain(), &[peer("5f1c", "alive"), peer("8a00", "dead")]);
+        let text =
+            peers_text(&Console::plain(), &[peer("5f1c", "alive"), peer("8a00", "suspected")]);
         let expected = "\
-ID    ADDRESS        STATUS  LATENCY  SYNCED
-5f1c  10.0.0.2:5671  alive    312 µs  yes
-8a00  10.0.0.2:5671  dead          -  no";
+ID    ADDRESS        STATUS     LATENCY  SYNCED
+5f1c  10.0.0.2:5671  alive       312 µs  yes
+8a00  10.0.0.2:5671  suspected        -  no";
         assert_eq!(text, expected);
     }
 
@@ -183,7 +181,7 @@ ID    ADDRESS        STATUS  LATENCY  SYNCED
     fn the_mesh_is_summed_up() {
         let peers = [peer("a", "alive"), peer("b", "suspected"), peer("c", "alive")];
         let status = Status::new(String::new(), "default".to_owned(), Vec::new(), &peers);
-        assert_eq!((status.peers, status.alive, status.suspected, status.dead), (3, 2, 1, 0));
+        assert_eq!((status.peers, status.alive, status.suspected), (3, 2, 1));
         let text = status_text(&Console::plain(), &status);
         assert!(text.contains("queued for them  2,100 messages, 3 KiB"), "{text}");
     }

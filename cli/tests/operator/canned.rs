@@ -1,4 +1,4 @@
-//! A daemon whose conditions are hard to bring about with a real one: a dead peer, a slow consumer, lists that
+//! A daemon whose conditions are hard to bring about with a real one: a suspected peer, a slow consumer, lists that
 //! were cut off, a node that does not answer, refusals. It serves the real service over a real socket; what it
 //! answers is fixed, but counters grow.
 
@@ -73,7 +73,7 @@ fn peers() -> Vec<Peer> {
         started_ms: 1_700_000_000_000,
         ..Peer::default()
     };
-    vec![peer(1, "alive", Some(312)), peer(2, "dead", None)]
+    vec![peer(1, "alive", Some(312)), peer(2, "suspected", None)]
 }
 
 #[tonic::async_trait]
@@ -151,7 +151,7 @@ impl AdminService for Answers {
         let peer = GossipPeer {
             node_id: NODES[2].to_owned(),
             address: "10.0.0.2:5671".to_owned(),
-            status: "dead".to_owned(),
+            status: "suspected".to_owned(),
             told_hash: u64::MAX,
             ..GossipPeer::default()
         };
