@@ -12,7 +12,8 @@ use crate::target::LOCALHOST;
 use crate::words::normalise;
 
 const EXAMPLES: &str = "\
-Commands may be written in any case. Without one there is a prompt.
+Commands may be written in any case. Without one there is a prompt. TIME is a number of milliseconds, or one with a
+unit: 1500, 1500ms, 2s, 5m, 1h.
 
 Examples:
   nexusd-cli publish greetings hello
@@ -54,7 +55,7 @@ pub(crate) struct Options {
     /// Answers as JSON, for scripts
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// How long to wait for an answer; of DISCOVER, for beacons. A bare number is milliseconds [default: 2000]
+    /// How long to wait for an answer [default: 2s]; of DISCOVER, for beacons [default: 2500ms]
     #[arg(long, value_name = "TIME", global = true, value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// This text
@@ -109,11 +110,12 @@ pub(crate) enum Action {
     Publish(PublishArguments),
     /// Prints messages until it is stopped
     Subscribe(SubscribeArguments),
-    /// Asks whoever subscribes to a topic, and prints the reply
+    /// Reserved: this version has no request/reply
     Request {
         /// A topic
         topic: String,
         /// The payload
+        #[arg(allow_negative_numbers = true)]
         payload: String,
     },
     /// Prints what is published, and how often, until it is stopped
@@ -155,6 +157,7 @@ pub(crate) enum Action {
     /// Prints a script that lets a shell complete these commands
     Completions {
         /// The shell
+        #[arg(ignore_case = true)]
         shell: Shell,
     },
     /// Prints the manual page
@@ -164,12 +167,26 @@ pub(crate) enum Action {
     Quit,
 }
 
+impl Action {
+    /// Whether it goes on until it is stopped, and ends in good order then.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(
+            self,
+            Self::Subscribe(_)
+                | Self::Monitor(_)
+                | Self::Top { .. }
+                | Self::Debug { action: DebugAction::Ping { .. } }
+        )
+    }
+}
+
 /// What is published.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct PublishArguments {
     /// A topic
     pub(crate) topic: String,
     /// The payload; `-` reads it from the standard input
+    #[arg(allow_negative_numbers = true)]
     pub(crate) payload: String,
     /// Keeps it as the topic's value for later subscribers; an empty one takes the value away
     #[arg(long)]
@@ -177,7 +194,7 @@ pub(crate) struct PublishArguments {
     /// Its content type, such as application/json
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
-    /// How long it may be delivered. A bare number is milliseconds
+    /// How long it may be delivered
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) ttl: Option<Duration>,
     /// A header; may be repeated
@@ -355,7 +372,7 @@ pub(crate) fn parse(command: clap::Command, words: Vec<String>) -> Result<Invoca
     command.build();
     let mut words = words;
     let names = usize::from(!command.is_no_binary_name_set());
-    normalise(&command, words.get_mut(names..).unwrap_or_default());
+    normalise(&command, &mut words, names);
     let matches = command.try_get_matches_from_mut(words)?;
     Invocation::from_arg_matches(&matches)
 }
@@ -435,6 +452,24 @@ mod tests {
         assert_eq!(publish.ttl, Some(Duration::from_millis(1_500)));
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(publish.headers, [pair("a", "b"), pair("c", "")]);
+    }
+
+    #[test]
+    fn a_payload_may_be_a_negative_number_and_a_topic_may_be_help() {
+        let Some(Action::Publish(publish)) = parsed("publish HELP -5.5").expect("valid").command
+        else {
+            panic!("it publishes");
+        };
+        assert_eq!((publish.topic.as_str(), publish.payload.as_str()), ("HELP", "-5.5"));
+    }
+
+    #[test]
+    fn names_of_shells_and_values_are_taken_in_any_case() {
+        let shell = parsed("completions BASH").expect("valid").command;
+        assert!(matches!(shell, Some(Action::Completions { shell: Shell::Bash })));
+        let error = parsed("HELP Mesh TOPOLOGY").expect_err("help");
+        assert_eq!(error.kind(), clap::error::ErrorKind::DisplayHelp);
+        assert!(error.to_string().contains("topology"), "{error}");
     }
 
     #[test]

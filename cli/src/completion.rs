@@ -1,6 +1,7 @@
 //! Completion in the prompt: names of commands and options from their definition, topics and clients from
 //! the daemon that is connected.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::time::timeout;
 
 use crate::arguments::prompt_command;
+use crate::format::printable;
 use crate::remote::Remote;
 
 /// How long Tab may wait for the daemon.
@@ -70,7 +72,9 @@ impl Completions {
                 Kind::Clients => {
                     let request = ListClientsRequest { client_id: String::new(), limit: NAMES_MAX };
                     let clients = remote.list_clients(request).await?.clients;
-                    let named = clients.into_iter().map(|client| (client.client_id, client.name));
+                    let named = clients
+                        .into_iter()
+                        .map(|client| (client.client_id, printable(&client.name).into_owned()));
                     Ok::<_, crate::error::CliError>(named.collect::<Vec<_>>())
                 }
             }
@@ -78,7 +82,10 @@ impl Completions {
         // Whoever does not answer is not waited for; the next command tells.
         let names = self.runtime.block_on(async { timeout(WAIT, names).await });
         let mut names = names.ok().and_then(Result::ok).unwrap_or_default();
-        names.retain(|(name, _)| name.starts_with(begun));
+        // Nothing that would have to be escaped stands in the line as it is.
+        names.retain(|(name, _)| {
+            name.starts_with(begun) && matches!(printable(name), Cow::Borrowed(_))
+        });
         names.sort_unstable();
         names.truncate(NAMES_MAX as usize);
         names

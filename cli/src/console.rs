@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use crate::error::CliError;
+use crate::format::{document as safe, printable};
 
 /// The standard output, and how it is written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -60,7 +61,7 @@ impl Console {
         text: impl FnOnce() -> String,
     ) -> Result<(), CliError> {
         if self.is_json {
-            self.line(&serde_json::to_string_pretty(document).map_err(io::Error::from)?)
+            self.line(&safe(serde_json::to_string_pretty(document).map_err(io::Error::from)?))
         } else {
             self.line(&text())
         }
@@ -73,7 +74,7 @@ impl Console {
         text: impl FnOnce() -> String,
     ) -> Result<(), CliError> {
         if self.is_json {
-            self.line(&serde_json::to_string(document).map_err(io::Error::from)?)
+            self.line(&safe(serde_json::to_string(document).map_err(io::Error::from)?))
         } else {
             self.line(&text())
         }
@@ -99,8 +100,10 @@ impl Console {
         self.styled("33", text)
     }
 
+    /// A text of whomever, on one line.
     fn styled(self, style: &str, text: &str) -> String {
-        if self.is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
+        let text = printable(text);
+        if self.is_coloured { format!("\x1b[{style}m{text}\x1b[0m") } else { text.into_owned() }
     }
 }
 
@@ -111,6 +114,6 @@ pub(crate) fn tell(error: &CliError) {
 
 /// Says something that is no answer, on stderr.
 pub(crate) fn note(text: &str) {
-    // Nothing is left to be done where stderr is closed.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    // Daemons have their say in it. Nothing is left to be done where stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "{}", printable(text));
 }

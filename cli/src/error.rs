@@ -39,6 +39,12 @@ pub(crate) enum CliError {
     /// What the daemon cannot do yet.
     #[error("{0}")]
     NotYet(&'static str),
+    /// An argument, or a line of a script.
+    #[error("what is no UTF-8 cannot be given as a word; pass bytes through `-`")]
+    NoText,
+    /// `-` where lines of the standard input are commands.
+    #[error("the standard input holds commands here; `-` is for a command of its own")]
+    InputTaken,
     /// Something that asks first has nobody to ask.
     #[error("{what} asks before it does anything; where nobody can answer, --yes does")]
     Unconfirmed { what: &'static str },
@@ -50,6 +56,9 @@ pub(crate) enum CliError {
         "cannot listen for beacons at {group}: {source}; --mcast-addr and --mcast-port say where"
     )]
     Beacons { group: String, source: io::Error },
+    /// TOP has no JSON.
+    #[error("TOP draws for people and has no JSON; MONITOR --json writes documents")]
+    NoDocument,
     /// TOP needs a terminal.
     #[error("TOP draws on a terminal, and this is none; MONITOR writes lines")]
     NoTerminal,
@@ -62,6 +71,14 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// What the program ends with: 2 if it was not understood.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoText | Self::BadAddress { .. } => 2,
+            _ => 1,
+        }
+    }
+
     /// The reader of our output has had enough, as `head` does.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)

@@ -1,5 +1,6 @@
 //! Numbers, sizes and times as people read them.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime};
 
 /// A number with a comma between thousands.
@@ -106,22 +107,57 @@ pub(crate) fn count(count: u64, one: &str) -> String {
     format!("{} {one}{}", number(count), if count == 1 { "" } else { "s" })
 }
 
-/// A payload as text on one line: what is no text, and what would move the cursor, is escaped.
+/// A payload as text on one line: what is no text, and what a terminal would obey, is escaped.
 pub(crate) fn payload(payload: &[u8]) -> String {
     let mut text = String::with_capacity(payload.len());
     for chunk in payload.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            if character.is_control() {
-                text.extend(character.escape_default());
-            } else {
-                text.push(character);
-            }
-        }
+        text.push_str(&printable(chunk.valid()));
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02x}"));
         }
     }
     text
+}
+
+/// A text of somebody else on one line: what a terminal would obey is escaped.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut printable = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if is_obeyed(character) {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    Cow::Owned(printable)
+}
+
+/// A document in which a terminal finds nothing to obey. What JSON does not escape by itself stands in strings
+/// alone.
+pub(crate) fn document(json: String) -> String {
+    let is_left = |character: char| !character.is_ascii_control() && is_obeyed(character);
+    if !json.contains(|character| is_left(character) || character == '\u{7f}') {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len() + 16);
+    for character in json.chars() {
+        if is_left(character) || character == '\u{7f}' {
+            // All of them are within the first 65,536.
+            text.push_str(&format!("\\u{:04x}", u32::from(character)));
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// Whether a terminal may do something else than to show this: controls of both sets, and those that change the
+/// direction of what stands around them.
+fn is_obeyed(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -178,5 +214,18 @@ mod tests {
     fn a_payload_cannot_move_the_cursor() {
         assert_eq!(payload(b"21.5 \xc2\xb0C"), "21.5 °C");
         assert_eq!(payload(b"a\x1b[2J\n\xff"), "a\\u{1b}[2J\\n\\xff");
+        assert_eq!(payload("\u{9b}2J\u{202e}".as_bytes()), r"\u{9b}2J\u{202e}");
+        assert_eq!(printable("a\u{2066}\u{2069}\u{7f}°"), r"a\u{2066}\u{2069}\u{7f}°");
+    }
+
+    #[test]
+    fn a_document_holds_nothing_that_a_terminal_obeys() {
+        let text = "\u{1b}\u{7f}\u{85}\u{9b}2J\u{202e}\u{2069}°\n";
+        let json = serde_json::to_string_pretty(&[text]).expect("JSON");
+        let json = document(json);
+        let expected = "[\n  \"\\u001b\\u007f\\u0085\\u009b2J\\u202e\\u2069°\\n\"\n]";
+        assert_eq!(json, expected);
+        let [read]: [String; 1] = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(read, text);
     }
 }

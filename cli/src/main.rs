@@ -11,11 +11,13 @@ mod completion;
 mod console;
 mod error;
 mod format;
+mod input;
 mod manual;
 mod prompt;
 mod rates;
 mod remote;
 mod session;
+mod stops;
 mod table;
 mod target;
 mod top;
@@ -27,7 +29,11 @@ use arguments::Invocation;
 use error::CliError;
 
 fn main() -> ExitCode {
-    let words = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Result<_, _> = std::env::args_os().map(std::ffi::OsString::into_string).collect();
+    let Ok(words) = words else {
+        console::tell(&CliError::NoText);
+        return ExitCode::from(CliError::NoText.exit_code());
+    };
     let invocation = match arguments::parse(arguments::command(), words) {
         Ok(invocation) => invocation,
         // Also help and version, which go to stdout and are no failures.
@@ -38,7 +44,7 @@ fn main() -> ExitCode {
         Err(error) if error.is_closed_output() => ExitCode::SUCCESS,
         Err(error) => {
             console::tell(&error);
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }

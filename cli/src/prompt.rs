@@ -13,38 +13,45 @@ use reedline::{
     default_emacs_keybindings,
 };
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
-use crate::arguments::{Action, Options, parse, prompt_command};
+use crate::arguments::{Options, parse, prompt_command};
 use crate::completion::{Completions, Here};
 use crate::console;
 use crate::error::CliError;
-use crate::session::{Next, Session};
+use crate::input::next_line;
+use crate::session::{Next, Session, Source};
+use crate::stops::{Signals, Stop, Stops};
 
 /// Lines that the history keeps.
 const HISTORY_LINES: usize = 1_000;
 const COMPLETIONS: &str = "completions";
+/// A line may begin with it.
+const PROGRAM: &str = "nexusd-cli";
 
 /// Reads and carries out commands until the end.
 pub(crate) fn run(options: Options, runtime: &Runtime) -> Result<ExitCode, CliError> {
-    let mut session = Session::new(options, true)?;
+    let is_typed = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let source = if is_typed { Source::Prompt } else { Source::Script };
+    let mut session = Session::new(options, source)?;
     runtime.block_on(session.turn_to_index())?;
-    if io::stdin().is_terminal() && session.console().is_terminal() {
-        interactive(session, runtime)
-    } else {
-        script(session, runtime)
+    // Signals are caught where a runtime is.
+    let _guard = runtime.enter();
+    match source {
+        Source::Script => script(session, runtime),
+        _ => interactive(session, runtime),
     }
 }
 
 fn interactive(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliError> {
-    end_with_the_terminal(runtime)?;
+    let mut stops = Stops::new()?;
     session.console().line("NexusD. HELP lists commands, Tab completes them, QUIT ends.")?;
     let here = Here::default();
     let mut editor =
         editor(session.console().is_coloured(), Completions::new(here.clone(), runtime));
     if let Some(target) = session.target() {
         // Whoever is not there may come.
-        carry_out(&["CONNECT".to_owned(), target.to_string()], &mut session, runtime);
+        carry_out(&["CONNECT".to_owned(), target.to_string()], &mut session, runtime, &stops);
     }
     loop {
         here.set(session.connected().cloned());
@@ -52,10 +59,19 @@ fn interactive(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliE
             Some(target) => format!("nexusd {target}> "),
             None => "nexusd (not connected)> ".to_owned(),
         });
-        match editor.read_line(&prompt)? {
+        let idle = end_with_the_terminal(runtime)?;
+        if let Some(stop) = ends_all(&stops) {
+            return Ok(stop);
+        }
+        let read = editor.read_line(&prompt);
+        // The terminal may go at any time. Where the history cannot be kept there is still the one in memory.
+        let _ = editor.sync_history();
+        stops = Stops::new()?;
+        idle.abort();
+        match read? {
             Signal::Success(line) => match words(&line) {
                 Some(words) => {
-                    if let Outcome::Quit = carry_out(&words, &mut session, runtime) {
+                    if let Outcome::Quit = carry_out(&words, &mut session, runtime, &stops) {
                         return Ok(ExitCode::SUCCESS);
                     }
                 }
@@ -67,47 +83,68 @@ fn interactive(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliE
     }
 }
 
-/// Ends the program when its terminal has gone, and when it is told to. The editor would read from a terminal that
-/// is no more for ever; and the first command that catches these signals keeps them from ending the program.
-fn end_with_the_terminal(runtime: &Runtime) -> Result<(), CliError> {
-    // Signals are caught where a runtime is.
-    let _guard = runtime.enter();
-    let (mut hung_up, mut terminated) =
-        (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
-    runtime.spawn(async move {
-        let number = tokio::select! {
-            _ = hung_up.recv() => SignalKind::hangup().as_raw_value(),
-            _ = terminated.recv() => SignalKind::terminate().as_raw_value(),
-        };
-        // Where the terminal has gone there is nothing to give back.
-        let _ = disable_raw_mode();
-        std::process::exit(128 + number);
-    });
-    Ok(())
+/// Ends the program when its terminal has gone, and when it is told to, while a line is typed: the editor would read
+/// from a terminal that is no more for ever, and the first command that catches these signals keeps them from ending
+/// the program.
+fn end_with_the_terminal(runtime: &Runtime) -> Result<JoinHandle<()>, CliError> {
+    let mut signals = Signals::new()?;
+    Ok(runtime.spawn(async move {
+        loop {
+            let stop = signals.next().await;
+            // The editor takes Ctrl-C as a key.
+            if stop != Stop::Interrupt {
+                // Where the terminal has gone there is nothing to give back.
+                let _ = disable_raw_mode();
+                std::process::exit(stop.exit_code().into());
+            }
+        }
+    }))
 }
 
-/// Fails if one of the commands did, and goes on behind it.
+/// What the prompt ends with if it was told to; Ctrl-C ends the command alone.
+fn ends_all(stops: &Stops) -> Option<ExitCode> {
+    let stop = stops.first().filter(|stop| *stop != Stop::Interrupt)?;
+    Some(ExitCode::from(stop.exit_code()))
+}
+
+/// Fails if one of the commands did, and goes on behind it; a signal ends it.
 fn script(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliError> {
+    let stops = Stops::new()?;
     let mut code = ExitCode::SUCCESS;
-    for line in io::stdin().lines() {
-        let line = line?;
-        if line.trim_start().starts_with('#') {
-            continue;
+    while let Some(line) = runtime.block_on(stops.unless_stopped(next_line())) {
+        let Some(line) = line? else { break };
+        let outcome = script_line(&line, &mut session, runtime, &stops);
+        if stops.first().is_some() {
+            break;
         }
-        let outcome = match words(&line) {
-            Some(words) => carry_out(&words, &mut session, runtime),
-            None => {
-                console::tell(&unclosed());
-                Outcome::Failed
-            }
-        };
         match outcome {
             Outcome::Done => {}
             Outcome::Failed => code = ExitCode::FAILURE,
             Outcome::Quit => break,
         }
     }
-    Ok(code)
+    Ok(stops.first().map_or(code, |stop| ExitCode::from(stop.exit_code())))
+}
+
+fn script_line(line: &[u8], session: &mut Session, runtime: &Runtime, stops: &Stops) -> Outcome {
+    let outcome = match std::str::from_utf8(line) {
+        Ok(line) if line.trim_start().starts_with('#') => return Outcome::Done,
+        Ok(line) => match words(line) {
+            Some(words) => return carry_out(&words, session, runtime, stops),
+            None => failed(&unclosed()),
+        },
+        Err(_) => failed(&CliError::NoText),
+    };
+    // Whom it names cannot be known, so what follows is not for the daemon before.
+    if is_connect(String::from_utf8_lossy(line).split_whitespace()) {
+        session.leave();
+    }
+    outcome
+}
+
+fn is_connect<'a>(words: impl IntoIterator<Item = &'a str>) -> bool {
+    let mut words = words.into_iter().skip_while(|word| *word == PROGRAM || word.starts_with('-'));
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("connect"))
 }
 
 /// What became of a line.
@@ -117,8 +154,13 @@ enum Outcome {
     Quit,
 }
 
+fn failed(error: &CliError) -> Outcome {
+    console::tell(error);
+    Outcome::Failed
+}
+
 /// Carries a line out, and tells its errors.
-fn carry_out(words: &[String], session: &mut Session, runtime: &Runtime) -> Outcome {
+fn carry_out(words: &[String], session: &mut Session, runtime: &Runtime, stops: &Stops) -> Outcome {
     if words.is_empty() {
         return Outcome::Done;
     }
@@ -127,42 +169,28 @@ fn carry_out(words: &[String], session: &mut Session, runtime: &Runtime) -> Outc
         Err(error) => {
             // Also help, which is no failure.
             let _ = error.print();
-            return if error.use_stderr() { Outcome::Failed } else { Outcome::Done };
+            if !error.use_stderr() {
+                return Outcome::Done;
+            }
+            if session.source() == Source::Script && is_connect(words.iter().map(String::as_str)) {
+                session.leave();
+            }
+            return Outcome::Failed;
         }
     };
     let Some(action) = invocation.command else {
         return Outcome::Done;
     };
-    match runtime.block_on(interruptible(session, action, &invocation.options)) {
+    match runtime.block_on(session.run(action, &invocation.options, stops)) {
         Ok(Next::Go) => Outcome::Done,
         Ok(Next::Quit) => Outcome::Quit,
         Err(error) if error.is_closed_output() => Outcome::Quit,
-        Err(error) => {
-            console::tell(&error);
-            Outcome::Failed
-        }
-    }
-}
-
-/// Ctrl-C ends the command, not the prompt.
-async fn interruptible(
-    session: &mut Session,
-    action: Action,
-    options: &Options,
-) -> Result<Next, CliError> {
-    tokio::select! {
-        // A stream that Ctrl-C ends says its farewell first.
-        biased;
-        next = session.run(action, options) => next,
-        stopped = tokio::signal::ctrl_c() => {
-            stopped?;
-            Ok(Next::Go)
-        }
+        Err(error) => failed(&error),
     }
 }
 
 /// The words of a line, as a shell takes it apart: quotes hold words together, a backslash takes a character
-/// as it is. `#` is a filter and begins no remark. `None` if a quote is not closed.
+/// as it is, within double quotes only a quote or a backslash. `#` is a filter and begins no remark. `None` if a quote is not closed.
 fn words(line: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -176,14 +204,22 @@ fn words(line: &str) -> Option<Vec<String>> {
                 // Quotes around nothing are an empty word.
                 word.get_or_insert_default();
             }
-            (None | Some('"'), '\\') => word.get_or_insert_default().push(characters.next()?),
+            (None, '\\') => word.get_or_insert_default().push(characters.next()?),
+            (Some('"'), '\\') => {
+                let (next, word) = (characters.next()?, word.get_or_insert_default());
+                // Of all others it is a character like any other.
+                if !matches!(next, '"' | '\\') {
+                    word.push(character);
+                }
+                word.push(next);
+            }
             (None, _) if character.is_whitespace() => words.extend(word.take()),
             _ => word.get_or_insert_default().push(character),
         }
     }
     words.extend(word);
     // A line that begins with the program's name was written for a shell.
-    if words.first().is_some_and(|word| word == "nexusd-cli") {
+    if words.first().is_some_and(|word| word == PROGRAM) {
         words.remove(0);
     }
     quote.is_none().then_some(words)
@@ -257,6 +293,7 @@ mod tests {
         let taken = words(r#"nexusd-cli PUBLISH t 'two  words' "" a\ b"c d""#).expect("closed");
         assert_eq!(taken, ["PUBLISH", "t", "two  words", "", "a bc d"]);
         assert_eq!(words(r#"'a\b' "a\"b""#).expect("closed"), [r"a\b", "a\"b"]);
+        assert_eq!(words(r#""a\nb" "a\\b""#).expect("closed"), [r"a\nb", r"a\b"]);
         assert_eq!(words("  "), Some(Vec::new()));
         for open in ["PUBLISH t 'two", "\"", "a\\"] {
             assert_eq!(words(open), None, "{open}");

@@ -6,10 +6,17 @@ use std::time::{Duration, Instant};
 
 use nexusd_admin::proto::Metric;
 
+/// Counters of a daemon that tell what was lost.
+pub(crate) const LOSSES: [&str; 4] =
+    ["dropped_slow_consumer", "dropped_memory", "lost_on_links", "dropped_link"];
+
+/// Counters, and when each was asked for.
+type Counts<K> = HashMap<K, (Instant, u64)>;
+
 /// Counters by name, as they were last seen.
 #[derive(Debug)]
 pub(crate) struct Rates<K> {
-    last: Option<(Instant, HashMap<K, u64>)>,
+    last: Option<(Instant, Counts<K>)>,
     per_second: HashMap<K, f64>,
 }
 
@@ -28,19 +35,31 @@ impl<K: Eq + Hash + Clone> Rates<K> {
         counters: impl IntoIterator<Item = (K, u64)>,
         is_complete: bool,
     ) {
-        let counters: HashMap<K, u64> = counters.into_iter().collect();
+        let counters = counters.into_iter().map(|(key, count)| (key, at, count));
+        self.update_each(at, counters, is_complete);
+    }
+
+    /// The same of counters that were asked for at times of their own.
+    pub(crate) fn update_each(
+        &mut self,
+        at: Instant,
+        counters: impl IntoIterator<Item = (K, Instant, u64)>,
+        is_complete: bool,
+    ) {
+        let counters: Counts<K> =
+            counters.into_iter().map(|(key, at, count)| (key, (at, count))).collect();
         self.per_second.clear();
-        if let Some((then, last)) = &self.last {
-            let elapsed = at.saturating_duration_since(*then);
-            for (key, now) in &counters {
-                let before = match last.get(key) {
+        if let Some((before, last)) = &self.last {
+            for (key, (at, now)) in &counters {
+                let (then, count) = match last.get(key) {
                     // A daemon that was started anew counts from nothing.
-                    Some(before) if before <= now => *before,
-                    Some(_) => 0,
-                    None if is_complete => 0,
+                    Some((then, count)) if count <= now => (then, *count),
+                    Some((then, _)) => (then, 0),
+                    None if is_complete => (before, 0),
                     None => continue,
                 };
-                self.per_second.insert(key.clone(), per_second(now - before, elapsed));
+                let elapsed = at.saturating_duration_since(*then);
+                self.per_second.insert(key.clone(), per_second(now - count, elapsed));
             }
         }
         self.last = Some((at, counters));
@@ -81,6 +100,17 @@ mod tests {
         assert_eq!(rates.of("b"), Some(2.0));
         rates.update(start + Duration::from_millis(3_500), [("a", 350)], true);
         assert_eq!((rates.of("a"), rates.of("b")), (Some(0.0), None));
+    }
+
+    #[test]
+    fn counters_have_their_own_times() {
+        let mut rates = Rates::default();
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        rates.update_each(start, [("a", after(0), 0), ("b", after(400), 0)], false);
+        let counters = [("a", after(1_000), 1_000), ("b", after(1_000), 600)];
+        rates.update_each(after(1_000), counters, false);
+        assert_eq!((rates.of("a"), rates.of("b")), (Some(1_000.0), Some(1_000.0)));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Whom commands are for, and carrying them out. In the prompt a session lasts for many of them and
 //! remembers the daemon and the list of DISCOVER.
 
-use crate::arguments::{Action, Invocation, Options};
+use crate::arguments::{Action, DebugAction, Invocation, Options};
 use crate::commands::discover::{self, Found};
 use crate::commands::{client, debug, info, mesh, monitor, ping, publish, pubsub, subscribe};
 use crate::console::Console;
 use crate::error::CliError;
 use crate::remote::Remote;
+use crate::stops::Stops;
 use crate::target::Target;
 use crate::{manual, top};
 
@@ -17,13 +18,24 @@ pub(crate) enum Next {
     Quit,
 }
 
+/// Where commands come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Source {
+    /// There is one, from the command line.
+    Arguments,
+    /// Somebody types them.
+    Prompt,
+    /// The standard input, and nobody reads along.
+    Script,
+}
+
 /// What the commands of a process share.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The options that the program was started with.
     options: Options,
     console: Console,
-    is_prompt: bool,
+    source: Source,
     /// The daemon that commands are for; `None` after DISCONNECT.
     target: Option<Target>,
     /// The connection to it, once there is one.
@@ -33,10 +45,20 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(options: Options, is_prompt: bool) -> Result<Self, CliError> {
+    pub(crate) fn new(options: Options, source: Source) -> Result<Self, CliError> {
         let target = Target::new(options.host(), options.port)?;
         let console = Console::new(options.json);
-        Ok(Self { options, console, is_prompt, target: Some(target), remote: None, found: None })
+        Ok(Self { options, console, source, target: Some(target), remote: None, found: None })
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        self.source
+    }
+
+    /// Turns to no daemon.
+    pub(crate) fn leave(&mut self) {
+        self.target = None;
+        self.remote = None;
     }
 
     pub(crate) fn console(&self) -> Console {
@@ -62,12 +84,25 @@ impl Session {
         Ok(())
     }
 
-    /// Carries a command out.
+    /// Carries a command out, unless it is stopped; one that goes on until then ends in good order.
     pub(crate) async fn run(
         &mut self,
         action: Action,
         options: &Options,
+        stops: &Stops,
     ) -> Result<Next, CliError> {
+        if !action.is_stream() {
+            let answer = stops.unless_stopped(self.answer(action, options)).await;
+            return answer.unwrap_or(Ok(Next::Go));
+        }
+        let console = self.console.with_json(options.json);
+        if let Some(remote) = stops.unless_stopped(self.remote(options)).await {
+            stream(action, &remote?, console, stops).await?;
+        }
+        Ok(Next::Go)
+    }
+
+    async fn answer(&mut self, action: Action, options: &Options) -> Result<Next, CliError> {
         let console = self.console.with_json(options.json);
         match action {
             Action::Quit => return Ok(Next::Quit),
@@ -81,11 +116,24 @@ impl Session {
             Action::Completions { shell } => manual::completions(shell)?,
             Action::Man => manual::page()?,
             action => {
+                self.check_input(&action)?;
                 let remote = self.remote(options).await?;
                 ask(action, &remote, console).await?;
             }
         }
         Ok(Next::Go)
+    }
+
+    /// Refuses what would read the lines that commands come from.
+    fn check_input(&self, action: &Action) -> Result<(), CliError> {
+        match action {
+            _ if self.source != Source::Script => Ok(()),
+            Action::Publish(arguments) if arguments.payload == "-" => Err(CliError::InputTaken),
+            Action::Debug { action: DebugAction::Drain { yes: false } } => {
+                Err(CliError::Unconfirmed { what: "DEBUG DRAIN" })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The options of a command, and where it has none those of the start.
@@ -154,9 +202,13 @@ impl Session {
         daemon: &str,
         options: &Options,
     ) -> Result<(), CliError> {
-        if !self.is_prompt {
+        if self.source == Source::Arguments {
             let instead = "-h and -p say which daemon a command is for";
             return Err(CliError::PromptOnly { command: "CONNECT", instead });
+        }
+        if self.source == Source::Script {
+            // What follows is meant for that daemon alone. Who sits at the prompt sees whom it is for.
+            self.leave();
         }
         let target = match daemon.parse() {
             Ok(index) => self.found_at(index, options).await?,
@@ -170,12 +222,12 @@ impl Session {
     }
 
     fn disconnect(&mut self, console: Console) -> Result<(), CliError> {
-        if !self.is_prompt {
+        if self.source == Source::Arguments {
             let instead = "every command connects and disconnects by itself";
             return Err(CliError::PromptOnly { command: "DISCONNECT", instead });
         }
-        let target = self.target.take().ok_or(CliError::NotConnected)?;
-        self.remote = None;
+        let target = self.target.clone().ok_or(CliError::NotConnected)?;
+        self.leave();
         let document = serde_json::json!({ "disconnected": target.to_string() });
         console.show(&document, || format!("disconnected from {target}"))
     }
@@ -186,24 +238,40 @@ async fn ask(action: Action, remote: &Remote, console: Console) -> Result<(), Cl
     match action {
         Action::Ping => ping::run(remote, console).await,
         Action::Publish(arguments) => publish::run(&arguments, remote, console).await,
-        Action::Subscribe(arguments) => subscribe::run(arguments, remote, console).await,
         Action::Request { .. } => Err(CliError::NotYet(
             "request/reply is not part of this version of NexusD yet: PUBLISH and SUBSCRIBE are",
         )),
-        Action::Monitor(arguments) => monitor::run(arguments, remote, console).await,
-        Action::Top { interval } => top::run(remote, interval, console).await,
         Action::Info { section } => info::run(section, remote, console).await,
         Action::Mesh { section } => mesh::run(section, remote, console).await,
         Action::Pubsub { question } => pubsub::run(question, remote, console).await,
         Action::Client { question } => client::run(question, remote, console).await,
-        Action::Debug { action } => debug::run(action, remote, console).await,
-        // Those that ask nobody, see above.
+        Action::Debug { action } => debug::run(action, remote, console, &Stops::none()).await,
+        // Those that ask nobody, or go on; see above.
         Action::Discover
+        | Action::Subscribe(_)
+        | Action::Monitor(_)
+        | Action::Top { .. }
         | Action::Connect { .. }
         | Action::Disconnect
         | Action::Completions { .. }
         | Action::Man
         | Action::Quit => Ok(()),
+    }
+}
+
+/// The commands that go on until they are stopped.
+async fn stream(
+    action: Action,
+    remote: &Remote,
+    console: Console,
+    stops: &Stops,
+) -> Result<(), CliError> {
+    match action {
+        Action::Subscribe(arguments) => subscribe::run(arguments, remote, console, stops).await,
+        Action::Monitor(arguments) => monitor::run(arguments, remote, console, stops).await,
+        Action::Top { interval } => top::run(remote, interval, console, stops).await,
+        Action::Debug { action } => debug::run(action, remote, console, stops).await,
+        _ => Ok(()),
     }
 }
 
@@ -213,6 +281,8 @@ pub(crate) async fn run_once(invocation: Invocation) -> Result<(), CliError> {
     let Some(action) = command else {
         return Ok(());
     };
-    let mut session = Session::new(options.clone(), false)?;
-    session.run(action, &options).await.map(|_| ())
+    // Whatever has no farewell to say is ended by signals themselves.
+    let stops = if action.is_stream() { Stops::new()? } else { Stops::none() };
+    let mut session = Session::new(options.clone(), Source::Arguments)?;
+    session.run(action, &options, &stops).await.map(|_| ())
 }

@@ -3,6 +3,7 @@
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Row, Table};
 
 use crate::console::Console;
+use crate::format::printable;
 
 /// What stands in a column.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +44,7 @@ pub(crate) fn table(
     for row in rows {
         let cells = row.into_iter().zip(columns).map(|(text, column)| {
             let colour = colour(&text);
-            let cell = Cell::new(text).set_alignment(column.alignment());
+            let cell = Cell::new(printable(&text)).set_alignment(column.alignment());
             match colour {
                 Some(colour) => cell.fg(colour),
                 None => cell,
@@ -58,7 +59,7 @@ pub(crate) fn table(
 pub(crate) fn list(console: &Console, heading: &str, entries: &[(&str, String)]) -> String {
     let mut table = plain(console);
     for (name, value) in entries {
-        table.add_row([Cell::new(format!("  {name}")), Cell::new(value)]);
+        table.add_row([Cell::new(format!("  {name}")), Cell::new(printable(value))]);
     }
     format!("{}\n{}", console.bold(heading), trimmed(&mut table, 2))
 }
@@ -93,7 +94,7 @@ fn colour(text: &str) -> Option<Color> {
     match text {
         "alive" | "running" | "connected" => Some(Color::Green),
         "suspected" | "draining" | "leaving" | "parked" => Some(Color::Yellow),
-        "dead" | "no answer" => Some(Color::Red),
+        "no answer" => Some(Color::Red),
         _ => None,
     }
 }
@@ -113,6 +114,18 @@ TOPIC       MESSAGES  RETAINED
 a/b               12  yes
 c      1,234,567,890  no";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_daemons_say_cannot_move_the_cursor() {
+        let evil = "\u{1b}[2J\n\u{9b}\u{202e}".to_owned();
+        let columns = [Column::Text("A"), Column::Text("B")];
+        let text = table(&Console::plain(), &columns, [vec![evil.clone(), evil.clone()]]);
+        assert!(!text.replace('\n', "").contains(char::is_control), "{text:?}");
+        assert_eq!(text.lines().count(), 2, "{text:?}");
+        let text = list(&Console::plain(), &format!("Client {evil}"), &[("name", evil)]);
+        assert_eq!(text.lines().count(), 2, "{text:?}");
+        assert!(text.contains(r"\u{1b}[2J\n\u{9b}\u{202e}"), "{text:?}");
     }
 
     #[test]

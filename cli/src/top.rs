@@ -14,12 +14,12 @@ mod view;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossterm::event::{Event, EventStream};
 use futures_core::Stream as _;
 use ratatui::DefaultTerminal;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use self::input::Wish;
@@ -27,26 +27,34 @@ use self::state::State;
 use crate::console::Console;
 use crate::error::CliError;
 use crate::remote::Remote;
+use crate::stops::Stops;
+
+/// The terminal is ours.
+static IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Shows the daemon until the user has seen enough.
 pub(crate) async fn run(
     remote: &Remote,
     interval: Duration,
     console: Console,
+    stops: &Stops,
 ) -> Result<(), CliError> {
-    if !console.is_terminal() || console.is_json() {
+    if console.is_json() {
+        return Err(CliError::NoDocument);
+    }
+    if !console.is_terminal() {
         return Err(CliError::NoTerminal);
     }
     // Fails before the terminal is taken if nobody answers.
     let (samples, mut answers) = mpsc::channel(1);
     let first = sample::Asker::new(remote.clone());
     let asking = tokio::spawn(first.run(interval, samples));
-    let Some(first) = answers.recv().await else { return Ok(()) };
+    let Some(Some(first)) = stops.unless_stopped(answers.recv()).await else { return Ok(()) };
     let mut state = State::new(remote.target().to_string(), console.is_coloured());
     state.take(first?);
 
     let mut taken = Taken::new()?;
-    let ended = show(&mut taken.terminal, &mut state, &mut answers).await;
+    let ended = show(&mut taken.terminal, &mut state, &mut answers, stops).await;
     asking.abort();
     drop(taken);
     ended
@@ -56,10 +64,9 @@ async fn show(
     terminal: &mut DefaultTerminal,
     state: &mut State,
     answers: &mut mpsc::Receiver<Result<sample::Sample, CliError>>,
+    stops: &Stops,
 ) -> Result<(), CliError> {
     let mut keys = EventStream::new();
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
     loop {
         terminal.draw(|frame| draw::draw(frame, state))?;
         tokio::select! {
@@ -81,8 +88,7 @@ async fn show(
                 Some(Err(error)) => state.fail(&error),
                 None => return Ok(()),
             },
-            _ = terminated.recv() => return Ok(()),
-            _ = hung_up.recv() => return Ok(()),
+            _ = stops.wait() => return Ok(()),
         }
     }
 }
@@ -99,12 +105,26 @@ struct Taken {
 
 impl Taken {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminal: ratatui::try_init()? })
+        IS_TAKEN.store(true, Ordering::Relaxed);
+        match ratatui::try_init() {
+            Ok(terminal) => Ok(Self { terminal }),
+            Err(error) => {
+                give_back();
+                Err(error)
+            }
+        }
     }
 }
 
 impl Drop for Taken {
     fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// Gives the terminal back if it is taken.
+pub(crate) fn give_back() {
+    if IS_TAKEN.swap(false, Ordering::Relaxed) {
         ratatui::restore();
     }
 }

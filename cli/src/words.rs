@@ -3,11 +3,11 @@
 use clap::Command;
 
 /// Writes the names of commands among these words as clap knows them: `Client LIST` becomes `client list`.
-/// What is no name of a command is left alone, and so is everything behind it.
-pub(crate) fn normalise(command: &Command, words: &mut [String]) {
+/// What is no name of a command is left alone, and so is everything behind it; but of HELP, which is about commands
+/// alone, a value that a command takes (`help mesh topology`) is left out. The first `at` words are no part of it.
+pub(crate) fn normalise(command: &Command, words: &mut Vec<String>, mut at: usize) {
     let mut command = command;
     let mut is_help = false;
-    let mut at = 0;
     while let Some(word) = words.get(at) {
         at += 1;
         if word == "--" {
@@ -18,17 +18,27 @@ pub(crate) fn normalise(command: &Command, words: &mut [String]) {
             continue;
         }
         let name = word.to_lowercase();
-        if !is_help && name == "help" {
+        // Behind a command that has none below it, it is a value.
+        if !is_help && name == "help" && command.has_subcommands() {
             words[at - 1] = name;
             is_help = true;
             continue;
         }
         let Some(inner) = command.find_subcommand(&name) else {
+            if is_help && is_value(command, &name) {
+                words.truncate(at - 1);
+            }
             return;
         };
         words[at - 1] = name;
         command = inner;
     }
+}
+
+/// Whether this is one of the values that the command can be given.
+fn is_value(command: &Command, name: &str) -> bool {
+    let mut values = command.get_positionals().flat_map(|it| it.get_possible_values());
+    values.any(|value| value.get_name() == name)
 }
 
 /// Whether the next word is the value of this option.
@@ -57,7 +67,7 @@ mod tests {
         let mut words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let mut command = command();
         command.build();
-        normalise(&command, &mut words);
+        normalise(&command, &mut words, 0);
         words.join(" ")
     }
 
@@ -76,5 +86,12 @@ mod tests {
         assert_eq!(normalised("SUBSCRIBE INFO"), "subscribe INFO");
         assert_eq!(normalised("PUBLISH --type INFO T X"), "publish --type INFO T X");
         assert_eq!(normalised("-- INFO"), "-- INFO");
+        assert_eq!(normalised("PUBLISH HELP HELP"), "publish HELP HELP");
+    }
+
+    #[test]
+    fn help_takes_the_value_of_a_command_for_the_command() {
+        assert_eq!(normalised("help MESH Topology"), "help mesh");
+        assert_eq!(normalised("help mesh nonsense"), "help mesh nonsense");
     }
 }

@@ -8,7 +8,7 @@ use super::cut_off;
 use crate::arguments::ClientAction;
 use crate::console::Console;
 use crate::error::CliError;
-use crate::format::{bytes, milliseconds, number, yes};
+use crate::format::{bytes, milliseconds, number, printable, yes};
 use crate::remote::Remote;
 use crate::table::Column::{Number, Text};
 use crate::table::{list, table};
@@ -37,7 +37,7 @@ pub(crate) async fn run(
             if !answer.is_killed {
                 return Err(nobody(id));
             }
-            console.show(&answer, || format!("client {id} is disconnected"))
+            console.show(&answer, || format!("client {} is disconnected", printable(&id)))
         }
         ClientAction::SetName { id, name } => {
             let request = SetClientNameRequest { client_id: id.clone(), name: name.clone() };
@@ -45,7 +45,9 @@ pub(crate) async fn run(
             if !answer.is_renamed {
                 return Err(nobody(id));
             }
-            console.show(&answer, || format!("client {id} is called {name}"))
+            console.show(&answer, || {
+                format!("client {} is called {}", printable(&id), printable(&name))
+            })
         }
     }
 }

@@ -1,6 +1,5 @@
 //! DEBUG: looking after a daemon.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use nexusd_admin::proto::{
@@ -15,8 +14,10 @@ use super::cut_off;
 use crate::arguments::DebugAction;
 use crate::console::Console;
 use crate::error::CliError;
-use crate::format::{duration, number};
+use crate::format::{count, duration, number, printable};
+use crate::input;
 use crate::remote::Remote;
+use crate::stops::Stops;
 use crate::table::Column::{Number, Text};
 use crate::table::table;
 
@@ -24,18 +25,21 @@ pub(crate) async fn run(
     action: DebugAction,
     remote: &Remote,
     console: Console,
+    stops: &Stops,
 ) -> Result<(), CliError> {
     match action {
         DebugAction::Log { level: None } => {
             let level = remote.get_log_level(GetLogLevelRequest {}).await?;
-            console.show(&level, || format!("log level: {}", level.level))
+            console.show(&level, || format!("log level: {}", printable(&level.level)))
         }
         DebugAction::Log { level: Some(level) } => {
             let level = level.to_lowercase();
             let level = remote.set_log_level(SetLogLevelRequest { level }).await?;
-            console.show(&level, || format!("log level: {}", level.level))
+            console.show(&level, || format!("log level: {}", printable(&level.level)))
         }
-        DebugAction::Ping { count, interval } => ping(count, interval, remote, console).await,
+        DebugAction::Ping { count, interval } => {
+            ping(count, interval, remote, console, stops).await
+        }
         DebugAction::Subscriptions { limit } => {
             let request = ListSubscriptionsRequest { limit };
             let subscriptions = remote.list_subscriptions(request).await?;
@@ -88,9 +92,9 @@ impl Latencies {
     fn text(&self) -> String {
         let time = |us| duration(Duration::from_micros(us));
         format!(
-            "{} answers of node {} at {}: min {}, median {}, mean {}, p99 {}, max {}",
-            self.answers,
-            self.node_id,
+            "{} of node {} at {}: min {}, median {}, mean {}, p99 {}, max {}",
+            count(self.answers as u64, "answer"),
+            printable(&self.node_id),
             self.address,
             time(self.min_us),
             time(self.median_us),
@@ -106,16 +110,27 @@ async fn ping(
     interval: Duration,
     remote: &Remote,
     console: Console,
+    stops: &Stops,
 ) -> Result<(), CliError> {
     let mut samples_us = Vec::new();
     let mut node = String::new();
     for at in 0..count {
-        if at > 0 {
-            sleep(interval).await;
-        }
-        let asked = Instant::now();
-        node = remote.ping(PingRequest {}).await?.node_id;
-        samples_us.push(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let answered = async {
+            if at > 0 {
+                sleep(interval).await;
+            }
+            let asked = Instant::now();
+            let answer = remote.ping(PingRequest {}).await;
+            answer.map(|answer| (answer.node_id, asked.elapsed()))
+        };
+        // What was measured until Ctrl-C is told.
+        let Some(answered) = stops.unless_stopped(answered).await else { break };
+        let (node_id, elapsed) = answered?;
+        node = node_id;
+        samples_us.push(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+    }
+    if samples_us.is_empty() {
+        return Ok(());
     }
     let latencies = Latencies::new(remote.target().to_string(), node, samples_us);
     console.show(&latencies, || latencies.text())
@@ -156,7 +171,7 @@ fn subscriptions_text(console: &Console, subscriptions: &Subscriptions) -> Strin
 
 fn reload_text(answer: &ReloadResponse) -> String {
     let named = |names: &[String]| {
-        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        if names.is_empty() { "none".to_owned() } else { printable(&names.join(", ")).into_owned() }
     };
     let mut text = format!("settings that changed: {}", named(&answer.applied));
     if !answer.need_restart.is_empty() {
@@ -166,7 +181,7 @@ fn reload_text(answer: &ReloadResponse) -> String {
 }
 
 async fn drain(is_sure: bool, remote: &Remote, console: Console) -> Result<(), CliError> {
-    if !is_sure && !confirmed(remote)? {
+    if !is_sure && !confirmed(remote).await? {
         let document = json!({ "was_running": false, "is_cancelled": true });
         return console.show(&document, || "nothing was done".to_owned());
     }
@@ -181,17 +196,10 @@ async fn drain(is_sure: bool, remote: &Remote, console: Console) -> Result<(), C
     })
 }
 
-/// Asks on the terminal.
-fn confirmed(remote: &Remote) -> Result<bool, CliError> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(CliError::Unconfirmed { what: "DEBUG DRAIN" });
-    }
-    let mut err = io::stderr().lock();
-    write!(err, "End the daemon at {}? [y/N] ", remote.target())?;
-    err.flush()?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+async fn confirmed(remote: &Remote) -> Result<bool, CliError> {
+    let question = format!("End the daemon at {}?", remote.target());
+    let answer = input::is_confirmed(&question).await?;
+    answer.ok_or(CliError::Unconfirmed { what: "DEBUG DRAIN" })
 }
 
 #[cfg(test)]
@@ -212,7 +220,7 @@ mod tests {
         let latencies = Latencies::new("a:1".to_owned(), "5f".to_owned(), vec![312]);
         assert_eq!(
             latencies.text(),
-            "1 answers of node 5f at a:1: min 312 µs, median 312 µs, mean 312 µs, p99 312 µs, max 312 µs"
+            "1 answer of node 5f at a:1: min 312 µs, median 312 µs, mean 312 µs, p99 312 µs, max 312 µs"
         );
     }
 }

@@ -9,64 +9,114 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use nexusd_admin::proto::{GetInfoRequest, Info};
-use nexusd_client::{Error, Event, Subscription};
+use nexusd_client::{Client, Error, Event, Subscription};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::task::JoinSet;
+use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval_at};
 
 use crate::arguments::MonitorArguments;
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::error::CliError;
 use crate::format::{bytes, count, number, rate};
-use crate::rates::{Rates, by_name, per_second};
+use crate::rates::{LOSSES, Rates, by_name, per_second};
 use crate::remote::Remote;
+use crate::stops::Stops;
 use crate::table::Column::{Number, Text};
 use crate::table::table;
 
 /// Topics that are told apart; what comes of others is counted together.
 const TOPICS_MAX: usize = 100_000;
+/// For how long the daemon may be silent before MONITOR gives up. It may be started anew meanwhile.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(
     arguments: MonitorArguments,
     remote: &Remote,
     console: Console,
+    stops: &Stops,
 ) -> Result<(), CliError> {
-    // From here on, so that Ctrl-C never ends it without a farewell.
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let client = remote.client().await?;
-    let mut subscription = client.subscribe(arguments.filters.clone()).await?;
-    let mut counts = Counts::default();
+    let Some(client) = stops.unless_stopped(remote.client()).await else { return Ok(()) };
+    let client = client?;
+    let ended = stops.unless_stopped(watch(arguments, &client, remote, console)).await;
+    // However it ends, the daemon keeps nothing for a subscriber that does not come back.
+    let closed = client.close().await;
+    match ended {
+        Some(ended) => ended.and(closed.map_err(CliError::from)),
+        // Nobody waits for what the farewell has to say.
+        None => Ok(()),
+    }
+}
+
+async fn watch(
+    arguments: MonitorArguments,
+    client: &Client,
+    remote: &Remote,
+    console: Console,
+) -> Result<(), CliError> {
+    let MonitorArguments { filters, interval, count, topics } = arguments;
     let mut rates = Rates::default();
-    let mut ticks = interval(arguments.interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    // The first tick comes at once.
-    ticks.tick().await;
-    take_on(&mut rates, remote).await?;
+    let first = remote.get_info(GetInfoRequest {}).await?;
+    rates.update(Instant::now(), by_name(&first.stats), true);
+    let mut silence = Silence::default();
+    let mut counts = Counts::default();
+    // Messages count from the first one that can come.
     let mut since = Instant::now();
-    let mut left = arguments.count.unwrap_or(u64::MAX);
+    let mut subscription = client.subscribe(filters).await?;
+    let mut ticks = interval_at(TokioInstant::now() + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Questions run beside the messages, which do not wait for a slow answer.
+    let mut asked = JoinSet::new();
+    let mut left = count.unwrap_or(u64::MAX);
     while left > 0 {
         tokio::select! {
-            _ = interrupted.recv() => break,
-            _ = ticks.tick() => {
-                let info = take_on(&mut rates, remote).await?;
+            _ = ticks.tick(), if asked.is_empty() => {
+                let remote = remote.clone();
+                asked.spawn(async move { remote.get_info(GetInfoRequest {}).await });
+            }
+            Some(answer) = asked.join_next(), if !asked.is_empty() => {
+                let answer = answer.map_err(std::io::Error::from)?;
+                let Some(info) = silence.heard(answer)? else { continue };
+                rates.update(Instant::now(), by_name(&info.stats), true);
                 let elapsed = since.elapsed();
                 since = Instant::now();
-                let report = Report::new(&mut counts, elapsed, arguments.topics, &info, &rates);
+                let report = Report::new(&mut counts, elapsed, topics, &info, &rates);
                 console.show_next(&report, || report.text(console))?;
                 left -= 1;
             }
             next = subscription.next() => counts.take(next, &subscription)?,
         }
     }
-    client.close().await?;
     Ok(())
 }
 
-/// Asks for the daemon's counters.
-async fn take_on(rates: &mut Rates<String>, remote: &Remote) -> Result<Info, CliError> {
-    let info = remote.get_info(GetInfoRequest {}).await?;
-    rates.update(Instant::now(), by_name(&info.stats), true);
-    Ok(info)
+/// How long the daemon has said nothing. A report that it has no figures for is left out; the next one is about all
+/// the time since the one before.
+#[derive(Default, Debug)]
+struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// Passes answers on, and tells when they stop and come again; an error once that takes too long.
+    fn heard(&mut self, answer: Result<Info, CliError>) -> Result<Option<Info>, CliError> {
+        match (answer, self.since) {
+            (Ok(info), since) => {
+                if since.is_some() {
+                    console::note("-- the daemon answers again");
+                }
+                self.since = None;
+                Ok(Some(info))
+            }
+            (Err(error), Some(since)) if since.elapsed() >= SILENCE_MAX => Err(error),
+            (Err(error), since) => {
+                if since.is_none() {
+                    console::note(&format!("-- no report: {error}"));
+                }
+                self.since = since.or(Some(Instant::now()));
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// What came since the last report.
@@ -77,6 +127,8 @@ struct Counts {
     others: Count,
     /// Messages that this monitor was too slow for, or that were lost on their way.
     missed: u64,
+    /// Losses of which nobody knows how many messages they took.
+    gaps_unknown: u64,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -91,13 +143,20 @@ impl Counts {
             Some(Event::Message(message)) => {
                 self.add(message.shared_topic(), message.payload().len() as u64);
             }
-            Some(Event::Gap(gap)) => self.missed += gap.missed.unwrap_or_default(),
+            Some(Event::Gap(gap)) => self.lose(gap.missed),
             Some(_) => {}
             None => {
                 return Err(CliError::Ended(subscription.end_reason().unwrap_or(Error::Closed)));
             }
         }
         Ok(())
+    }
+
+    fn lose(&mut self, missed: Option<u64>) {
+        match missed {
+            Some(missed) => self.missed = self.missed.saturating_add(missed),
+            None => self.gaps_unknown += 1,
+        }
     }
 
     fn add(&mut self, topic: Arc<str>, bytes: u64) {
@@ -119,9 +178,12 @@ struct Report {
     /// What came to the monitor.
     messages: u64,
     missed: u64,
+    gaps_unknown: u64,
     messages_per_second: f64,
     bytes_per_second: f64,
     active_topics: usize,
+    /// There are more than can be told apart.
+    is_truncated: bool,
     daemon: DaemonRates,
     /// The busiest ones.
     topics: Vec<TopicRate>,
@@ -153,7 +215,7 @@ impl Report {
         info: &Info,
         rates: &Rates<String>,
     ) -> Self {
-        let Counts { topics, others, missed } = std::mem::take(counts);
+        let Counts { topics, others, missed, gaps_unknown } = std::mem::take(counts);
         let sum = |of: fn(&Count) -> u64| topics.values().map(of).sum::<u64>() + of(&others);
         let (messages, bytes) = (sum(|count| count.messages), sum(|count| count.bytes));
         let active_topics = topics.len();
@@ -172,13 +234,15 @@ impl Report {
             elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
             messages,
             missed,
+            gaps_unknown,
             messages_per_second: per_second(messages, elapsed),
             bytes_per_second: per_second(bytes, elapsed),
             active_topics,
+            is_truncated: others.messages > 0,
             daemon: DaemonRates {
                 in_per_second: growth("messages_in"),
                 out_per_second: growth("messages_out"),
-                dropped_per_second: growth("dropped_slow_consumer") + growth("dropped_memory"),
+                dropped_per_second: LOSSES.iter().map(|name| growth(name)).sum(),
                 queued_messages: gauge("queued_messages"),
             },
             topics: busiest
@@ -194,8 +258,9 @@ impl Report {
     }
 
     fn text(&self, console: Console) -> String {
+        let more = if self.is_truncated { "more than " } else { "" };
         let heading = format!(
-            "daemon: in {}, out {}, dropped {}, queued {}; here: {}, {}/s of {}",
+            "daemon: in {}, out {}, dropped {}, queued {}; here: {}, {}/s of {more}{}",
             rate(self.daemon.in_per_second),
             rate(self.daemon.out_per_second),
             rate(self.daemon.dropped_per_second),
@@ -206,8 +271,14 @@ impl Report {
         );
         let mut text = console.bold(&heading);
         if self.missed > 0 {
-            let missed = number(self.missed);
-            text += &console.yellow(&format!("\n{missed} messages were lost on their way here"));
+            let missed = count(self.missed, "message");
+            text += "\n";
+            text += &console.yellow(&format!("{missed} lost on the way here"));
+        }
+        if self.gaps_unknown > 0 {
+            let times = count(self.gaps_unknown, "time");
+            text += "\n";
+            text += &console.yellow(&format!("{times} an unknown number of messages lost"));
         }
         if self.topics.is_empty() {
             return text;
@@ -228,6 +299,52 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The report of these counts, which its schema describes.
+    fn report(counts: &mut Counts, info: &Info, rates: &Rates<String>) -> Report {
+        let report = Report::new(counts, Duration::from_secs(1), 2, info, rates);
+        let schema = serde_json::from_str(include_str!("../../schemas/monitor.json"));
+        let document = serde_json::to_value(&report).expect("a document");
+        jsonschema::draft202012::validate(&schema.expect("JSON"), &document).expect("valid");
+        report
+    }
+
+    #[test]
+    fn losses_are_told_also_where_nobody_knows_how_many() {
+        let mut counts = Counts::default();
+        counts.lose(Some(2));
+        counts.lose(None);
+        let report = report(&mut counts, &Info::default(), &Rates::default());
+        assert_eq!((report.missed, report.gaps_unknown), (2, 1));
+        let text = report.text(Console::plain());
+        let expected =
+            "\n2 messages lost on the way here\n1 time an unknown number of messages lost";
+        assert!(text.ends_with(expected), "{text}");
+    }
+
+    #[test]
+    fn every_loss_that_the_daemon_counts_is_dropped() {
+        let mut rates = Rates::default();
+        let start = Instant::now();
+        let all = |count: u64| LOSSES.map(|name| (name.to_owned(), count));
+        rates.update(start, all(0), true);
+        rates.update(start + Duration::from_secs(1), all(5), true);
+        let report = report(&mut Counts::default(), &Info::default(), &rates);
+        assert_eq!(report.daemon.dropped_per_second, 20.0);
+    }
+
+    #[test]
+    fn topics_that_are_not_told_apart_are_not_hidden() {
+        let mut counts = Counts::default();
+        for topic in 0..=TOPICS_MAX {
+            counts.add(topic.to_string().into(), 1);
+        }
+        let report = report(&mut counts, &Info::default(), &Rates::default());
+        assert_eq!((report.active_topics, report.is_truncated), (TOPICS_MAX, true));
+        assert_eq!(report.messages, TOPICS_MAX as u64 + 1);
+        let text = report.text(Console::plain());
+        assert!(text.contains(" of more than 100,000 topics"), "{text}");
+    }
 
     #[test]
     fn the_busiest_topics_come_first_and_counting_begins_anew() {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::console::Console;
 use crate::error::CliError;
-use crate::format::duration;
+use crate::format::{duration, printable};
 use crate::remote::Remote;
 
 /// A daemon's answer.
@@ -23,14 +23,17 @@ pub(crate) async fn run(remote: &Remote, console: Console) -> Result<(), CliErro
     let pong = ask(remote).await?;
     console.show(&pong, || {
         let latency = duration(Duration::from_micros(pong.latency_us));
-        format!("PONG from node {} at {} after {latency}", pong.node_id, pong.address)
+        let node = printable(&pong.node_id);
+        format!("PONG from node {node} at {} after {latency}", pong.address)
     })
 }
 
 /// Greets a daemon that was just connected to.
 pub(crate) async fn connected(remote: &Remote, console: Console) -> Result<(), CliError> {
     let pong = ask(remote).await?;
-    console.show(&pong, || format!("connected to node {} at {}", pong.node_id, pong.address))
+    console.show(&pong, || {
+        format!("connected to node {} at {}", printable(&pong.node_id), pong.address)
+    })
 }
 
 async fn ask(remote: &Remote) -> Result<Pong, CliError> {

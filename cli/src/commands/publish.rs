@@ -1,27 +1,36 @@
 //! PUBLISH: one message, acknowledged by the daemon.
 
-use std::io::Read as _;
-
 use nexusd_client::Publication;
 use serde::Serialize;
 
 use crate::arguments::PublishArguments;
 use crate::console::Console;
 use crate::error::CliError;
-use crate::format::{count, number};
+use crate::format::{count, number, printable};
+use crate::input;
 use crate::remote::Remote;
 
 /// More than any daemon takes (`--max-payload` is at most that).
-const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
+const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 
 /// What became of a message.
 #[derive(Serialize, Debug)]
 struct Published<'a> {
     topic: &'a str,
+    #[serde(skip)]
+    kept: Kept,
     sequence: u64,
     delivered: u32,
     dropped: u32,
     blocked: u32,
+}
+
+/// What it is to the topic's retained value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kept {
+    Nothing,
+    Value,
+    Cleared,
 }
 
 pub(crate) async fn run(
@@ -30,10 +39,8 @@ pub(crate) async fn run(
     console: Console,
 ) -> Result<(), CliError> {
     let payload = if arguments.payload == "-" {
-        let mut payload = Vec::new();
-        // One byte more, so that what is too large is refused and not cut off.
-        std::io::stdin().lock().take(PAYLOAD_BYTES_MAX + 1).read_to_end(&mut payload)?;
-        payload
+        // More than that is refused, and not cut off.
+        input::everything(PAYLOAD_BYTES_MAX).await?
     } else {
         arguments.payload.clone().into_bytes()
     };
@@ -52,6 +59,11 @@ pub(crate) async fn run(
     client.close().await?;
     let published = Published {
         topic: &arguments.topic,
+        kept: match (arguments.retain, payload.is_empty()) {
+            (false, _) => Kept::Nothing,
+            (true, false) => Kept::Value,
+            (true, true) => Kept::Cleared,
+        },
         sequence: ack.sequence,
         delivered: ack.delivered,
         dropped: ack.dropped,
@@ -62,10 +74,16 @@ pub(crate) async fn run(
 
 impl Published<'_> {
     fn text(&self) -> String {
-        let mut text = format!("message {} of {}", number(self.sequence), self.topic);
-        text += &match self.delivered {
-            0 => ", which nobody wants".to_owned(),
-            wanted => format!(", for {}", count(wanted.into(), "subscriber")),
+        let mut text = format!("message {} of {}", number(self.sequence), printable(self.topic));
+        text += match self.kept {
+            Kept::Nothing => "",
+            Kept::Value => ", retained",
+            Kept::Cleared => ", which clears the retained value",
+        };
+        text += &match (self.delivered, self.kept) {
+            (0, Kept::Nothing) => ", which nobody wants".to_owned(),
+            (0, _) => ", for nobody now".to_owned(),
+            (wanted, _) => format!(", for {}", count(wanted.into(), "subscriber")),
         };
         if self.dropped > 0 {
             text += &format!("; {} had no room for it", count(self.dropped.into(), "full queue"));
@@ -84,11 +102,22 @@ mod tests {
 
     #[test]
     fn it_says_who_got_the_message() {
-        let published =
-            Published { topic: "t", sequence: 1_234, delivered: 2, dropped: 1, blocked: 0 };
+        let published = Published {
+            topic: "t",
+            kept: Kept::Nothing,
+            sequence: 1_234,
+            delivered: 2,
+            dropped: 1,
+            blocked: 0,
+        };
         let expected = "message 1,234 of t, for 2 subscribers; 1 full queue had no room for it";
         assert_eq!(published.text(), expected);
-        let published = Published { topic: "t", sequence: 1, delivered: 0, dropped: 0, blocked: 0 };
-        assert_eq!(published.text(), "message 1 of t, which nobody wants");
+        let unwanted = Published { sequence: 1, delivered: 0, dropped: 0, ..published };
+        assert_eq!(unwanted.text(), "message 1 of t, which nobody wants");
+        let kept = Published { kept: Kept::Value, ..unwanted };
+        assert_eq!(kept.text(), "message 1 of t, retained, for nobody now");
+        let cleared = Published { kept: Kept::Cleared, ..kept };
+        let expected = "message 1 of t, which clears the retained value, for nobody now";
+        assert_eq!(cleared.text(), expected);
     }
 }

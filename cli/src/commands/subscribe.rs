@@ -2,24 +2,41 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nexusd_client::{ConnectionState, Error, Event, SubscribeOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use nexusd_client::{Client, ConnectionState, Error, Event, SubscribeOptions};
 
-use super::event;
+use super::event::{self, Told};
 use crate::arguments::SubscribeArguments;
 use crate::console::{self, Console};
 use crate::error::CliError;
 use crate::remote::Remote;
+use crate::stops::Stops;
 
 pub(crate) async fn run(
     arguments: SubscribeArguments,
     remote: &Remote,
     console: Console,
+    stops: &Stops,
+) -> Result<(), CliError> {
+    let Some(client) = stops.unless_stopped(remote.client_that_tells(teller())).await else {
+        return Ok(());
+    };
+    let client = client?;
+    let ended = stops.unless_stopped(print(arguments, &client, console)).await;
+    // However it ends, the daemon keeps nothing for a subscriber that does not come back.
+    let closed = client.close().await;
+    match ended {
+        Some(ended) => ended.and(closed.map_err(CliError::from)),
+        // Nobody waits for what the farewell has to say.
+        None => Ok(()),
+    }
+}
+
+async fn print(
+    arguments: SubscribeArguments,
+    client: &Client,
+    console: Console,
 ) -> Result<(), CliError> {
     let SubscribeArguments { filters, count, retained } = arguments;
-    // From here on, so that Ctrl-C never ends it without a farewell.
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let client = remote.client_that_tells(teller()).await?;
     let options = SubscribeOptions::new().retained(retained).wait_mesh(true);
     let names = filters.join(" ");
     let mut subscription = client.subscribe_with(filters, options).await?;
@@ -28,18 +45,12 @@ pub(crate) async fn run(
     }
     let mut left = count.unwrap_or(u64::MAX);
     while left > 0 {
-        tokio::select! {
-            _ = interrupted.recv() => break,
-            next = subscription.next() => {
-                let Some(next) = next else {
-                    return Err(CliError::Ended(subscription.end_reason().unwrap_or(Error::Closed)));
-                };
-                left -= u64::from(matches!(next, Event::Message(_)));
-                console.show_next(&event::document(&next), || event::text(console, &next))?;
-            }
-        }
+        let Some(next) = subscription.next().await else {
+            return Err(CliError::Ended(subscription.end_reason().unwrap_or(Error::Closed)));
+        };
+        left -= u64::from(matches!(next, Event::Message(_)));
+        console.show_next(&Told::from(&next), || event::text(console, &next))?;
     }
-    client.close().await?;
     Ok(())
 }
 

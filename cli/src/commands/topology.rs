@@ -4,7 +4,7 @@ use nexusd_admin::proto::{Peer, Topology, TopologyNode};
 
 use super::mesh::latency;
 use crate::console::Console;
-use crate::format::count;
+use crate::format::{count, printable};
 
 /// Characters of an id that are shown.
 const ID_SHOWN: usize = 12;
@@ -24,12 +24,12 @@ pub(crate) fn tree(console: &Console, topology: &Topology) -> String {
 }
 
 fn node_line(console: &Console, node: &TopologyNode) -> String {
-    let mut parts = vec![console.bold(short(&node.node_id)), node.address.clone()];
+    let mut parts = vec![console.bold(short(&node.node_id)), printable(&node.address).into_owned()];
     if node.version.is_empty() {
         let reason = if node.error.is_empty() { "no reason known" } else { &node.error };
         parts.push(console.yellow(&format!("does not answer: {reason}")));
     } else {
-        parts.push(node.version.clone());
+        parts.push(printable(&node.version).into_owned());
     }
     if node.is_self {
         parts.push(console.dim("(asked)"));
@@ -40,7 +40,8 @@ fn node_line(console: &Console, node: &TopologyNode) -> String {
 fn peer_line(console: &Console, peer: &Peer) -> String {
     let status =
         if peer.status == "alive" { peer.status.clone() } else { console.yellow(&peer.status) };
-    let mut parts = vec![short(&peer.node_id).to_owned(), peer.address.clone(), status];
+    let plain = |text| printable(text).into_owned();
+    let mut parts = vec![plain(short(&peer.node_id)), plain(&peer.address), status];
     parts.push(if peer.is_linked { latency(peer) } else { "not linked".to_owned() });
     if !peer.is_synced {
         parts.push(console.yellow("not synced"));
@@ -78,6 +79,18 @@ mod tests {
             peers,
             ..TopologyNode::default()
         }
+    }
+
+    #[test]
+    fn what_nodes_say_cannot_move_the_cursor() {
+        let evil = "\u{1b}[2J\n";
+        let mut said = node(evil, vec![peer(evil, evil)]);
+        said.version = evil.to_owned();
+        let silent =
+            TopologyNode { version: String::new(), error: evil.to_owned(), ..said.clone() };
+        let text = tree(&Console::plain(), &Topology { nodes: vec![said, silent] });
+        assert_eq!(text.lines().count(), 5, "{text:?}");
+        assert!(!text.contains('\u{1b}'), "{text:?}");
     }
 
     #[test]

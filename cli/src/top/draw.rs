@@ -11,7 +11,8 @@ use super::slow::Pace;
 use super::state::{PeerRow, State, SubscriptionRow, TopicRow};
 use super::view::{Order, View};
 use crate::commands::mesh::latency;
-use crate::format::{bytes, count, milliseconds, number, rate};
+use crate::format::{bytes, count, milliseconds, number, printable, rate};
+use crate::rates::LOSSES;
 
 /// Characters of an id that tell it from others at a glance.
 const ID_SHOWN: usize = 8;
@@ -55,7 +56,8 @@ fn title_line(state: &State) -> Paragraph<'static> {
         }
         None => format!(" NexusD {}", state.address),
     };
-    Paragraph::new(text).style(Style::new().add_modifier(Modifier::REVERSED))
+    Paragraph::new(printable(&text).into_owned())
+        .style(Style::new().add_modifier(Modifier::REVERSED))
 }
 
 fn tabs_line(state: &State) -> Paragraph<'static> {
@@ -72,7 +74,7 @@ fn tabs_line(state: &State) -> Paragraph<'static> {
 
 fn footer_line(state: &State) -> Paragraph<'static> {
     if let Some(fault) = &state.fault {
-        return Paragraph::new(format!(" {fault}")).style(coloured(state, Color::Red));
+        return Paragraph::new(format!(" {}", printable(fault))).style(coloured(state, Color::Red));
     }
     let mut text = " q quit  Tab next view".to_owned();
     if state.view != View::Overview {
@@ -134,8 +136,7 @@ fn figures_lines(state: &State) -> Vec<Line<'static>> {
         state.rate(name).map_or("-".to_owned(), speed)
     };
     let value_of = |name| state.value(name).map_or("-".to_owned(), number);
-    let lost = ["dropped_slow_consumer", "dropped_memory", "lost_on_links", "dropped_link"];
-    let lost: f64 = lost.iter().filter_map(|name| state.rate(name)).sum();
+    let lost: f64 = LOSSES.iter().filter_map(|name| state.rate(name)).sum();
     let memory = state.sample.as_ref().and_then(|sample| sample.info.memory).unwrap_or_default();
     // Links to other nodes are connections, too.
     let links = state.value("links").unwrap_or_default();
@@ -300,7 +301,7 @@ fn render<'a, const COLUMNS: usize>(
 
 /// A text that cannot move the cursor.
 fn text<'a>(text: &str) -> Cell<'a> {
-    Cell::from(crate::format::payload(text.as_bytes()))
+    Cell::from(printable(text).into_owned())
 }
 
 fn right<'a>(text: String) -> Cell<'a> {

@@ -31,7 +31,15 @@ pub(super) struct Sample {
     pub(super) subscriptions: Subscriptions,
     pub(super) peers: Vec<Peer>,
     /// What peers count, by their ids; of those that answered.
-    pub(super) peer_stats: HashMap<String, Vec<Metric>>,
+    pub(super) peer_stats: HashMap<String, PeerStats>,
+}
+
+/// What a peer counts.
+#[derive(Clone, Debug)]
+pub(super) struct PeerStats {
+    /// When it answered.
+    pub(super) at: Instant,
+    pub(super) metrics: Vec<Metric>,
 }
 
 /// Asks a daemon again and again.
@@ -76,8 +84,7 @@ impl Asker {
     }
 
     /// Asks the peers that are alive and whose address for applications is known.
-    async fn ask_peers(&mut self, peers: &[Peer]) -> HashMap<String, Vec<Metric>> {
-        self.peers.retain(|id, _| peers.iter().any(|peer| peer.node_id == *id));
+    async fn ask_peers(&mut self, peers: &[Peer]) -> HashMap<String, PeerStats> {
         let mut asked = JoinSet::new();
         let alive = peers.iter().filter(|peer| peer.status == "alive");
         for peer in alive.take(PEERS_ASKED_MAX) {
@@ -92,15 +99,16 @@ impl Asker {
                 let info = remote.get_info(GetInfoRequest {}).await.ok()?;
                 // At that address there may be another one by now.
                 let server = info.server.as_ref()?;
-                (server.node_id == id).then_some((id, remote, info.stats))
+                let stats = PeerStats { at: Instant::now(), metrics: info.stats };
+                (server.node_id == id).then_some((id, remote, stats))
             });
         }
         let mut stats = HashMap::new();
         self.peers.clear();
         while let Some(answer) = asked.join_next().await {
-            if let Ok(Some((id, remote, metrics))) = answer {
+            if let Ok(Some((id, remote, peer_stats))) = answer {
                 self.peers.insert(id.clone(), remote);
-                stats.insert(id, metrics);
+                stats.insert(id, peer_stats);
             }
         }
         stats

@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use nexusd_admin::proto::{Peer, Server, Subscription, Topic};
 
-use super::sample::Sample;
+use super::sample::{PeerStats, Sample};
 use super::slow::{Pace, fill_percent, pace};
 use super::view::{Order, View};
 use crate::error::CliError;
@@ -86,7 +87,8 @@ impl State {
         let at = sample.at;
         self.stats.update(at, by_name(&sample.info.stats), true);
         let topics = sample.topics.topics.iter().map(|it| (it.name.clone(), it.messages));
-        self.topics.update(at, topics, !sample.topics.is_truncated);
+        // One that is new counts from where its shard was, not from nothing.
+        self.topics.update(at, topics, false);
         let subscriptions = &sample.subscriptions.subscriptions;
         let is_complete = !sample.subscriptions.is_truncated;
         let sent = subscriptions.iter().map(|it| (it.subscription_id.clone(), it.sent_messages));
@@ -94,16 +96,16 @@ impl State {
         let dropped =
             subscriptions.iter().map(|it| (it.subscription_id.clone(), it.dropped_messages));
         self.dropped.update(at, dropped, is_complete);
-        let of_peers = |name: &str| -> Vec<(String, u64)> {
-            let value = |stats: &[nexusd_admin::proto::Metric]| {
-                stats.iter().find(|metric| metric.name == name).map(|metric| metric.value)
+        let of_peers = |name: &str| -> Vec<(String, Instant, u64)> {
+            let value = |(id, stats): (&String, &PeerStats)| {
+                let metric = stats.metrics.iter().find(|metric| metric.name == name)?;
+                Some((id.clone(), stats.at, metric.value))
             };
-            let stats = sample.peer_stats.iter();
-            stats.filter_map(|(id, stats)| Some((id.clone(), value(stats)?))).collect()
+            sample.peer_stats.iter().filter_map(value).collect()
         };
         // A peer that did not answer the last time is not one that counts from nothing.
-        self.peers_in.update(at, of_peers("messages_in"), false);
-        self.peers_out.update(at, of_peers("messages_out"), false);
+        self.peers_in.update_each(at, of_peers("messages_in"), false);
+        self.peers_out.update_each(at, of_peers("messages_out"), false);
         if let (Some(messages_in), Some(messages_out)) =
             (self.stats.of("messages_in"), self.stats.of("messages_out"))
         {

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::canned::Canned;
-use crate::cli::{command, run, said};
+use crate::cli::{Running, command, run, said};
 
 /// The sentence of a command that fails.
 fn sentence(address: &str, words: &[&str]) -> String {
@@ -83,8 +83,54 @@ fn what_cannot_be_done_here_says_why() {
 }
 
 #[test]
+fn what_is_no_text_is_no_argument() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut command = command("127.0.0.1", &["publish", "t"]);
+    command.arg(std::ffi::OsStr::from_bytes(b"\xff"));
+    let said = said(command);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""));
+    let expected = "error: what is no UTF-8 cannot be given as a word; pass bytes through `-`\n";
+    assert_eq!(said.err, expected);
+}
+
+#[test]
+fn ctrl_c_ends_a_subscription_that_is_not_there_yet() {
+    // It accepts connections and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("bound").to_string();
+    for command in ["subscribe", "monitor"] {
+        let mut running = Running::start(&address, &[command, "t"]);
+        let questions = silent.accept().expect("a connection");
+        let messages = silent.accept().expect("a connection");
+        running.interrupt();
+        assert_eq!(running.ended(), Some(0));
+        drop((questions, messages));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_what_does_not_come_to_its_end() {
+    let daemon = Canned::start();
+    let mut running = Running::script(&daemon.address);
+    // More than a pipe holds, and nobody reads it.
+    running.write(&"help\n".repeat(1_000));
+    assert!(running.line().is_some());
+    nexusd_tests::eventually("it is ended", || {
+        running.interrupt();
+        running.has_ended()
+    });
+    assert_eq!(running.ended(), Some(130));
+}
+
+#[test]
 fn bad_usage_is_another_exit_code() {
-    for words in [&["publish", "t"][..], &["nonsense"], &["mesh", "up"], &["info", "--port", "0"]] {
+    for words in [
+        &["publish", "t"][..],
+        &["nonsense"],
+        &["mesh", "up"],
+        &["info", "--port", "0"],
+        &["-h", "a/b", "info"],
+    ] {
         let said = run("127.0.0.1", words);
         assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{words:?}: {}", said.err);
     }

@@ -1,6 +1,7 @@
 //! PUBLISH and SUBSCRIBE with a real daemon.
 
 use nexusd_tests::Daemon;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::cli::{Running, document, run, said};
@@ -132,4 +133,62 @@ fn a_subscription_outlives_its_connection_and_says_so() {
     let told = subscriber.told();
     assert!(told.contains("-- the connection broke, and is made anew: "), "{told}");
     assert!(told.contains("-- connected to node "), "{told}");
+}
+
+/// The subscriptions that the daemon knows, parked ones, too.
+fn subscriptions(address: &str) -> usize {
+    let document = document(address, &["debug", "subscriptions"]);
+    document["subscriptions"].as_array().expect("a list").len()
+}
+
+#[test]
+fn whatever_ends_a_subscription_leaves_nothing_behind() {
+    let daemon = Daemon::start(&[]);
+    let address = address(&daemon);
+    document(&address, &["publish", "t", "x", "--retain"]);
+    let subscribe = &["subscribe", "t", "--retained"][..];
+    let monitor = &["monitor", "t", "--interval", "100ms"][..];
+    for words in [subscribe, monitor] {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let mut running = Running::start(&address, words);
+            assert!(running.line().is_some());
+            assert_eq!(subscriptions(&address), 1);
+            running.signal(signal);
+            assert_eq!(running.ended(), Some(0));
+            assert_eq!(subscriptions(&address), 0, "{words:?} {signal:?}");
+        }
+    }
+    // Ended by an error: one of its filters is none.
+    assert_eq!(run(&address, &["subscribe", "t", "a/#/b"]).code, Some(1));
+    assert_eq!(subscriptions(&address), 0);
+}
+
+#[test]
+fn monitor_goes_on_behind_a_silence_of_the_daemon() {
+    let daemon = Daemon::start(&[]);
+    let address = address(&daemon);
+    let words = ["monitor", "t", "--interval", "100ms", "--timeout", "500ms"];
+    let mut monitor = Running::start_plainly(&address, &words);
+    assert!(monitor.line().is_some());
+    daemon.freeze();
+    let told = monitor.told_line();
+    assert!(told.starts_with("-- no report: the daemon at "), "{told}");
+    daemon.thaw();
+    assert_eq!(monitor.told_line(), "-- the daemon answers again\n");
+    assert!(monitor.line().is_some());
+    monitor.interrupt();
+    assert_eq!(monitor.ended(), Some(0));
+}
+
+#[test]
+fn what_becomes_of_the_retained_value_is_told() {
+    let daemon = Daemon::start(&[]);
+    let address = address(&daemon);
+    for (payload, end) in
+        [("x", ", retained, for nobody now\n"), ("", "clears the retained value, for nobody now\n")]
+    {
+        let said = run(&address, &["publish", "t", payload, "--retain"]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert!(said.out.ends_with(end), "{}", said.out);
+    }
 }

@@ -52,6 +52,11 @@ impl Screen {
         self.tmux(&["capture-pane", "-p"])
     }
 
+    /// The same with its colours.
+    pub(crate) fn coloured(&self) -> String {
+        self.tmux(&["capture-pane", "-p", "-e"])
+    }
+
     /// Waits until what is shown fulfils this, and returns it.
     pub(crate) fn wait(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
         let mut text = String::new();

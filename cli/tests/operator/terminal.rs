@@ -100,6 +100,8 @@ fn the_prompt_ends_with_its_terminal() {
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
     drop(screen);
     nexusd_tests::eventually("it has ended", || test_kill_process(pid).is_err());
+    let history = std::fs::read_to_string(state.path().join("nexusd/cli_history"));
+    assert_eq!(history.expect("kept line by line"), "top\n");
 }
 
 #[test]
@@ -116,6 +118,26 @@ fn drain_asks_first() {
 
 #[test]
 #[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn ctrl_c_ends_what_reads_from_the_terminal_and_the_prompt_reads_again() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let screen = prompt(&daemon.address, &state.path().display().to_string());
+    for (number, line, shown) in [(1, "debug drain", "[y/N]"), (2, "publish t -", "publish t -\n")]
+    {
+        screen.enter(line);
+        screen.wait_for(shown);
+        screen.press("C-c");
+        screen.wait("the prompt is back", |text| {
+            text.lines().rev().find(|line| !line.is_empty()).is_some_and(|it| it.ends_with('>'))
+        });
+        // Nothing that is typed goes anywhere else.
+        screen.enter("mesh status");
+        screen.wait("an answer", |text| text.matches("queued for them").count() == number);
+    }
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
 fn top_shows_a_daemon_live_and_gives_the_terminal_back() {
     let daemon = Canned::start();
     let screen = Screen::start(&[]);
@@ -127,12 +149,15 @@ fn top_shows_a_daemon_live_and_gives_the_terminal_back() {
     screen.wait("rates", |text| {
         text.lines().any(|line| line.contains("plant/boiler/temperature") && line.contains("/s"))
     });
+    // Each view is told by what no other one shows.
     screen.press("Tab");
-    screen.wait_for("MESSAGES");
+    screen.wait_for("order (rate)");
     screen.press("Tab");
-    screen.wait_for("losing");
+    let text = screen.wait_for("order (queue)");
+    assert!(text.contains("0-1-1"), "{text}");
     screen.press("4");
-    screen.wait("peers", |text| text.contains("suspected") || text.contains("dead"));
+    let text = screen.wait_for("order (address)");
+    assert!(text.contains("suspected"), "{text}");
     screen.press("s");
     screen.wait_for("order (queue)");
     screen.press("q");
@@ -145,17 +170,41 @@ fn top_shows_a_daemon_live_and_gives_the_terminal_back() {
 #[ignore = "needs tmux: `cargo xtask test --only terminal`"]
 fn top_gives_the_terminal_back_when_it_is_terminated() {
     let daemon = Canned::start();
-    let state = tempfile::tempdir().expect("a folder");
-    let file = state.path().join("pid");
-    let screen = Screen::start(&[]);
-    let (pid, address) = (file.display(), &daemon.address);
-    screen.enter(&format!("sh -c 'echo $$ > {pid}; exec {BINARY} -h {address} top'"));
-    screen.wait_for("Slow consumers: 1");
-    let pid = std::fs::read_to_string(&file).expect("written before");
-    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
-    kill_process(pid, Signal::TERM).expect("it runs");
-    screen.wait("what was there before is back", |text| !text.contains("Slow consumers"));
-    // Lines are edited by the kernel again, and what is typed is shown.
-    screen.enter("stty -a");
-    screen.wait("the terminal's modes", |text| text.contains(" icanon") && text.contains(" echo "));
+    for is_in_the_prompt in [false, true] {
+        let state = tempfile::tempdir().expect("a folder");
+        let file = state.path().join("pid");
+        let screen = Screen::start(&[("XDG_STATE_HOME", &state.path().display().to_string())]);
+        let (pid, address) = (file.display(), &daemon.address);
+        let command = if is_in_the_prompt { "" } else { "top" };
+        screen.enter(&format!("sh -c 'echo $$ > {pid}; exec {BINARY} -h {address} {command}'"));
+        if is_in_the_prompt {
+            screen.wait_for(&format!("nexusd {address}>"));
+            screen.enter("top");
+        }
+        screen.wait_for("Slow consumers: 1");
+        let pid = std::fs::read_to_string(&file).expect("written before");
+        let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, Signal::TERM).expect("it runs");
+        screen.wait("what was there before is back", |text| !text.contains("Slow consumers"));
+        // Lines are edited by the kernel again, and what is typed is shown.
+        screen.enter("stty -a");
+        screen.wait("the terminal's modes", |text| {
+            text.contains(" icanon") && text.contains(" echo ")
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn colours_come_only_where_they_are_wanted() {
+    let daemon = Canned::start();
+    for (variable, value, is_coloured) in
+        [("NO_COLOR", "", true), ("NO_COLOR", "1", false), ("TERM", "dumb", false)]
+    {
+        let screen = Screen::start(&[]);
+        let address = &daemon.address;
+        screen.enter(&format!("{variable}={value} {BINARY} -h {address} mesh; echo done"));
+        screen.wait_for("\ndone");
+        assert_eq!(screen.coloured().contains('\x1b'), is_coloured, "{variable}={value}");
+    }
 }

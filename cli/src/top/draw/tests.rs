@@ -13,7 +13,7 @@ use ratatui::style::Modifier;
 use super::draw;
 use crate::error::CliError;
 use crate::target::Target;
-use crate::top::sample::Sample;
+use crate::top::sample::{PeerStats, Sample};
 use crate::top::state::State;
 use crate::top::view::View;
 
@@ -58,10 +58,12 @@ fn sample(start: Instant, seconds: u64) -> Sample {
         ..Peer::default()
     };
     let peers = vec![peer("8a00b1c2", "alive", Some(312)), peer("c3d4e5f6", "suspected", None)];
-    let peer_stats =
+    let at = start + Duration::from_secs(seconds);
+    let metrics =
         vec![metric("messages_in", 500 * seconds), metric("messages_out", 1_500 * seconds)];
+    let peer_stats = PeerStats { at, metrics };
     Sample {
-        at: start + Duration::from_secs(seconds),
+        at,
         info: Info {
             server: Some(Server {
                 node_id: "5f1c2d3e".repeat(4),
@@ -84,6 +86,7 @@ fn sample(start: Instant, seconds: u64) -> Sample {
                 metric("queued_messages", 17_400),
                 metric("queued_bytes", 1_740_000),
                 metric("connections", 14),
+                metric("links", 2),
                 metric("subscriptions", 3),
             ],
             config: Vec::new(),
@@ -143,7 +146,7 @@ fn the_overview_shows_what_matters_at_once() {
  lost              250/s                                                       █
  queued           17,400  1.7 MiB             out                              █
  memory           48 MiB  of 384 MiB                                           █
- clients              14  3 subscriptions                                      █
+ clients              12  3 subscriptions                                      █
 
  Busiest topics
 TOPIC                                RATE       MESSAGES    SUBS  PEERS RETAINED
@@ -295,6 +298,55 @@ fn every_view_fits_a_terminal_of_any_size() {
         for (width, height) in [(1, 1), (10, 5), (40, 10), (300, 100)] {
             let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
             terminal.draw(|frame| draw(frame, &state)).expect("drawn");
+            let row = |at: u16| -> String {
+                (0..width).map(|x| terminal.backend().buffer()[(x, at)].symbol()).collect()
+            };
+            let begin: String = " NexusD 10.0.0.11:5672".chars().take(width.into()).collect();
+            assert!(row(0).starts_with(&begin), "{width} x {height}: {:?}", row(0));
+            if height > 1 {
+                assert!(row(height - 1).starts_with(" q quit"), "{:?}", row(height - 1));
+            }
         }
     }
+}
+
+#[test]
+fn a_new_topic_has_no_rate_yet() {
+    let start = Instant::now();
+    let mut state = State::new(String::new(), false);
+    let mut first = sample(start, 0);
+    first.topics.topics.truncate(1);
+    state.take(first);
+    state.take(sample(start, 2));
+    state.look_at(View::Topics);
+    let text = shown(&state);
+    let line = text.lines().find(|line| line.starts_with("plant/mill/speed")).expect("listed");
+    assert!(!line.contains("/s "), "{line}");
+}
+
+#[test]
+fn peers_are_counted_over_the_time_between_their_own_answers() {
+    let start = Instant::now();
+    let mut state = State::new(String::new(), false);
+    let mut first = sample(start, 0);
+    for stats in first.peer_stats.values_mut() {
+        stats.at = start + Duration::from_secs(1);
+    }
+    state.take(first);
+    state.take(sample(start, 2));
+    state.look_at(View::Peers);
+    let text = shown(&state);
+    assert!(text.contains("1,000/s    3,000/s"), "{text}");
+}
+
+#[test]
+fn what_the_daemon_says_cannot_move_the_cursor() {
+    let mut evil = sample(Instant::now(), 0);
+    if let Some(server) = &mut evil.info.server {
+        server.cluster = "\u{1b}[2J\u{202e}".to_owned();
+    }
+    let mut state = State::new(String::new(), false);
+    state.take(evil);
+    let text = shown(&state);
+    assert!(text.contains(r"\u{1b}[2J\u{202e}"), "{text}");
 }
