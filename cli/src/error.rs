@@ -1,5 +1,6 @@
 //! Why a command failed, as one sentence that says what to do.
 
+use std::error::Error;
 use std::io;
 
 use crate::target::Target;
@@ -7,11 +8,17 @@ use crate::target::Target;
 /// What a command ends with instead of an answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
-    /// Nobody listens there, or nobody that speaks HTTP/2.
+    /// Nobody listens there.
     #[error(
-        "no daemon answers at {target}: is nexusd running there? `nexusd-cli discover` finds daemons"
+        "no daemon answers at {target} ({cause}): is nexusd running there? `nexusd-cli discover` finds daemons"
     )]
-    Unreachable { target: Target },
+    Unreachable { target: Target, cause: String },
+    /// Somebody listens there, but says nothing that makes sense.
+    #[error(
+        "{target} took the connection and closed it ({cause}): it has as many connections as it may \
+         (--max-connections), ends, or is no nexusd; the JSON interface on --health-port may still answer"
+    )]
+    Closed { target: Target, cause: String },
     /// It is connected, but silent.
     #[error("the daemon at {target} did not answer within {ms} ms; --timeout gives it longer")]
     Timeout { target: Target, ms: u128 },
@@ -36,6 +43,9 @@ pub(crate) enum CliError {
     /// A client that is not there.
     #[error("there is no client {id} at {target}; CLIENT LIST shows those that are")]
     NoSuchClient { id: String, target: Target },
+    /// A filter, or nothing, where a topic belongs.
+    #[error("`{name}` is no topic: {reason}")]
+    NoTopic { name: String, reason: String },
     /// What the daemon cannot do yet.
     #[error("{0}")]
     NotYet(&'static str),
@@ -71,6 +81,30 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// A connection that could not be had, or broke.
+    pub(crate) fn no_connection(target: Target, error: &(dyn Error + 'static)) -> Self {
+        let kind_of = |error: &(dyn Error + 'static)| error.downcast_ref().map(io::Error::kind);
+        let (mut innermost, mut kind) = (error, kind_of(error));
+        while let Some(source) = innermost.source() {
+            innermost = source;
+            kind = kind_of(source).or(kind);
+        }
+        let cause = innermost.to_string();
+        match kind {
+            // It was there before it broke. What is no error of this system is one of HTTP.
+            None
+            | Some(
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData,
+            ) => Self::Closed { target, cause },
+            Some(_) => Self::Unreachable { target, cause },
+        }
+    }
+
     /// What the program ends with: 2 if it was not understood.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {

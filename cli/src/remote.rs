@@ -1,8 +1,12 @@
 //! A daemon that is asked: its admin service over gRPC, and clients of it for messages.
 
 use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
 use nexusd_admin::proto::admin_service_client::AdminServiceClient;
 use nexusd_admin::proto::{
     Clients, DrainRequest, DrainResponse, GetGossipRequest, GetInfoRequest, GetLogLevelRequest,
@@ -13,9 +17,11 @@ use nexusd_admin::proto::{
     Topology,
 };
 use nexusd_client::{Client, ConnectionState};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Response, Status};
+use tower_service::Service;
 
 use crate::error::CliError;
 use crate::target::Target;
@@ -46,10 +52,12 @@ macro_rules! questions {
 impl Remote {
     /// Connects; fails if nobody listens there.
     pub(crate) async fn connect(target: Target, timeout: Duration) -> Result<Self, CliError> {
-        let bad = |_| CliError::Unreachable { target: target.clone() };
-        let endpoint = Endpoint::from_shared(format!("http://{target}")).map_err(bad)?;
-        let channel =
-            endpoint.connect_timeout(timeout).tcp_nodelay(true).connect().await.map_err(bad)?;
+        let failed =
+            |error: tonic::transport::Error| CliError::no_connection(target.clone(), &error);
+        let url = format!("http://{}", target.authority());
+        let endpoint = Endpoint::from_shared(url).map_err(failed)?.connect_timeout(timeout);
+        let way = Way { target: target.clone() };
+        let channel = endpoint.connect_with_connector(way).await.map_err(failed)?;
         let admin = AdminServiceClient::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
         Ok(Self { target, timeout, admin })
     }
@@ -76,8 +84,8 @@ impl Remote {
             .connect()
             .await;
         client.map_err(|error| match error {
-            nexusd_client::Error::NotConnected { .. } => {
-                CliError::Unreachable { target: self.target.clone() }
+            nexusd_client::Error::NotConnected { source, .. } => {
+                CliError::no_connection(self.target.clone(), &*source)
             }
             error => error.into(),
         })
@@ -115,16 +123,42 @@ impl Remote {
 
     fn refusal(&self, status: &Status) -> CliError {
         let target = self.target.clone();
-        let is_from_here = std::error::Error::source(status).is_some();
-        match status.code() {
-            Code::Unimplemented => CliError::Unknown { target },
+        match (status.code(), std::error::Error::source(status)) {
+            (Code::Unimplemented, _) => CliError::Unknown { target },
             // What the daemon says has no source; a connection that broke has.
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal
-                if is_from_here || status.message().is_empty() =>
-            {
-                CliError::Unreachable { target }
+            (
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal,
+                Some(source),
+            ) => CliError::no_connection(target, source),
+            (code, _) if status.message().is_empty() => {
+                CliError::Refused { target, reason: code.description().to_owned() }
             }
             _ => CliError::Refused { target, reason: status.message().to_owned() },
         }
+    }
+}
+
+/// How a connection is made: addresses of an interface (`fe80::1%eth0`) have no place in a URL.
+#[derive(Clone, Debug)]
+struct Way {
+    target: Target,
+}
+
+impl Service<Uri> for Way {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let Target { host, port } = self.target.clone();
+        Box::pin(async move {
+            let stream = TcpStream::connect((host.as_str(), port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
     }
 }

@@ -107,7 +107,9 @@ impl Session {
         match action {
             Action::Quit => return Ok(Next::Quit),
             Action::Discover => {
-                let found = discover::discover(&self.merged(options)).await?;
+                let options = self.merged(options);
+                let time = options.timeout.unwrap_or(discover::LISTEN);
+                let found = discover::discover(&options, time).await?;
                 discover::show(console, &found)?;
                 self.found = Some(found);
             }
@@ -181,7 +183,8 @@ impl Session {
         let found = match &self.found {
             Some(found) => found,
             None => {
-                let found = discover::discover(&self.merged(options)).await?;
+                // `--timeout` is for the answer that is wanted from it.
+                let found = discover::discover(&self.merged(options), discover::LISTEN).await?;
                 self.found.insert(found)
             }
         };

@@ -33,8 +33,8 @@ pub(super) struct Heard {
     pub(super) node: NodeId,
     pub(super) cluster: String,
     pub(super) start_us: u64,
-    /// Where it may be reached, the likeliest first.
-    pub(super) addresses: Vec<IpAddr>,
+    /// Where it may be reached, in order; without ports, but with the interface of what is valid on a link alone.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) mesh_port: u16,
     pub(super) app_port: u16,
 }
@@ -75,18 +75,22 @@ fn failed_at(to: SocketAddr) -> impl Fn(io::Error) -> CliError {
 }
 
 /// What the list is ordered by, so that numbers stay the same from one to the next.
-fn place(heard: &Heard) -> (Option<&IpAddr>, u16, NodeId) {
+fn place(heard: &Heard) -> (Option<&SocketAddr>, u16, NodeId) {
     (heard.addresses.first(), heard.app_port, heard.node)
 }
 
 /// Datagrams of the group until then, each of them once.
-async fn hear(socket: &UdpSocket, deadline: Instant) -> io::Result<BTreeSet<(Vec<u8>, IpAddr)>> {
+async fn hear(
+    socket: &UdpSocket,
+    deadline: Instant,
+) -> io::Result<BTreeSet<(Vec<u8>, SocketAddr)>> {
     let mut datagrams = BTreeSet::new();
     let mut buffer = [0; BEACON_BYTES_MAX + 1];
     while let Ok(received) = timeout_at(deadline, socket.recv_from(&mut buffer)).await {
-        let (bytes, source) = received?;
+        let (bytes, mut source) = received?;
+        source.set_port(0);
         if datagrams.len() < HEARD_MAX * ADDRESSES_MAX {
-            datagrams.insert((buffer.get(..bytes).unwrap_or_default().to_vec(), source.ip()));
+            datagrams.insert((buffer.get(..bytes).unwrap_or_default().to_vec(), source));
         }
     }
     Ok(datagrams)
@@ -144,7 +148,7 @@ struct Table {
 }
 
 impl Table {
-    fn take(&mut self, datagram: &[u8], source: IpAddr) {
+    fn take(&mut self, datagram: &[u8], source: SocketAddr) {
         // A signature is not looked at: who is listed here is only asked, and says for itself what it is.
         let Ok(beacon) = Beacon::decode(datagram, None) else { return };
         if beacon.is_goodbye {
@@ -154,10 +158,15 @@ impl Table {
         if self.gone.contains(&beacon.node) {
             return;
         }
-        let address = beacon.mesh_address.unwrap_or(source);
+        let address = match beacon.mesh_address {
+            Some(address) if address != source.ip() => SocketAddr::new(address, 0),
+            _ => source,
+        };
         if let Some(heard) = self.heard.iter_mut().find(|heard| heard.node == beacon.node) {
-            if !heard.addresses.contains(&address) && heard.addresses.len() < ADDRESSES_MAX {
-                heard.addresses.push(address);
+            // Which interface was heard first is chance; what is listed must not be.
+            if let Err(at) = heard.addresses.binary_search(&address) {
+                heard.addresses.insert(at, address);
+                heard.addresses.truncate(ADDRESSES_MAX);
             }
             return;
         }
@@ -187,7 +196,7 @@ impl Table {
 mod tests {
     use super::*;
 
-    const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const HERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
     fn beacon(node: u128, app_port: u16, start_us: u64, is_goodbye: bool) -> Vec<u8> {
         let beacon = Beacon {
@@ -215,13 +224,36 @@ mod tests {
     #[test]
     fn a_node_is_listed_once_with_all_its_addresses() {
         let mut table = Table::default();
-        let elsewhere = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
+        let elsewhere = SocketAddr::from(([10, 0, 0, 7], 0));
         table.take(&beacon(1, 5_672, 9, false), HERE);
         table.take(&beacon(1, 5_672, 9, false), elsewhere);
         table.take(&beacon(1, 5_672, 9, false), HERE);
         table.take(b"something else", HERE);
         assert_eq!(table.heard.len(), 1);
-        assert_eq!(table.heard[0].addresses, [HERE, elsewhere]);
+        assert_eq!(table.heard[0].addresses, [elsewhere, HERE]);
+    }
+
+    #[test]
+    fn addresses_are_the_same_whichever_was_heard_first() {
+        let last = u8::try_from(ADDRESSES_MAX).expect("few") + 1;
+        let addresses: Vec<_> = (0..last).map(|at| SocketAddr::from(([10, 0, 0, at], 0))).collect();
+        let heard = |order: &mut dyn Iterator<Item = &SocketAddr>| {
+            let mut table = Table::default();
+            order.for_each(|source| table.take(&beacon(1, 5_672, 9, false), *source));
+            table.heard
+        };
+        let forwards = heard(&mut addresses.iter());
+        assert_eq!(forwards[0].addresses, addresses[..ADDRESSES_MAX]);
+        assert_eq!(heard(&mut addresses.iter().rev()), forwards);
+    }
+
+    #[test]
+    fn an_address_of_a_link_keeps_its_interface() {
+        let mut table = Table::default();
+        let source =
+            SocketAddr::V6(SocketAddrV6::new([0xfe80, 0, 0, 0, 0, 0, 0, 1].into(), 0, 0, 4));
+        table.take(&beacon(1, 5_672, 9, false), source);
+        assert_eq!(table.heard[0].addresses, [source]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! DISCOVER: finds daemons by their beacons, and asks each of them for the rest.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use nexusd_admin::proto::{GetInfoRequest, Server};
@@ -19,7 +19,7 @@ use crate::table::table;
 use crate::target::Target;
 
 /// Two and a half beacon intervals: enough for two of each node, should one be lost.
-const LISTEN: Duration = Duration::from_millis(2_500);
+pub(crate) const LISTEN: Duration = Duration::from_millis(2_500);
 /// How long a daemon may take to say what it is.
 const ANSWER: Duration = Duration::from_secs(1);
 /// Daemons that are asked at the same time.
@@ -56,9 +56,9 @@ fn as_text<S: serde::Serializer>(target: &Target, serializer: S) -> Result<S::Ok
     serializer.collect_str(target)
 }
 
-/// Listens, and asks those that were heard.
-pub(crate) async fn discover(options: &Options) -> Result<Vec<Found>, CliError> {
-    let heard = listen(&options.discovery, options.timeout.unwrap_or(LISTEN)).await?;
+/// Listens so long, and asks those that were heard.
+pub(crate) async fn discover(options: &Options, time: Duration) -> Result<Vec<Found>, CliError> {
+    let heard = listen(&options.discovery, time).await?;
     let mut found = Vec::with_capacity(heard.len());
     let mut asked = JoinSet::new();
     for (at, heard) in heard.into_iter().enumerate() {
@@ -77,10 +77,11 @@ pub(crate) async fn discover(options: &Options) -> Result<Vec<Found>, CliError> 
 /// Asks a daemon at each address it may have.
 async fn ask(index: usize, heard: Heard) -> Found {
     // There is one at least, that of the first beacon.
-    let mut address = heard.addresses.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]));
+    let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let mut address = heard.addresses.first().copied().unwrap_or(local);
     let mut answer = Err("no address is known".to_owned());
     for next in heard.addresses {
-        answer = said(SocketAddr::new(next, heard.app_port)).await;
+        answer = said(at(next, heard.app_port)).await;
         if answer.is_ok() {
             address = next;
             break;
@@ -92,14 +93,19 @@ async fn ask(index: usize, heard: Heard) -> Found {
     };
     Found {
         index,
-        target: SocketAddr::new(address, heard.app_port).into(),
+        target: at(address, heard.app_port).into(),
         node_id: heard.node.to_string(),
         cluster: heard.cluster,
-        mesh_address: SocketAddr::new(address, heard.mesh_port).to_string(),
+        mesh_address: at(address, heard.mesh_port).to_string(),
         started_ms: heard.start_us / 1_000,
         answer,
         error,
     }
+}
+
+fn at(mut address: SocketAddr, port: u16) -> SocketAddr {
+    address.set_port(port);
+    address
 }
 
 async fn said(address: SocketAddr) -> Result<Answer, String> {

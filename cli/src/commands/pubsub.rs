@@ -1,9 +1,10 @@
 //! PUBSUB: topics, who wants them, and their retained values.
 
 use nexusd_admin::proto::{
-    ListRetainedRequest, ListSubscriptionsRequest, ListTopicsRequest, RetainedValue, Topic, Topics,
+    ListRetainedRequest, ListSubscriptionsRequest, ListTopicsRequest, RetainedValue, Subscriptions,
+    Topic, Topics,
 };
-use nexusd_wire::filter_matches;
+use nexusd_wire::{check_topic, filter_matches};
 use serde::Serialize;
 
 use super::cut_off;
@@ -59,6 +60,8 @@ fn topics_text(console: &Console, topics: &Topics) -> String {
 #[derive(Serialize, Debug)]
 struct Wanted {
     topics: Vec<WantedTopic>,
+    /// Of a topic that nothing was published to, more may want it than were listed.
+    is_truncated: bool,
 }
 
 #[derive(Serialize, Debug)]
@@ -69,34 +72,46 @@ struct WantedTopic {
 }
 
 async fn numsub(names: Vec<String>, remote: &Remote, console: Console) -> Result<(), CliError> {
+    for name in &names {
+        check_topic(name).map_err(|reason| CliError::NoTopic {
+            name: name.clone(),
+            reason: reason.to_string(),
+        })?;
+    }
     let mut topics = Vec::with_capacity(names.len());
+    let mut is_truncated = false;
     for name in names {
         let request = ListTopicsRequest { filter: name.clone(), limit: 1 };
         let listed = remote.list_topics(request).await?.topics.pop();
         topics.push(match listed {
             Some(Topic { subscriptions, peers, .. }) => WantedTopic { name, subscriptions, peers },
             // Nothing was published to it yet, but somebody may wait for that.
-            None => WantedTopic { subscriptions: waiting(&name, remote).await?, name, peers: 0 },
+            None => {
+                let request = ListSubscriptionsRequest { limit: 10_000 };
+                let listed = remote.list_subscriptions(request).await?;
+                is_truncated |= listed.is_truncated;
+                WantedTopic { subscriptions: waiting(&name, &listed), name, peers: 0 }
+            }
         });
     }
-    let wanted = Wanted { topics };
-    console.show(&wanted, || {
-        let columns = [Text("TOPIC"), Number("SUBS"), Number("PEERS")];
-        let rows = wanted.topics.iter().map(|topic| {
-            vec![topic.name.clone(), number(topic.subscriptions), number(topic.peers)]
-        });
-        table(&console, &columns, rows)
-    })
+    let wanted = Wanted { topics, is_truncated };
+    console.show(&wanted, || numsub_text(&console, &wanted))
+}
+
+fn numsub_text(console: &Console, wanted: &Wanted) -> String {
+    let columns = [Text("TOPIC"), Number("SUBS"), Number("PEERS")];
+    let rows = wanted
+        .topics
+        .iter()
+        .map(|topic| vec![topic.name.clone(), number(topic.subscriptions), number(topic.peers)]);
+    let remedy = "of a topic that nothing was published to, 10,000 subscriptions were looked at";
+    table(console, &columns, rows) + &cut_off(wanted.is_truncated, remedy)
 }
 
 /// How many subscriptions have a filter that matches.
-async fn waiting(topic: &str, remote: &Remote) -> Result<u64, CliError> {
-    let request = ListSubscriptionsRequest { limit: 10_000 };
-    let subscriptions = remote.list_subscriptions(request).await?.subscriptions;
-    let want = subscriptions
-        .iter()
-        .filter(|it| it.filters.iter().any(|filter| filter_matches(filter, topic)));
-    Ok(want.count() as u64)
+fn waiting(topic: &str, listed: &Subscriptions) -> u64 {
+    let is_wanted = |filters: &[String]| filters.iter().any(|it| filter_matches(it, topic));
+    listed.subscriptions.iter().filter(|it| is_wanted(&it.filters)).count() as u64
 }
 
 fn retained_text(console: &Console, values: &[RetainedValue]) -> String {
@@ -122,6 +137,17 @@ fn retained_text(console: &Console, values: &[RetainedValue]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_that_may_be_too_small_say_so() {
+        let topic = WantedTopic { name: "a/b".to_owned(), subscriptions: 3, peers: 0 };
+        let wanted = Wanted { topics: vec![topic], is_truncated: true };
+        let expected = "\
+TOPIC  SUBS  PEERS
+a/b       3      0
+There are more; of a topic that nothing was published to, 10,000 subscriptions were looked at.";
+        assert_eq!(numsub_text(&Console::plain(), &wanted), expected);
+    }
 
     #[test]
     fn topics_have_the_columns_that_are_promised() {

@@ -24,11 +24,39 @@ fn nobody_there_is_told_with_what_helps() {
         [&["info"][..], &["publish", "t", "x"], &["subscribe", "#"], &["monitor"], &["ping"]]
     {
         let expected = format!(
-            "error: no daemon answers at {address}: is nexusd running there? `nexusd-cli discover` \
+            "error: no daemon answers at {address} (Connection refused (os error 111)): is nexusd running there? `nexusd-cli discover` \
              finds daemons\n"
         );
         assert_eq!(sentence(&address, words), expected);
     }
+}
+
+#[test]
+fn somebody_who_closes_the_connection_is_not_nobody() {
+    let closing = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = closing.local_addr().expect("bound").to_string();
+    std::thread::spawn(move || closing.incoming().for_each(drop));
+    for words in [&["info"][..], &["publish", "t", "x"], &["monitor"], &["ping"]] {
+        let told = sentence(&address, words);
+        let expected = format!("error: {address} took the connection and closed it (");
+        assert!(told.starts_with(&expected), "{told}");
+    }
+}
+
+#[test]
+fn a_daemon_without_room_for_a_connection_is_told_from_none() {
+    let daemon = nexusd_tests::Daemon::start(&["--max-connections", "1"]);
+    let _first = daemon.client();
+    let address = daemon.told("tcp").split(',').next().expect("an address").to_owned();
+    let told = sentence(&address, &["ping"]);
+    assert!(told.contains("(--max-connections)"), "{told}");
+}
+
+#[test]
+fn numbers_of_subscriptions_are_for_topics_alone() {
+    let daemon = Canned::start();
+    let told = sentence(&daemon.address, &["pubsub", "numsub", "plant/mill/speed", "plant/+"]);
+    assert!(told.starts_with("error: `plant/+` is no topic: "), "{told}");
 }
 
 #[test]
@@ -124,14 +152,11 @@ fn a_second_signal_ends_what_does_not_come_to_its_end() {
 
 #[test]
 fn bad_usage_is_another_exit_code() {
-    for words in [
-        &["publish", "t"][..],
-        &["nonsense"],
-        &["mesh", "up"],
-        &["info", "--port", "0"],
-        &["-h", "a/b", "info"],
-    ] {
+    for words in [&["publish", "t"][..], &["nonsense"], &["mesh", "up"], &["info", "--port", "0"]] {
         let said = run("127.0.0.1", words);
         assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{words:?}: {}", said.err);
     }
+    let said = run("a/b", &["info"]);
+    assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{}", said.err);
+    assert!(said.err.starts_with("error: bad address `a/b`: "), "{}", said.err);
 }
