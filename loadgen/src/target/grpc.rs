@@ -3,6 +3,8 @@
 //!
 //! What is written keeps to the server's windows; what is read has windows so large that they are opened anew
 //! once in a gigabyte. As a library that has many messages to send puts them into one frame, so does this.
+//!
+//! A queue has a limit of messages here, and none of bytes: that stays the daemon's (`--subscriber-queue-bytes`).
 
 use super::straddle::Straddle;
 use super::{Framing, FramingError, Wish};
@@ -42,6 +44,8 @@ const WINDOW_STEP: u32 = 1 << 30;
 const TOPIC: u8 = 1;
 const PAYLOAD_OF_REQUEST: u8 = 2;
 const TOPICS: u8 = 1;
+const MAX_BUFFER_SIZE: u8 = 4;
+const OVERFLOW_POLICY: u8 = 20;
 const SUCCESS: u8 = 1;
 const ERROR_MESSAGE: u8 = 4;
 const SUBSCRIPTION_INFO: u8 = 1;
@@ -49,6 +53,9 @@ const MESSAGE: u8 = 2;
 const PAYLOAD: u8 = 3;
 const GAP: u8 = 20;
 const MISSED: u8 = 2;
+
+/// Bytes that a message takes in a queue at least.
+const QUEUED_BYTES_MIN: u64 = 64;
 
 /// Who is at this end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +74,15 @@ pub(super) fn subscriber_opening(wish: &Wish<'_>) -> Vec<u8> {
     let mut request = Vec::new();
     for filter in wish.filters {
         put_field(&mut request, TOPICS, filter.as_bytes());
+    }
+    if let Some(bytes) = wish.queue_bytes {
+        // So many that bytes alone bound the queue. The field is signed.
+        let messages = (bytes / QUEUED_BYTES_MIN).clamp(1, i32::MAX as u64);
+        put_number(&mut request, MAX_BUFFER_SIZE, messages);
+    }
+    if let Some(policy) = wish.policy {
+        // Numbered as in the native protocol, behind the one that leaves it to the daemon.
+        put_number(&mut request, OVERFLOW_POLICY, u64::from(policy.0) + 1);
     }
     let mut message = vec![0];
     message.extend_from_slice(&(request.len() as u32).to_be_bytes());
@@ -141,15 +157,24 @@ fn put_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, body: &[u8]) {
 }
 
 /// A field of bytes or text.
-fn put_field(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
-    out.push(number << 3 | 2);
-    let mut length = bytes.len();
-    while length >= 0x80 {
-        out.push(length as u8 | 0x80);
-        length >>= 7;
-    }
-    out.push(length as u8);
+fn put_field(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    put_varint(out, u64::from(field) << 3 | 2);
+    put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// A field that is a number.
+fn put_number(out: &mut Vec<u8>, field: u8, number: u64) {
+    put_varint(out, u64::from(field) << 3);
+    put_varint(out, number);
+}
+
+fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
 }
 
 /// Cuts what the daemon sends.
@@ -263,8 +288,9 @@ impl GrpcFraming {
                     (MISSED, Value::Number(missed)) => Some(missed),
                     _ => None,
                 });
-                // All ones is -1: nobody can know.
-                self.told_lost = self.told_lost.saturating_add(missed.unwrap_or(0));
+                // The field is signed, and -1 where nobody can know.
+                let missed = missed.filter(|missed| *missed <= i64::MAX as u64).unwrap_or(0);
+                self.told_lost = self.told_lost.saturating_add(missed);
             }
             // Warnings and heartbeats.
             _ => {}
@@ -404,6 +430,8 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use nexusd_wire::control::OverflowPolicy;
+
     use super::*;
 
     fn data(messages: &[u8]) -> Vec<u8> {
@@ -444,6 +472,41 @@ mod tests {
             assert_eq!(framing.take_reply(), [0, 0, 0, SETTINGS, ACK, 0, 0, 0, 0]);
             assert_eq!(framing.windows, (65_536, FIRST_WINDOW));
         }
+    }
+
+    #[test]
+    fn losses_are_summed_up_where_somebody_knows_how_many() {
+        let mut framing = subscriber();
+        for missed in [12, u64::MAX, 3] {
+            let (mut gap, mut event) = (Vec::new(), Vec::new());
+            put_field(&mut gap, 1, b"slow_consumer");
+            put_number(&mut gap, MISSED, missed);
+            put_field(&mut event, GAP, &gap);
+            let mut message = vec![0, 0, 0, 0, event.len() as u8];
+            message.extend_from_slice(&event);
+            framing.on_bytes(&data(&message), &mut |_| {}).expect("a gap");
+        }
+        let totals = framing.totals();
+        assert_eq!((totals.told_lost, totals.gaps), (15, 3));
+    }
+
+    #[test]
+    fn a_queue_is_asked_for_as_it_is_wished() {
+        let limit = |queue_bytes| {
+            let policy = Some(OverflowPolicy::Block);
+            let wish = Wish { filters: &["run/0"], queue_bytes, policy, counted: false };
+            let bytes = subscriber_opening(&wish);
+            let request = (opening("Subscribe").len() + FRAME_HEADER_BYTES + PREFIX_BYTES)..;
+            let fields: Vec<_> = fields(&bytes[request]).collect();
+            assert_eq!(fields[0], (TOPICS, Value::Bytes(b"run/0")));
+            match fields.get(1) {
+                Some((field, Value::Number(number))) => (*field, *number),
+                other => panic!("no number: {other:?}"),
+            }
+        };
+        assert_eq!(limit(None), (OVERFLOW_POLICY, 3));
+        assert_eq!(limit(Some(64 << 20)), (MAX_BUFFER_SIZE, 1 << 20));
+        assert_eq!(limit(Some(u64::MAX)), (MAX_BUFFER_SIZE, i32::MAX as u64));
     }
 
     #[test]
