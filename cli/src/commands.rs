@@ -1,4 +1,5 @@
-//! One file for each group of commands: asks the daemon, and shows what it says.
+//! What commands do: each group of them asks the daemon and shows what it says. `beacons`, `event` and `topology`
+//! are parts of DISCOVER, SUBSCRIBE and MESH.
 
 pub(crate) mod beacons;
 pub(crate) mod client;

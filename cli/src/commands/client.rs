@@ -10,7 +10,7 @@ use crate::console::Console;
 use crate::error::CliError;
 use crate::format::{bytes, milliseconds, number, printable, yes};
 use crate::remote::Remote;
-use crate::table::Column::{Number, Text};
+use crate::table::Column::{Id, Number, Text};
 use crate::table::{list, table};
 
 pub(crate) async fn run(
@@ -61,7 +61,7 @@ fn clients_text(console: &Console, clients: &Clients) -> String {
     if clients.clients.is_empty() {
         return "no client is connected".to_owned();
     }
-    let columns = [Text("ID"), Text("ADDRESS"), Number("SUBS"), Number("MSGS"), Text("CONNECTED")];
+    let columns = [Id("ID"), Text("ADDRESS"), Number("SUBS"), Number("MSGS"), Text("CONNECTED")];
     let rows = clients.clients.iter().map(|client| {
         vec![
             client.client_id.clone(),

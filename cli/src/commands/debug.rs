@@ -18,7 +18,7 @@ use crate::format::{count, duration, number, printable};
 use crate::input;
 use crate::remote::Remote;
 use crate::stops::Stops;
-use crate::table::Column::{Number, Text};
+use crate::table::Column::{Id, Number, Text};
 use crate::table::table;
 
 pub(crate) async fn run(
@@ -141,8 +141,8 @@ fn subscriptions_text(console: &Console, subscriptions: &Subscriptions) -> Strin
         return "nobody subscribes".to_owned();
     }
     let columns = [
-        Text("ID"),
-        Text("CLIENT"),
+        Id("ID"),
+        Id("CLIENT"),
         Text("STATE"),
         Text("POLICY"),
         Number("QUEUED"),

@@ -11,7 +11,7 @@ use crate::console::Console;
 use crate::error::CliError;
 use crate::format::{bytes, number, yes};
 use crate::remote::Remote;
-use crate::table::Column::{Number, Text};
+use crate::table::Column::{Id, Number, Text};
 use crate::table::{list, table};
 
 pub(crate) async fn run(
@@ -54,7 +54,7 @@ fn peers_text(console: &Console, peers: &[Peer]) -> String {
     if peers.is_empty() {
         return "no other node is known".to_owned();
     }
-    let columns = [Text("ID"), Text("ADDRESS"), Text("STATUS"), Number("LATENCY"), Text("SYNCED")];
+    let columns = [Id("ID"), Text("ADDRESS"), Text("STATUS"), Number("LATENCY"), Text("SYNCED")];
     let rows = peers.iter().map(|peer| {
         let (id, address) = (peer.node_id.clone(), peer.address.clone());
         vec![id, address, peer.status.clone(), latency(peer), yes(peer.is_synced).to_owned()]
@@ -120,14 +120,8 @@ fn gossip_text(console: &Console, gossip: &Gossip) -> String {
         ("retained", format!("{:016x}", gossip.retained_digest)),
     ];
     let own = list(console, "This node", &entries);
-    let columns = [
-        Text("ID"),
-        Text("STATUS"),
-        Text("SYNCED"),
-        Text("TOLD"),
-        Text("KNOWN"),
-        Number("FILTERS"),
-    ];
+    let columns =
+        [Id("ID"), Text("STATUS"), Text("SYNCED"), Text("TOLD"), Text("KNOWN"), Number("FILTERS")];
     let rows = gossip.peers.iter().map(|peer| {
         vec![
             peer.node_id.clone(),

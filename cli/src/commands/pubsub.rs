@@ -13,7 +13,7 @@ use crate::console::Console;
 use crate::error::CliError;
 use crate::format::{ago, bytes, milliseconds, number, yes};
 use crate::remote::Remote;
-use crate::table::Column::{Number, Text};
+use crate::table::Column::{Id, Number, Text};
 use crate::table::table;
 
 /// What to do about a list that was cut off.
@@ -118,8 +118,7 @@ fn retained_text(console: &Console, values: &[RetainedValue]) -> String {
     if values.is_empty() {
         return "no such retained values".to_owned();
     }
-    let columns =
-        [Text("TOPIC"), Number("SIZE"), Text("PUBLISHED"), Text("EXPIRES"), Text("ORIGIN")];
+    let columns = [Text("TOPIC"), Number("SIZE"), Text("PUBLISHED"), Text("EXPIRES"), Id("ORIGIN")];
     let rows = values.iter().map(|value| {
         let expires =
             value.expires_ms.map_or("never".to_owned(), |ms| format!("in {}", milliseconds(ms)));

@@ -22,6 +22,8 @@ pub(crate) const NODES: [&str; 3] = [
 /// A served daemon; ends when dropped.
 pub(crate) struct Canned {
     pub(crate) address: String,
+    /// Pings that came.
+    pub(crate) pings: Arc<AtomicU64>,
     _runtime: Runtime,
 }
 
@@ -33,11 +35,13 @@ impl Canned {
         let _inside = runtime.enter();
         let incoming = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a port");
         let address = incoming.local_addr().expect("bound").to_string();
-        let service = AdminServiceServer::new(Answers::default());
+        let answers = Answers::default();
+        let pings = Arc::clone(&answers.pings);
+        let service = AdminServiceServer::new(answers);
         let server = TonicServer::builder().add_service(service);
         runtime.spawn(server.serve_with_incoming(incoming));
         drop(_inside);
-        Self { address, _runtime: runtime }
+        Self { address, pings, _runtime: runtime }
     }
 }
 
@@ -45,6 +49,7 @@ impl Canned {
 #[derive(Clone, Default)]
 struct Answers {
     asked: Arc<AtomicU64>,
+    pings: Arc<AtomicU64>,
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -79,6 +84,7 @@ fn peers() -> Vec<Peer> {
 #[tonic::async_trait]
 impl AdminService for Answers {
     async fn ping(&self, _: Request<PingRequest>) -> Answer<PingResponse> {
+        self.pings.fetch_add(1, Ordering::Relaxed);
         answer(PingResponse { node_id: NODES[0].to_owned(), timestamp_ms: 1_700_000_000_000 })
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong is one sentence on stderr that says what to do; 1 is a failure, 2 is bad usage.
 
 use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 
 use crate::canned::Canned;
 use crate::cli::{Running, command, run, said};
@@ -134,6 +135,19 @@ fn ctrl_c_ends_a_subscription_that_is_not_there_yet() {
         assert_eq!(running.ended(), Some(0));
         drop((questions, messages));
     }
+}
+
+#[test]
+fn ctrl_c_ends_a_measurement_with_what_was_measured() {
+    let daemon = Canned::start();
+    let words = ["debug", "ping", "--count", "100000", "--interval", "1ms"];
+    let mut running = Running::start(&daemon.address, &words);
+    // The first one has its answer once there is a second one.
+    nexusd_tests::eventually("it measures", || daemon.pings.load(Ordering::Relaxed) >= 2);
+    running.interrupt();
+    let line = running.line().expect("a summary");
+    assert!(line.contains(" of node ") && line.contains(": min "), "{line}");
+    assert_eq!(running.ended(), Some(0));
 }
 
 #[test]

@@ -152,6 +152,9 @@ fn discover_finds_the_daemons_of_a_cluster_and_n_chooses_one() {
     let (code, pong, error) = ask(&["-n", "2", "ping"]);
     assert_eq!(code, Some(0), "{error}");
     assert_eq!(pong["address"], addresses[1]);
+    // The time for an answer is none for beacons, which come once a second.
+    let (code, pong, error) = ask(&["--timeout", "400", "-n", "2", "ping"]);
+    assert_eq!((code, &pong["address"]), (Some(0), &addresses[1].as_str().into()), "{error}");
     let (code, _, error) = ask(&["-n", "3", "ping"]);
     assert_eq!(code, Some(1));
     assert!(error.starts_with("error: there is no daemon 3: 2 were found;"), "{error}");

@@ -181,6 +181,17 @@ fn monitor_goes_on_behind_a_silence_of_the_daemon() {
 }
 
 #[test]
+fn an_address_may_name_its_interface() {
+    let daemon = Daemon::start(&[]);
+    let port = daemon.told("tcp").split(',').find_map(|it| it.strip_prefix("[::1]:"));
+    let port = port.expect("a port");
+    // The first one of each Linux is the one of the host itself.
+    let said = run(&format!("[::1%1]:{port}"), &["ping"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.out.contains(&format!(" at [::1%1]:{port} after ")), "{}", said.out);
+}
+
+#[test]
 fn what_becomes_of_the_retained_value_is_told() {
     let daemon = Daemon::start(&[]);
     let address = address(&daemon);
