@@ -63,6 +63,8 @@ fn interactive(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliE
         if let Some(stop) = ends_all(&stops) {
             return Ok(stop);
         }
+        // A signal to the last command is none to the editor, which has the terminal now.
+        drop(stops);
         let read = editor.read_line(&prompt);
         // The terminal may go at any time. Where the history cannot be kept there is still the one in memory.
         let _ = editor.sync_history();

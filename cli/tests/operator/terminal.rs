@@ -1,5 +1,9 @@
 //! The prompt and TOP on a real terminal.
 
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nexusd_tests::eventually;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::canned::Canned;
@@ -99,9 +103,35 @@ fn the_prompt_ends_with_its_terminal() {
     let pid = std::fs::read_to_string(&file).expect("written before");
     let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
     drop(screen);
-    nexusd_tests::eventually("it has ended", || test_kill_process(pid).is_err());
+    eventually("it has ended", || test_kill_process(pid).is_err());
     let history = std::fs::read_to_string(state.path().join("nexusd/cli_history"));
     assert_eq!(history.expect("kept line by line"), "top\n");
+}
+
+#[test]
+#[ignore = "needs tmux: `cargo xtask test --only terminal`"]
+fn ctrl_c_of_a_command_is_over_with_it() {
+    let daemon = Canned::start();
+    let state = tempfile::tempdir().expect("a folder");
+    let file = state.path().join("pid");
+    let screen = Screen::start(&[("XDG_STATE_HOME", &state.path().display().to_string())]);
+    let (pid, address) = (file.display(), &daemon.address);
+    screen.enter(&format!("sh -c 'echo $$ > {pid}; exec {BINARY} -h {address}'"));
+    screen.wait_for(&format!("nexusd {address}>"));
+    screen.enter("debug ping --count 2 --interval 1h");
+    eventually("it measures", || daemon.pings.load(Ordering::Relaxed) >= 2);
+    screen.press("C-c");
+    screen.wait("the prompt is back", |text| text.trim_end().ends_with('>'));
+    let pid = std::fs::read_to_string(&file).expect("written before");
+    let pid = pid.trim().parse().ok().and_then(Pid::from_raw).expect("a process");
+    // Until a second one would count, and beyond.
+    let until = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < until {
+        kill_process(pid, Signal::INT).expect("it runs");
+        screen.text();
+    }
+    screen.enter("mesh status");
+    screen.wait_for("queued for them");
 }
 
 #[test]
