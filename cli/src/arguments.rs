@@ -12,8 +12,7 @@ use crate::target::LOCALHOST;
 use crate::words::normalise;
 
 const EXAMPLES: &str = "\
-Commands may be written in any case. Without one there is a prompt. TIME is a number of milliseconds, or one with a
-unit: 1500, 1500ms, 2s, 5m, 1h.
+Commands may be written in any case. Without one there is a prompt.
 
 Examples:
   nexusd-cli publish greetings hello
@@ -55,7 +54,8 @@ pub(crate) struct Options {
     /// Answers as JSON, for scripts
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// How long to wait for an answer [default: 2s]; of DISCOVER, for beacons [default: 2500ms]
+    /// How long to wait for an answer [default: 2s]; of DISCOVER, for beacons [default: 2500ms]. A TIME is 1500 or
+    /// 1500ms, 2s, 5m or 1h
     #[arg(long, value_name = "TIME", global = true, value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
     /// This text
@@ -492,6 +492,15 @@ mod tests {
         ] {
             let error = parsed(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn every_help_says_what_a_time_is() {
+        for line in ["--help", "monitor --help", "debug ping --help"] {
+            let help = parsed(line).expect_err("help").to_string();
+            let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(help.contains("A TIME is 1500 or 1500ms, 2s, 5m or 1h"), "{help}");
         }
     }
 

@@ -167,7 +167,7 @@ fn whatever_ends_a_subscription_leaves_nothing_behind() {
 fn monitor_goes_on_behind_a_silence_of_the_daemon() {
     let daemon = Daemon::start(&[]);
     let address = address(&daemon);
-    let words = ["monitor", "t", "--interval", "100ms", "--timeout", "500ms"];
+    let words = ["monitor", "t", "--interval", "100ms", "--timeout", "1s"];
     let mut monitor = Running::start_plainly(&address, &words);
     assert!(monitor.line().is_some());
     daemon.freeze();
