@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use nexusd_wire::FrameCutter;
 use nexusd_wire::control::DeliveryMode;
+use nexusd_wire::{FrameCutter, Header};
 
 use crate::limits::BUFFER_BYTES_KEPT;
 use crate::log::SegmentId;
@@ -20,8 +20,9 @@ use crate::subscriber_queue::QueueId;
 pub(crate) enum Landing {
     /// It goes to the log.
     Segment { segment: SegmentId, filled: usize, stride: usize },
-    /// It was refused; its rest is thrown away.
-    Discard { remaining: usize },
+    /// It was refused; its rest is thrown away. One of a link is lost behind that, not before it is sent: should
+    /// the link break amid it, it comes again.
+    Discard { remaining: usize, lost: Option<Header> },
 }
 
 /// What the messages that come next on the wire are: whose, and why.

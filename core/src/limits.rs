@@ -136,6 +136,8 @@ pub const MATCH_BYTES: usize = 16;
 pub const CONTROL_BYTES_MAX: u32 = 256 << 10;
 /// Longest metadata table, in bytes.
 pub const METADATA_BYTES_MAX: u32 = 16 << 10;
+/// Longest payload that any node may be set to take, in bytes: what another node may send, whatever this one takes.
+pub const PAYLOAD_BYTES_MAX: u32 = 64 << 20;
 /// Filters of one subscription.
 pub const FILTERS_PER_SUBSCRIPTION_MAX: usize = 4_096;
 /// Subscriptions and topic ids of all clients take at most this share (one part in …) of
@@ -233,6 +235,8 @@ pub const LINK_QUEUE_BYTES: u64 = 16 << 20;
 pub const LINK_ACK_MESSAGES: u64 = 4_096;
 /// … or bytes, far below what its sender keeps.
 pub const LINK_ACK_BYTES: usize = 1 << 20;
+/// Characters of a peer's last word that are reported.
+pub const PEERS_WORD_CHARACTERS: usize = 200;
 /// Messages that one loss on a link may name of a topic.
 pub const LOST_ON_LINK_MAX: u64 = 1 << 40;
 /// Time between two looks at all links, microseconds.
@@ -243,6 +247,16 @@ pub const LINK_HEARTBEAT_US: u64 = 500_000;
 pub const LINK_SUSPECTED_US: u64 = 1_500_000;
 /// Silence of a peer, or time without a connection, after which it is dead, microseconds.
 pub const LINK_DEAD_US: u64 = 5_000_000;
+/// Time for which a link stays shut that ended because one of the nodes broke the protocol, microseconds; twice as
+/// long each time, as long as it does not stand for [`LINK_SOUND_US`] between. Beyond [`LINK_DEAD_US`] the peer is
+/// dead, and what is queued for it goes: should that be what it cannot take, the link is sound again.
+pub const LINK_SHUT_US: u64 = 100_000;
+/// How often that is doubled.
+pub const LINK_SHUT_DOUBLINGS: u32 = 7;
+/// Time for which a link has to stand so that what was before does not count, microseconds.
+pub const LINK_SOUND_US: u64 = 60_000_000;
+/// Time between two reports that a peer's messages are longer than this node takes, microseconds.
+pub const LINK_TOO_LARGE_US: u64 = 60_000_000;
 /// Time for what is under way from a node whose successor was heard, microseconds.
 pub const LINK_RETIRE_US: u64 = 3_000_000;
 /// How long a node remembers how far the stream of a peer that it gave up had come, microseconds.

@@ -13,6 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use nexusd_wire::control::Farewell;
 use nexusd_wire::{ClusterKey, Member, NodeId, SubscriptionId};
 
+use crate::limits::{LINK_SHUT_DOUBLINGS, LINK_SHUT_US, LINK_SOUND_US};
 use crate::retained::{Buckets, Digest};
 use crate::shard::answering::AskedEarly;
 use crate::shard::event::ConnectionId;
@@ -125,6 +126,22 @@ pub enum LinkReport {
         peer: NodeId,
         /// Why.
         reason: LinkDown,
+    },
+    /// The connection is gone, for one of the two nodes broke the protocol.
+    Violated {
+        /// The peer.
+        peer: NodeId,
+        /// What was wrong, for an operator.
+        reason: Box<str>,
+        /// For so long no other connection becomes the link.
+        pause_us: u64,
+    },
+    /// A message of the peer's is longer than this node takes, and lost. Told now and then.
+    TooLarge {
+        /// The peer.
+        peer: NodeId,
+        /// The payload of the message.
+        bytes: usize,
     },
     /// A link that broke did not come back in time: the node is dead.
     Dead {
@@ -275,6 +292,29 @@ pub(crate) struct Comparison {
     pub(crate) fetched: Buckets,
 }
 
+/// How a link ended because one of the nodes broke the protocol. Were it dialled again at once, the two would do
+/// nothing else any more.
+#[derive(Debug, Default)]
+pub(crate) struct Violations {
+    /// What was wrong, until that is told.
+    pub(crate) reason: Option<Box<str>>,
+    in_a_row: u32,
+    /// No connection becomes the link until then.
+    pub(crate) shut_until_us: u64,
+}
+
+impl Violations {
+    /// The link ends, which stood since `up_since_us`.
+    pub(crate) fn note(&mut self, reason: &str, up_since_us: u64, now_us: u64) {
+        if now_us.saturating_sub(up_since_us) >= LINK_SOUND_US {
+            self.in_a_row = 0;
+        }
+        let pause_us = LINK_SHUT_US << self.in_a_row.min(LINK_SHUT_DOUBLINGS);
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        (self.reason, self.shut_until_us) = (Some(reason.into()), now_us + pause_us);
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) guest: Guest,
@@ -309,6 +349,10 @@ pub(crate) struct Link {
     pub(crate) comparison: Comparison,
     /// Its connection was up once: the peer may know what this node wants.
     pub(crate) was_up: bool,
+    pub(crate) up_since_us: u64,
+    pub(crate) violations: Violations,
+    /// When it was last reported that the peer's messages are longer than this node takes.
+    pub(crate) too_large_told_us: Option<u64>,
     /// When it was given up before, everybody here was told that something may be lost, and nothing of
     /// the peer's stream has come since.
     pub(crate) is_told: bool,
@@ -351,6 +395,9 @@ impl Link {
             parts: Parts::default(),
             comparison: Comparison::default(),
             was_up: false,
+            up_since_us: now_us,
+            violations: Violations::default(),
+            too_large_told_us: None,
             is_told: false,
             last_heard_us: now_us,
             last_said_us: now_us,

@@ -81,7 +81,7 @@ use crate::connection::{Connection, Landing};
 use crate::io::driver::Service;
 use crate::limits::{
     ACKS_OWED_MAX, CONTROL_BACKLOG_BYTES, CONTROL_BYTES_MAX, FLUSH_RETRY_US, LARGE_FRAME_BYTES,
-    Limits, METADATA_BYTES_MAX, SENDS_PER_FLUSH,
+    Limits, METADATA_BYTES_MAX, PAYLOAD_BYTES_MAX, SENDS_PER_FLUSH,
 };
 use crate::link::{EndedStream, FetchId, Links, MeshConfig};
 use crate::metrics::Metrics;
@@ -411,9 +411,14 @@ impl Shard {
             self.plane.open_generations.resize(slot + 1, 0);
         }
         debug_assert!(self.connections[slot].is_none(), "a slot is reused only after Closed");
-        let message_bytes_max = HEADER_BYTES
-            + aligned(METADATA_BYTES_MAX as usize)
-            + self.config.limits.payload_bytes as usize;
+        // Other nodes may take longer messages than this one does; what is too long is lost here, not at odds
+        // with the protocol.
+        let payload_bytes_max = match door {
+            Door::Mesh | Door::Dialled { .. } => PAYLOAD_BYTES_MAX,
+            _ => self.config.limits.payload_bytes,
+        };
+        let message_bytes_max =
+            HEADER_BYTES + aligned(METADATA_BYTES_MAX as usize) + payload_bytes_max as usize;
         let cutter =
             FrameCutter::new(message_bytes_max as u32, CONTROL_BYTES_MAX, LARGE_FRAME_BYTES);
         self.connections[slot] =

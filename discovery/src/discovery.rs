@@ -9,7 +9,7 @@ mod knowing;
 mod links;
 mod telling;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Weak;
@@ -61,6 +61,8 @@ pub struct Discovery {
     own_addresses: BTreeSet<SocketAddr>,
     /// What an operator was told about who cannot be linked.
     strangers: BTreeSet<(IpAddr, LinkRefusal)>,
+    /// Peers whose links ended because one of the nodes broke the protocol, and when that was told.
+    violators: BTreeMap<NodeId, u64>,
     is_draining: bool,
     is_told_peers_full: bool,
     is_told_links_full: bool,
@@ -91,6 +93,7 @@ impl Discovery {
             outbox: Outbox::default(),
             own_addresses: own_address.into_iter().collect(),
             strangers: BTreeSet::new(),
+            violators: BTreeMap::new(),
             is_draining: false,
             is_told_peers_full: false,
             is_told_links_full: false,

@@ -117,6 +117,22 @@ pub enum LinkEvent {
         /// Why.
         reason: LinkDown,
     },
+    /// The connection is gone, for one of the two nodes broke the protocol.
+    Violated {
+        /// The peer.
+        peer: NodeId,
+        /// What was wrong.
+        reason: Box<str>,
+        /// For so long no other connection becomes the link.
+        pause_us: u64,
+    },
+    /// A message of the peer's is longer than this node takes.
+    TooLarge {
+        /// The peer.
+        peer: NodeId,
+        /// The payload of the message.
+        bytes: usize,
+    },
     /// The queue of a broken link waited in vain: the peer is dead.
     Dead {
         /// The peer.

@@ -56,6 +56,10 @@ pub const DIAL_SPREAD_MAX_US: u64 = 3_000_000;
 pub const DIAL_YIELD_US: u64 = 200_000;
 /// How much later a broken link is dialled by who did not dial it before, microseconds.
 pub const REDIAL_YIELD_US: u64 = 100_000;
+/// Time between two notices that a peer's link ended because the protocol was broken, microseconds.
+pub const VIOLATION_INTERVAL_US: u64 = 60_000_000;
+/// Peers that such notices are about in that time.
+pub const VIOLATORS_MAX: usize = 256;
 /// Time given to the other one of two connections between the same nodes, microseconds.
 pub const SUPERSEDED_US: u64 = 1_000_000;
 /// Addresses whose dials failed that are remembered.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use nexusd_wire::NodeId;
 
@@ -114,6 +115,26 @@ pub enum Notice {
         /// Where.
         address: SocketAddr,
     },
+    /// A link ended because one of its nodes broke the protocol.
+    Violated {
+        /// The peer.
+        node: NodeId,
+        /// Where it takes links.
+        address: SocketAddr,
+        /// What was wrong.
+        reason: Box<str>,
+        /// The link is shut for so long.
+        pause_us: u64,
+    },
+    /// A peer takes longer messages than this node does.
+    TooLarge {
+        /// The peer.
+        node: NodeId,
+        /// Where it takes links.
+        address: SocketAddr,
+        /// The payload of one of them.
+        bytes: usize,
+    },
     /// Datagrams that are no beacons come from somewhere.
     Unreadable {
         /// Where from.
@@ -151,6 +172,8 @@ impl Notice {
             | Self::WrongCluster { .. }
             | Self::WrongKey { .. }
             | Self::Version { .. }
+            | Self::Violated { .. }
+            | Self::TooLarge { .. }
             | Self::Unreadable { .. }
             | Self::PeersFull { .. }
             | Self::LinksFull { .. } => Level::Warning,
@@ -192,6 +215,18 @@ impl fmt::Display for Notice {
                     "the node at {address} speaks another version of the protocol; upgrade one of the two"
                 )
             }
+            Self::Violated { node, address, reason, pause_us } => write!(
+                f,
+                "the link to node {node} at {address} ended, for one of the two broke the protocol: {reason}; \
+                 it is shut for {:.1?}, and longer each time",
+                Duration::from_micros(*pause_us)
+            ),
+            Self::TooLarge { node, address, bytes } => write!(
+                f,
+                "node {node} at {address} sent a message of {bytes} bytes, more than this node takes \
+                 (--max-payload); such messages are lost here, and subscribers are told: give all nodes \
+                 the same limit"
+            ),
             Self::Unreadable { from, reason, datagrams } => {
                 write!(f, "{datagrams} datagrams from {from} were ignored, the last one: {reason}")
             }

@@ -284,12 +284,43 @@ fn a_node_of_another_cluster_or_without_the_key_is_refused_and_both_say_so() {
     let unsigned = with_key(&mesh, "a key of something else");
     unsigned.wait_for_line("does not have this cluster's key (--cluster-key)", 1);
     home.wait_for_line("does not have this cluster's key (--cluster-key)", 1);
+    let keyless = mesh.node_with(&flags[..4]);
+    keyless.wait_for_line("does not have this cluster's key (--cluster-key)", 1);
     let member = with_key(&mesh, "a key of this cluster");
     member.wait_for_line(JOINED, 1);
-    for node in [&stranger, &unsigned] {
+    for node in [&stranger, &unsigned, &keyless] {
         assert!(!node.log().contains(JOINED), "{}", node.log());
     }
     assert_eq!(home.log().matches(JOINED).count(), 1, "{}", home.log());
+}
+
+#[test]
+fn messages_longer_than_a_node_takes_are_told_as_lost_there_and_what_follows_arrives() {
+    let mesh = Mesh::new();
+    let large = mesh.node_with(&["--max-payload", "8M", "--memory-limit", "256M"]);
+    let small = mesh.node_with(&["--max-payload", "1M"]);
+    let (mut subscriber, mut account, mut publisher) = pair(&small, &large, "t", "t");
+    publisher.publish("t", b"before");
+    for payload in [&vec![1; 6_000_000], &vec![2; (1 << 20) + 1]] {
+        publisher.publish_accepted("t", payload);
+    }
+    publisher.publish("t", b"behind");
+    publisher.catch_up();
+    hear_until(&mut subscriber, &mut account, b"before");
+    hear_until(&mut subscriber, &mut account, b"behind");
+    assert_eq!((account.missed(), account.unknown_gaps()), (2, 0));
+    small.wait_for_line(
+        "sent a message of 6000000 bytes, more than this node takes (--max-payload)",
+        1,
+    );
+    // It was the same link all the time, and nobody took another's bytes for a breach of the protocol.
+    for node in [&large, &small] {
+        assert_eq!(node.log().matches(JOINED).count(), 1, "{}", node.log());
+        let document = Statistics::of(node).next_document();
+        assert_eq!(document["metrics"]["protocol_errors"], 0, "{document}");
+    }
+    large.end_well();
+    small.end_well();
 }
 
 #[test]

@@ -480,6 +480,7 @@ impl Shard {
         let (offset, kind) = violation.at.map_or((0, 0), |(at, kind)| (at, kind.0));
         let Violation { code, message, .. } = violation;
         let report = ErrorReport { code: *code, message, fatal: true, request: 0, offset, kind };
+        self.shut_link(id, message, now);
         self.fail(id, &report, now);
     }
 

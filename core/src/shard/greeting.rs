@@ -184,12 +184,15 @@ impl Shard {
 
     /// The other end does not want this connection to be a link.
     pub(super) fn on_turned_away(&mut self, id: ConnectionId, frame: &Frame<'_>, now: Now) {
-        let code = frame.body::<control::Error<'_>>().map(|error| error.code());
-        // Who has said that it is of this cluster, and is accepted, can only miss the other's key.
-        let is_of_cluster = open_connection(&mut self.connections, id)
-            .is_some_and(|connection| connection.session.guest.is_some());
-        let reason = match code {
-            Ok(ErrorCode::WrongCluster) if is_of_cluster => LinkRefusal::WrongKey,
+        let error = frame.body::<control::Error<'_>>();
+        // Who has said that it is of this cluster, and is accepted, can only miss the other's key. Without a key
+        // of its own this node is turned away before that, and only the words tell why.
+        let says_key = error.as_ref().is_ok_and(|error| error.message() == Some(UNSIGNED));
+        let misses_key = says_key
+            || open_connection(&mut self.connections, id)
+                .is_some_and(|connection| connection.session.guest.is_some());
+        let reason = match error.map(|error| error.code()) {
+            Ok(ErrorCode::WrongCluster) if misses_key => LinkRefusal::WrongKey,
             Ok(ErrorCode::WrongCluster) => LinkRefusal::WrongCluster,
             Ok(ErrorCode::OwnNode) => LinkRefusal::OwnNode,
             Ok(ErrorCode::VersionMismatch) => LinkRefusal::Version,
@@ -227,6 +230,11 @@ impl Shard {
             let text = format!("this node is of the cluster '{}' (--cluster)", self.config.cluster);
             let code = ErrorCode::WrongCluster;
             self.turn_away(id, LinkRefusal::WrongCluster, code, &text, now);
+            return None;
+        }
+        if self.is_shut(peer, now) {
+            let text = "the link ended because one of the nodes broke the protocol; it is shut for a while";
+            self.turn_away(id, LinkRefusal::Closed, ErrorCode::LimitReached, text, now);
             return None;
         }
         Some(guest)

@@ -52,8 +52,11 @@ impl Shard {
             Ok(_) => Refusal::NoMemory,
             Err(refusal) => refusal,
         };
-        connection.inbound.landing = Some(Landing::Discard { remaining: stride - head.len() });
-        self.refuse(id, &header, at, refusal)
+        let remaining = stride - head.len();
+        let is_lost = connection.session.link.is_some() && refusal.is_loss_on_link();
+        connection.inbound.landing =
+            Some(Landing::Discard { remaining, lost: is_lost.then_some(header) });
+        if is_lost { Ok(()) } else { self.refuse(id, &header, at, refusal) }
     }
 
     /// Copies received bytes to where the large frame goes; returns how many were its.
@@ -69,7 +72,7 @@ impl Shard {
                 *filled += taken;
                 taken
             }
-            Some(Landing::Discard { remaining }) => {
+            Some(Landing::Discard { remaining, .. }) => {
                 let taken = input.len().min(*remaining);
                 *remaining -= taken;
                 taken
@@ -121,8 +124,11 @@ impl Shard {
                 self.landed(id, segment, position - stride as u64, now)?;
                 Ok(true)
             }
-            Some(Landing::Discard { remaining: 0 }) => {
+            Some(Landing::Discard { remaining: 0, lost }) => {
                 connection.inbound.landing = None;
+                if let Some(header) = lost {
+                    self.lose_refused(id, &header);
+                }
                 Ok(true)
             }
             Some(_) => Ok(false),

@@ -7,10 +7,12 @@ use nexusd_wire::{
 
 use super::event::{ConnectionId, Now};
 use super::neighbour::Asker;
-use super::publish::Refusal;
 use super::violation::Violation;
 use super::{Shard, open_connection};
-use crate::limits::{BINDING_BYTES, LINK_ACK_BYTES, LINK_ACK_MESSAGES, LOST_ON_LINK_MAX};
+use crate::limits::{
+    BINDING_BYTES, LINK_ACK_BYTES, LINK_ACK_MESSAGES, LINK_TOO_LARGE_US, LOST_ON_LINK_MAX,
+    PEERS_WORD_CHARACTERS,
+};
 use crate::link::{LinkDown, LinkReport, Parts};
 use crate::plant::{Plant, is_planted};
 use crate::session::Binding;
@@ -54,7 +56,11 @@ impl Shard {
             FrameKind::Gap => self.on_gap(id, frame, now),
             FrameKind::Goodbye => self.on_farewell(id, frame, now),
             FrameKind::Error => {
-                if frame.body::<control::Error<'_>>()?.fatal() {
+                let error = frame.body::<control::Error<'_>>()?;
+                if error.fatal() {
+                    let said = error.message().unwrap_or_default();
+                    let said: String = said.chars().take(PEERS_WORD_CHARACTERS).collect();
+                    self.shut_link(id, &format!("it says: {}", said.escape_debug()), now);
                     self.close_now(id);
                 }
                 Ok(())
@@ -346,20 +352,30 @@ impl Shard {
         Ok(())
     }
 
-    /// A message of a link cannot be kept: it is lost. Of one that comes while the node stops nobody is
-    /// told, for nobody is there.
-    pub(super) fn lose_refused(&mut self, id: ConnectionId, header: &Header, refusal: &Refusal) {
-        if matches!(refusal, Refusal::TooFast) {
-            return;
-        }
+    /// A message of a link cannot be kept, or is longer than this node takes: it is lost. Of a retained value that
+    /// nodes compare nobody is told: it is no message that a subscription misses.
+    pub(super) fn lose_refused(&mut self, id: ConnectionId, header: &Header) {
+        self.plane.metrics.rejected += 1;
         let Some(connection) = open_connection(&mut self.connections, id) else { return };
         let binding = connection.session.binding(header.topic());
-        if let Some(link) = connection.session.link.as_deref_mut() {
-            link.count(header);
-        }
+        let Some(link) = connection.session.link.as_deref_mut() else { return };
+        let (is_state, peer) = (link.count(header).is_state, link.peer);
         let now = Now { mono_us: self.now_us, wall_us: self.plane.wall_us };
-        if let Some(binding) = binding {
+        if header.payload_len() > self.config.limits.payload_bytes as usize {
+            self.report_too_large(peer, header.payload_len(), now);
+        }
+        if let Some(binding) = binding.filter(|_| !is_state) {
             self.plane.lose_bound(binding, 1, now);
+        }
+    }
+
+    /// The peer takes longer messages than this node does.
+    fn report_too_large(&mut self, peer: NodeId, bytes: usize, now: Now) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let is_told = |told_us| now.mono_us < told_us + LINK_TOO_LARGE_US;
+        if !link.too_large_told_us.is_some_and(is_told) {
+            link.too_large_told_us = Some(now.mono_us);
+            self.report_link(LinkReport::TooLarge { peer, bytes });
         }
     }
 

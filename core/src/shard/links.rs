@@ -88,6 +88,7 @@ impl Shard {
         (link.down_since_us, link.retires_at_us) = (None, None);
         link.parts = Parts::default();
         link.comparison = Comparison::default();
+        link.violations.reason = None;
         let address = link.guest.address;
         if let Some(old) = old {
             self.take_from(old, peer);
@@ -145,7 +146,7 @@ impl Shard {
         let Some(peer) = self.peer_of(id) else { return };
         let Some(link) = self.links.get_mut(&peer) else { return };
         (link.is_up, link.is_reported_up, link.was_up) = (true, true, true);
-        link.is_suspected = false;
+        (link.is_suspected, link.up_since_us) = (false, self.now_us);
         let (queue, guest, dial, hash) = (link.queue, link.guest.clone(), link.dial, link.hash);
         let is_late = is_planted(Plant::LinkResumeTwice) && received > 0;
         let said = received - u64::from(is_late);
@@ -315,14 +316,34 @@ impl Shard {
         }
         let was_reported_up = std::mem::take(&mut link.is_reported_up);
         let (peer, dial, address) = (ended.peer, link.dial, link.guest.address);
+        let pause_us = link.violations.shut_until_us.saturating_sub(now_us);
+        let violation = link.violations.reason.take();
         if was_reported_up {
-            self.report_link(LinkReport::Down { peer, reason: LinkDown::Broken });
+            self.report_link(match violation {
+                Some(reason) => LinkReport::Violated { peer, reason, pause_us },
+                None => LinkReport::Down { peer, reason: LinkDown::Broken },
+            });
         }
         if !was_up {
             let reason = LinkRefusal::Closed;
             self.report_link(LinkReport::Refused { dial, peer: Some(peer), address, reason });
         }
         self.look_at_links_by(now_us + LINK_TICK_US);
+    }
+
+    /// One of the nodes broke the protocol on a connection, which ends. If it is the link, that stays shut for a
+    /// while.
+    pub(super) fn shut_link(&mut self, id: ConnectionId, reason: &str, now: Now) {
+        let Some(peer) = self.peer_of(id) else { return };
+        if let Some(link) = self.links.get_mut(&peer).filter(|link| link.connection == Some(id)) {
+            link.violations.note(reason, link.up_since_us, now.mono_us);
+        }
+    }
+
+    /// Whether a link ended just now because one of the nodes broke the protocol.
+    pub(super) fn is_shut(&self, peer: NodeId, now: Now) -> bool {
+        let link = self.links.get(&peer);
+        link.is_some_and(|link| now.mono_us < link.violations.shut_until_us)
     }
 
     /// A peer is gone, or neither node wants anything of the other. `is_clean`: nothing of it was lost.

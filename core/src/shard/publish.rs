@@ -53,6 +53,14 @@ pub(crate) enum Refusal {
     NotNow,
 }
 
+impl Refusal {
+    /// Whether a message of a link that is refused so is lost: not if the peer is out of step, nor while the node
+    /// stops, when nobody is there who would miss it.
+    pub(super) fn is_loss_on_link(&self) -> bool {
+        !matches!(self, Self::NotBound(_) | Self::TooFast)
+    }
+}
+
 /// Messages of one publisher, numbered and in the log, not yet handed to queues.
 #[derive(Debug)]
 pub(super) struct Run {

@@ -103,12 +103,14 @@ impl Shard {
         at: u64,
         refusal: Refusal,
     ) -> Result<(), Violation> {
-        self.plane.metrics.rejected += 1;
         let fault = Some((at, FrameKind::Message));
         if !matches!(refusal, Refusal::NotBound(_)) && self.peer_of(id).is_some() {
-            self.lose_refused(id, header, &refusal);
+            if refusal.is_loss_on_link() {
+                self.lose_refused(id, header);
+            }
             return Ok(());
         }
+        self.plane.metrics.rejected += 1;
         let limit = self.config.limits.payload_bytes;
         let (status, code, message) = match refusal {
             Refusal::NotBound(topic) => {

@@ -140,15 +140,22 @@ fn a_dial_that_another_connection_overtakes_is_over() {
 
 #[test]
 fn strangers_are_turned_away_and_both_ends_say_why() {
-    let mut pair = Pair::with_keys(1, [Some("one secret"), Some("another")]);
-    pair.dial(0, true);
-    pair.carry();
-    for at in 0..2 {
-        let reports = pair.desks[at].reports();
-        assert!(
-            matches!(reports[..], [LinkReport::Refused { reason: LinkRefusal::WrongKey, .. }]),
-            "an operator should look at the key: {reports:?}"
-        );
+    for keys in [[Some("one secret"), Some("another")], [None, Some("a secret")]] {
+        for from in 0..2 {
+            let mut pair = Pair::with_keys(1, keys);
+            pair.dial(from, true);
+            pair.carry();
+            for at in 0..2 {
+                let reports = pair.desks[at].reports();
+                assert!(
+                    matches!(
+                        reports[..],
+                        [LinkReport::Refused { reason: LinkRefusal::WrongKey, .. }]
+                    ),
+                    "an operator should look at the key: {reports:?}"
+                );
+            }
+        }
     }
     let mut pair = Pair::with_keys(2, [Some("secret"), Some("secret")]);
     pair.dial(0, true);

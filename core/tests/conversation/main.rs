@@ -12,6 +12,7 @@ mod hostile;
 mod hostile_peers;
 mod inspecting;
 mod letting_go;
+mod link_limits;
 mod link_memory;
 mod links;
 mod memory;

@@ -53,8 +53,12 @@ impl Pair {
 
     /// Two nodes with a link, of which the second one has room for only so many topics on each shard.
     pub(crate) fn with_topics(shards: usize, topics: usize) -> Self {
+        Self::with_limits(shards, Limits { topics, ..limits() })
+    }
+
+    /// Two nodes with a link, of which the second one has limits of its own.
+    pub(crate) fn with_limits(shards: usize, limits: Limits) -> Self {
         let mut pair = Self::new(shards);
-        let limits = Limits { topics, ..limits() };
         pair.desks[1] = Desk::of_node(id(1), mesh(None), limits, shards);
         pair.dial(0, true);
         pair.carry();

@@ -5,10 +5,12 @@ use nexusd_wire::NodeId;
 use super::Discovery;
 use super::knowing::{Claim, Word, is_usable};
 use crate::event::{LinkDown, LinkEvent};
-use crate::limits::{DIAL_YIELD_US, LINK_IDLE_US, REDIAL_YIELD_US};
+use crate::limits::{
+    DIAL_YIELD_US, LINK_IDLE_US, REDIAL_YIELD_US, VIOLATION_INTERVAL_US, VIOLATORS_MAX,
+};
 use crate::notice::{Departure, Notice};
 use crate::output::Output;
-use crate::peer::Link;
+use crate::peer::{Link, Peer};
 use crate::plant::{Plant, is_planted};
 
 impl Discovery {
@@ -23,6 +25,14 @@ impl Discovery {
             LinkEvent::Suspected { peer } => self.on_suspected(peer, true),
             LinkEvent::Trusted { peer } => self.on_suspected(peer, false),
             LinkEvent::Down { peer, reason } => self.on_down(peer, reason),
+            LinkEvent::Violated { peer, reason, pause_us } => {
+                self.on_violated(peer, reason, pause_us);
+            }
+            LinkEvent::TooLarge { peer: node, bytes } => {
+                if let Some(address) = self.peers.get(node).map(Peer::address) {
+                    self.notice(Notice::TooLarge { node, address, bytes });
+                }
+            }
             LinkEvent::Dead { peer } => self.on_dead(peer, Departure::Lost),
             LinkEvent::Stored { peer, hash } => {
                 let now_us = self.now_us;
@@ -112,16 +122,9 @@ impl Discovery {
                 LinkDown::Broken | LinkDown::Idle | LinkDown::Forgotten => {}
             };
         };
-        let (is_dialled, is_leaving) = (peer.is_dialled, peer.is_leaving);
         match reason {
-            LinkDown::Broken if is_leaving => self.bury(node, Departure::Goodbye),
-            LinkDown::Broken => {
-                self.unlink(node, Link::Broken);
-                // Who could dial it before is quickest.
-                if !is_planted(Plant::NeverRedialled) {
-                    self.want_link(node, if is_dialled { 0 } else { REDIAL_YIELD_US });
-                }
-            }
+            LinkDown::Broken if peer.is_leaving => self.bury(node, Departure::Goodbye),
+            LinkDown::Broken => self.on_broken(node, peer.is_dialled, 0),
             LinkDown::Idle => {
                 self.unlink(node, Link::Idle);
                 if self.seeds.has(node) || !self.interest.is_empty() {
@@ -135,6 +138,32 @@ impl Discovery {
                 self.unlink(node, Link::Never);
                 self.want_link(node, DIAL_YIELD_US);
             }
+        }
+    }
+
+    /// A link is to stand again, after a pause.
+    fn on_broken(&mut self, node: NodeId, is_dialled: bool, pause_us: u64) {
+        self.unlink(node, Link::Broken);
+        // Who could dial it before is quickest.
+        if !is_planted(Plant::NeverRedialled) {
+            self.want_link(node, pause_us + if is_dialled { 0 } else { REDIAL_YIELD_US });
+        }
+    }
+
+    /// One of the two nodes broke the protocol. What is wrong is told once a minute.
+    fn on_violated(&mut self, node: NodeId, reason: Box<str>, pause_us: u64) {
+        let Some(peer) = self.peers.get(node).filter(|peer| peer.is_linked()) else { return };
+        let (address, is_dialled) = (peer.address(), peer.is_dialled);
+        if peer.is_leaving {
+            self.bury(node, Departure::Goodbye);
+        } else {
+            self.on_broken(node, is_dialled, pause_us);
+        }
+        let now_us = self.now_us;
+        self.violators.retain(|_, told_us| now_us < *told_us + VIOLATION_INTERVAL_US);
+        if self.violators.len() < VIOLATORS_MAX && !self.violators.contains_key(&node) {
+            self.violators.insert(node, now_us);
+            self.notice(Notice::Violated { node, address, reason, pause_us });
         }
     }
 

@@ -16,6 +16,8 @@ fn a_broken_word_of_the_data_plane_about_an_unknown_peer_is_nothing() {
     {
         rig.down(5, reason);
     }
+    rig.link(LinkEvent::Violated { peer: NodeId(5), reason: "".into(), pause_us: 1 });
+    rig.link(LinkEvent::TooLarge { peer: NodeId(5), bytes: 1 });
     rig.link(LinkEvent::Dead { peer: NodeId(5) });
     rig.stored(5, Some(1));
     rig.fail(99, true);
@@ -30,6 +32,7 @@ enum Step {
     Up { node: u8, at: u8, start: u8, dial: Option<u8> },
     Refused { dial: Option<u8>, node: u8, at: u8, reason: LinkRefusal },
     Down { node: u8, reason: LinkDown },
+    Violated { node: u8, pause_ms: u16 },
     Suspected { node: u8, is_suspected: bool },
     Dead { node: u8 },
     Stored { node: u8, hash: Option<u8> },
@@ -70,6 +73,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (prop::option::of(dial()), node(), at(), refusal)
             .prop_map(|(dial, node, at, reason)| Step::Refused { dial, node, at, reason }),
         3 => (node(), down).prop_map(|(node, reason)| Step::Down { node, reason }),
+        1 => (node(), any::<u16>())
+            .prop_map(|(node, pause_ms)| Step::Violated { node, pause_ms }),
         1 => (node(), any::<bool>())
             .prop_map(|(node, is_suspected)| Step::Suspected { node, is_suspected }),
         1 => node().prop_map(|node| Step::Dead { node }),
@@ -117,6 +122,10 @@ fn take(rig: &mut Rig, counts: &mut [u32; 3], step: Step) {
             rig.link(LinkEvent::Refused { dial, peer, address: at(place), reason });
         }
         Step::Down { node, reason } => rig.link(LinkEvent::Down { peer: id(node), reason }),
+        Step::Violated { node, pause_ms } => {
+            let (reason, pause_us) = ("wrong".into(), 1_000 * u64::from(pause_ms));
+            rig.link(LinkEvent::Violated { peer: id(node), reason, pause_us });
+        }
         Step::Suspected { node, is_suspected } => rig.link(if is_suspected {
             LinkEvent::Suspected { peer: id(node) }
         } else {

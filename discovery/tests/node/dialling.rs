@@ -151,6 +151,34 @@ fn a_broken_link_is_redialled_at_once_and_until_the_data_plane_gives_it_up() {
 }
 
 #[test]
+fn a_link_that_ended_for_a_violation_is_dialled_after_its_pause_and_told_of_once_a_minute() {
+    let mut rig = Rig::new();
+    rig.up(5);
+    let told = |rig: &mut Rig| {
+        let is_it = |notice: &Notice| {
+            let text = notice.to_string();
+            matches!(notice, Notice::Violated { .. }) && text.contains("what was wrong")
+        };
+        rig.notices().iter().filter(|notice| is_it(notice)).count()
+    };
+    rig.notices();
+    for violation in 0..10 {
+        let (peer, reason) = (NodeId(5), "what was wrong".into());
+        rig.link(LinkEvent::Violated { peer, reason, pause_us: 2 * SECOND_US });
+        rig.run_for(2 * SECOND_US - 1);
+        assert!(rig.dials().is_empty(), "the link is shut");
+        rig.run_for(SECOND_US);
+        let dial = rig.dial();
+        rig.up_by(5, Some(dial));
+        assert_eq!(told(&mut rig), usize::from(violation == 0));
+    }
+    rig.run_for(60 * SECOND_US);
+    let (peer, reason) = (NodeId(5), "what was wrong".into());
+    rig.link(LinkEvent::Violated { peer, reason, pause_us: 2 * SECOND_US });
+    assert_eq!(told(&mut rig), 1);
+}
+
+#[test]
 fn a_broken_link_whose_dial_is_refused_is_a_dead_peer() {
     let mut rig = Rig::new();
     rig.up(5);

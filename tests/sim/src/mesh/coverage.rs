@@ -51,6 +51,7 @@ marks! {
     Unexpected = "link" "to another node than expected",
     ClosedEarly = "link" "closed before it was one",
     OwnNode = "link" "to the node itself",
+    TooLarge = "link" "brought more than its node takes",
     Stored = "sync" "stored what a peer wants",
     Misfit = "sync" "what a peer told did not fit",
     StateWanted = "sync" "a peer asked for the whole",

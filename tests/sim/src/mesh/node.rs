@@ -137,6 +137,9 @@ impl Node {
         };
         let mut limits = scenario.limits.clone();
         limits.memory_bytes *= count;
+        if let Some(bytes) = scenario.first_host_payload_max.filter(|_| host == 0) {
+            limits.payload_bytes = bytes;
+        }
         let config = ShardConfig {
             node: id,
             cluster: "simulated".into(),

@@ -81,6 +81,8 @@ pub struct Scenario {
     pub burst_max: u64,
     /// Longest payload.
     pub payload_max: u64,
+    /// The first host takes no longer payloads than this, unlike the others.
+    pub first_host_payload_max: Option<u32>,
     /// Most time between two operations.
     pub pace_us: u64,
     /// What may go wrong.
@@ -157,6 +159,7 @@ impl Scenario {
             subscribers: 1 + dice.below(3),
             burst_max: dice.pick(&[1, 6, 40]),
             payload_max: dice.pick(&[16, 400, 3_000]),
+            first_host_payload_max: None,
             pace_us: dice.pick(&[2_000, 40_000, 200_000]),
             troubles,
             trouble_pace_us: dice.pick(&[1_000_000, 4_000_000]),
@@ -208,6 +211,19 @@ impl Scenario {
         50_000 + parts * (2 * (latency_us + jitter_us) + late_us)
     }
 
+    /// The first host takes shorter payloads than others, if `dice` say so. What a subscription that moves
+    /// between hosts is to get then is another question.
+    pub fn differ(&mut self, dice: &mut Dice) {
+        if dice.one_in(6) && !self.has(Trouble::ComeBack) {
+            self.first_host_payload_max = Some(1 + self.payload_max as u32 / 3);
+        }
+    }
+
+    /// The longest payload that every host takes.
+    pub fn payload_max_of_all(&self) -> u64 {
+        self.first_host_payload_max.map_or(self.payload_max, u64::from)
+    }
+
     /// Whether this may go wrong.
     pub fn has(&self, trouble: Trouble) -> bool {
         self.troubles.contains(&trouble)
@@ -225,7 +241,8 @@ impl Scenario {
         let lossy = [Trouble::Crash, Trouble::PowerCut, Trouble::Stall, Trouble::ComeBack];
         let is_long =
             self.outage_us >= 5_000_000 && (self.has(Trouble::Split) || self.has(Trouble::Freeze));
-        let is_narrow = self.limits.link_queue_bytes < Limits::default().link_queue_bytes;
+        let is_narrow = self.limits.link_queue_bytes < Limits::default().link_queue_bytes
+            || self.first_host_payload_max.is_some();
         // A node that stops while its link is broken cannot say goodbye over it.
         let is_unheard = self.has(Trouble::Drain) && self.has(Trouble::Reset);
         !lossy.iter().any(|trouble| self.has(*trouble)) && !is_long && !is_narrow && !is_unheard

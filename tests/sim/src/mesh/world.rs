@@ -104,7 +104,8 @@ impl<'a> World<'a> {
         trace: Trace,
     ) -> Self {
         let mut dice = Dice::new(seed);
-        let scenario = Scenario::new(&mut dice, nodes, shards);
+        let mut scenario = Scenario::new(&mut dice, nodes, shards);
+        scenario.differ(&mut Dice::new(!seed));
         let is_lossless = scenario.is_lossless() && scenario.is_roomy(operations);
         for (is_so, mark) in [
             (is_lossless, Mark::Lossless),
@@ -544,6 +545,11 @@ impl<'a> World<'a> {
                 LinkReport::Stored { hash: None, .. } => Mark::Misfit,
                 LinkReport::StateWanted { .. } => Mark::StateWanted,
                 LinkReport::Members { .. } => Mark::Members,
+                LinkReport::TooLarge { .. } => Mark::TooLarge,
+                LinkReport::Violated { reason, .. } => {
+                    let text = format!("host {host}: a link broke the protocol: {reason}");
+                    return Err(Violation(text));
+                }
             };
             self.coverage.mark(mark);
         }

@@ -205,6 +205,10 @@ fn link_event(report: LinkReport) -> LinkEvent {
         LinkReport::Suspected { peer } => LinkEvent::Suspected { peer },
         LinkReport::Trusted { peer } => LinkEvent::Trusted { peer },
         LinkReport::Down { peer, reason } => LinkEvent::Down { peer, reason: down(reason) },
+        LinkReport::Violated { peer, reason, pause_us } => {
+            LinkEvent::Violated { peer, reason, pause_us }
+        }
+        LinkReport::TooLarge { peer, bytes } => LinkEvent::TooLarge { peer, bytes },
         LinkReport::Dead { peer } => LinkEvent::Dead { peer },
         LinkReport::Stored { peer, hash } => LinkEvent::Stored { peer, hash },
         LinkReport::StateWanted { peer } => LinkEvent::StateWanted { peer },

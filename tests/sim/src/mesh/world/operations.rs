@@ -166,7 +166,11 @@ impl World<'_> {
 
     /// A client publishes a message; its number.
     pub(super) fn publish(&mut self, host: usize, client: usize, topic: usize) -> Option<u32> {
-        let len = self.dice.magnitude(self.scenario.payload_max) as usize;
+        let len = self.dice.magnitude(self.scenario.payload_max);
+        // What is published there is refused, and in the end everything has to come.
+        let most =
+            if self.is_mended || host == 0 { self.scenario.payload_max_of_all() } else { u64::MAX };
+        let len = len.min(most) as usize;
         let ack = self.is_mended || self.dice.one_in(2);
         let ttl_ms_max = u64::from(self.scenario.ttl_ms_max);
         let ttl_ms = match ttl_ms_max > 0 && !self.is_mended && self.dice.one_in(2) {
@@ -208,7 +212,10 @@ impl World<'_> {
         let topic = topics.start + self.dice.below(topics.len());
         let len = match self.dice.one_in(4) {
             true => 0,
-            false => 1 + self.dice.magnitude(self.scenario.payload_max) as usize,
+            false => {
+                let len = self.dice.magnitude(self.scenario.payload_max);
+                (1 + len).min(self.scenario.payload_max_of_all()) as usize
+            }
         };
         let Some(node) = self.hosts[host].node.as_mut() else { return };
         let it = &mut node.clients[client];
