@@ -74,6 +74,9 @@ pub(crate) struct Session<'a> {
     /// Inboxes that must be emptied before more is read.
     full: Vec<Arc<Inbox>>,
     unacknowledged: Unacknowledged,
+    /// Why the daemon refused the last topic that it refused: acknowledgements only say that it did. It refuses
+    /// topics for one reason, for others are checked before.
+    refused_topic: Option<Error>,
     /// By the number of their own request.
     unsubscribes: HashMap<u64, Ending>,
     /// The daemon holds publishers back.
@@ -114,6 +117,7 @@ impl<'a> Session<'a> {
             arrived_bytes: 0,
             full: Vec::new(),
             unacknowledged: Unacknowledged::default(),
+            refused_topic: None,
             unsubscribes: HashMap::new(),
             is_paused: false,
             goodbye: None,
@@ -418,6 +422,10 @@ impl<'a> Session<'a> {
                     dropped: entry.dropped(),
                     blocked: entry.blocked(),
                 }),
+                PublishStatus::Rejected => {
+                    let why = self.refused_topic.clone();
+                    Err(why.unwrap_or_else(|| Error::refused(PublishStatus::Rejected)))
+                }
                 status => Err(Error::refused(status)),
             };
             has_room = outbox.answer(entry.publisher_sequence(), result);
@@ -440,7 +448,12 @@ impl<'a> Session<'a> {
             return Err(error);
         }
         match body.request() {
-            0 => self.task.shared.tell_error(&error),
+            0 => {
+                if FrameKind(body.kind()) == FrameKind::TopicBind {
+                    self.refused_topic = Some(error.clone());
+                }
+                self.task.shared.tell_error(&error);
+            }
             request => match self.task.subscriptions.refuse(request, &error) {
                 // The caller has it.
                 Refused::AtFirst => {}

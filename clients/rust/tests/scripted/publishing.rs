@@ -102,6 +102,28 @@ async fn an_acknowledgement_reaches_the_publish_it_answers() {
 }
 
 #[tokio::test]
+async fn a_publish_to_a_topic_that_was_refused_fails_for_what_the_daemon_said() {
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    let refuse = async |link: &mut Link| {
+        link.expect(FrameKind::TopicBind).await;
+        link.expect(FrameKind::Message).await;
+        link.refuse(0, ErrorCode::LimitReached, FrameKind::TopicBind).await;
+        send_acks(link, &[refused(1, PublishStatus::Rejected)]).await;
+        link.expect(FrameKind::Message).await;
+        send_acks(link, &[refused(2, PublishStatus::Rejected)]).await;
+    };
+    let publish_twice = async {
+        for _ in 0..2 {
+            let error = client.publish_acked("t", "1").await.unwrap_err();
+            let Error::LimitReached { reason } = &error else { panic!("{error}") };
+            assert_eq!(reason, "refused by the script");
+        }
+    };
+    tokio::join!(publish_twice, refuse(&mut link));
+}
+
+#[tokio::test]
 async fn the_results_of_a_batch_stand_in_its_order() {
     let daemon = ScriptedDaemon::start().await;
     let (client, mut link) = daemon.connected().await;
