@@ -16,8 +16,7 @@ use std::thread;
 use std::time::Duration;
 
 use nexusd_client::{
-    Client, Event, NodeId, OverflowPolicy, Paused, Position, Publication, SubscribeOptions,
-    SubscriptionId,
+    Client, Event, NodeId, OverflowPolicy, Position, Publication, SubscribeOptions,
 };
 
 const USAGE: &str = "\
@@ -81,12 +80,13 @@ async fn bill(address: &str, path: &Path) -> Result<()> {
     let client = Client::builder(address).name("billing").connect().await?;
     let before = Ledger::read(path)?;
     let mut ledger = OpenOptions::new().create(true).append(true).open(path)?;
-    // Rather than lose an order that the billing is too slow for, the shop waits.
-    let options = SubscribeOptions::new().policy(OverflowPolicy::Block);
-    let mut orders = match before.last {
-        None => client.subscribe_with(TOPIC, options).await?,
-        Some(last) => client.resume(&behind(last, options)).await?,
-    };
+    // Rather than lose an order that the billing is too slow for, the shop waits. It begins behind the last order
+    // that was billed, as far as the daemon keeps orders. (Orders that come from shops at several nodes of a mesh
+    // need a position for each of these.)
+    let last =
+        before.last.map(|(origin, sequence)| Position { topic: TOPIC.into(), sequence, origin });
+    let options = SubscribeOptions::new().policy(OverflowPolicy::Block).behind(last);
+    let mut orders = client.subscribe_with(TOPIC, options).await?;
     println!("ready");
     while let Some(event) = orders.next().await {
         match event {
@@ -113,17 +113,6 @@ async fn bill(address: &str, path: &Path) -> Result<()> {
         }
     }
     Err(orders.end_reason().map_or("the subscription has ended".into(), Into::into))
-}
-
-/// A subscription that begins behind the last order that was billed, as far as the daemon keeps orders. (Orders that
-/// come from shops at several nodes of a mesh need a position for each of these.)
-fn behind((node, sequence): (NodeId, u64), options: SubscribeOptions) -> Paused {
-    // It has no name by which the daemon could know it. So the positions count.
-    let mut subscription = Paused::new(vec![TOPIC.to_owned()], SubscriptionId(0), node, 0);
-    subscription.positions = vec![Position { topic: TOPIC.into(), sequence, origin: node }];
-    subscription.positions_are_complete = true;
-    subscription.options = options;
-    subscription
 }
 
 /// What the billing has written down.

@@ -255,12 +255,13 @@ impl Client {
     pub async fn subscribe_with(
         &self,
         filters: impl Into<Filters>,
-        options: SubscribeOptions,
+        mut options: SubscribeOptions,
     ) -> Result<Subscription, Error> {
+        let behind = std::mem::take(&mut options.behind);
         // Dropping the subscription, should the caller or the time give up, ends it.
         let (subscription, wanted) = Subscription::prepare(self, filters.into(), &options)?;
         let (sender, confirmed) = oneshot::channel();
-        let entry = Entry::new(wanted, Arc::clone(subscription.inbox()), sender);
+        let entry = Entry::new(wanted, Arc::clone(subscription.inbox()), sender).behind(&behind);
         self.begin(&subscription, entry)?;
         self.confirmation(confirmed).await.map(|()| subscription)
     }

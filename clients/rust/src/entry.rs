@@ -20,7 +20,7 @@ use crate::filters::{encoded_bytes, is_topic};
 use crate::inbox::Inbox;
 use crate::limits;
 use crate::paused::Paused;
-use crate::positions::Positions;
+use crate::positions::{Position, Positions};
 use crate::progress::{AckLimits, Progress};
 use crate::subscribe_options::{GapMode, OverflowPolicy, SubscribeOptions};
 
@@ -89,6 +89,12 @@ impl Entry {
         }
     }
 
+    /// Makes it one that begins behind these positions.
+    pub(crate) fn behind(mut self, positions: &[Position]) -> Self {
+        self.progress = Progress::resumed(0, Positions::of(positions, true));
+        self
+    }
+
     /// Makes it one that goes on where `paused` stands. `may_be_elsewhere`: one that is not found is
     /// told to who waits, and not subscribed anew.
     pub(crate) fn going_on(mut self, paused: &Paused, may_be_elsewhere: bool) -> Self {
@@ -117,9 +123,15 @@ impl Entry {
         out: &mut Vec<u8>,
     ) {
         match self.identity {
+            // Messages of a daemon that was here before may be gone with it.
+            None if !self.progress.positions.is_empty() => {
+                let is_in_doubt = !self.progress.positions.all_name(node);
+                let is_covered = self.encode_subscribe(request, None, true, encoder, out);
+                self.asked = Asked::Anew { owes_gap: is_in_doubt || !is_covered };
+            }
             None => {
                 self.asked = Asked::Subscribe;
-                self.encode_subscribe(request, node, false, encoder, out);
+                self.encode_subscribe(request, Some(node), false, encoder, out);
             }
             Some(identity) if identity.node == node => {
                 self.asked = Asked::Resume;
@@ -150,15 +162,15 @@ impl Entry {
         encoder: &mut FrameEncoder,
         out: &mut Vec<u8>,
     ) {
-        let is_covered = self.encode_subscribe(request, node, true, encoder, out);
+        let is_covered = self.encode_subscribe(request, Some(node), true, encoder, out);
         self.asked = Asked::Anew { owes_gap: is_in_doubt || !is_covered };
     }
 
-    /// Whether the positions it tells cover all it can have missed.
+    /// Whether the positions it tells cover all it can have missed. They are told to this node; `None`: all are.
     fn encode_subscribe(
         &self,
         request: u64,
-        node: NodeId,
+        node: Option<NodeId>,
         is_anew: bool,
         encoder: &mut FrameEncoder,
         out: &mut Vec<u8>,
@@ -167,7 +179,7 @@ impl Entry {
         let taken = encoded_bytes(filters) + limits::ENDED_NODES_MAX * size_of::<NodeId>();
         let room = limits::SUBSCRIBE_BYTES_MAX.saturating_sub(taken);
         let (told, is_complete) = match options.gap_mode {
-            GapMode::ReplayBuffer => self.progress.positions.told_within(room, Some(node)),
+            GapMode::ReplayBuffer => self.progress.positions.told_within(room, node),
             GapMode::None | GapMode::RetainedOnly => (Vec::new(), false),
         };
         let positions: Vec<_> = told
@@ -210,6 +222,7 @@ impl Entry {
     pub(crate) fn confirm(&mut self, identity: Identity, tells_unknown_gap: bool) -> Option<Gap> {
         let asked = std::mem::replace(&mut self.asked, Asked::Nothing);
         self.identity = Some(identity);
+        self.inbox.identify(identity);
         self.may_be_elsewhere = false;
         if asked != Asked::Resume {
             self.progress.restart();

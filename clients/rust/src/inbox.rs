@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::entry::Identity;
 use crate::error::Error;
 use crate::event::{Event, GapReason};
 
@@ -33,6 +34,8 @@ struct Waiting {
     consumer: Option<Waker>,
     producer_waits: bool,
     has_consumer: bool,
+    /// How the daemon knows the subscription, once it has confirmed it.
+    identity: Option<Identity>,
     /// Nothing follows; why.
     ended: Option<Error>,
 }
@@ -48,6 +51,7 @@ impl Inbox {
                 consumer: None,
                 producer_waits: false,
                 has_consumer: true,
+                identity: None,
                 ended: None,
             }),
             messages_max: (messages / 2).max(1),
@@ -108,6 +112,16 @@ impl Inbox {
         let fill = self.fill_of(&waiting);
         waiting.producer_waits = fill == Fill::Full;
         fill
+    }
+
+    /// A daemon has confirmed the subscription.
+    pub(crate) fn identify(&self, identity: Identity) {
+        self.lock().identity = Some(identity);
+    }
+
+    /// How the daemon that confirmed it last knows the subscription.
+    pub(crate) fn identity(&self) -> Option<Identity> {
+        self.lock().identity
     }
 
     /// Nothing will follow what waits.

@@ -17,6 +17,13 @@ use crate::subscribe_options::SubscribeOptions;
 /// filters, and the positions (they matter once the subscription has expired, or the daemon has
 /// started anew), and deal with what is [`unread`](Self::unread) first.
 ///
+/// **After a crash** it is the wrong thing. The client has told the daemon of all that had come into the
+/// subscription's buffer, and what the daemon was told of it keeps for this subscription no longer. Resumed with
+/// the smaller count of what the application had dealt with, it is told the difference as lost
+/// ([`LinkLost`](crate::GapReason::LinkLost)), though the topic's history may hold it. An application that may be
+/// killed writes down the position of each message that it has dealt with, and
+/// subscribes [behind](SubscribeOptions::behind) the last ones.
+///
 /// ```
 /// # use nexusd_client::{NodeId, Paused, SubscriptionId};
 /// # fn as_written(text: &str) -> Option<Paused> {

@@ -88,6 +88,17 @@ impl Positions {
         positions
     }
 
+    /// Whether no topic was seen.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
+    /// Whether there is a number of this node's for each topic.
+    pub(crate) fn all_name(&self, node: NodeId) -> bool {
+        let is_named = |newest: &Newest| newest.told_to(None).any(|(origin, _)| origin == node);
+        self.young.values().chain(self.old.values()).all(is_named)
+    }
+
     /// A message to which the daemon `origin` gave this number has come, or is known to be lost.
     #[inline]
     pub(crate) fn note(&mut self, topic: &Arc<str>, sequence: u64, origin: NodeId) {

@@ -1,6 +1,7 @@
 //! How a subscription is served: what an application may choose.
 
 use crate::limits;
+use crate::positions::Position;
 
 /// What the daemon does when a subscription's queue is full.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -43,6 +44,8 @@ pub struct SubscribeOptions {
     pub(crate) gap_mode: GapMode,
     pub(crate) buffer_messages: usize,
     pub(crate) buffer_bytes: usize,
+    /// Taken out when a subscription begins.
+    pub(crate) behind: Vec<Position>,
 }
 
 impl Default for SubscribeOptions {
@@ -57,6 +60,7 @@ impl Default for SubscribeOptions {
             gap_mode: GapMode::default(),
             buffer_messages: limits::BUFFER_MESSAGES,
             buffer_bytes: limits::BUFFER_BYTES,
+            behind: Vec::new(),
         }
     }
 }
@@ -114,6 +118,26 @@ impl SubscribeOptions {
     /// subscription comes back. Default: [`GapMode::ReplayBuffer`].
     pub fn gap_mode(mut self, gap_mode: GapMode) -> Self {
         self.gap_mode = gap_mode;
+        self
+    }
+
+    /// Begins behind these positions: what is still held of their topics behind them is replayed first, and
+    /// live messages follow without a hole. So an application that was killed goes on behind what it had
+    /// dealt with and written down, whatever had come to it beyond that.
+    ///
+    /// Of each topic, the newest message that was dealt with of each node where it is published:
+    /// [`Message::origin`](crate::Message::origin) and
+    /// [`Message::origin_sequence`](crate::Message::origin_sequence). The daemon asks the others of a mesh for
+    /// theirs. If the only position of a topic is that of the daemon which is asked, all of the topic is
+    /// taken to be published there.
+    ///
+    /// What is not held any more is told by a [`Gap`](crate::Gap) before the rest. One of reason
+    /// [`Reconnected`](crate::GapReason::Reconnected) tells that more may be missing: a topic has no position
+    /// of the daemon that is asked, which may have taken the place of another one; a filter has a wildcard,
+    /// or is a topic without a position; or there are more than 1,024 topics. Only with
+    /// [`GapMode::ReplayBuffer`] is anything replayed.
+    pub fn behind(mut self, positions: impl IntoIterator<Item = Position>) -> Self {
+        self.behind.extend(positions);
         self
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
+use nexusd_wire::{NodeId, SubscriptionId};
 use tokio::sync::oneshot;
 
 use crate::client::Client;
@@ -80,6 +81,18 @@ impl Subscription {
     /// The filters it was made with.
     pub fn filters(&self) -> &[String] {
         &self.filters
+    }
+
+    /// The daemon's name for it, as lists of subscriptions show it and [`Paused`] keeps it. It is another one
+    /// when the client had to subscribe anew; see [coming back](crate#coming-back).
+    pub fn id(&self) -> SubscriptionId {
+        // Nobody has a subscription that was not confirmed.
+        self.inbox.identity().map_or(SubscriptionId(0), |identity| identity.id)
+    }
+
+    /// The daemon that knows it by this name: the one that the client is connected to, or was when it last was.
+    pub fn node(&self) -> NodeId {
+        self.inbox.identity().map_or(NodeId(0), |identity| identity.node)
     }
 
     /// The next message, gap, warning or end of a replay; `None` when the subscription has ended. Dropping the future loses

@@ -2,7 +2,9 @@
 
 use std::sync::mpsc;
 
-use nexusd_client::{Client, Delivery, Event, GapMode, GapReason, SubscribeOptions, Subscription};
+use nexusd_client::{
+    Client, Delivery, Event, GapMode, GapReason, Position, SubscribeOptions, Subscription,
+};
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
 use nexusd_wire::{FrameKind, GapReport, Sequence, SubscriptionId, SubscriptionReport, TopicId};
 
@@ -74,6 +76,61 @@ async fn what_was_cut_by_the_break_does_not_count_and_comes_again() {
         link.end().await;
         let mut link = daemon.welcome().await;
         assert_eq!(link.confirm_resume(9).await, 5);
+    }
+}
+
+/// Subscribes behind positions; what the daemon was asked, and what comes first.
+async fn begins_behind(
+    filters: &[&str],
+    positions: &[(&str, u64, nexusd_wire::NodeId)],
+) -> (Vec<(String, u64, nexusd_wire::NodeId)>, Event) {
+    let daemon = ScriptedDaemon::start().await;
+    let (client, mut link) = daemon.connected().await;
+    let position = |&(topic, sequence, origin): &(&str, u64, nexusd_wire::NodeId)| Position {
+        topic: topic.into(),
+        sequence,
+        origin,
+    };
+    let options = SubscribeOptions::new().behind(positions.iter().map(position));
+    let script = async {
+        let asked = link.asked().await;
+        link.confirm_request(asked.request, 9).await;
+        asked.positions
+    };
+    let (subscription, told) = tokio::join!(client.subscribe_with(filters, options), script);
+    let mut subscription = subscription.unwrap();
+    assert_eq!((subscription.id(), subscription.node()), (SubscriptionId(9), NODE));
+    link.bind(1, "a").await;
+    link.deliver_as(9, DeliveryMode::Replay).await;
+    link.message(1, 5, b"a5").await;
+    (told, next_event(&mut subscription).await)
+}
+
+#[tokio::test]
+async fn a_subscription_begins_behind_what_an_application_has_written_down() {
+    let (told, first) = begins_behind(&["a", "b"], &[("a", 4, NODE), ("b", 7, NODE)]).await;
+    assert_eq!(told, positions());
+    let Event::Message(message) = first else { panic!("{first:?}") };
+    assert_eq!((message.payload(), message.delivery()), (b"a5".as_slice(), Delivery::Replay));
+    // Of what came from several nodes all is told, also to the daemon that numbers them.
+    let (told, first) = begins_behind(&["a"], &[("a", 4, NODE), ("a", 9, OTHER_NODE)]).await;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(matches!(first, Event::Message(_)), "{first:?}");
+}
+
+#[tokio::test]
+async fn what_positions_of_an_application_do_not_cover_is_told_as_a_gap() {
+    let many: Vec<String> = (0..1_025).map(|topic| format!("t/{topic}")).collect();
+    let many: Vec<_> = many.iter().map(|topic| (topic.as_str(), 1, NODE)).collect();
+    for (filters, positions) in [
+        (&["a"], &[("a", 4, OTHER_NODE)][..]),
+        (&["#"], &[("a", 4, NODE)][..]),
+        (&["c"], &[("a", 4, NODE)][..]),
+        (&["t/0"], &many[..]),
+    ] {
+        let (_, first) = begins_behind(filters, positions).await;
+        let is_told = matches!(&first, Event::Gap(gap) if gap.reason == GapReason::Reconnected);
+        assert!(is_told, "{filters:?}: {first:?}");
     }
 }
 
