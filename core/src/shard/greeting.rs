@@ -240,6 +240,21 @@ impl Shard {
         Some(guest)
     }
 
+    /// One of the nodes broke the protocol on a connection, which ends. If it is the link, that stays shut for a
+    /// while.
+    pub(super) fn shut_link(&mut self, id: ConnectionId, reason: &str, now: Now) {
+        let Some(peer) = self.peer_of(id) else { return };
+        if let Some(link) = self.links.get_mut(&peer).filter(|link| link.connection == Some(id)) {
+            link.violations.note(reason, link.up_since_us, now.mono_us);
+        }
+    }
+
+    /// Whether a link ended just now because one of the nodes broke the protocol.
+    fn is_shut(&self, peer: NodeId, now: Now) -> bool {
+        let link = self.links.get(&peer);
+        link.is_some_and(|link| now.mono_us < link.violations.shut_until_us)
+    }
+
     /// Ends a connection that does not become a link, and says why at both ends.
     pub(super) fn turn_away(
         &mut self,
