@@ -207,7 +207,10 @@ impl fmt::Display for Notice {
                 write!(f, "the node at {address} is of another cluster (--cluster)")
             }
             Self::WrongKey { address } => {
-                write!(f, "the node at {address} does not have this cluster's key (--cluster-key)")
+                write!(
+                    f,
+                    "the node at {address} and this one do not have the same key (--cluster-key)"
+                )
             }
             Self::Version { address } => {
                 write!(

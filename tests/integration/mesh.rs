@@ -282,10 +282,10 @@ fn a_node_of_another_cluster_or_without_the_key_is_refused_and_both_say_so() {
     stranger.wait_for_line("is of another cluster (--cluster)", 1);
     home.wait_for_line("is of another cluster (--cluster)", 1);
     let unsigned = with_key(&mesh, "a key of something else");
-    unsigned.wait_for_line("does not have this cluster's key (--cluster-key)", 1);
-    home.wait_for_line("does not have this cluster's key (--cluster-key)", 1);
+    unsigned.wait_for_line("and this one do not have the same key (--cluster-key)", 1);
+    home.wait_for_line("and this one do not have the same key (--cluster-key)", 1);
     let keyless = mesh.node_with(&flags[..4]);
-    keyless.wait_for_line("does not have this cluster's key (--cluster-key)", 1);
+    keyless.wait_for_line("and this one do not have the same key (--cluster-key)", 1);
     let member = with_key(&mesh, "a key of this cluster");
     member.wait_for_line(JOINED, 1);
     for node in [&stranger, &unsigned, &keyless] {
