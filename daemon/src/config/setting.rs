@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use nexusd_core::limits::SHARDS_MAX;
+use nexusd_core::limits::{PAYLOAD_BYTES_MAX, SHARDS_MAX};
 use nexusd_wire::control::OverflowPolicy;
 
 use super::address::{read_addresses, read_http_port, read_port, read_unix_socket, show_http_port};
@@ -49,8 +49,6 @@ const LOGS: &str = "Logs";
 
 /// More memory than any machine has, in bytes.
 const MEMORY_BYTES_MAX: u64 = 1 << 50;
-/// Longest payload an operator may allow, in bytes.
-const PAYLOAD_BYTES_MAX: u64 = 64 << 20;
 /// Highest rate, per second: a nanosecond for each.
 const RATE_MAX: u32 = 1_000_000_000;
 /// Longest time that somebody may be kept waiting.
@@ -358,7 +356,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         value: "SIZE",
         help: "Longest payload of a message, at most 64M. Longer ones are refused with an error.",
         read: |config, text| {
-            let bytes = read_size_within(text, 1..=PAYLOAD_BYTES_MAX)?;
+            let bytes = read_size_within(text, 1..=u64::from(PAYLOAD_BYTES_MAX))?;
             config.limits.payload_bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             Ok(())
         },
