@@ -15,8 +15,13 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address cannot be listened on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
+    #[error("{}", why_not_listening(.source, .setting))]
+    Listen {
+        /// The flag that chooses another address.
+        setting: &'static str,
+        /// Why.
+        source: ListenError,
+    },
     /// An HTTP port cannot be listened on.
     #[error("cannot listen on {address}: {}", why_not_bound(.source, .setting))]
     Http {
@@ -81,6 +86,16 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+fn why_not_listening(error: &ListenError, setting: &str) -> String {
+    match error {
+        ListenError::InUse { address } => {
+            let cause = why_not_bound(&io::ErrorKind::AddrInUse.into(), setting);
+            format!("cannot listen on {address}: {cause}")
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn why_not_bound(error: &io::Error, setting: &str) -> String {

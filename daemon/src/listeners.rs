@@ -85,7 +85,8 @@ fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
 impl Listeners {
     /// Binds everything `config` asks for.
     pub(crate) fn bind(config: &Config) -> Result<Self, StartError> {
-        let mut all = on_free_port(config.app_port, |port| bind_tcp(&config.bind, port))?;
+        let mut all =
+            on_free_port(config.app_port, |port| bind_tcp(&config.bind, port, "--app-port"))?;
         let tcp: Vec<SocketAddr> = all.iter().filter_map(tcp_address).collect();
         let port = tcp.first().map_or(config.app_port, SocketAddr::port);
         let unix = match &config.unix_socket {
@@ -93,7 +94,8 @@ impl Listeners {
             UnixSocket::Auto => Some(UnixAddress::Abstract(format!("nexusd/{port}"))),
             UnixSocket::At(address) => Some(address.clone()),
         };
-        let unix = unix.map(Listener::unix).transpose()?;
+        let listening = |source| StartError::Listen { setting: "--unix-socket", source };
+        let unix = unix.map(Listener::unix).transpose().map_err(listening)?;
         let unix_name = unix.as_ref().map(|unix| unix.local_address().to_string());
         all.extend(unix);
         let mesh = match config.discovery {
@@ -128,7 +130,7 @@ fn on_free_port<T>(
 
 fn is_in_use(error: &StartError) -> bool {
     match error {
-        StartError::Listen(error) => matches!(error, ListenError::InUse { .. }),
+        StartError::Listen { source, .. } => matches!(source, ListenError::InUse { .. }),
         StartError::Beacons { source, .. } | StartError::Http { source, .. } => {
             source.kind() == io::ErrorKind::AddrInUse
         }
@@ -137,7 +139,7 @@ fn is_in_use(error: &StartError) -> bool {
 }
 
 fn bind_mesh(bind: &[IpAddr], port: u16) -> Result<MeshListeners, StartError> {
-    let links = bind_tcp(bind, port)?;
+    let links = bind_tcp(bind, port, "--mesh-port")?;
     let addresses: Vec<SocketAddr> = links.iter().filter_map(tcp_address).collect();
     let beacons = addresses.iter().map(|address| {
         bind_udp(*address).map_err(|source| StartError::Beacons {
@@ -161,10 +163,15 @@ pub(crate) fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// One listener per address, all on the same port.
-fn bind_tcp(addresses: &[IpAddr], mut port: u16) -> Result<Vec<Listener>, StartError> {
+fn bind_tcp(
+    addresses: &[IpAddr],
+    mut port: u16,
+    setting: &'static str,
+) -> Result<Vec<Listener>, StartError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
-        let listener = Listener::tcp(SocketAddr::new(*address, port))?;
+        let listener = Listener::tcp(SocketAddr::new(*address, port))
+            .map_err(|source| StartError::Listen { setting, source })?;
         port = tcp_address(&listener).map_or(port, |address| address.port());
         listeners.push(listener);
     }

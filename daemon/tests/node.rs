@@ -110,7 +110,7 @@ fn a_port_in_use_is_an_error_of_the_start() {
     let port = taken.local_addr().expect("an address").port();
     let error = Node::start(Config { app_port: port, unix_socket: UnixSocket::None, ..loopback() })
         .expect_err("the port is taken");
-    assert!(matches!(error, StartError::Listen(_)), "{error}");
+    assert!(matches!(error, StartError::Listen { setting: "--app-port", .. }), "{error}");
 }
 
 #[test]

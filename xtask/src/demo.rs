@@ -14,7 +14,7 @@ use crate::daemon::Daemon;
 use crate::example::{Example, Streams};
 use crate::invocation::Invocation;
 use crate::mesh_view::MeshView;
-use crate::{cores, repository};
+use crate::{build, cores, repository};
 
 pub(crate) const HELP: &str = "\
 Usage: cargo xtask demo
@@ -60,13 +60,7 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
         Some(lexopt::Arg::Value(word)) if word == "stop" => return standing::stop(parser),
         Some(argument) => return Err(argument.unexpected().into()),
     }
-    println!("Building NexusD with full optimisation; a few minutes the first time.");
-    Invocation::cargo()
-        .args(["build", "--release", "--locked"])
-        .args(["--package", "nexusd", "--package", "nexusd-loadgen", "--package", "nexusd-client"])
-        .args(["--bin", "nexusd", "--bin", "nexusd-loadgen"])
-        .args(["--example", "subscribe", "--example", "publish"])
-        .run()?;
+    build::programs()?;
 
     println!("\n1. Three daemons");
     let program = repository::release_binary("nexusd");
@@ -96,7 +90,12 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     for daemon in daemons {
         daemon.stop()?;
     }
-    println!("\nAll daemons have stopped. Next: cargo xtask test");
+    println!(
+        "\nAll daemons have stopped. Next: start one of your own, target/release/nexusd, and publish:"
+    );
+    println!(
+        "target/release/nexusd-cli subscribe 'sensors/#', and elsewhere … publish sensors/7/temp 21.5"
+    );
     Ok(())
 }
 

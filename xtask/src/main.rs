@@ -11,6 +11,7 @@
 )]
 
 mod bench;
+mod build;
 mod codegen;
 mod cores;
 mod daemon;
@@ -54,6 +55,12 @@ const COMMANDS: &[Command] = &[
         summary: "builds NexusD, lets messages flow through three daemons and measures them",
         help: demo::HELP,
         run: demo::run,
+    },
+    Command {
+        name: "build",
+        summary: "builds nexusd, nexusd-cli and nexusd-loadgen, to be run from target/release",
+        help: build::HELP,
+        run: build::run,
     },
     Command {
         name: "test",

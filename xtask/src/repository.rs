@@ -29,7 +29,12 @@ pub(crate) fn debug_binary(name: &str) -> PathBuf {
     target().join("debug").join(name)
 }
 
+/// Where release binaries are.
+pub(crate) fn release() -> PathBuf {
+    target().join("release")
+}
+
 /// A release binary of this workspace.
 pub(crate) fn release_binary(name: &str) -> PathBuf {
-    target().join("release").join(name)
+    release().join(name)
 }

@@ -173,9 +173,9 @@ def main():
     signal.signal(signal.SIGALRM, give_up)
     signal.signal(signal.SIGTERM, give_up)
     signal.alarm(ALL_SECONDS)
-    nexusd = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "target", "debug", "nexusd")
+    nexusd = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "target", "release", "nexusd")
     if not os.access(nexusd, os.X_OK):
-        sys.exit(f"notifications.py: no program {nexusd}; `cargo build -p nexusd`")
+        sys.exit(f"notifications.py: no program {nexusd}; `cargo xtask build`")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEXUSD_")}
     daemon = subprocess.Popen(
         [nexusd, "--bind", "127.0.0.1", "--app-port", "0", "--unix-socket", "none", "--discovery", "off",

@@ -9,12 +9,12 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-built=$here/../../../target/debug
+built=$here/../../../target/release
 nexusd=${1:-$built/nexusd} cli=${2:-$built/nexusd-cli}
 seconds=20      # longest wait for anything
 unset "${!NEXUSD_@}"    # settings of other daemons
 for program in "$nexusd" "$cli"; do
-    [[ -x $program ]] || { echo "sensors.sh: no program $program; \`cargo build -p nexusd -p nexusd-cli\`" >&2; exit 1; }
+    [[ -x $program ]] || { echo "sensors.sh: no program $program; \`cargo xtask build\`" >&2; exit 1; }
 done
 
 started=()      # process ids

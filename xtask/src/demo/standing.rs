@@ -14,8 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-use crate::invocation::Invocation;
-use crate::repository;
+use crate::{build, repository};
 
 /// Nodes when no number is given, and at most.
 const NODES: u16 = 3;
@@ -50,10 +49,7 @@ pub(super) fn start(mut parser: lexopt::Parser) -> Result<()> {
     if !running.is_empty() {
         bail!("{} nodes run already; `cargo xtask demo stop` ends them", running.len());
     }
-    println!("Building NexusD with full optimisation; a few minutes the first time.");
-    Invocation::cargo()
-        .args(["build", "--release", "--locked", "--package", "nexusd", "--bin", "nexusd"])
-        .run()?;
+    build::programs()?;
     fs::create_dir_all(folder()).context("cannot make target/demo")?;
     let mut nodes = Vec::new();
     for at in 0..count {
