@@ -211,6 +211,6 @@ mod tests {
     #[test]
     fn an_unknown_command_is_answered_with_the_known_ones() {
         let error = find("tset").err().map(|error| error.to_string()).unwrap_or_default();
-        assert!(error.contains("`tset`") && error.contains("demo, test"), "{error}");
+        assert!(error.contains("`tset`") && error.contains("demo, build, test"), "{error}");
     }
 }
