@@ -108,7 +108,12 @@ impl Page {
 
 /// What holds for every route.
 fn bounded(router: Router<Arc<dyn Node>>) -> Router<Arc<dyn Node>> {
-    let nothing = async || Failure::of(StatusCode::NOT_FOUND, "there is nothing here");
+    let nothing = async || {
+        Failure::of(
+            StatusCode::NOT_FOUND,
+            "there is nothing here; /openapi.json on the health port says what there is, metrics are on the metrics port",
+        )
+    };
     let other = async || {
         Failure::of(StatusCode::METHOD_NOT_ALLOWED, "this is asked for in another way (GET, POST)")
     };

@@ -56,6 +56,9 @@ pub const DIAL_SPREAD_MAX_US: u64 = 3_000_000;
 pub const DIAL_YIELD_US: u64 = 200_000;
 /// How much later a broken link is dialled by who did not dial it before, microseconds.
 pub const REDIAL_YIELD_US: u64 = 100_000;
+/// Attempts after which an operator is told that a seed is not there yet: at a start of all nodes together the first
+/// may well come too early.
+pub const SEED_LATE_ATTEMPTS: u32 = 2;
 /// Time between two notices that a peer's link ended because the protocol was broken, microseconds.
 pub const VIOLATION_INTERVAL_US: u64 = 60_000_000;
 /// Peers that such notices are about in that time.

@@ -81,6 +81,13 @@ pub enum Notice {
         /// Where it takes links.
         address: SocketAddr,
     },
+    /// A seed is not there yet.
+    SeedLate {
+        /// The seed.
+        name: String,
+        /// What came of the last attempt.
+        reason: String,
+    },
     /// A seed was tried often, and is tried on.
     SeedAbsent {
         /// As written.
@@ -164,6 +171,7 @@ impl Notice {
             Self::Joined { .. }
             | Self::Left { reason: Departure::Goodbye | Departure::Restarted, .. }
             | Self::Trusted { .. }
+            | Self::SeedLate { .. }
             | Self::SeedFound { .. }
             | Self::SeedIsThisNode { .. } => Level::Info,
             Self::Left { .. }
@@ -193,6 +201,9 @@ impl fmt::Display for Notice {
             }
             Self::Trusted { node, address } => {
                 write!(f, "node {node} at {address} is heard again")
+            }
+            Self::SeedLate { name, reason } => {
+                write!(f, "{name} (--peers) is not reached yet: {reason}; it is tried on")
             }
             Self::SeedAbsent { name, attempts, reason } => write!(
                 f,

@@ -12,7 +12,7 @@ use crate::address_source::{AddressSource, Origin, Outcome, Wish};
 use crate::backoff::interval_us;
 use crate::config::Retry;
 use crate::event::SeedId;
-use crate::limits::{RESOLVE_DEADLINE_US, SEED_ADDRESSES_MAX, SUPERSEDED_US};
+use crate::limits::{RESOLVE_DEADLINE_US, SEED_ADDRESSES_MAX, SEED_LATE_ATTEMPTS, SUPERSEDED_US};
 use crate::notice::Notice;
 
 #[derive(Debug)]
@@ -332,7 +332,9 @@ impl Seed {
         self.attempts = self.attempts.saturating_add(1);
         self.state = State::Waiting { until_us: now_us + interval_us(retry, self.attempts, dice) };
         if self.attempts < retry.count || self.is_told_absent {
-            return None;
+            let is_late = self.attempts == SEED_LATE_ATTEMPTS && !self.is_told_absent;
+            let late = || Notice::SeedLate { name: self.name.clone(), reason: self.reason.clone() };
+            return is_late.then(late);
         }
         self.is_told_absent = true;
         Some(Notice::SeedAbsent {
@@ -412,8 +414,10 @@ mod tests {
         }
         assert_eq!(times[..6], [0, 2, 6, 14, 30, 62]);
         assert!(times.windows(2).skip(5).all(|pair| pair[1] - pair[0] == 60), "{times:?}");
-        let [Notice::SeedAbsent { name, attempts: 10, reason }] = &rig.notices[..] else {
-            panic!("told once: {:?}", rig.notices)
+        let [Notice::SeedLate { .. }, Notice::SeedAbsent { name, attempts: 10, reason }] =
+            &rig.notices[..]
+        else {
+            panic!("each is told once: {:?}", rig.notices)
         };
         assert_eq!((&**name, &**reason), ("nexusd-0:5671", "no such host"));
     }
@@ -430,7 +434,11 @@ mod tests {
         assert_eq!(rig.now_us, 14 * SECOND_US);
         assert!(rig.seeds.has(PEER));
         assert_eq!(rig.next(), None);
-        assert!(rig.notices.is_empty(), "nobody is bothered with it");
+        assert!(
+            matches!(rig.notices[..], [Notice::SeedLate { .. }]),
+            "no alarm: {:?}",
+            rig.notices
+        );
     }
 
     #[test]

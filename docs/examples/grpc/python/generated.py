@@ -487,4 +487,4 @@ if __name__ == "__main__":
     try:
         main(addresses)
     except grpc.FutureTimeoutError:
-        sys.exit(f"generated.py: no daemon answers at {' or '.join(addresses)}")
+        sys.exit(f"generated.py: no daemon answers at {' or '.join(addresses)}; it listens for applications on port 5672 unless told otherwise")

@@ -130,6 +130,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:5672")
     except grpc.FutureTimeoutError:
-        sys.exit(f"reflection.py: no daemon answers at {sys.argv[1:] or '127.0.0.1:5672'}")
+        sys.exit(f"reflection.py: no daemon answers at {sys.argv[1:] or '127.0.0.1:5672'}; it listens for applications on port 5672 unless told otherwise")
     except grpc.RpcError as error:
         sys.exit(f"reflection.py: {error.code().name}: {error.details()}")
