@@ -113,15 +113,20 @@ fn ends_all(stops: &Stops) -> Option<ExitCode> {
 fn script(mut session: Session, runtime: &Runtime) -> Result<ExitCode, CliError> {
     let stops = Stops::new()?;
     let mut code = ExitCode::SUCCESS;
+    let mut number = 0u64;
     while let Some(line) = runtime.block_on(stops.unless_stopped(next_line())) {
         let Some(line) = line? else { break };
+        number += 1;
         let outcome = script_line(&line, &mut session, runtime, &stops);
         if stops.first().is_some() {
             break;
         }
         match outcome {
             Outcome::Done => {}
-            Outcome::Failed => code = ExitCode::FAILURE,
+            Outcome::Failed => {
+                console::note(&format!("  in line {number}"));
+                code = ExitCode::FAILURE;
+            }
             Outcome::Quit => break,
         }
     }

@@ -79,6 +79,10 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     show_flow(&daemons, &view)?;
 
     println!("\n4. Figures: one daemon, then a way over two that it starts for itself");
+    println!(
+        "   T1 is as fast as it goes, L latency at a rate, M1 from one daemon to another; a run that other"
+    );
+    println!("   programs disturbed is called noisy.");
     measure(&daemons[0])?;
 
     println!("\n5. The first daemon stops");

@@ -58,9 +58,9 @@ fn server_text(console: &Console, server: &Server) -> String {
         ("process", server.pid.to_string()),
         ("shards", server.shards.to_string()),
         ("io", server.io.clone()),
-        ("applications", server.app_addresses.join(", ")),
+        ("applications", listed(&server.app_addresses)),
         ("unix socket", unix.to_owned()),
-        ("mesh", server.mesh_addresses.join(", ")),
+        ("mesh", listed(&server.mesh_addresses)),
         ("kernel", server.kernel.clone()),
         ("peers", number(server.peers.into())),
         ("topics", number(server.topics)),
@@ -68,6 +68,15 @@ fn server_text(console: &Console, server: &Server) -> String {
         ("connections", number(server.connections)),
     ];
     list(console, "Server", &entries)
+}
+
+/// Addresses that are listened on.
+fn listed(addresses: &[String]) -> String {
+    let shown = |address: &String| {
+        let is_every = address.starts_with("0.0.0.0:") || address.starts_with("[::]:");
+        if is_every { format!("{address} (every address of the host)") } else { address.clone() }
+    };
+    addresses.iter().map(shown).collect::<Vec<_>>().join(", ")
 }
 
 fn memory_text(console: &Console, memory: Memory) -> String {

@@ -35,7 +35,7 @@ fn the_prompt_turns_to_other_daemons() {
     assert_eq!(said.code, Some(1));
     assert_eq!(
         said.err,
-        "error: not connected: CONNECT HOST:PORT, or CONNECT and a number that DISCOVER shows\n"
+        "error: not connected: CONNECT HOST:PORT, or CONNECT and a number that DISCOVER shows\n  in line 2\n"
     );
     assert!(said.out.contains(&format!("disconnected from {}\n", first.address)), "{}", said.out);
     let connected = format!("connected to node {} at {}\n", NODES[0], second.address);
@@ -51,8 +51,8 @@ fn a_command_does_not_read_the_lines_of_its_script() {
     assert_eq!(said.code, Some(1));
     assert_eq!(
         said.err,
-        "error: the standard input holds commands here; `-` is for a command of its own\n\
-         error: DEBUG DRAIN asks before it does anything; where nobody can answer, --yes does\n"
+        "error: the standard input holds commands here; `-` is for a command of its own\n  in line 1\n\
+         error: DEBUG DRAIN asks before it does anything; where nobody can answer, --yes does\n  in line 2\n"
     );
     assert!(said.out.starts_with("PONG"), "{}", said.out);
 }
@@ -77,7 +77,8 @@ fn a_line_that_is_no_text_is_told_and_the_next_one_is_done() {
     let daemon = Canned::start();
     let said = script(&daemon.address, b"publish t \xff\nping\n");
     assert_eq!(said.code, Some(1));
-    let expected = "error: what is no UTF-8 cannot be given as a word; pass bytes through `-`\n";
+    let expected =
+        "error: what is no UTF-8 cannot be given as a word; pass bytes through `-`\n  in line 1\n";
     assert_eq!(said.err, expected);
     assert!(said.out.starts_with("PONG"), "{}", said.out);
 }
