@@ -75,6 +75,16 @@ fn assert_loss_free(run: &Value) {
     assert!(run["server_rss_kb"].as_u64() > Some(0), "{run}");
 }
 
+/// Fails unless nothing is objected to, but that a machine which others disturbed did not keep up with the rate.
+fn assert_valid(run: &Value) {
+    let objections = run["objections"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_of_rate = |objection: &Value| {
+        objection.as_str().is_some_and(|text| text.contains("of the offered rate was"))
+    };
+    let is_excused = run["noisy"] == true && objections.iter().all(is_of_rate);
+    assert!(run["valid"] == true || is_excused, "{run}");
+}
+
 fn assert_moves_messages_without_loss(target: &str) {
     for transport in ["tcp", "unix"] {
         let runs = runs(&format!("--target {target} --workload T1 --transport {transport}"));
@@ -248,7 +258,7 @@ fn very_many_topics_keep_their_order_in_every_order_of_publishing() {
         assert_eq!(topics, [Some(1), Some(20_000), Some(20_000), Some(20_000)]);
         for run in &runs {
             assert_loss_free(run);
-            assert_eq!(run["valid"], true, "{run}");
+            assert_valid(run);
         }
         let orders: Vec<_> = runs.iter().map(|run| run["order"].as_str()).collect();
         assert_eq!(orders[1..], [Some("round-robin"), Some("random"), Some("zipf")]);
@@ -267,7 +277,7 @@ fn every_message_reaches_exactly_two_of_a_hundred_subscribers() {
     assert_eq!(sizes, [(few, few), (many, few), (many, many)]);
     for run in &runs {
         assert_loss_free(run);
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
         // Each message of the interval, by its intended time, is delivered twice.
         assert_eq!(run["latency_us"]["count"], 2 * messages_at(20_000), "{run}");
     }
@@ -280,7 +290,7 @@ fn every_message_that_asks_is_acknowledged_in_its_turn() {
             let runs = runs(&format!("--workload {workload} --rate 4k --ack {every}"));
             for run in runs {
                 assert_loss_free(&run);
-                assert_eq!(run["valid"], true, "{run}");
+                assert_valid(&run);
                 // Of several publishers' messages, each one's first asks.
                 let sent = run["sent"].as_u64().expect("a count");
                 let publishers = run["publishers"].as_u64().expect("a count");
@@ -312,7 +322,7 @@ fn subscribers_that_acknowledge_lose_nothing() {
     for (workload, subscribers) in [("T1", 1), ("F16", 16)] {
         let run = &runs(&format!("--workload {workload} --counted"))[0];
         assert_loss_free(run);
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
         let sent = run["sent"].as_u64().expect("a count");
         let acks = run["stream_acks"].as_u64().expect("a count");
         // One for every 512 messages, or for those of 64 KiB: 372 of 176 bytes.
@@ -339,7 +349,7 @@ fn subscribers_whose_connections_break_come_back_and_miss_nothing() {
         assert_eq!(run["gaps"], 0, "{run}");
         assert!(run["resumed"].as_u64() >= run["subscribers"].as_u64(), "{run}");
         assert!(run["resume_latency_us"]["count"].as_u64() > Some(0), "{run}");
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
     }
 }
 
@@ -349,7 +359,7 @@ fn idle_clients_all_come_back_and_each_gets_its_message() {
         // More than one process of them.
         let run = &runs(&format!("--workload S --clients 3k --transport {transport}"))[0];
         assert_loss_free(run);
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
         assert_eq!(run["clients"], 3_000);
         assert_eq!(run["sent"], 3_000);
         for figure in ["connect_s", "reconnect_s", "user_bytes_per_client"] {
@@ -361,7 +371,7 @@ fn idle_clients_all_come_back_and_each_gets_its_message() {
 fn assert_keeps_idle_clients(target: &str) {
     let run = &runs(&format!("--target {target} --workload S --clients 300"))[0];
     assert_loss_free(run);
-    assert_eq!(run["valid"], true, "{run}");
+    assert_valid(run);
     assert_eq!((&run["clients"], &run["sent"]), (&300.into(), &300.into()));
     for figure in ["connect_s", "reconnect_s", "user_bytes_per_client"] {
         assert!(run[figure].as_f64() > Some(0.0), "{figure} in {run}");
@@ -416,7 +426,7 @@ fn nodes_that_start_at_once_come_to_route_to_each_other() {
         let run = &runs(&format!("--workload C --nodes 3 {options}"))[0];
         assert_converged(run, 3);
         assert_loss_free(run);
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
         assert_eq!(run["discovery"], discovery);
     }
 }
@@ -428,7 +438,7 @@ fn messages_pass_from_node_to_node_without_loss_and_each_node_has_its_own_cost()
         let nodes = if options == "--nodes 3" { 3 } else { 2 };
         assert_converged(run, nodes);
         assert_loss_free(run);
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
         for node in run["nodes"].as_array().expect("a list of nodes") {
             for figure in ["server_cpu_s", "messages_per_cpu_s", "server_rss_kb"] {
                 assert!(node[figure].as_f64() > Some(0.0), "{figure} in {run}");
@@ -453,7 +463,7 @@ fn everybody_gets_what_is_published_at_every_node() {
         let run = &runs(&format!("--workload M3 {options}"))[0];
         assert_converged(run, 3);
         assert_loss_free(run);
-        assert_eq!(run["valid"], true, "{run}");
+        assert_valid(run);
         assert_eq!((&run["publishers"], &run["subscribers"]), (&3.into(), &3.into()));
     }
 }
