@@ -161,7 +161,9 @@ impl Publication {
             payload: document.to_string().into_bytes().into(),
         };
         if self.publisher.send(publish).is_err() {
-            debug!("the mailbox is full; statistics of this second are not published");
+            debug!(
+                "the shard takes nothing now (its mailbox is full, or it has ended); this second's statistics are not published"
+            );
         }
     }
 }

@@ -87,7 +87,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), Error> {
     let client = Client::builder(&arguments.daemon)
-        .on_state(|state| eprintln!("-- {state:?}"))
+        .on_state(|state| eprintln!("-- {state}"))
         .connect()
         .await?;
     let mut subscription = match &arguments.resume {

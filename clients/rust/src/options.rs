@@ -26,7 +26,7 @@ use crate::state::ConnectionState;
 /// # async fn example() -> Result<(), nexusd_client::Error> {
 /// let client = nexusd_client::Client::builder("localhost:5672")
 ///     .name("billing")
-///     .on_state(|state| eprintln!("{state:?}"))
+///     .on_state(|state| eprintln!("{state}"))
 ///     .on_gap(|filters, gap| eprintln!("{filters:?} lost {:?} messages", gap.missed))
 ///     .connect()
 ///     .await?;

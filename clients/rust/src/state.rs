@@ -1,5 +1,7 @@
 //! What the client says about its connection.
 
+use std::fmt;
+
 use nexusd_wire::NodeId;
 
 use crate::error::Error;
@@ -37,6 +39,22 @@ impl ConnectionState {
     /// Whether messages are on their way now.
     pub fn is_connected(&self) -> bool {
         matches!(self, Self::Connected(_))
+    }
+}
+
+impl fmt::Display for ConnectionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected(daemon) => {
+                write!(f, "connected to node {} at {}", daemon.node, daemon.place)
+            }
+            Self::Disconnected { cause: None } => write!(f, "not connected"),
+            Self::Disconnected { cause: Some(cause) } => write!(f, "disconnected: {cause}"),
+            Self::Reconnecting { attempt, cause } => {
+                write!(f, "connecting again, attempt {attempt}: {cause}")
+            }
+            Self::Failed { cause } => write!(f, "gave up: {cause}"),
+        }
     }
 }
 

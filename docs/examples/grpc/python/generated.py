@@ -19,7 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 import sidecar_pb2 as pb
 import sidecar_pb2_grpc
 
-SECONDS = 20    # longest wait for anything
+SECONDS = 20        # longest wait for an answer
+CONNECT_SECONDS = 3 # and for a connection
 
 
 class Subscription:
@@ -318,6 +319,7 @@ def retained(sidecar, topic):
     must(after.next("retained_message").payload == b"is b", "the other value stays")
     sidecar.publish(f"{topic}/a", b"later")
     must(after.next("message").payload == b"later", "a cleared value does not come")
+    sidecar.publish(f"{topic}/b", b"", retain=True)
     for each in subscription, anew, after:
         each.end()
     return f"{len(values)} values"
@@ -468,7 +470,7 @@ def main(addresses):
         sidecar = None
         for address in reversed(addresses):
             channel = channels.enter_context(grpc.insecure_channel(address))
-            grpc.channel_ready_future(channel).result(timeout=SECONDS)
+            grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
             sidecar = Sidecar(channel, sidecar)
         run = uuid.uuid4().hex[:8]  # topics of its own for each run
         for show in SHOWN:

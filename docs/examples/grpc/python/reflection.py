@@ -16,7 +16,8 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-SECONDS = 10        # longest wait for anything
+SECONDS = 10        # longest wait for an answer
+CONNECT_SECONDS = 3 # and for a connection
 ALL_SECONDS = 60    # and of the whole program
 
 
@@ -46,7 +47,7 @@ def main(address):
     # What waits longer than anything may is ended, and says where it waited.
     faulthandler.dump_traceback_later(ALL_SECONDS, exit=True)
     with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(timeout=SECONDS)
+        grpc.channel_ready_future(channel).result(timeout=CONNECT_SECONDS)
         names = ProtoReflectionDescriptorDatabase(channel).get_services()
         print("services:", ", ".join(sorted(names)))
         sidecar = Service(channel, "nexusd.sidecar.SidecarService")
