@@ -87,8 +87,8 @@ struct Arguments {
     duration: String,
     warmup: String,
     json: Option<PathBuf>,
-    /// Of workload S, other than its own.
-    clients: Option<String>,
+    /// What else the load generator is told.
+    more: &'static [&'static str],
 }
 
 /// What is measured.
@@ -267,7 +267,7 @@ fn parse(mut parser: lexopt::Parser) -> Result<Arguments> {
         duration: "3s".to_owned(),
         warmup: "1s".to_owned(),
         json: None,
-        clients: None,
+        more: &[],
     };
     while let Some(argument) = parser.next()? {
         match argument {
@@ -510,9 +510,7 @@ fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<
     if let Some(rate) = &arguments.rate {
         load = load.args(["--rate", rate]);
     }
-    if let Some(clients) = &arguments.clients {
-        load = load.args(["--clients", clients]);
-    }
+    load = load.args(arguments.more);
     let mut daemon = None;
     match &side.server {
         Server::Daemon(_) if is_started_by_load => {

@@ -22,13 +22,19 @@ const CASES: &[Case] = &[
     Case { rate: Some("10k"), ..Case::of("L", ALL) },
     Case { rate: Some("1M"), ..Case::of("L", &["nats"]) },
     Case::of("W", &["nats"]),
-    Case::of("K", &["nats", "zenoh"]),
+    Case { more: &["--topics", "1,1k"], ..Case::of("K", &["nats", "zenoh"]) },
+    // Longer than it takes until the subscriber was told most of the names.
+    Case {
+        warmup: Some("8s"),
+        more: &["--topics", "1,1M", "--order", "round-robin,random"],
+        ..Case::of("K", &["nats", "zenoh"])
+    },
     Case::of("M1", &["nats", "zenoh"]),
     Case { rate: Some("10k"), ..Case::of("M1", &["nats", "zenoh"]) },
     Case::of("M3", &["nats", "zenoh"]),
     Case::of("S", &["nats", "redis", "mqtt"]),
     // The time that its router takes to let clients in grows with their square.
-    Case { clients: Some("2k"), ..Case::of("S", &["zenoh"]) },
+    Case { more: &["--clients", "2k"], ..Case::of("S", &["zenoh"]) },
     // What a stalled subscriber costs is paid in the first seconds.
     Case { duration: Some("10s"), ..Case::of("B", &["nats", "redis", "mqtt", "zenoh"]) },
 ];
@@ -40,10 +46,11 @@ struct Case {
     rate: Option<&'static str>,
     /// How NexusD is reached; the others by TCP alone.
     transport: &'static str,
-    /// Of workload S, where they are not as many as ever.
-    clients: Option<&'static str>,
-    /// Where it matters.
+    /// Where they matter.
     duration: Option<&'static str>,
+    warmup: Option<&'static str>,
+    /// What else the load generator is told.
+    more: &'static [&'static str],
     /// Who can do it.
     beside: &'static [&'static str],
 }
@@ -114,8 +121,9 @@ fn measure_case(
     let over = |transport: &str| Arguments {
         rate: rate.clone(),
         transport: transport.to_owned(),
-        clients: case.clients.map(str::to_owned),
         duration: case.duration.unwrap_or(&arguments.duration).to_owned(),
+        warmup: case.warmup.unwrap_or(&arguments.warmup).to_owned(),
+        more: case.more,
         ..arguments.clone()
     };
     let (to_them, to_us) = (over("tcp"), over(case.transport));
@@ -150,12 +158,21 @@ fn without_transport(figures: BTreeMap<Key, f64>) -> BTreeMap<Key, f64> {
 impl Case {
     /// Over TCP, at the workload's own rate.
     const fn of(workload: &'static str, beside: &'static [&'static str]) -> Self {
-        Self { workload, rate: None, transport: "tcp", clients: None, duration: None, beside }
+        Self {
+            workload,
+            rate: None,
+            transport: "tcp",
+            duration: None,
+            warmup: None,
+            more: &[],
+            beside,
+        }
     }
 
     fn name(&self) -> String {
         let rate = self.rate.map(|rate| format!(" at {rate}")).unwrap_or_default();
         let way = if self.transport == "tcp" { "" } else { ", unix socket against TCP" };
-        format!("{}{rate}{way}", self.workload)
+        let warmup = self.warmup.map(|warmup| format!(" behind {warmup}")).unwrap_or_default();
+        format!("{}{rate}{way}{warmup}", self.workload)
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::results::{Figures, Results};
+use super::results::{Figures, Results, Row};
 use super::{Measure, Pair};
 use crate::repository;
 use crate::statistics::{Spread, median};
@@ -25,15 +25,20 @@ const SYSTEMS: [(&str, &str); 5] = [
     ("zenoh", "Zenoh"),
     ("relay", "relay"),
 ];
+/// The workloads in the order of the tables.
+const WORKLOADS: [&str; 13] =
+    ["T1", "T2", "F16", "F64", "F1000", "P", "L", "W", "K", "M1", "M3", "S", "B"];
 /// Characters of a chart's longest bar.
 const BAR: usize = 50;
 
 impl Results {
     /// Tables, one for each measure, and charts of what each run is there for.
     pub(super) fn report(&self) -> String {
-        let mut text = "Medians; the ratio is that of neighbouring runs.\n\n\
-                        <details><summary>The same as charts</summary>\n"
-            .to_owned();
+        let mut text =
+            "Medians. The ratio is NexusD to theirs, the median of neighbouring runs.\n\n\
+                        <details><summary>The same as charts; a bar of NexusD is the median of its \
+                        runs beside everybody</summary>\n"
+                .to_owned();
         self.charts(&mut text);
         text.push_str("\n</details>\n");
         for measure in Measure::ALL {
@@ -42,38 +47,45 @@ impl Results {
         text
     }
 
+    /// The rows, workload by workload.
+    fn in_order(&self) -> Vec<(&Row, &Figures)> {
+        let mut rows: Vec<_> = self.rows().collect();
+        rows.sort_by_key(|((run, ..), _)| place(run));
+        rows
+    }
+
     /// A row for each run: how many times better we are than each other system, in what the run is there for.
     pub(super) fn glance(&self) -> String {
-        let mut runs = BTreeMap::<&str, BTreeMap<&str, f64>>::new();
-        for ((run, system, name), Figures { pairs, .. }) in self.rows() {
-            if let Some(ratio) = Spread::of(&ratios(pairs))
-                && *name == claim(run).name()
-            {
-                let better = match claim(run).is_better_low() {
-                    true => 1.0 / ratio.median,
-                    false => ratio.median,
-                };
-                runs.entry(run).or_default().insert(system, better);
-            }
+        let mut runs = BTreeMap::<_, BTreeMap<&str, f64>>::new();
+        for ((run, system, name), Figures { pairs, .. }) in self.in_order() {
+            let Some(ratio) = Spread::of(&ratios(pairs)) else { continue };
+            let claims = claims(run);
+            let Some(at) = claims.iter().position(|claim| claim.name() == *name) else { continue };
+            let better = match claims[at].is_better_low() {
+                true => 1.0 / ratio.median,
+                false => ratio.median,
+            };
+            runs.entry((place(run), run, at)).or_default().insert(system, better);
         }
         let heads = SYSTEMS.map(|(_, head)| head).join(" | ");
         let lines = "---:|".repeat(SYSTEMS.len());
         let mut text = format!("| workload | judged by | {heads} |\n|---|---|{lines}\n");
-        for (run, found) in runs {
+        for ((_, run, at), found) in runs {
             let cell = |(system, _): &(&str, &str)| match found.get(system) {
                 Some(ratio) if *ratio >= 10.0 => format!("{ratio:.0}"),
                 Some(ratio) => format!("{ratio:.2}"),
                 None => "–".to_owned(),
             };
             let cells = SYSTEMS.each_ref().map(cell).join(" | ");
-            let _ = writeln!(text, "| {run} | {} | {cells} |", claim(run).name());
+            let _ = writeln!(text, "| {run} | {} | {cells} |", claims(run)[at].name());
         }
         text
     }
 
     fn table(&self, measure: Measure, text: &mut String) {
-        let mut rows = self.rows().filter(|((.., name), _)| *name == measure.name()).peekable();
-        if rows.peek().is_none() {
+        let is_of = |(row, _): &(&Row, &Figures)| row.2 == measure.name();
+        let rows: Vec<_> = self.in_order().into_iter().filter(is_of).collect();
+        if rows.is_empty() {
             return;
         }
         let _ = writeln!(
@@ -89,7 +101,8 @@ impl Results {
             };
             let _ = writeln!(
                 text,
-                "| {run} | {system} | {} | {} | **{:.2}** | {:.2} … {:.2} | {} | {} |",
+                "| {run} | {} | {} | {} | **{:.2}** | {:.2} … {:.2} | {} | {} |",
+                head(system),
                 figure(ours),
                 figure(theirs),
                 ratio.median,
@@ -101,28 +114,43 @@ impl Results {
         }
     }
 
-    /// A chart for each run, of what it is there for.
+    /// Charts for each run, of what it is there for.
     fn charts(&self, text: &mut String) {
-        let mut runs = BTreeMap::<&str, Vec<(&str, &[Pair])>>::new();
-        for ((run, system, name), figures) in self.rows() {
-            if *name == claim(run).name() {
-                runs.entry(run).or_default().push((system, &figures.pairs));
+        let mut runs = BTreeMap::<_, Vec<(&str, &[Pair])>>::new();
+        for ((run, system, name), figures) in self.in_order() {
+            if let Some(at) = claims(run).iter().position(|claim| claim.name() == *name) {
+                runs.entry((place(run), run, at)).or_default().push((system, &figures.pairs));
             }
         }
-        for (run, systems) in runs {
+        for ((_, run, at), systems) in runs {
             let ours: Vec<Pair> = systems.iter().flat_map(|(_, pairs)| *pairs).copied().collect();
             let theirs =
-                systems.iter().filter_map(|(name, pairs)| Some((*name, medians(pairs)?.1)));
+                systems.iter().filter_map(|(name, pairs)| Some((head(name), medians(pairs)?.1)));
             let Some((ours, _)) = medians(&ours) else { continue };
             let bars: Vec<_> = [("NexusD", ours)].into_iter().chain(theirs).collect();
             let longest = bars.iter().map(|(_, value)| *value).fold(1.0, f64::max);
-            let _ = writeln!(text, "\n```\n{run}: {}", title(claim(run)));
+            let _ = writeln!(text, "\n```\n{run}: {}", title(claims(run)[at]));
             for (name, value) in bars {
-                let _ = writeln!(text, "{name:<8} {:>7} {}", figure(value), bar(value / longest));
+                let _ = writeln!(text, "{name:<9} {:>7} {}", figure(value), bar(value / longest));
             }
             text.push_str("```\n");
         }
     }
+}
+
+/// A run's workload.
+fn workload(run: &str) -> &str {
+    run.split([' ', ',']).next().unwrap_or(run)
+}
+
+/// Where a run stands among the others.
+fn place(run: &str) -> usize {
+    WORKLOADS.iter().position(|known| *known == workload(run)).unwrap_or(WORKLOADS.len())
+}
+
+/// How a system is called.
+fn head(system: &str) -> &str {
+    SYSTEMS.iter().find(|(known, _)| *known == system).map_or(system, |(_, head)| head)
 }
 
 fn ratios(pairs: &[Pair]) -> Vec<f64> {
@@ -136,12 +164,12 @@ fn title(measure: Measure) -> String {
 }
 
 /// What the runs of a workload are there to show.
-fn claim(run: &str) -> Measure {
-    match run.split(' ').next() {
-        Some("L") => Measure::P99,
-        Some("S") => Measure::MemoryPerClient,
-        Some("B") => Measure::Beside,
-        _ => Measure::PerCpuSecond,
+fn claims(run: &str) -> &'static [Measure] {
+    match workload(run) {
+        "L" => &[Measure::P50, Measure::P99],
+        "S" => &[Measure::MemoryPerClient],
+        "B" => &[Measure::Beside],
+        _ => &[Measure::PerCpuSecond],
     }
 }
 
@@ -203,13 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn rows_are_in_the_order_of_the_workloads() {
+        let runs = ["T1 1 → 1", "F64 1 → 64", "F1000 1 → 1000", "P, unix 1 → 1", "B 1 → 15"];
+        assert!(runs.is_sorted_by_key(|run| place(run)));
+        assert!(place("B 1 → 15") < place("some other"));
+    }
+
+    #[test]
     fn a_report_has_a_row_and_a_bar_for_each_system() {
         let report = some().report();
-        assert!(report.contains("| T1 1 → 1 | nats | 12.0 M | 2.0 M | **6.00** |"), "{report}");
+        assert!(report.contains("| T1 1 → 1 | NATS | 12.0 M | 2.0 M | **6.00** |"), "{report}");
         assert!(report.contains("\nT1 1 → 1: per CPU-second\nNexusD"), "{report}");
         let glance = "| T1 1 → 1 | per CPU-second | 6.00 | – | – | – | – |";
         assert_eq!(some().glance().lines().last(), Some(glance));
-        let bar = format!("nats       2.0 M {}\n", "█".repeat(8));
+        let bar = format!("NATS        2.0 M {}\n", "█".repeat(8));
         assert!(report.contains(&bar), "{report}");
     }
 }
