@@ -89,7 +89,12 @@ impl Audience {
     /// Whether the queues are the same, and all were told the names.
     #[inline(always)]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.matches.iter().all(|entry| entry.bound) && self.matches == other.matches
+        self.matches.len() == other.matches.len()
+            && self
+                .matches
+                .iter()
+                .zip(&*other.matches)
+                .all(|(one, other)| one.bound && one == other)
     }
 
     /// Asks the index anew, keeping what connections were told. `found` is scratch.
