@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{
     ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
@@ -20,6 +21,16 @@ Examples:
   nexusd-cli -h 10.0.0.7 mesh topology
   nexusd-cli --json pubsub topics | jq '.topics[].name'
   nexusd-cli discover";
+
+const PROMPT_EXAMPLES: &str = "\
+Commands may be written in any case; HELP and a command says more of it.
+
+Examples:
+  publish greetings hello
+  subscribe 'plant/+/temperature'
+  mesh topology
+  discover
+  connect 2";
 
 /// A command, and whom it is for.
 #[derive(Parser, Clone, Debug)]
@@ -362,7 +373,11 @@ pub(crate) fn command() -> clap::Command {
 
 /// The same for lines in the prompt.
 pub(crate) fn prompt_command() -> clap::Command {
-    command().no_binary_name(true).name("").bin_name("")
+    let command = command().no_binary_name(true).name("").bin_name("").after_help(PROMPT_EXAMPLES);
+    // They are for shells.
+    ["completions", "man"]
+        .into_iter()
+        .fold(command, |command, name| command.mut_subcommand(name, |inner| inner.hide(true)))
 }
 
 /// Reads the words behind the program's name.
@@ -372,9 +387,31 @@ pub(crate) fn parse(command: clap::Command, words: Vec<String>) -> Result<Invoca
     command.build();
     let mut words = words;
     let names = usize::from(!command.is_no_binary_name_set());
+    if let Some(first) = words.get_mut(names).filter(|first| *first == "?") {
+        "help".clone_into(first);
+    }
     normalise(&command, &mut words, names);
-    let matches = command.try_get_matches_from_mut(words)?;
+    let matches =
+        command.try_get_matches_from_mut(words).map_err(|error| pointed(error, &command))?;
     Invocation::from_arg_matches(&matches)
+}
+
+/// Where no command has the name, but one within a group has: points there.
+fn pointed(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else {
+        return error;
+    };
+    let has = |group: &&clap::Command| {
+        let mut values = group.get_positionals().flat_map(|it| it.get_possible_values());
+        group.find_subcommand(name).is_some() || values.any(|value| value.get_name() == name)
+    };
+    let groups = command.get_subcommands().filter(|group| group.get_name() != "help");
+    let found: Vec<_> =
+        groups.filter(has).map(|group| format!("{} {name}", group.get_name())).collect();
+    if !found.is_empty() {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(found));
+    }
+    error
 }
 
 /// `1500`, `1500ms`, `2s`, `5m`, `1h`.
@@ -493,6 +530,15 @@ mod tests {
             let error = parsed(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
+    }
+
+    #[test]
+    fn a_name_within_a_group_points_there() {
+        let said = |line: &str| parsed(line).expect_err(line).to_string();
+        assert!(said("peers").contains("'mesh peers'"), "{}", said("peers"));
+        assert!(said("kill 1").contains("'client kill'"), "{}", said("kill 1"));
+        assert!(said("publsh").contains("'publish'"), "{}", said("publsh"));
+        assert_eq!(parsed("?").expect_err("help").kind(), clap::error::ErrorKind::DisplayHelp);
     }
 
     #[test]

@@ -11,6 +11,11 @@ use crate::error::CliError;
 pub(crate) fn completions(shell: Shell) -> Result<(), CliError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command(), "nexusd-cli", &mut script);
+    if shell == Shell::Bash {
+        // clap_complete 4.6 writes a name with a hyphen in two ways, and finds no command below it.
+        let text = String::from_utf8_lossy(&script);
+        script = text.replace("nexusd__subcmd__cli", "nexusd__cli").into_bytes();
+    }
     print(&script)
 }
 

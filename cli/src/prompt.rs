@@ -2,7 +2,7 @@
 //! from a terminal they are read as they are, so that a file of commands is a script.
 
 use std::borrow::Cow;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -175,7 +175,7 @@ fn carry_out(words: &[String], session: &mut Session, runtime: &Runtime, stops: 
         Ok(invocation) => invocation,
         Err(error) => {
             // Also help, which is no failure.
-            let _ = error.print();
+            print_usage(&error);
             if !error.use_stderr() {
                 return Outcome::Done;
             }
@@ -194,6 +194,20 @@ fn carry_out(words: &[String], session: &mut Session, runtime: &Runtime, stops: 
         Err(error) if error.is_closed_output() => Outcome::Quit,
         Err(error) => failed(&error),
     }
+}
+
+/// Says how a command is written: the prompt has no program's name, which clap leaves a space for.
+fn print_usage(error: &clap::Error) {
+    let text = error.render().to_string();
+    let text = text
+        .replace("Usage:  ", "Usage: ")
+        .replace("Usage: [OPTIONS] [COMMAND]", "Usage: COMMAND [OPTIONS]");
+    let text = text.replace("For more information, try '--help'.", "HELP lists the commands.");
+    // Who cannot see it is not there.
+    let _ = match error.use_stderr() {
+        true => io::stderr().write_all(text.as_bytes()),
+        false => io::stdout().write_all(text.as_bytes()),
+    };
 }
 
 /// The words of a line, as a shell takes it apart: quotes hold words together, a backslash takes a character

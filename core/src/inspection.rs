@@ -105,8 +105,8 @@ pub enum Entries {
 pub struct TopicEntry {
     /// Its name.
     pub name: Box<str>,
-    /// Number of its newest message.
-    pub newest: u64,
+    /// How many it has had since this node knows it.
+    pub messages: u64,
     /// It has a retained value.
     pub is_retained: bool,
 }

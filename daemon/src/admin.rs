@@ -263,7 +263,7 @@ impl nexusd_admin::Node for Admin {
             let topic = |(topic, wanted): (TopicEntry, WantedEntry)| Topic {
                 name: topic.name.into_string(),
                 subscriptions: wanted.subscriptions,
-                messages: topic.newest,
+                messages: topic.messages,
                 is_retained: topic.is_retained,
                 peers: wanted.peers,
             };

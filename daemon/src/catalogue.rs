@@ -162,7 +162,7 @@ pub(crate) fn families(
         ),
         counter(
             "nexusd_published_messages_total",
-            "Messages accepted from clients of this node.",
+            "Messages accepted from clients of this node, and its own statistics.",
             metrics.messages_in.saturating_sub(metrics.relayed),
         ),
         counter(

@@ -538,10 +538,14 @@ fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<
     if let Some(daemon) = daemon {
         daemon.stop().with_context(|| format!("the daemon of {}", side.label))?;
     }
-    Ok(figures_in(&String::from_utf8_lossy(&output.stdout)).map_err(|reason| {
-        let said = String::from_utf8_lossy(&output.stderr);
-        format!("{reason} {}", said.lines().last().unwrap_or_default())
-    }))
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last_words = said.lines().last().unwrap_or_default();
+    let report = figures_in(&String::from_utf8_lossy(&output.stdout));
+    if report.is_ok() && !output.status.success() {
+        // It had done some of its runs before it failed.
+        return Ok(Err(format!("the load generator did not do all of it: {last_words}")));
+    }
+    Ok(report.map_err(|reason| format!("{reason} {last_words}")))
 }
 
 /// Reads the figures out of the load generator's report, a line of JSON per run.

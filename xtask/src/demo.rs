@@ -82,7 +82,12 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     println!(
         "   T1 is as fast as it goes, L latency at a rate, M1 from one daemon to another; a run that other"
     );
-    println!("   programs disturbed is called noisy.");
+    println!(
+        "   programs disturbed is called noisy. Window: messages that may be under way; from intended:"
+    );
+    println!(
+        "   counted from when a message should have been sent, which hides no stall; – is not measured."
+    );
     measure(&daemons[0])?;
 
     println!("\n5. The first daemon stops");

@@ -83,7 +83,8 @@ impl Published<'_> {
         text += &match (self.delivered, self.kept) {
             (0, Kept::Nothing) => ", which nobody wants".to_owned(),
             (0, _) => ", for nobody now".to_owned(),
-            (wanted, _) => format!(", for {}", count(wanted.into(), "subscriber")),
+            // One that waits for its client is one of them, and another node is one whatever it has.
+            (wanted, _) => format!(", for {}", count(wanted.into(), "subscription")),
         };
         if self.dropped > 0 {
             text += &format!("; {} had no room for it", count(self.dropped.into(), "full queue"));
@@ -110,7 +111,7 @@ mod tests {
             dropped: 1,
             blocked: 0,
         };
-        let expected = "message 1,234 of t, for 2 subscribers; 1 full queue had no room for it";
+        let expected = "message 1,234 of t, for 2 subscriptions; 1 full queue had no room for it";
         assert_eq!(published.text(), expected);
         let unwanted = Published { sequence: 1, delivered: 0, dropped: 0, ..published };
         assert_eq!(unwanted.text(), "message 1 of t, which nobody wants");

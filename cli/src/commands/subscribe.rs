@@ -61,7 +61,7 @@ fn teller() -> impl Fn(&ConnectionState) + Send + Sync {
     move |state| match state {
         // One that this program closes is not made anew.
         ConnectionState::Disconnected { cause: Some(cause) } if !matches!(cause, Error::Closed) => {
-            console::note(&format!("-- the connection broke, and is made anew: {cause}"));
+            console::note(&format!("-- {cause}; trying again"));
         }
         // The first one needs no words.
         ConnectionState::Connected(daemon) if was_connected.swap(true, Ordering::Relaxed) => {

@@ -102,6 +102,19 @@ fn a_schema_refuses_what_it_does_not_know() {
 }
 
 #[test]
+fn bash_completes_what_stands_within_a_group() {
+    let script = r#"
+        source <("$1" completions bash)
+        COMP_WORDS=(nexusd-cli client ""); COMP_CWORD=2
+        _nexusd__cli nexusd-cli "" client
+        printf '%s\n' "${COMPREPLY[@]}""#;
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", script, "bash", env!("CARGO_BIN_EXE_nexusd-cli")]);
+    let said = said(bash);
+    assert!(said.out.lines().any(|word| word == "setname"), "{} {}", said.out, said.err);
+}
+
+#[test]
 fn help_version_completions_and_manual_need_no_daemon() {
     for (words, begin) in [
         (&["--help"][..], "Asks NexusD daemons"),

@@ -166,6 +166,15 @@ impl Error {
     }
 }
 
+impl Error {
+    /// What answers there speaks HTTP.
+    pub(crate) fn http_port() -> Self {
+        let reason = "it is a port for HTTP (--health-port, --metrics-port); that for applications is \
+                      --app-port, 5672 unless told otherwise";
+        Self::Protocol { reason: reason.to_owned() }
+    }
+}
+
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         Self::Protocol { reason: format!("the daemon sent what cannot be read: {error}") }

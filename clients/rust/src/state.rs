@@ -48,7 +48,7 @@ impl fmt::Display for ConnectionState {
             Self::Connected(daemon) => {
                 write!(f, "connected to node {} at {}", daemon.node, daemon.place)
             }
-            Self::Disconnected { cause: None } => write!(f, "not connected"),
+            Self::Disconnected { cause: None } => write!(f, "closed"),
             Self::Disconnected { cause: Some(cause) } => write!(f, "disconnected: {cause}"),
             Self::Reconnecting { attempt, cause } => {
                 write!(f, "connecting again, attempt {attempt}: {cause}")

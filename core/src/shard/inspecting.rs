@@ -286,7 +286,8 @@ fn is_client(connection: &Connection) -> bool {
 
 fn topic_entry(topic: &Topic) -> TopicEntry {
     let is_retained = topic.retained.as_deref().is_some_and(|value| !value.is_cleared());
-    TopicEntry { name: topic.name.clone(), newest: topic.sequence, is_retained }
+    let messages = topic.sequence + 1 - topic.first;
+    TopicEntry { name: topic.name.clone(), messages, is_retained }
 }
 
 fn subscription_entry(queue: &SubscriberQueue, now_us: u64) -> SubscriptionEntry {

@@ -84,9 +84,9 @@ fn topics_are_listed_with_their_newest_number_and_whether_they_have_a_value() {
     let all = topics(&mut desk, 0, &Subject::Topics(None), MANY);
     assert_eq!(names(&all), ["a/1", "a/2", "b"]);
     let found = |name: &str| all.iter().find(|topic| &*topic.name == name).expect("listed");
-    assert_eq!((found("a/1").newest, found("a/1").is_retained), (1, false));
-    assert_eq!((found("a/2").newest, found("a/2").is_retained), (2, true));
-    assert_eq!((found("b").newest, found("b").is_retained), (3, false), "it was cleared");
+    assert_eq!((found("a/1").messages, found("a/1").is_retained), (1, false));
+    assert_eq!((found("a/2").messages, found("a/2").is_retained), (2, true));
+    assert_eq!((found("b").messages, found("b").is_retained), (3, false), "it was cleared");
     for (filter, expected) in
         [("a/+", vec!["a/1", "a/2"]), ("b", vec!["b"]), ("c", vec![]), ("#", names(&all))]
     {

@@ -90,7 +90,10 @@ pub(super) fn stop(mut parser: lexopt::Parser) -> Result<()> {
     let running = running()?;
     stop_all(&running)?;
     remember(&[])?;
-    println!("{} nodes have stopped.", running.len());
+    match running.len() {
+        0 => println!("No node ran."),
+        count => println!("{count} nodes have stopped."),
+    }
     Ok(())
 }
 
@@ -124,11 +127,15 @@ fn start_node(at: u16) -> Result<Node> {
         }
         if let Some(status) = child.try_wait().context("cannot ask after the node")? {
             let said = fs::read_to_string(&log).unwrap_or_default();
-            bail!("node {at} ended ({status}): {}", said.trim());
+            bail!("node {} ended ({status}): {}", at + 1, said.trim());
         }
         if Instant::now() > deadline {
             child.kill().context("cannot end the node")?;
-            bail!("node {at} was not ready within {READY_TIMEOUT:?}; its log is {}", log.display());
+            bail!(
+                "node {} was not ready within {READY_TIMEOUT:?}; its log is {}",
+                at + 1,
+                log.display()
+            );
         }
         thread::sleep(LOOK_INTERVAL);
     }

@@ -80,6 +80,10 @@ impl Fit {
                 (a.exp(), b)
             }
         };
+        // A line that falls ends below nothing.
+        if b < 0.0 && form != Form::Power {
+            return None;
+        }
         let mut fit = Self { form, a, b, residual: 0.0, error_max: 0.0 };
         let mut squares = 0.0;
         for point in points {

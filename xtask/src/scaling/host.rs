@@ -40,7 +40,7 @@ pub(crate) const HOST: Host = Host {
     // Eight of the 64 are left to interrupts of the card, to the control thread and to the mesh thread.
     cores: 56.0,
     // Measured with two shards: BENCHMARKS.md, "Two shards".
-    crossing: 1.10,
+    crossing: 1.16,
     card: 1.0,
     link_bytes_per_s: 100e9 / 8.0,
     // 1,448 bytes of payload in 1,538 bytes on the wire.

@@ -74,7 +74,7 @@ class Subscription {
     const { value: event, done } = await this.events.next();
     assert(!done, `a ${kinds.join(' or ')} comes, not the end`);
     assert(kinds.includes(event.event), `a ${kinds.join(' or ')} comes, not ${JSON.stringify(event)}`);
-    const message = event.message ?? event.replay_message;
+    const message = event.message ?? event.replay_message ?? event.retained_message;
     if (message) this.had[message.topic] = message.sequence_number;
     return event;
   }
@@ -100,7 +100,7 @@ async function live(client, topic) {
   const accepted = await publish(client, {
     topic: `${topic}/boiler`, payload: Buffer.from('21.5'), content_type: 'text/plain', correlation_id: '7', headers,
   });
-  console.log(`published ${accepted.message_id}, to ${accepted.subscriber_count} subscriptions`);
+  console.log(`published ${accepted.message_id}, subscriptions that get it: ${accepted.subscriber_count}`);
   const { message } = await subscription.next('message');
   console.log(`received  ${message.topic}: ${message.payload} ${message.content_type}`);
   assert.equal(accepted.subscriber_count, 1, 'one subscription is told');

@@ -67,7 +67,7 @@ def live(sidecar, topic):
     headers = [{"key": "unit", "value": b"\xc2\xb0C"}, {"key": "raw", "value": b"\x00\xff"}]
     accepted = sidecar.Publish(topic=f"{topic}/boiler", payload=b"21.5", content_type="text/plain",
                                correlation_id="7", headers=headers)
-    print(f"published {accepted.message_id}, to {accepted.subscriber_count} subscriptions")
+    print(f"published {accepted.message_id}, subscriptions that get it: {accepted.subscriber_count}")
     message = next(events).message
     print(f"received  {message.topic}: {message.payload.decode()} {message.content_type}, "
           f"headers {', '.join(header.key for header in message.headers)}")
