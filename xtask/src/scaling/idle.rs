@@ -24,7 +24,15 @@ impl IdleClients {
             let child = Invocation::new("taskset")
                 .args(["--cpu-list", &core.to_string()])
                 .arg(bench::load_generator())
-                .args(["idle-clients", "--target", "nexusd", "--addr", address, "--run-name", "idle"])
+                .args([
+                    "idle-clients",
+                    "--target",
+                    "nexusd",
+                    "--addr",
+                    address,
+                    "--run-name",
+                    "idle",
+                ])
                 .args(["--first", &first.to_string(), "--count", &count.to_string()])
                 .into_command()
                 .stdin(Stdio::piped())
