@@ -166,8 +166,8 @@ mod tests {
             curve("a subscriber's node, per message", &[(1.0, 100.0)]),
         ];
         let text = host(&payload, &subscribers, &memory, &nodes).expect("all is there");
-        // 12.5 GB/s × 1,448 ÷ 1,538 ÷ 176 bytes.
-        assert!(text.contains("| T1, 128 B | 20.0, 60.0 | 636.4 M | 66.9 M |"), "{text}");
+        // 56 cores ÷ 80 ns ÷ 1.16; 12.5 GB/s × 1,448 ÷ 1,538 ÷ 176 bytes.
+        assert!(text.contains("| T1, 128 B | 20.0, 60.0 | 603.4 M | 66.9 M |"), "{text}");
         assert!(text.contains("2.0 GB of the daemon and 9.0 GB of the kernel"), "{text}");
         assert!(text.contains("at most 10.0 M messages a second"), "{text}");
         let error = host(&subscribers, &subscribers, &memory, &nodes).expect_err("no 16 KiB");
