@@ -107,6 +107,13 @@ impl Completer for Completions {
             Place::Nothing => Vec::new(),
         };
         let span = Span { start, end: at };
+        if offered.is_empty() {
+            // The word as it stands, which is taken at once: an empty menu would say so in capitals.
+            let value = begun.to_owned();
+            let same =
+                Suggestion { value, span, append_whitespace: false, ..Suggestion::default() };
+            return CompletionResult::fresh(vec![same]);
+        }
         let suggest = |(value, description): (String, String)| Suggestion {
             value,
             description: Some(description).filter(|it| !it.is_empty()),
@@ -244,6 +251,7 @@ mod tests {
         assert_eq!(offered("ME"), ["MESH"]);
         assert_eq!(offered("me"), ["mesh"]);
         assert_eq!(offered("P"), ["PING", "PUBLISH", "PUBSUB"]);
+        assert_eq!(offered("nonsense x"), ["nonsense x"], "a word stays as it is");
         assert!(offered("").contains(&"INFO".to_owned()));
     }
 
