@@ -3,6 +3,8 @@
 //!
 //! Invariant: a queue of the list gets the topic's name before its first message.
 
+use std::ops::{Deref, DerefMut};
+
 use slab::Slab;
 
 use crate::limits::{AUDIENCES_BYTES_MIN, AUDIENCES_SHARE, MATCH_BYTES};
@@ -20,6 +22,43 @@ pub(crate) struct Match {
     pub(crate) bound: bool,
     /// The queue is another node's.
     pub(crate) is_link: bool,
+}
+
+/// Queues, by slot. A single one, as most topics have, lies within: no further line of memory for it.
+#[derive(Debug)]
+pub(crate) enum Matches {
+    One(Match),
+    Many(Box<[Match]>),
+}
+
+const _: () = assert!(size_of::<Matches>() == size_of::<Box<[Match]>>(), "the one costs nothing");
+
+impl Default for Matches {
+    fn default() -> Self {
+        Self::Many(Box::default())
+    }
+}
+
+impl Deref for Matches {
+    type Target = [Match];
+
+    #[inline(always)]
+    fn deref(&self) -> &[Match] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(matches) => matches,
+        }
+    }
+}
+
+impl DerefMut for Matches {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [Match] {
+        match self {
+            Self::One(one) => std::slice::from_mut(one),
+            Self::Many(matches) => matches,
+        }
+    }
 }
 
 /// How many queues the audiences of many topics list together, and how many they may. Beyond it topics
@@ -59,8 +98,8 @@ pub(crate) struct Audience {
     /// Connections that were told the name.
     pub(crate) bound: Vec<ConnectionId>,
     generation: u64,
-    /// Queues that want the messages, by slot; true for `generation` of the index.
-    pub(crate) matches: Box<[Match]>,
+    /// Queues that want the messages; true for `generation` of the index.
+    pub(crate) matches: Matches,
 }
 
 impl Audience {
@@ -76,7 +115,9 @@ impl Audience {
     /// Has it fetch the first of the queues.
     #[inline(always)]
     pub(crate) fn prefetch_matches(&self) {
-        prefetch(self.matches.as_ptr());
+        if let Matches::Many(matches) = &self.matches {
+            prefetch(matches.as_ptr());
+        }
     }
 
     /// Whether the index has changed since it was asked.
@@ -89,12 +130,14 @@ impl Audience {
     /// Whether the queues are the same, and all were told the names.
     #[inline(always)]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.matches.len() == other.matches.len()
-            && self
-                .matches
-                .iter()
-                .zip(&*other.matches)
-                .all(|(one, other)| one.bound && one == other)
+        match (&self.matches, &other.matches) {
+            (Matches::One(one), Matches::One(other)) => one.bound && one == other,
+            (Matches::Many(all), Matches::Many(others)) => {
+                all.len() == others.len()
+                    && all.iter().zip(others).all(|(one, other)| one.bound && one == other)
+            }
+            _ => false,
+        }
     }
 
     /// Asks the index anew, keeping what connections were told. `found` is scratch.
@@ -115,14 +158,15 @@ impl Audience {
                     .binary_search_by_key(&slot, |entry| entry.queue.0)
                     .is_ok_and(|at| old[at].bound)
         };
-        self.matches = found
-            .iter()
-            .map(|&slot| Match {
-                queue: QueueId(slot),
-                bound: was_bound(slot),
-                is_link: queues[slot as usize].is_link,
-            })
-            .collect();
+        let entry = |&slot: &u32| Match {
+            queue: QueueId(slot),
+            bound: was_bound(slot),
+            is_link: queues[slot as usize].is_link,
+        };
+        self.matches = match found.as_slice() {
+            [one] => Matches::One(entry(one)),
+            many => Matches::Many(many.iter().map(entry).collect()),
+        };
         self.generation = index.generation();
         beside
     }

@@ -16,7 +16,8 @@ use nexusd_wire::{Header, Sequence, TopicId};
 
 use crate::expiry::Expiry;
 use crate::limits::{
-    KEPT_RUN_BYTES, RUNS_SAMPLED, SEGMENT_BYTES, SPARE_RUN_LISTS, SURVIVOR_BYTES_MAX,
+    KEPT_RUN_BYTES, LOOKS_PER_SEGMENT, RUNS_SAMPLED, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE,
+    SPARE_RUN_LISTS, SURVIVOR_BYTES_MAX,
 };
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
 use crate::topic::Topics;
@@ -33,21 +34,36 @@ impl RunRef {
     pub(crate) const NONE: Self = Self { segment: SegmentId::NONE, index: 0 };
 }
 
+impl Default for RunRef {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 /// Messages of one topic that lie behind each other, numbered one by one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeptRun {
-    topic: TopicId,
-    first: Sequence,
-    start: u32,
-    len: u32,
-    messages: u32,
-    expiry: Expiry,
-    previous: RunRef,
+    pub(crate) topic: TopicId,
+    pub(crate) first: Sequence,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
+    pub(crate) messages: u32,
+    pub(crate) expiry: Expiry,
+    pub(crate) previous: RunRef,
 }
 
 impl KeptRun {
     fn last(&self) -> u64 {
         self.first.0 + u64::from(self.messages) - 1
+    }
+
+    /// Whether the other one is its continuation, in the same segment.
+    #[inline(always)]
+    fn is_followed_by(&self, next: &Self) -> bool {
+        self.topic == next.topic
+            && self.start + self.len == next.start
+            && self.last() + 1 == next.first.0
+            && self.expiry == next.expiry
     }
 }
 
@@ -86,12 +102,16 @@ impl Survivors {
 /// The runs of all segments of a log.
 #[derive(Debug)]
 pub(crate) struct History {
+    /// Whether anything is kept.
+    is_on: bool,
     /// Messages of a topic that are kept.
     messages: u64,
     bytes_max: usize,
     by_segment: Vec<Vec<KeptRun>>,
-    /// Segments with runs, in the order they are looked at.
+    /// Segments with runs, the oldest first.
     line: VecDeque<SegmentId>,
+    /// Where in the line looks go on.
+    looked: usize,
     runs: usize,
     /// Empty lists, kept for their memory.
     spare_lists: Vec<Vec<KeptRun>>,
@@ -99,23 +119,19 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Keeps the newest `messages` of every topic, within `bytes_max`.
+    /// Keeps the newest `messages` of every topic, within `bytes_max`; less than two segments are not worth it.
     pub(crate) fn new(messages: u64, bytes_max: usize) -> Self {
         Self {
+            is_on: messages > 0 && bytes_max >= 2 * SEGMENT_BYTES,
             messages,
             bytes_max,
             by_segment: Vec::new(),
             line: VecDeque::new(),
+            looked: 0,
             runs: 0,
             spare_lists: Vec::new(),
             survivors: Survivors::default(),
         }
-    }
-
-    /// Whether anything is kept: less than two segments are not worth it.
-    #[inline]
-    fn is_on(&self) -> bool {
-        self.messages > 0 && self.bytes_max >= 2 * SEGMENT_BYTES
     }
 
     /// Whether the bound is exceeded.
@@ -123,39 +139,34 @@ impl History {
         log.idle_bytes() + self.runs * KEPT_RUN_BYTES > self.bytes_max
     }
 
-    /// Keeps a run of a topic, the first of which has the number `first`. `newest` is the topic's
-    /// newest run before and after.
+    /// Keeps a run of a topic that lies in `segment`. `newest` is the topic's newest run: before, which is the run's
+    /// previous one, and after.
+    #[inline(always)]
     pub(crate) fn note(
         &mut self,
-        run: &Extent,
-        topic: TopicId,
-        first: Sequence,
+        segment: SegmentId,
+        run: KeptRun,
         newest: &mut RunRef,
         log: &mut Log,
     ) {
-        if !self.is_on() {
+        if !self.is_on {
             return;
         }
-        let Extent { segment, start, len, messages, expiry, .. } = *run;
-        let kept = KeptRun { topic, first, start, len, messages, expiry, previous: *newest };
         let runs = self.by_segment.get_mut(segment.0 as usize).filter(|runs| !runs.is_empty());
         let Some(runs) = runs else {
-            return self.push(segment, kept, newest, log);
+            return self.push(segment, run, newest, log);
         };
         let place = RunRef { segment, index: runs.len() as u32 };
         if newest.segment == segment
             && newest.index + 1 == place.index
             && let Some(last) = runs.last_mut()
-            && last.topic == topic
-            && last.start + last.len == start
-            && last.last() + 1 == first.0
-            && last.expiry == expiry
+            && last.is_followed_by(&run)
         {
-            last.len += len;
-            last.messages += messages;
+            last.len += run.len;
+            last.messages += run.messages;
             return;
         }
-        runs.push(kept);
+        runs.push(run);
         *newest = place;
         self.runs += 1;
         log.charge(KEPT_RUN_BYTES);
@@ -251,11 +262,30 @@ impl History {
         self.line.len()
     }
 
-    /// The next segment to look at, and the end of the line for it.
-    pub(crate) fn next_in_line(&mut self) -> Option<SegmentId> {
-        let segment = self.line.pop_front()?;
-        self.line.push_back(segment);
-        Some(segment)
+    /// The next segments to look at: one that is no longer young, for what busy topics had is wanted for a short time
+    /// only, and some others in turn.
+    pub(crate) fn next_looks(&mut self) -> impl Iterator<Item = SegmentId> + use<> {
+        let grown = self.line.len().checked_sub(SEGMENTS_LEFT_ALONE + 1);
+        let first = if self.looked < self.line.len() { self.looked } else { 0 };
+        self.looked = first + LOOKS_PER_SEGMENT - 1;
+        let mut looks = [None; LOOKS_PER_SEGMENT];
+        for (look, at) in looks.iter_mut().zip(grown.into_iter().chain(first..self.looked)) {
+            *look = self.line.get(at).copied();
+        }
+        looks.into_iter().flatten()
+    }
+
+    /// The oldest segment that replay alone keeps. Those before it, which queues need as well, go behind all others,
+    /// so that they are not looked at each time.
+    pub(crate) fn oldest_idle(&mut self, log: &Log) -> Option<SegmentId> {
+        for _ in 0..self.line.len() {
+            let oldest = *self.line.front()?;
+            if log.is_idle(oldest) {
+                return Some(oldest);
+            }
+            self.line.rotate_left(1);
+        }
+        None
     }
 
     /// How many of a run's messages, from its end, are still to be kept.
@@ -272,9 +302,12 @@ impl History {
     pub(crate) fn wanted_bytes(&self, segment: SegmentId, topics: &Topics, now_us: u64) -> usize {
         let Some(runs) = self.by_segment.get(segment.0 as usize) else { return 0 };
         let step = runs.len().div_ceil(RUNS_SAMPLED).max(1);
-        let (mut bytes, mut looked) = (0, 0);
         // From the end: a topic's newest messages are its last ones.
-        for run in runs.iter().rev().step_by(step) {
+        let sample = || runs.iter().rev().step_by(step);
+        // None of it is in a cache.
+        sample().for_each(|run| topics.prefetch_standing(run.topic));
+        let (mut bytes, mut looked) = (0, 0);
+        for run in sample() {
             let wanted = self.wanted(run, topics, now_us) as usize;
             bytes += (run.len as usize / run.messages as usize) * wanted;
             looked += 1;
@@ -354,6 +387,7 @@ impl History {
         }
         if let Some(at) = self.line.iter().rposition(|&held| held == segment) {
             self.line.remove(at);
+            self.looked -= usize::from(at < self.looked);
         }
         log.unkeep(segment);
     }

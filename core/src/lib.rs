@@ -34,6 +34,7 @@ mod subscriber_queue;
 mod subscription_index;
 mod token_bucket;
 mod topic;
+mod topic_slots;
 
 pub use io::driver::{Driver, Service, run};
 pub use limits::Limits;

@@ -16,16 +16,18 @@ use slab::Slab;
 use crate::audience::{Audience, Listed};
 use crate::history::{RunRef, Standing};
 use crate::limits::{INDEX_LOOKS_PER_SCAN, TOPIC_IDLE_US};
+use crate::prefetch::prefetch;
 use crate::retained::Retained;
 use crate::shard::event::ConnectionId;
 use crate::shard::routing::{Routing, ShardMask};
 use crate::shard::wiring::NodeWide;
 use crate::subscriber_queue::SubscriberQueue;
 use crate::subscription_index::{KeyedHash, SubscriptionIndex};
+use crate::topic_slots::TopicSlots;
 
 /// What a message needs of it are the 64 bytes from the audience's generation on. The allocator puts the
 /// table of many topics 16 bytes behind the start of a page, so that these are one line of the cache.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C)]
 pub(crate) struct Topic {
     pub(crate) name: Box<str>,
@@ -88,7 +90,7 @@ pub(crate) struct Topics {
     routing: Routing,
     /// Counts the topics of all shards, for their limit.
     node: Arc<NodeWide>,
-    slots: Slab<Topic>,
+    slots: TopicSlots,
     by_name: HashTable<u32>,
     hash: KeyedHash,
     /// New topics number their messages above this.
@@ -113,7 +115,7 @@ impl Topics {
             forgetting_cursor: 0,
             routing,
             node,
-            slots: Slab::new(),
+            slots: TopicSlots::default(),
             by_name: HashTable::new(),
             hash: KeyedHash::new(seed),
             floor: 0,
@@ -137,7 +139,7 @@ impl Topics {
 
     /// Slots that topics may be in.
     pub(crate) fn slots(&self) -> usize {
-        self.slots.capacity()
+        self.slots.slots()
     }
 
     /// The topic in this slot, if there is one.
@@ -251,10 +253,7 @@ impl Topics {
         index: &SubscriptionIndex,
     ) -> Option<(&mut Topic, &mut Topic)> {
         let (one, other) = (self.routing.slot(one), self.routing.slot(other));
-        if one == other {
-            return None;
-        }
-        let (one, other) = self.slots.get2_mut(one, other)?;
+        let [one, other] = self.slots.two(one, other)?;
         let is_known = !one.audience.is_stale(index) && !other.audience.is_stale(index);
         let is_lent = !one.wanted_by.union(other.wanted_by).is_empty();
         let are_alike = is_known && !is_lent && one.audience.is_same(&other.audience);
@@ -264,15 +263,24 @@ impl Topics {
     /// Has the processor fetch what a message of the topic needs first.
     #[inline(always)]
     pub(crate) fn prefetch(&self, id: TopicId) {
-        if let Some(topic) = self.slots.get(self.routing.slot(id)) {
+        if let Some(topic) = self.slots.place(self.routing.slot(id)) {
             topic.audience.prefetch();
         }
     }
 
-    /// The same for what it needs after that.
+    /// The same for where the topic stands with its numbers.
+    #[inline(always)]
+    pub(crate) fn prefetch_standing(&self, id: TopicId) {
+        if let Some(topic) = self.slots.place(self.routing.slot(id)) {
+            prefetch(&raw const topic.first);
+            prefetch(&raw const topic.sequence);
+        }
+    }
+
+    /// The same for what a message needs after that.
     #[inline(always)]
     pub(crate) fn prefetch_audience(&self, id: TopicId) {
-        if let Some(topic) = self.slots.get(self.routing.slot(id)) {
+        if let Some(topic) = self.slots.place(self.routing.slot(id)) {
             topic.audience.prefetch_matches();
         }
     }
@@ -280,12 +288,12 @@ impl Topics {
     /// Has topics forget who wants their messages, but for one of them.
     #[cold]
     fn forget_audiences(&mut self, spared: usize) {
-        for _ in 0..self.slots.capacity() {
+        for _ in 0..self.slots.slots() {
             if self.listed.has_room() {
                 return;
             }
             let slot = self.forgetting_cursor;
-            self.forgetting_cursor = if slot + 1 >= self.slots.capacity() { 0 } else { slot + 1 };
+            self.forgetting_cursor = if slot + 1 >= self.slots.slots() { 0 } else { slot + 1 };
             if slot != spared
                 && let Some(topic) = self.slots.get_mut(slot)
             {
@@ -305,12 +313,12 @@ impl Topics {
     ) -> Vec<Forgotten> {
         let mut forgotten = Vec::new();
         let mut looks = 0;
-        for _ in 0..count.min(self.slots.capacity()) {
+        for _ in 0..count.min(self.slots.slots()) {
             if looks > INDEX_LOOKS_PER_SCAN {
                 break;
             }
             let slot = self.idle_cursor;
-            self.idle_cursor = if slot + 1 >= self.slots.capacity() { 0 } else { slot + 1 };
+            self.idle_cursor = if slot + 1 >= self.slots.slots() { 0 } else { slot + 1 };
             let Some(topic) = self.slots.get(slot) else {
                 continue;
             };

@@ -15,8 +15,8 @@ use super::plane::Plane;
 use super::routing::ShardIndex;
 use crate::gap::Gap;
 use crate::limits::{
-    EVACUATION_SHARE, GAPS_BYTES_SPARED, LOOKS_PER_SEGMENT, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE,
-    SEGMENTS_RECALLED, WORTH_MOVING_SHARE,
+    EVACUATION_SHARE, GAPS_BYTES_SPARED, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE, SEGMENTS_RECALLED,
+    WORTH_MOVING_SHARE,
 };
 use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
@@ -110,35 +110,24 @@ impl Plane {
         self.gap_bytes_left = self.log.gap_bytes();
     }
 
-    /// Gives segments back that are kept for replay though little of them is still wanted, and as many
-    /// more as it takes to stay within the bound. A few are looked at each time.
+    /// Gives segments back that are kept for replay though little of them is still wanted, of which a few are looked
+    /// at each time, and then the oldest ones until what is kept is within its bound.
     pub(crate) fn tidy_history(&mut self) {
-        let mut looks = LOOKS_PER_SEGMENT.min(self.history.segments());
-        while looks > 0 {
-            let Some(segment) = self.history.next_in_line() else { return };
-            looks -= 1;
+        for segment in self.history.next_looks() {
             if !self.log.is_idle(segment) {
                 continue;
             }
             let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
-            let is_over = self.history.is_over(&self.log);
             let is_worth_moving = wanted <= SEGMENT_BYTES / WORTH_MOVING_SHARE
                 && self.history.segments() > SEGMENTS_LEFT_ALONE
                 && self.may_move(segment);
-            if is_over {
-                self.give_up_history(segment, wanted);
-                looks = looks.max(1);
-            } else if (wanted == 0 || is_worth_moving)
+            if (wanted == 0 || is_worth_moving)
                 && self.history.rescue_all(segment, &self.log, &self.topics, self.now_us)
             {
                 self.history.give_up(segment, &mut self.log);
             }
         }
-        let mut passes = self.history.segments();
-        while self.history.is_over(&self.log) && passes > 0 {
-            passes -= 1;
-            self.give_up_idle();
-        }
+        while self.history.is_over(&self.log) && self.give_up_idle() {}
     }
 
     /// Finds messages that are kept for replay a place, if some have none. No run may be open.
@@ -154,20 +143,15 @@ impl Plane {
         self.log.kind(segment) == SegmentKind::Log
     }
 
-    /// Gives up the first segment in line that is kept for replay alone; `false` if there is none.
+    /// Gives up the oldest segment that is kept for replay alone; `false` if there is none.
     fn give_up_idle(&mut self) -> bool {
         if self.log.idle_bytes() == 0 {
             return false;
         }
-        for _ in 0..self.history.segments() {
-            let Some(segment) = self.history.next_in_line() else { return false };
-            if self.log.is_idle(segment) {
-                let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
-                self.give_up_history(segment, wanted);
-                return true;
-            }
-        }
-        false
+        let Some(segment) = self.history.oldest_idle(&self.log) else { return false };
+        let wanted = self.history.wanted_bytes(segment, &self.topics, self.now_us);
+        self.give_up_history(segment, wanted);
+        true
     }
 
     /// Keeps a segment no longer for replay. What is still wanted of it moves, unless that is nearly

@@ -19,7 +19,7 @@ use super::plane::Plane;
 use super::relay::{relayed_header, renumbered_header};
 use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
-use crate::history::History;
+use crate::history::{History, KeptRun};
 use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
 use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, Log, SegmentId, prefetch_header};
@@ -110,13 +110,16 @@ impl Run {
             topic.first_own = self.first.0;
         }
         let (bytes, messages) = self.ended;
-        let part = Extent {
+        let part = KeptRun {
+            topic: self.topic,
+            first: self.first,
             start: self.extent.start + bytes,
             len: self.extent.len - bytes,
             messages: self.extent.messages - messages,
-            ..self.extent
+            expiry: self.extent.expiry,
+            previous: topic.newest_run,
         };
-        history.note(&part, self.topic, self.first, &mut topic.newest_run, log);
+        history.note(self.extent.segment, part, &mut topic.newest_run, log);
     }
 
     /// Whether a message that another node accepted may be added.

@@ -1,5 +1,7 @@
 //! Subscriptions that begin where an earlier one had come to.
 
+use std::collections::{HashMap, HashSet};
+
 use nexusd_core::Limits;
 use nexusd_wire::control::{DeliveryMode, OverflowPolicy};
 use nexusd_wire::{MessageFlags, NodeId, Position, Sequence, SubscribeRequest};
@@ -90,12 +92,12 @@ fn position_0_asks_for_the_newest_alone_and_the_newest_for_nothing() {
 fn what_is_held_no_more_is_told_before_what_is() {
     let mut desk = Desk::with_limits(Limits { memory_bytes: 2 << 20, ..Limits::default() });
     let publisher = topic_of(&mut desk, "t/a", 10);
-    // Busy topics take all memory there is.
+    // Busy topics take all memory there is, with more than five messages each.
     for topic in 1..=12 {
         desk.bind(publisher, topic, &format!("busy/{topic}"));
     }
     for message in 0..600 {
-        desk.publish(publisher, 1 + message % 12, &[0; 20_000], MessageFlags::default());
+        desk.publish(publisher, 1 + message % 12, &[0; 16_000], MessageFlags::default());
     }
     let subscriber = desk.greet();
     let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &[at("t/a", 2)]);
@@ -210,6 +212,62 @@ fn batches_of_a_busy_topic_do_not_push_the_newest_messages_of_others_out() {
     let heard = subscribe_at(&mut desk, subscriber, &["t/#"], &positions);
     assert_eq!(messages(&heard).len(), 4 * quiet.len());
     assert!(matches!(heard[0], Heard::Resumed { missed: 0, .. }), "{:?}", heard[0]);
+}
+
+/// Topics with a message of 200 bytes each, published in this order.
+fn topics_of_one_message(desk: &mut Desk, publisher: SeatId, topics: u32) -> Vec<String> {
+    let names: Vec<_> = (0..topics).map(|topic| format!("t/{topic}")).collect();
+    for (topic, name) in (0..).zip(&names) {
+        desk.bind(publisher, topic, name);
+    }
+    for topic in 0..topics {
+        desk.publish(publisher, topic, &[0; 200], MessageFlags::default());
+    }
+    names
+}
+
+/// Which of some topics, a thousand at most, still have their newest message.
+fn are_kept<'a>(desk: &mut Desk, names: impl Iterator<Item = &'a String>) -> Vec<bool> {
+    let names: Vec<_> = names.collect();
+    let positions: Vec<_> = names.iter().map(|name| at(name, 0)).collect();
+    let subscriber = desk.greet();
+    let heard = subscribe_at(desk, subscriber, &["t/#"], &positions);
+    let (mut bound, mut kept) = (HashMap::new(), HashSet::new());
+    for heard in &heard {
+        match heard {
+            Heard::Bind { topic, name } => _ = bound.insert(*topic, name),
+            Heard::Message { topic, .. } => _ = kept.insert(bound[topic]),
+            _ => {}
+        }
+    }
+    names.into_iter().map(|name| kept.contains(name)).collect()
+}
+
+#[test]
+fn the_oldest_messages_go_first() {
+    let limits = Limits { replay_bytes: 4 << 20, ..Limits::default() };
+    let mut desk = Desk::with_limits(limits);
+    let publisher = desk.greet();
+    let names = topics_of_one_message(&mut desk, publisher, 40_000);
+    let kept = are_kept(&mut desk, names.iter().step_by(50));
+    let first = kept.iter().position(|is_kept| *is_kept).expect("some are kept");
+    assert!((200..600).contains(&first), "{first} of {} are gone", kept.len());
+    assert!(kept[first..].iter().all(|is_kept| *is_kept), "of those after it none is: {kept:?}");
+}
+
+#[test]
+fn what_a_busy_topic_had_goes_before_what_many_quiet_ones_have() {
+    let limits = Limits { replay_bytes: 8 << 20, ..Limits::default() };
+    let mut desk = Desk::with_limits(limits);
+    let publisher = desk.greet();
+    // Three quarters of what may be kept.
+    let names = topics_of_one_message(&mut desk, publisher, 20_000);
+    desk.bind(publisher, 20_000, "busy");
+    for _ in 0..40_000 {
+        desk.publish(publisher, 20_000, &[0; 1_000], MessageFlags::default());
+    }
+    let kept = are_kept(&mut desk, names.iter().step_by(20));
+    assert!(kept.iter().all(|is_kept| *is_kept), "{kept:?}");
 }
 
 #[test]
