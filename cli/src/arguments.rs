@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{
-    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
+    Arg, ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
 };
 use clap_complete::Shell;
 
@@ -21,6 +21,11 @@ Examples:
   nexusd-cli -h 10.0.0.7 mesh topology
   nexusd-cli --json pubsub topics | jq '.topics[].name'
   nexusd-cli discover";
+
+/// What stands below the help of one command.
+const MORE: &str = "Options for every command: nexusd-cli --help";
+const PROMPT_MORE: &str = "HELP shows the options for every command.";
+const TIMES: &str = "A TIME is 1500 or 1500ms, 2s, 5m or 1h.";
 
 const PROMPT_EXAMPLES: &str = "\
 Commands may be written in any case; HELP and a command says more of it.
@@ -391,9 +396,30 @@ pub(crate) fn parse(command: clap::Command, words: Vec<String>) -> Result<Invoca
         "help".clone_into(first);
     }
     normalise(&command, &mut words, names);
+    let more = if command.is_no_binary_name_set() { PROMPT_MORE } else { MORE };
+    command = command.mut_subcommands(|inner| with_own_help(inner, more));
     let matches =
         command.try_get_matches_from_mut(words).map_err(|error| pointed(error, &command))?;
     Invocation::from_arg_matches(&matches)
+}
+
+/// Leaves what every command takes to the help of the program. DISCOVER keeps what says how it listens.
+fn with_own_help(command: clap::Command, more: &str) -> clap::Command {
+    let is_discover = command.get_name() == "discover";
+    let own = |argument: Arg| match argument.get_id().as_str() {
+        "timeout" if is_discover => {
+            argument.help_heading(None).help("How long to wait for beacons [default: 2500ms]")
+        }
+        "mcast_addr" | "mcast_port" | "cluster" if is_discover => argument.help_heading(None),
+        _ if argument.is_global_set() => argument.hide(true),
+        _ => argument,
+    };
+    let command = command.mut_args(own).mut_subcommands(|inner| with_own_help(inner, more));
+    let takes_time = |argument: &Arg| {
+        !argument.is_hide_set() && argument.get_value_names().is_some_and(|it| it == ["TIME"])
+    };
+    let times = if command.get_arguments().any(takes_time) { TIMES } else { "" };
+    command.after_help([times, more].join("\n").trim_start().to_owned())
 }
 
 /// Where no command has the name, but one within a group has: points there.
@@ -542,8 +568,44 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_a_command_is_about_that_command() {
+        for line in
+            ["help publish", "publish --help", "HELP Debug PING", "debug --help", "mesh --help"]
+        {
+            let help = parsed(line).expect_err("help").to_string();
+            for common in ["--host", "--json", "--timeout", "--mcast-addr", "--help"] {
+                assert!(!help.contains(common), "{line}: {help}");
+            }
+            assert!(help.trim_end().ends_with(PROMPT_MORE), "{line}: {help}");
+        }
+        let words = ["nexusd-cli", "publish", "--help"].map(str::to_owned).to_vec();
+        let help = parse(command(), words).expect_err("help").to_string();
+        assert!(help.contains("Usage: nexusd-cli publish [OPTIONS] <TOPIC> <PAYLOAD>"), "{help}");
+        assert!(help.contains("--retain") && help.trim_end().ends_with(MORE), "{help}");
+    }
+
+    #[test]
+    fn discover_says_how_it_listens() {
+        let help = parsed("help discover").expect_err("help").to_string();
+        for own in ["--timeout <TIME>", "2500ms", "--mcast-addr", "--mcast-port", "--cluster"] {
+            assert!(help.contains(own), "{own}: {help}");
+        }
+        assert!(!help.contains("--host") && !help.contains("For DISCOVER"), "{help}");
+    }
+
+    #[test]
+    fn help_alone_shows_the_options_for_every_command() {
+        for line in ["help", "--help"] {
+            let help = parsed(line).expect_err("help").to_string();
+            for common in ["--host", "--json", "--timeout", "--mcast-addr", "--help"] {
+                assert!(help.contains(common), "{line}: {help}");
+            }
+        }
+    }
+
+    #[test]
     fn every_help_says_what_a_time_is() {
-        for line in ["--help", "monitor --help", "debug ping --help"] {
+        for line in ["--help", "monitor --help", "debug ping --help", "discover --help"] {
             let help = parsed(line).expect_err("help").to_string();
             let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(help.contains("A TIME is 1500 or 1500ms, 2s, 5m or 1h"), "{help}");
