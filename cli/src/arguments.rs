@@ -422,8 +422,15 @@ fn with_own_help(command: clap::Command, more: &str) -> clap::Command {
     command.after_help([times, more].join("\n").trim_start().to_owned())
 }
 
-/// Where no command has the name, but one within a group has: points there.
+/// Says what else may have been meant: `-h` alone is help elsewhere; a name that no command has may be one within a
+/// group.
 fn pointed(mut error: clap::Error, command: &clap::Command) -> clap::Error {
+    if is_host_without_value(&error) {
+        let help = if command.is_no_binary_name_set() { "HELP" } else { "nexusd-cli --help" };
+        let tip = format!("-h is the host; for help: {help}").into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip]));
+        return error;
+    }
     let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else {
         return error;
     };
@@ -438,6 +445,16 @@ fn pointed(mut error: clap::Error, command: &clap::Command) -> clap::Error {
         error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(found));
     }
     error
+}
+
+/// Whether `-h` or `--host` stands alone.
+fn is_host_without_value(error: &clap::Error) -> bool {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    text(ContextKind::InvalidArg).is_some_and(|it| it.starts_with("--host "))
+        && text(ContextKind::InvalidValue) == Some("")
 }
 
 /// `1500`, `1500ms`, `2s`, `5m`, `1h`.
@@ -565,6 +582,20 @@ mod tests {
         assert!(said("kill 1").contains("'client kill'"), "{}", said("kill 1"));
         assert!(said("publsh").contains("'publish'"), "{}", said("publsh"));
         assert_eq!(parsed("?").expect_err("help").kind(), clap::error::ErrorKind::DisplayHelp);
+    }
+
+    #[test]
+    fn h_without_a_host_says_how_to_get_help() {
+        for line in ["-h", "info -h", "--host"] {
+            let said = parsed(line).expect_err(line).to_string();
+            assert!(said.contains("tip: -h is the host; for help: HELP\n"), "{said}");
+        }
+        let words = ["nexusd-cli", "-h"].map(str::to_owned).to_vec();
+        let error = parse(command(), words).expect_err("no host");
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("for help: nexusd-cli --help\n"), "{error}");
+        let said = parsed("-p 0 info").expect_err("no port").to_string();
+        assert!(!said.contains("tip"), "{said}");
     }
 
     #[test]
