@@ -137,8 +137,8 @@ impl Told<'_> {
                 };
                 let mut text = format!("-- lost {missed} ({reason})");
                 for range in ranges {
-                    let (first, last) = (number(range.first), number(range.last));
-                    text += &format!(", {} {first}-{last}", range.topic);
+                    // Numbers of messages name them: ungrouped, they are one word that can be copied.
+                    text += &format!(", {} #{}-#{}", range.topic, range.first, range.last);
                 }
                 if *elsewhere > 0 && !ranges.is_empty() {
                     text += &format!(", {} of other topics", number(*elsewhere));
@@ -159,7 +159,7 @@ impl Told<'_> {
 }
 
 fn message_text(console: Console, message: &Message) -> String {
-    let mut text = format!("{} {}", console.bold(message.topic()), number(message.sequence()));
+    let mut text = format!("{} #{}", console.bold(message.topic()), message.sequence());
     if message.delivery() != Delivery::Live {
         text += &format!(" ({})", delivery(message.delivery()));
     }
@@ -214,7 +214,7 @@ mod tests {
         let gap = Told::Gap { reason: "slow_consumer", missed: Some(15), ranges, elsewhere: 3 };
         assert_eq!(
             told(&gap),
-            r"-- lost 15 messages (slow_consumer), a/\u{1b}b 1,001-1,012, 3 of other topics"
+            r"-- lost 15 messages (slow_consumer), a/\u{1b}b #1001-#1012, 3 of other topics"
         );
         let gap = Told::Gap { reason: "link_lost", missed: None, ranges: vec![], elsewhere: 0 };
         assert_eq!(told(&gap), "-- lost an unknown number of messages (link_lost)");

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::arguments::PublishArguments;
 use crate::console::Console;
 use crate::error::CliError;
-use crate::format::{count, number, printable};
+use crate::format::{count, printable};
 use crate::input;
 use crate::remote::Remote;
 
@@ -74,7 +74,7 @@ pub(crate) async fn run(
 
 impl Published<'_> {
     fn text(&self) -> String {
-        let mut text = format!("message {} of {}", number(self.sequence), printable(self.topic));
+        let mut text = format!("message #{} of {}", self.sequence, printable(self.topic));
         text += match self.kept {
             Kept::Nothing => "",
             Kept::Value => ", retained",
@@ -111,14 +111,14 @@ mod tests {
             dropped: 1,
             blocked: 0,
         };
-        let expected = "message 1,234 of t, for 2 subscriptions; 1 full queue had no room for it";
+        let expected = "message #1234 of t, for 2 subscriptions; 1 full queue had no room for it";
         assert_eq!(published.text(), expected);
         let unwanted = Published { sequence: 1, delivered: 0, dropped: 0, ..published };
-        assert_eq!(unwanted.text(), "message 1 of t, which nobody wants");
+        assert_eq!(unwanted.text(), "message #1 of t, which nobody wants");
         let kept = Published { kept: Kept::Value, ..unwanted };
-        assert_eq!(kept.text(), "message 1 of t, retained, for nobody now");
+        assert_eq!(kept.text(), "message #1 of t, retained, for nobody now");
         let cleared = Published { kept: Kept::Cleared, ..kept };
-        let expected = "message 1 of t, which clears the retained value, for nobody now";
+        let expected = "message #1 of t, which clears the retained value, for nobody now";
         assert_eq!(cleared.text(), expected);
     }
 }

@@ -75,7 +75,7 @@ fn a_payload_that_is_no_text_is_told_as_bytes_and_cannot_move_the_cursor() {
     assert_eq!(message["payload"], Value::Null);
     assert_eq!(message["payload_bytes"], serde_json::json!([0xff, 0x1b, 0x5b, 0x32, 0x4a]));
     let text = run(&address, &subscribe).out;
-    assert_eq!(text, "raw 1 (retained): \\xff\\u{1b}[2J\n");
+    assert_eq!(text, "raw #1 (retained): \\xff\\u{1b}[2J\n");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn ctrl_c_ends_a_subscription_in_good_order() {
     let address = address(&daemon);
     document(&address, &["publish", "t", "x", "--retain"]);
     let mut subscriber = Running::start(&address, &["subscribe", "t", "--retained"]);
-    assert_eq!(subscriber.line().as_deref(), Some("t 1 (retained): x\n"));
+    assert_eq!(subscriber.line().as_deref(), Some("t #1 (retained): x\n"));
     subscriber.interrupt();
     assert_eq!(subscriber.ended(), Some(0));
 }
@@ -125,7 +125,7 @@ fn a_subscription_outlives_its_connection_and_says_so() {
     document(&address, &["publish", "t", "x", "--retain"]);
     let subscribe = ["subscribe", "t", "--retained", "--count", "2"];
     let mut subscriber = Running::start(&wire.address, &subscribe);
-    assert_eq!(subscriber.line().as_deref(), Some("t 1 (retained): x\n"));
+    assert_eq!(subscriber.line().as_deref(), Some("t #1 (retained): x\n"));
     wire.cut();
     document(&address, &["publish", "t", "y"]);
     assert!(subscriber.line().is_some_and(|line| line.ends_with(": y\n")));

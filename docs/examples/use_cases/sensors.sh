@@ -113,18 +113,18 @@ show plant publish plant/pump/temperature 55 --retain --ttl 5s
 
 echo; echo "# A dashboard in the office is opened later: it begins with what is known"
 until_so "the office has all four values" has_values office 4
-must_print "plant/boiler/temperature 1 (retained): 71
-plant/mill/temperature 1 (retained): 63
-plant/pump/temperature 1 (retained): 55" office subscribe 'plant/+/temperature' --retained --count 3
+must_print "plant/boiler/temperature #1 (retained): 71
+plant/mill/temperature #1 (retained): 63
+plant/pump/temperature #1 (retained): 55" office subscribe 'plant/+/temperature' --retained --count 3
 
 echo; echo "# One that stays open goes on with what is new"
 start dashboard "$cli" --host "${app[office]}" subscribe 'plant/mill/temperature' --retained
-[[ $(line_of dashboard) == "plant/mill/temperature 1 (retained): 63" ]] || fail "the known value comes first"
+[[ $(line_of dashboard) == "plant/mill/temperature #1 (retained): 63" ]] || fail "the known value comes first"
 until_so "the plant learns what is wanted in the office" wanted_at_plant
 show plant publish plant/mill/temperature 64 --retain
 news=$(line_of dashboard)
 echo "dashboard: $news"
-[[ $news == "plant/mill/temperature 2: 64" ]] || fail "the dashboard shows it"
+[[ $news == "plant/mill/temperature #2: 64" ]] || fail "the dashboard shows it"
 
 echo; echo "# The pump's sensor has fallen silent: its value is gone when its time is over, everywhere"
 until_so "the pump's value expires in the office" has_values office 3
@@ -139,8 +139,8 @@ news=$(line_of dashboard)
 echo "dashboard: $news"
 [[ $news == "-- lost an unknown number of messages (link_lost)" ]] ||
     fail "the dashboard is told that nobody knows what the plant said last"
-must_print "plant/boiler/temperature 1 (retained): 71
-plant/mill/temperature 2 (retained): 64" office subscribe 'plant/+/temperature' --retained --count 2
+must_print "plant/boiler/temperature #1 (retained): 71
+plant/mill/temperature #2 (retained): 64" office subscribe 'plant/+/temperature' --retained --count 2
 
 echo; echo "# It is replaced by an empty one, which gets all values from the office"
 start_host plant --mesh-port 0 --peers "${mesh[office]}"
