@@ -44,6 +44,17 @@ pub(crate) fn rate(per_second: f64) -> String {
     }
 }
 
+/// The same in few characters: `999/s`, `1.2 k/s`, `12 k/s`, `1.2 M/s`.
+pub(crate) fn rate_in_short(per_second: u64) -> String {
+    let (value, unit) = match per_second {
+        0..1_000 => return format!("{per_second}/s"),
+        // What would be rounded up to the next unit is told in it.
+        1_000..999_500 => (per_second as f64 / 1e3, "k"),
+        _ => (per_second as f64 / 1e6, "M"),
+    };
+    if value < 9.95 { format!("{value:.1} {unit}/s") } else { format!("{value:.0} {unit}/s") }
+}
+
 /// A time in its two largest units: `3d 4h`, `5m 12s`, `1.2 s`, `250 ms`, `312 µs`.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -176,6 +187,17 @@ mod tests {
         let texts = [0, 1_023, 1_024, 1_536, 384 << 20, (1 << 20) - 1].map(bytes);
         assert_eq!(texts, ["0 B", "1023 B", "1 KiB", "1.5 KiB", "384 MiB", "1 MiB"]);
         assert_eq!(bytes(u64::MAX), "16 EiB");
+    }
+
+    #[test]
+    fn short_rates_have_two_digits_and_more() {
+        let rates = [0, 999, 1_000, 9_949, 9_950, 12_345, 999_499, 999_500, 12_000_000];
+        let texts = rates.map(rate_in_short);
+        let expected = [
+            "0/s", "999/s", "1.0 k/s", "9.9 k/s", "10 k/s", "12 k/s", "999 k/s", "1.0 M/s",
+            "12 M/s",
+        ];
+        assert_eq!(texts, expected);
     }
 
     #[test]

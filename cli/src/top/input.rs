@@ -23,7 +23,11 @@ pub(super) fn on_key(key: KeyEvent, state: &mut State) -> Wish {
     if key.modifiers.contains(KeyModifiers::CONTROL) {
         return if key.code == KeyCode::Char('c') { Wish::Leave } else { Wish::Stay };
     }
+    if std::mem::take(&mut state.shows_keys) {
+        return Wish::Stay;
+    }
     match key.code {
+        KeyCode::Char('?' | 'h' | 'H') => state.shows_keys = true,
         KeyCode::Char('q' | 'Q') | KeyCode::Esc => return Wish::Leave,
         KeyCode::Tab | KeyCode::Right => state.look_at(state.view.turned(1)),
         KeyCode::BackTab | KeyCode::Left => state.look_at(state.view.turned(View::ALL.len() - 1)),
@@ -60,6 +64,22 @@ mod tests {
         assert_eq!(state.view, View::Overview);
         pressed(&mut state, KeyCode::Char('3'));
         assert_eq!(state.view, View::Subscriptions);
+    }
+
+    #[test]
+    fn any_key_closes_the_list_of_keys_and_does_nothing_else() {
+        let mut state = State::new(String::new(), false);
+        for (open, close) in
+            [('?', KeyCode::Char('q')), ('h', KeyCode::Tab), ('?', KeyCode::Char('?'))]
+        {
+            pressed(&mut state, KeyCode::Char(open));
+            assert!(state.shows_keys);
+            assert_eq!(pressed(&mut state, close), Wish::Stay);
+            assert_eq!((state.shows_keys, state.view), (false, View::Overview));
+        }
+        pressed(&mut state, KeyCode::Char('?'));
+        let ctrl_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
+        assert_eq!(on_key(ctrl_c, &mut state), Wish::Leave);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub(super) view: View,
     /// The order of each view.
     orders: [Order; View::ALL.len()],
+    /// The list of keys is shown.
+    pub(super) shows_keys: bool,
     /// The first row that is shown.
     pub(super) offset: usize,
     pub(super) sample: Option<Sample>,
@@ -69,6 +71,7 @@ impl State {
             is_coloured,
             view: View::Overview,
             orders: View::ALL.map(|view| view.orders()[0]),
+            shows_keys: false,
             offset: 0,
             sample: None,
             fault: None,

@@ -190,6 +190,21 @@ fn top_shows_a_daemon_live_and_gives_the_terminal_back() {
     assert!(text.contains("suspected"), "{text}");
     screen.press("s");
     screen.wait_for("order (queue)");
+    // Any key closes the list of keys, and does nothing else.
+    screen.press("?");
+    let text = screen.wait_for("these keys");
+    assert!(text.contains("any key closes this"), "{text}");
+    screen.press("q");
+    screen.wait("the list is closed", |text| {
+        !text.contains("these keys") && text.contains("order (queue)")
+    });
+    // A narrow terminal keeps names, and gives up what matters less.
+    screen.press("2");
+    screen.wait_for("RETAINED");
+    screen.resize(40, 15);
+    let text =
+        screen.wait("a narrow table", |text| text.contains("RATE") && !text.contains("MESSAGES"));
+    assert!(text.contains("plant/boiler/temperature"), "{text}");
     screen.press("q");
     screen.wait("what was there before is back", |text| {
         text.contains("before") && !text.contains("q quit")

@@ -122,14 +122,22 @@ fn state(view: View) -> State {
 }
 
 fn drawn(state: &State) -> Terminal<TestBackend> {
-    let mut terminal = Terminal::new(TestBackend::new(80, 24)).expect("a terminal");
+    drawn_on(state, 80, 24)
+}
+
+fn drawn_on(state: &State, width: u16, height: u16) -> Terminal<TestBackend> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
     terminal.draw(|frame| draw(frame, state)).expect("drawn");
     terminal
 }
 
 /// The rows as they are read.
 fn shown(state: &State) -> String {
-    let terminal = drawn(state);
+    shown_on(state, 80, 24)
+}
+
+fn shown_on(state: &State, width: u16, height: u16) -> String {
+    let terminal = drawn_on(state, width, height);
     let buffer = terminal.backend().buffer();
     let rows = buffer.content.chunks(usize::from(buffer.area.width));
     let text = rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>());
@@ -138,15 +146,15 @@ fn shown(state: &State) -> String {
 
 #[test]
 fn the_overview_shows_what_matters_at_once() {
-    let expected = " NexusD 10.0.0.11:5672  node 5f1c2d3e  default  running  up 1h 2m
+    let expected = " NexusD 10.0.0.11:5672  running  up 1h 2m  default  node 5f1c2d3e
  1 Overview  2 Topics  3 Subscriptions  4 Peers
 
- in             12,345/s  1.2 MiB/s           in                               █
- out            24,690/s  2.4 MiB/s                                            █
- lost              250/s                                                       █
- queued           17,400  1.7 MiB             out                              █
- memory           48 MiB  of 384 MiB                                           █
- clients              12  3 subscriptions                                      █
+ in           12,345/s  1.2 MiB/s       in                                     █
+ out          24,690/s  2.4 MiB/s       max 12 k/s                             █
+ lost            250/s                                                         █
+ queued         17,400  1.7 MiB         out                                    █
+ memory         48 MiB  of 384 MiB      max 25 k/s                             █
+ clients            12  3 subscriptions                                        █
 
  Busiest topics
 TOPIC                                RATE       MESSAGES    SUBS  PEERS RETAINED
@@ -161,13 +169,13 @@ plant/3/#              0-3-1         10,000  100 %      345/s         500 losing
 plant/2/#              0-2-1          7,000   70 %      345/s          40 slow
 
 
- q quit  Tab next view";
+ q quit  ? keys  Tab next view";
     assert_eq!(shown(&state(View::Overview)), expected);
 }
 
 #[test]
 fn topics_are_ordered_by_their_rates() {
-    let expected = " NexusD 10.0.0.11:5672  node 5f1c2d3e  default  running  up 1h 2m
+    let expected = " NexusD 10.0.0.11:5672  running  up 1h 2m  default  node 5f1c2d3e
  1 Overview  2 Topics  3 Subscriptions  4 Peers
 
 TOPIC                                RATE       MESSAGES    SUBS  PEERS RETAINED
@@ -190,13 +198,13 @@ idle                                  0/s      1,000,000       2      1 yes
 
 
 
- q quit  Tab next view  s order (rate)  ↑↓ scroll";
+ q quit  ? keys  s order (rate)  Tab next view  ↑↓ scroll";
     assert_eq!(shown(&state(View::Topics)), expected);
 }
 
 #[test]
 fn subscriptions_are_ordered_by_their_queues() {
-    let expected = " NexusD 10.0.0.11:5672  node 5f1c2d3e  default  running  up 1h 2m
+    let expected = " NexusD 10.0.0.11:5672  running  up 1h 2m  default  node 5f1c2d3e
  1 Overview  2 Topics  3 Subscriptions  4 Peers
 
 FILTERS                CLIENT        QUEUED   FILL       SENT     DROPPED PACE
@@ -219,13 +227,13 @@ plant/1/#              0-1-1             12    0 %   24,000/s           0
 
 
 
- q quit  Tab next view  s order (queue)  ↑↓ scroll";
+ q quit  ? keys  s order (queue)  Tab next view  ↑↓ scroll";
     assert_eq!(shown(&state(View::Subscriptions)), expected);
 }
 
 #[test]
 fn peers_show_their_own_rates_where_they_answer() {
-    let expected = " NexusD 10.0.0.11:5672  node 5f1c2d3e  default  running  up 1h 2m
+    let expected = " NexusD 10.0.0.11:5672  running  up 1h 2m  default  node 5f1c2d3e
  1 Overview  2 Topics  3 Subscriptions  4 Peers
 
 NODE     ADDRESS              STATUS     LATENCY    QUEUED         IN        OUT
@@ -248,8 +256,102 @@ c3d4e5f6 10.0.0.12:5671       suspected        -    12,345          -          -
 
 
 
- q quit  Tab next view  s order (address)  ↑↓ scroll";
+ q quit  ? keys  s order (address)  Tab next view  ↑↓ scroll";
     assert_eq!(shown(&state(View::Peers)), expected);
+}
+
+#[test]
+fn a_narrow_overview_gives_up_graphs_and_what_matters_less() {
+    let expected = " NexusD 10.0.0.11:5672  running
+ 1 Overview  2   3   4
+
+ in           12,345/s  1.2 MiB/s
+ out          24,690/s  2.4 MiB/s
+ lost            250/s
+ queued         17,400  1.7 MiB
+ memory         48 MiB  of 384 MiB
+ clients            12  3 subscriptions
+
+ Slow consumers: 2
+FILTERS                      FILL PACE
+plant/3/#                   100 % losing
+plant/2/#                    70 % slow
+ q quit  ? keys  Tab next view";
+    assert_eq!(shown_on(&state(View::Overview), 40, 15), expected);
+}
+
+#[test]
+fn narrow_tables_keep_their_names() {
+    let rows = |view, width| {
+        let text = shown_on(&state(view), width, 20);
+        text.lines().skip(3).take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected = |titles: &str, first: &str| [titles.to_owned(), first.to_owned()];
+    assert_eq!(
+        rows(View::Topics, 60),
+        expected(
+            "TOPIC                            RATE       MESSAGES    SUBS",
+            "plant/boiler/temperature     12,000/s      1,024,000       2"
+        )
+    );
+    assert_eq!(
+        rows(View::Topics, 40),
+        expected(
+            "TOPIC                               RATE",
+            "plant/boiler/temperature        12,000/s"
+        )
+    );
+    assert_eq!(
+        rows(View::Subscriptions, 60),
+        expected(
+            "FILTERS                   CLIENT        QUEUED   FILL PACE",
+            "plant/3/#                 0-3-1         10,000  100 % losing"
+        )
+    );
+    assert_eq!(
+        rows(View::Peers, 60),
+        expected(
+            "NODE     ADDRESS                STATUS     LATENCY    QUEUED",
+            "8a00b1c2 10.0.0.12:5671         alive       312 µs         0"
+        )
+    );
+    assert_eq!(
+        rows(View::Peers, 40),
+        expected("NODE     ADDRESS               STATUS", "8a00b1c2 10.0.0.12:5671        alive")
+    );
+    let text = shown_on(&state(View::Topics), 40, 20);
+    assert!(text.ends_with(" q quit  ? keys  s order (rate)"), "{text}");
+}
+
+#[test]
+fn a_graph_says_what_its_highest_bar_stands_for() {
+    let start = Instant::now();
+    let mut state = State::new(String::new(), false);
+    // Once a second, all the time.
+    for seconds in 0..5 {
+        let mut sample = sample(start, seconds);
+        sample.info.stats = vec![metric("messages_in", seconds), metric("messages_out", 0)];
+        state.take(sample);
+    }
+    let text = shown(&state);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[4].contains("max 1/s") && lines[4].ends_with("████"), "{text}");
+    assert!(lines[7].ends_with("max 0/s"), "{text}");
+}
+
+#[test]
+fn the_list_of_keys_stands_before_everything() {
+    let mut state = state(View::Topics);
+    state.shows_keys = true;
+    for (width, height) in [(40, 15), (80, 24)] {
+        let text = shown_on(&state, width, height);
+        for part in ["┌ Keys ─", "? h        these keys", "q Esc ^C   leave", "└─"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(text.ends_with("any key closes this"), "{text}");
+    }
+    let text = shown_on(&state, 10, 5);
+    assert!(text.starts_with(" NexusD"), "{text}");
 }
 
 #[test]
@@ -296,8 +398,7 @@ fn every_view_fits_a_terminal_of_any_size() {
     for view in View::ALL {
         let state = state(view);
         for (width, height) in [(1, 1), (10, 5), (40, 10), (300, 100)] {
-            let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
-            terminal.draw(|frame| draw(frame, &state)).expect("drawn");
+            let terminal = drawn_on(&state, width, height);
             let row = |at: u16| -> String {
                 (0..width).map(|x| terminal.backend().buffer()[(x, at)].symbol()).collect()
             };
