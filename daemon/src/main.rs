@@ -72,6 +72,9 @@ fn reread() -> Result<Config, ConfigError> {
 fn run(config: Config, log: Option<LevelHandle>) -> Result<(), Box<dyn std::error::Error>> {
     // Before the node, so that a signal that comes while it starts is not lost.
     let signals = catch_signals().map_err(|error| format!("cannot wait for signals: {error}"))?;
+    for caution in config.sources.cautions() {
+        warn!("{caution}");
+    }
     let process = Process { log, reread: Some(Arc::new(reread)) };
     let node = Node::start_in(config, process)?;
     obey(signals, node.drainer(), node.reloader())?;

@@ -43,6 +43,16 @@ fn the_ready_line_says_where_everything_is() {
 }
 
 #[test]
+fn a_time_that_is_shorter_than_it_looks_is_logged_at_the_start() {
+    let mut daemon = Daemon::start(&["--drain-timeout", "10"]);
+    let (status, log) = daemon.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    let [warning] = warnings[..] else { panic!("one warning: {log}") };
+    assert!(warning.contains("flag --drain-timeout: \"10\" is 10ms: "), "{warning}");
+}
+
+#[test]
 fn every_address_of_bind_is_listened_on() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     writeln!(

@@ -47,6 +47,9 @@ impl Admin {
         let read = spawn_blocking(move || reread()).await;
         let read = read.map_err(|_| Fault::Unavailable("the node is stopping".to_owned()))?;
         let new = read.map_err(|fault| Fault::Invalid(fault.to_string()))?;
+        for caution in new.sources.cautions() {
+            warn!("{caution}");
+        }
         let mut config = self.settings.config();
         if let Some(log) = &self.process.log {
             // It may have been set without the configuration.

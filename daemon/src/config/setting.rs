@@ -47,6 +47,9 @@ const THREADS: &str = "Threads";
 const OPERATION: &str = "Operation";
 const LOGS: &str = "Logs";
 
+/// What stands for a time in the help.
+const DURATION: &str = "DURATION";
+
 /// More memory than any machine has, in bytes.
 const MEMORY_BYTES_MAX: u64 = 1 << 50;
 /// Highest rate, per second: a nanosecond for each.
@@ -85,7 +88,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "drain-timeout",
         heading: NODE,
-        value: "DURATION",
+        value: DURATION,
         help: "Time that SIGTERM leaves to send what is queued for subscribers. What is left then \
                is counted in the log.",
         read: |config, text| {
@@ -279,7 +282,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "peer-retry-interval",
         heading: PEERS,
-        value: "DURATION",
+        value: DURATION,
         help: "Time between the first two attempts.",
         read: |config, text| {
             config.peer_retry.interval = mesh::read_retry_interval(text)?;
@@ -290,7 +293,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "peer-retry-max-interval",
         heading: PEERS,
-        value: "DURATION",
+        value: DURATION,
         help: "Longest time between two attempts.",
         read: |config, text| {
             config.peer_retry.interval_max = mesh::read_retry_interval(text)?;
@@ -482,7 +485,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "block-timeout-ms",
         heading: SLOW_SUBSCRIBERS,
-        value: "DURATION",
+        value: DURATION,
         help: "Longest time that `block` holds publishers back; after that the queue drops its \
                oldest messages.",
         read: |config, text| {
@@ -519,7 +522,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "paused-subscription-ttl",
         heading: COMING_BACK,
-        value: "DURATION",
+        value: DURATION,
         help: "Time that a subscription whose connection broke, or that was paused, goes on queueing \
                until its client comes back, at most 168h. With 0 a broken connection ends its \
                subscriptions.",
@@ -533,7 +536,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "default-message-ttl",
         heading: EXPIRY,
-        value: "DURATION",
+        value: DURATION,
         help: "Time to live of messages whose publisher gave none, at most 1176h; 0 lets them live \
                for as long as there is room. An expired message is not delivered.",
         read: |config, text| {
@@ -548,7 +551,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "ttl-reaper-interval",
         heading: EXPIRY,
-        value: "DURATION",
+        value: DURATION,
         help: "Time between two searches for expired messages, which give back their memory. No \
                expired message is delivered between them either.",
         read: |config, text| {
@@ -696,7 +699,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting {
         name: "metrics-update-interval",
         heading: OPERATION,
-        value: "DURATION",
+        value: DURATION,
         help: "Time for which a page of metrics is served again before the shards are asked anew; with 0 \
                they are asked each time.",
         read: |config, text| {
@@ -748,6 +751,15 @@ impl Setting {
     /// Whether its value must not be shown. What `show` writes is then no value.
     pub(super) fn is_secret(&self) -> bool {
         self.name == CLUSTER_KEY
+    }
+
+    /// Whether it is a time whose default is a second or more, and whose name says nothing else.
+    pub(super) fn is_usually_seconds(&self) -> bool {
+        let second = Duration::from_secs(1);
+        let default = || (self.show)(&Config::default());
+        self.value == DURATION
+            && !self.name.ends_with("-ms")
+            && read_duration_within(&default(), second..=Duration::MAX).is_ok()
     }
 }
 

@@ -313,6 +313,38 @@ fn the_file_takes_numbers_and_lists() {
 }
 
 #[test]
+fn a_bare_number_for_what_is_usually_seconds_is_told() {
+    let cautions = |args: &[&str], variables: &[(&str, &str)], file: &str| {
+        let Ok(Invocation::Run(config)) = invoke(args, variables, file) else {
+            panic!("a configuration of {args:?}, {variables:?}, {file:?}");
+        };
+        config.sources.cautions().to_vec()
+    };
+    let told = "\"10\" is 10ms: a number without a unit is in milliseconds; write 10s for seconds";
+    let flag = cautions(&["--drain-timeout", "10"], &[], "");
+    assert_eq!(flag, [format!("flag --drain-timeout: {told}")]);
+    let variable = cautions(&[], &[("NEXUSD_PAUSED_SUBSCRIPTION_TTL", "10")], "");
+    assert_eq!(variable, [format!("environment variable NEXUSD_PAUSED_SUBSCRIPTION_TTL: {told}")]);
+    let file = cautions(&["--config", "n.toml"], &[], "\nttl-reaper-interval = 10");
+    assert_eq!(file, [format!("n.toml line 2: key \"ttl-reaper-interval\": {told}")]);
+    // What says its unit, is long enough, or is nothing; what is usually shorter; what does not hold.
+    for args in [
+        &["--drain-timeout", "10ms"][..],
+        &["--drain-timeout", "10s"],
+        &["--drain-timeout", "1000"],
+        &["--drain-timeout", "0"],
+        &["--block-timeout-ms", "10"],
+        &["--default-message-ttl", "10"],
+        &["--spin-us", "10"],
+        &["--config", "n.toml", "--drain-timeout", "5s"],
+    ] {
+        let file = "drain-timeout = 10\nblock-timeout-ms = 999";
+        let told = cautions(args, &[], if args[0] == "--config" { file } else { "" });
+        assert!(told.is_empty(), "{args:?}: {told:?}");
+    }
+}
+
+#[test]
 fn the_flag_names_the_file_before_the_variable_does() {
     let seen = Cell::new(None);
     let sources = Config::from_sources(
