@@ -14,6 +14,7 @@ mod grpc;
 mod grpc_hostile;
 mod guarantees;
 mod hostile_input;
+mod http1;
 mod killed_subscribers;
 mod large_messages;
 mod life_cycle;

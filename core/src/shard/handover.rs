@@ -1,11 +1,11 @@
 //! Connections that move: a client that comes back goes on at the shard that keeps its subscriptions, and
 //! one that speaks HTTP/2 at the edge.
 //!
-//! HTTP/2 is told by the first four bytes, which no frame can have. The Hello of a client that comes back
-//! names one of its subscriptions, and with it the shard that keeps it (`Routing::home_of`). If that is
-//! another one, nothing is answered here: the stream from its first byte on, Hello included, is kept
-//! until the driver takes it, and dealt with there as if the connection had been accepted there. What is
-//! kept is one Hello and what the driver had received by then, for it receives no more at once.
+//! HTTP/2 is told by the first four bytes (`http.rs`). The Hello of a client that comes back names one of its
+//! subscriptions, and with it the shard that keeps it (`Routing::home_of`). If that is another one, nothing is
+//! answered here: the stream from its first byte on, Hello included, is kept until the driver takes it, and
+//! dealt with there as if the connection had been accepted there. What is kept is one Hello and what the driver
+//! had received by then, for it receives no more at once.
 //!
 //! A connection moves at most once: at its new shard the same Hello names that one. It is counted where
 //! it is, from the moment the driver lets it go; until then a drain closes it like one without Hello.
@@ -15,9 +15,6 @@ use super::output::{Destination, Output};
 use super::{Shard, open_connection};
 use crate::plant::{Plant, is_planted};
 use crate::session::SessionState;
-
-/// How a connection begins that speaks HTTP/2; a frame of that length is too long by far.
-const HTTP2: &[u8; 4] = b"PRI ";
 
 /// What goes with a connection from one shard to another, or to the edge.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,25 +28,6 @@ pub struct Handover {
 }
 
 impl Shard {
-    /// Lets a connection go to the edge if these are its first bytes, or complete them, and HTTP/2's. Out of the
-    /// way of those that have said Hello.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn goes_to_edge(&mut self, id: ConnectionId, bytes: &[u8]) -> bool {
-        let Some(connection) = open_connection(&mut self.connections, id) else { return false };
-        let cutter = &connection.inbound.cutter;
-        let held = cutter.held_back();
-        let is_http2 = connection.session.door == Door::Apps
-            && cutter.position() == 0
-            && held.len() < HTTP2.len()
-            && held.iter().chain(bytes).take(HTTP2.len()).eq(HTTP2);
-        if is_http2 {
-            let first = [held, bytes].concat();
-            self.begin_move(id, &first, Destination::Edge);
-        }
-        is_http2
-    }
-
     /// Keeps the whole stream, which begins with `first`, for where it goes.
     pub(super) fn begin_move(&mut self, id: ConnectionId, first: &[u8], to: Destination) {
         let Some(connection) = open_connection(&mut self.connections, id) else {

@@ -10,6 +10,7 @@ mod fetching;
 mod heard;
 mod hostile;
 mod hostile_peers;
+mod http;
 mod inspecting;
 mod letting_go;
 mod link_limits;

@@ -21,6 +21,9 @@ use nexusd_wire::{
 use crate::coverage::Coverage;
 use crate::oracle::{Oracle, Resuming, StreamState};
 
+/// By what the answer to HTTP is told, and how much of HTTP a shard needs to tell it.
+const HTTP_BEGINNING: &[u8; 4] = b"HTTP";
+
 /// What a written frame was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sent {
@@ -63,6 +66,8 @@ pub struct Offended {
     pub request: u64,
     /// The shard counts it among the refused publishes.
     pub is_rejected_publish: bool,
+    /// It is HTTP, and so is the answer.
+    pub is_http: bool,
 }
 
 /// What became of a TopicBind.
@@ -202,6 +207,10 @@ pub struct Conversation {
     hello_fed: bool,
 
     cutter: FrameCutter,
+    /// The fatal Error that may come is the answer to HTTP.
+    is_http_due: bool,
+    /// The answer to HTTP so far, in which no frames are.
+    http: Vec<u8>,
     names: BTreeMap<u32, usize>,
     run: Option<Run>,
     /// Messages on the wire that the client has not read: where they end, and whose they are.
@@ -272,6 +281,8 @@ impl Conversation {
                 nexusd_core::limits::CONTROL_BYTES_MAX,
                 usize::MAX,
             ),
+            is_http_due: false,
+            http: Vec::new(),
             names: BTreeMap::new(),
             run: None,
             unread: VecDeque::new(),
@@ -354,7 +365,10 @@ impl Conversation {
         }
         while let Some(&(end, sent)) = self.written_frames.front() {
             let is_heard = self.stage == Stage::Going && self.must_be_refused.is_none();
-            let has_begun = self.fed >= self.frame_start + HEADER_BYTES as u64;
+            // HTTP is told by its first bytes.
+            let is_http = matches!(sent, Sent::Offence(Offended { is_http: true, .. }));
+            let judged = if is_http { HTTP_BEGINNING.len() } else { HEADER_BYTES };
+            let has_begun = self.fed >= self.frame_start + judged as u64;
             if has_begun && is_heard && !std::mem::replace(&mut self.frame_has_begun, true) {
                 self.frame_begun(sent, oracle);
             }
@@ -385,6 +399,7 @@ impl Conversation {
             }
             Sent::Offence(offended) if offended.fatal => {
                 self.doom = Some(offended.code);
+                self.is_http_due = offended.is_http;
                 self.ending_since_us = Some(oracle.now_us());
                 self.streams_may_end(oracle);
             }

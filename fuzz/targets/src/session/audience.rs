@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use nexusd_core::HTTP1_ANSWER;
 use nexusd_wire::control::{self, DeliveryMode};
 use nexusd_wire::{Cut, Frame, FrameCutter, FrameKind, SubscriptionId};
 
@@ -16,6 +17,8 @@ pub(crate) struct Audience {
     run: Option<(SubscriptionId, DeliveryMode)>,
     /// Newest number heard or told lost, by subscription and topic.
     newest: HashMap<(SubscriptionId, u32), u64>,
+    /// The answer to HTTP so far, in which no frames are.
+    http: Vec<u8>,
     /// A last word was said: nothing may follow.
     has_ended: bool,
 }
@@ -28,6 +31,7 @@ impl Default for Audience {
             subscriptions: Vec::new(),
             run: None,
             newest: HashMap::new(),
+            http: Vec::new(),
             has_ended: false,
         }
     }
@@ -41,6 +45,16 @@ impl Audience {
 
     /// Takes the next bytes.
     pub(crate) fn hear(&mut self, bytes: &[u8]) {
+        let held = self.cutter.held_back();
+        let is_first = self.cutter.position() == 0;
+        if !self.http.is_empty() || is_first && held.iter().chain(bytes).take(4).eq(b"HTTP") {
+            if self.http.is_empty() {
+                self.http.extend_from_slice(held);
+            }
+            self.http.extend_from_slice(bytes);
+            assert!(HTTP1_ANSWER.starts_with(&self.http), "{:?}", self.http);
+            return;
+        }
         let mut input = bytes;
         let mut cutter = std::mem::replace(&mut self.cutter, FrameCutter::new(0, 0, 0));
         loop {

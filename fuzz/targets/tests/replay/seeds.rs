@@ -130,7 +130,12 @@ const FILTERS: [(&str, &str); 6] = [
 ];
 
 /// Steps as `fuzz/targets/src/session.rs` reads them; the upper half of a step is the seat.
-const SESSIONS: [(&str, &[u8]); 7] = [
+const SESSIONS: [(&str, &[u8]); 8] = [
+    // HTTP/1 in pieces, to a socket that takes the answer in pieces.
+    (
+        "http1",
+        b"\x00\x05\x02\x00\x01\x10GET / HTTP/1.1\r\n\x02\x02\x00\x02\x00\x00\x03\x05\x01\x00\x06\x03",
+    ),
     // Seat 0 subscribes to all; seat 1 binds "a/b" and publishes small and large messages with acks.
     (
         "publish-and-subscribe",

@@ -1,11 +1,11 @@
 //! What the daemon may say, and when: every frame that is put on the wire is checked here.
 
-use nexusd_core::Limits;
 use nexusd_core::limits::METADATA_BYTES_MAX;
+use nexusd_core::{HTTP1_ANSWER, Limits};
 use nexusd_wire::control::{self, DeliveryMode, ErrorCode};
 use nexusd_wire::{Cut, Frame, FrameCutter, FrameKind, SubscriptionId};
 
-use super::{BindFate, Conversation, Offended, Reaction, Run, Sent, Stage};
+use super::{BindFate, Conversation, HTTP_BEGINNING, Offended, Reaction, Run, Sent, Stage};
 use crate::coverage::{Coverage, Mark};
 use crate::oracle::{Fate, Oracle, Resuming};
 use crate::trace::{Trace, trace};
@@ -43,6 +43,11 @@ impl Conversation {
         given_us: u64,
         witnesses: &mut Witnesses<'_>,
     ) -> Result<(), Violation> {
+        if self.hears_http(bytes) {
+            return self.put_http_on_wire(bytes, witnesses).map_err(|Violation(what)| {
+                Violation(format!("connection {}: {what}", self.number))
+            });
+        }
         // The cutter lends frames from inside the conversation, so it stands beside it meanwhile.
         let mut cutter = std::mem::replace(&mut self.cutter, FrameCutter::new(0, 0, 0));
         let mut input = bytes;
@@ -72,9 +77,39 @@ impl Conversation {
         result.map_err(|Violation(what)| Violation(format!("connection {}: {what}", self.number)))
     }
 
+    /// Whether these bytes are of the answer to HTTP, which is told by its beginning as well.
+    fn hears_http(&self, bytes: &[u8]) -> bool {
+        let held = self.cutter.held_back();
+        let beginning = held.iter().chain(bytes).take(HTTP_BEGINNING.len());
+        !self.http.is_empty() || self.cutter.position() == 0 && beginning.eq(HTTP_BEGINNING)
+    }
+
+    /// It is the only thing said on a connection, and its last word.
+    fn put_http_on_wire(
+        &mut self,
+        bytes: &[u8],
+        witnesses: &mut Witnesses<'_>,
+    ) -> Result<(), Violation> {
+        if self.http.is_empty() {
+            self.http.extend_from_slice(self.cutter.held_back());
+        }
+        self.http.extend_from_slice(bytes);
+        self.on_wire = self.http.len() as u64;
+        trace!(witnesses.trace, "    {} <- HTTP", self.number);
+        ensure!(self.is_http_due, "an answer to HTTP that nobody spoke");
+        ensure!(HTTP1_ANSWER.starts_with(&self.http), "another answer to HTTP: {:?}", self.http);
+        match self.http.len() == HTTP1_ANSWER.len() {
+            true => self.on_fatal_error(ErrorCode::Malformed, "HTTP", witnesses),
+            false => Ok(()),
+        }
+    }
+
     /// Nothing of a frame is left half sent.
     pub fn is_between_frames(&self) -> bool {
-        self.cutter.stashed() == 0
+        match self.http.is_empty() {
+            true => self.cutter.stashed() == 0,
+            false => self.http.len() == HTTP1_ANSWER.len(),
+        }
     }
 
     fn on_frame(
@@ -371,6 +406,8 @@ impl Conversation {
         trace!(witnesses.trace, "      {code:?}: {message}");
         ensure!(!message.is_empty(), "an Error {code:?} without a message");
         if error.fatal() {
+            let is_frame_for_http = self.is_http_due && code == ErrorCode::Malformed;
+            ensure!(!is_frame_for_http, "HTTP was answered with a frame");
             return self.on_fatal_error(code, message, witnesses);
         }
         let is_due = |due: &Offended| due.code == code && due.request == error.request();

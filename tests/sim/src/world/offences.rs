@@ -20,15 +20,17 @@ struct Offence {
     request: u64,
     /// The shard counts it among the refused publishes.
     is_rejected_publish: bool,
+    /// It is HTTP.
+    is_http: bool,
 }
 
 impl Offence {
     fn fatal(code: ErrorCode, bytes: Vec<u8>) -> Self {
-        Self { bytes, code, fatal: true, request: 0, is_rejected_publish: false }
+        Self { bytes, code, fatal: true, request: 0, is_rejected_publish: false, is_http: false }
     }
 
     fn mild(code: ErrorCode, request: u64, bytes: Vec<u8>) -> Self {
-        Self { bytes, code, fatal: false, request, is_rejected_publish: false }
+        Self { bytes, code, fatal: false, request, is_rejected_publish: false, is_http: false }
     }
 
     fn rejected_publish(self) -> Self {
@@ -145,6 +147,7 @@ impl World<'_> {
             fatal: offence.fatal,
             request: offence.request,
             is_rejected_publish: offence.is_rejected_publish,
+            is_http: offence.is_http,
         };
         connection.conversation.write(Sent::Offence(offended), self.coverage, |out| {
             out.extend_from_slice(&offence.bytes);
@@ -188,7 +191,7 @@ fn before_hello(dice: &mut Dice, encoder: &mut FrameEncoder) -> Offence {
             let mut bytes =
                 b"GET / HTTP/1.1\r\nHost: localhost:5672\r\nUser-Agent: curl/8\r\n\r\n".to_vec();
             bytes.resize(aligned(bytes.len()), b' ');
-            Offence::fatal(ErrorCode::Malformed, bytes)
+            Offence { is_http: true, ..Offence::fatal(ErrorCode::Malformed, bytes) }
         }
         _ => malformed(dice),
     }
