@@ -1,7 +1,10 @@
 //! The result for people: a table with a line per run, and what there is to say about it below.
 
+mod unit;
+
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use self::unit::Unit;
 use crate::flood::Flooded;
 use crate::latency::LatencySummary;
 use crate::report::RunRecord;
@@ -80,16 +83,18 @@ fn throughput_table(records: &[&RunRecord]) -> Table {
 }
 
 fn idle_table(records: &[&RunRecord]) -> Table {
+    let unit =
+        Unit::of_seconds(records.iter().flat_map(|run| [run.idle.connect_s, run.idle.reconnect_s]));
     let mut table = table(&[
         "idle clients",
-        "connected in",
-        "again in",
+        &format!("connected in {}", unit.name()),
+        &format!("again in {}", unit.name()),
         "user memory",
         "kernel memory",
         "RSS",
         "valid",
     ]);
-    let seconds = |time: Option<f64>| time.map_or_else(dash, seconds);
+    let seconds = |time: Option<f64>| time.map_or_else(dash, |time| unit.show(time * 1e6));
     let each = |bytes: Option<f64>| bytes.map_or_else(dash, |bytes| format!("{bytes:.0} B each"));
     for run in records {
         add_row(
@@ -109,17 +114,19 @@ fn idle_table(records: &[&RunRecord]) -> Table {
 }
 
 fn convergence_table(records: &[&RunRecord]) -> Table {
+    let times = |run: &&RunRecord| [run.mesh.converged_s, run.mesh.converged_after_ready_s];
+    let unit = Unit::of_seconds(records.iter().flat_map(times));
     let mut table = table(&[
         "convergence",
         "found by",
-        "converged in",
-        "after the last was ready",
+        &format!("converged in {}", unit.name()),
+        &format!("{} after the last was ready", unit.name()),
         "routes",
         "probes",
         "RSS of all",
         "valid",
     ]);
-    let seconds = |time: Option<f64>| time.map_or_else(dash, seconds);
+    let seconds = |time: Option<f64>| time.map_or_else(dash, |time| unit.show(time * 1e6));
     for run in records {
         add_row(
             &mut table,
@@ -139,15 +146,27 @@ fn convergence_table(records: &[&RunRecord]) -> Table {
 }
 
 fn latency_table(records: &[&RunRecord]) -> Table {
+    let all = |run: &&RunRecord| [run.latency_us, run.send_latency_us, run.ack_latency_us];
+    let unit = Unit::of(records.iter().flat_map(all).flatten().map(|latency| latency.p50));
     let mut table = table(&[
-        "latency", "size", "rate", "from", "p50", "p90", "p99", "p99.9", "p99.99", "max", "CPU",
+        &format!("latency in {}", unit.name()),
+        "size",
+        "rate",
+        "from",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "p99.99",
+        "max",
+        "CPU",
         "valid",
     ]);
     for run in records {
         let cpu = run
             .server_cpu_s
             .map_or_else(dash, |cpu| format!("{:.1} %", 100.0 * cpu / run.duration_s));
-        let [p50, p90, p99, p999, p9999, max] = percentiles(run.latency_us);
+        let [p50, p90, p99, p999, p9999, max] = percentiles(run.latency_us, unit);
         let rate = run.rate.map_or_else(dash, |rate| count(rate as f64));
         add_row(
             &mut table,
@@ -167,29 +186,29 @@ fn latency_table(records: &[&RunRecord]) -> Table {
             ],
         );
         if run.send_latency_us.is_some() {
-            add_row(&mut table, further_row("send", run.send_latency_us));
+            add_row(&mut table, further_row("send", run.send_latency_us, unit));
         }
         if run.ack_latency_us.is_some() {
-            add_row(&mut table, further_row("to the ack", run.ack_latency_us));
+            add_row(&mut table, further_row("to the ack", run.ack_latency_us, unit));
         }
     }
     table
 }
 
 /// Another latency of the run in the row above.
-fn further_row(from: &str, latency: Option<LatencySummary>) -> [String; 12] {
-    let [p50, p90, p99, p999, p9999, max] = percentiles(latency);
+fn further_row(from: &str, latency: Option<LatencySummary>, unit: Unit) -> [String; 12] {
+    let [p50, p90, p99, p999, p9999, max] = percentiles(latency, unit);
     let [name, size, rate, cpu, validity] = [(); 5].map(|()| String::new());
     [name, size, rate, from.to_owned(), p50, p90, p99, p999, p9999, max, cpu, validity]
 }
 
 /// Dashes if nothing was recorded.
-fn percentiles(latency: Option<LatencySummary>) -> [String; 6] {
+fn percentiles(latency: Option<LatencySummary>, unit: Unit) -> [String; 6] {
     let Some(latency) = latency else {
         return [(); 6].map(|()| dash());
     };
     let LatencySummary { p50, p90, p99, p999, p9999, max, .. } = latency;
-    [p50, p90, p99, p999, p9999, max].map(microseconds)
+    [p50, p90, p99, p999, p9999, max].map(|us| unit.show(us))
 }
 
 fn name(run: &RunRecord) -> String {
