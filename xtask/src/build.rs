@@ -24,7 +24,10 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
 
 /// Builds them.
 pub(crate) fn programs() -> Result<()> {
-    println!("Building NexusD with full optimisation; ten minutes on two cores the first time.");
+    match repository::release_binary("nexusd").exists() {
+        true => println!("Building what changed."),
+        false => println!("Building NexusD with full optimisation: ten minutes on two cores."),
+    }
     Invocation::cargo()
         .args(["build", "--release", "--locked"])
         .args(["--package", "nexusd", "--package", "nexusd-cli", "--package", "nexusd-loadgen"])

@@ -22,8 +22,8 @@ Usage: cargo xtask demo
        cargo xtask demo status          says which run
        cargo xtask demo stop            stops them
 
-Builds the daemon, the load generator and two examples with full optimisation (a few minutes the
-first time), then, on free ports of this machine:
+Builds the daemon, the load generator and two examples with full optimisation (ten minutes on two cores
+the first time), then, on free ports of this machine:
 
   1. starts three daemons, which find each other
   2. starts a subscriber at one of them and a publisher at another, and shows the messages that arrive
@@ -35,6 +35,28 @@ The nodes of `start` (3 unless told) are on 127.0.0.1; the first has the default
 higher: applications connect to 5672, 5682, 5692. Their logs are in target/demo.
 
 Needs Rust, a C compiler and git, and Linux: 6.1 or newer with io_uring allowed for full speed.
+";
+
+/// What the columns of the tables of figures are.
+const LEGEND: &str = "\
+   The columns:
+     size            a message's payload
+     window          messages that may be under way at once
+     sent/s          messages published a second: k are thousands, M millions
+     delivered/s     messages a second that subscribers received
+     per CPU-second  messages delivered for each second of CPU time that the daemons took
+     of the first    the same as a share of the first run's, where a workload has several runs
+     user time       CPU time of the daemons outside the kernel, for each message delivered
+     per send        bytes that they give the kernel at a time
+     RSS             memory of the daemons
+     rate            messages published a second, on a schedule
+     from            where a latency begins: when the message should have been sent (intended), which hides no
+                     stall, or when it was (send)
+     p50 … max       latencies: half of all messages took no longer than p50, 99 % no longer than p99
+     CPU             CPU time of the daemons as a share of one core
+     valid           every message came, once, in order and at the rate; noisy: other programs disturbed the run
+     –               not measured
+
 ";
 
 const NODES: usize = 3;
@@ -76,18 +98,19 @@ pub(crate) fn run(mut parser: lexopt::Parser) -> Result<()> {
     show_messages(&daemons[0], &daemons[2])?;
 
     println!("\n3. Many of them, from the first daemon straight to the two others");
+    println!(
+        "   For each daemon: peers that it is linked to; messages a second that come in, those of them that peers"
+    );
+    println!(
+        "   send, and that go out to subscribers and peers; its CPU time as a share of one core; its memory."
+    );
     show_flow(&daemons, &view)?;
 
     println!("\n4. Figures: one daemon, then a way over two that it starts for itself");
     println!(
-        "   T1 is as fast as it goes, L latency at a rate, M1 from one daemon to another; a run that other"
+        "   T1 is as fast as it goes, L latency at a rate, M1 from one daemon to another. What the columns are"
     );
-    println!(
-        "   programs disturbed is called noisy. Window: messages that may be under way; from intended:"
-    );
-    println!(
-        "   counted from when a message should have been sent, which hides no stall; – is not measured."
-    );
+    println!("   stands below the last table.");
     measure(&daemons[0])?;
 
     println!("\n5. The first daemon stops");
@@ -204,6 +227,7 @@ fn measure(daemon: &Daemon) -> Result<()> {
             _ => bail!("the load generator failed: {status}; its reason stands above"),
         }
     }
+    print!("{LEGEND}");
     if !all_valid {
         println!(
             "A run that is not valid says why below its table. On a busy machine that is common: \
