@@ -526,6 +526,8 @@ impl Conversation {
                         // Somebody may have gone on with it before this answer was on the wire.
                         if oracle.stream(stream).conversation == self.number {
                             oracle.stream_parked(stream, self.paused_since_us, false);
+                        } else {
+                            oracle.taken_while_parked(stream, self.number);
                         }
                         self.react(Reaction::Parked(stream));
                         oracle.parked_ttl_us() / 1_000

@@ -205,6 +205,12 @@ impl Oracle {
         stream.acked = stream.acked.max(count);
     }
 
+    /// Whoever goes on with a stream took it from nobody: its last conversation had paused it, and hears of that only
+    /// now.
+    pub fn taken_while_parked(&mut self, index: usize, conversation: u32) {
+        self.streams[index].taken_from.retain(|&from| from != conversation);
+    }
+
     /// The shard was fed a Resume.
     pub fn resume_fed(&mut self, resuming: Resuming) -> Resuming {
         self.step += 1;
