@@ -1,5 +1,7 @@
 //! One unit for all times of a table, so that a glance tells which is longer: the one with more digits.
 
+use crate::workload::grouped;
+
 /// The unit of all times of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Unit {
@@ -42,15 +44,7 @@ impl Unit {
         while (value / step).round() >= 1e3 {
             step *= 10.0;
         }
-        let digits = format!("{:.0}", (value / step).round() * step);
-        let mut text = String::new();
-        for (at, digit) in digits.chars().enumerate() {
-            if at > 0 && (digits.len() - at).is_multiple_of(3) {
-                text.push(',');
-            }
-            text.push(digit);
-        }
-        text
+        grouped(((value / step).round() * step) as usize)
     }
 }
 
