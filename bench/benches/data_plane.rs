@@ -99,5 +99,49 @@ fn many_topics(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frame_decode, filter_match, log_append, fan_out, many_topics);
+/// What of a message to one of a million topics is memory alone: the publisher's binding, the topic's line, which is
+/// changed, and an entry of the history. There is nothing else to do, and all lines of 512 messages are asked for
+/// before they are used, so the processor has as many on their way as it can.
+fn memory_of_topics(c: &mut Criterion) {
+    const TOPICS: usize = 1_000_000;
+    const ENTRIES: usize = 280_000;
+    const ROUND: usize = 512;
+    let mut group = c.benchmark_group("memory of a million topics");
+    group.throughput(Throughput::Elements(ROUND as u64));
+    let bindings: Vec<[u32; 2]> = (0..TOPICS as u32).map(|topic| [0, topic]).collect();
+    let mut topics = vec![[1u64; 16]; TOPICS];
+    let mut entries = vec![[1u64; 6]; ENTRIES];
+    for order in [Order::RoundRobin, Order::Random] {
+        let (mut count, mut state) = (0, 0u32);
+        group.bench_function(format!("{order:?}"), |b| {
+            b.iter(|| {
+                let round: [usize; ROUND] = std::array::from_fn(|at| match order {
+                    Order::RoundRobin => (count + at) % TOPICS,
+                    Order::Random => {
+                        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        ((u64::from(state) * TOPICS as u64) >> 32) as usize
+                    }
+                });
+                let ids = round.map(|at| bindings[at][1] as usize);
+                black_box(ids.iter().map(|&topic| topics[topic][0]).sum::<u64>());
+                for topic in ids {
+                    topics[topic][0] += 1;
+                    entries[count % ENTRIES] = [topics[topic][0]; 6];
+                    count += 1;
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    frame_decode,
+    filter_match,
+    log_append,
+    fan_out,
+    many_topics,
+    memory_of_topics
+);
 criterion_main!(benches);
