@@ -14,9 +14,9 @@ pub const BURST_BYTES_PER_SEND_MAX: u32 = 4 << 10;
 /// ... are at most so far apart, in microseconds, ...
 pub const BURSTS_APART_US: u64 = 900;
 /// ... the loop rests behind each for so long per send, in microseconds ...
-pub const REST_US_PER_SEND: u32 = 2;
+pub const REST_US_PER_SEND: u32 = 5;
 /// ... and for this long at most, so that messages share sends (driver on io_uring, Linux 6.12).
-pub const REST_US_MAX: u32 = 128;
+pub const REST_US_MAX: u32 = 320;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last extent's rest.
