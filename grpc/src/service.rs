@@ -215,20 +215,12 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         }
         let mode = gap_mode(&asked)?;
         let had = had(&asked)?;
-        let mut gap = None;
-        let positions = match &had {
-            Had::Untold => Vec::new(),
-            _ if mode != GapMode::ReplayBuffer => {
-                gap = Some(unknown());
-                Vec::new()
-            }
-            Had::UpTo { origin, number, topic } => {
-                vec![Position { topic, sequence: Sequence(*number), origin: Some(*origin) }]
-            }
-            Had::Positions(positions) => {
-                positions.iter().map(|(topic, number)| here(topic, *number)).collect()
-            }
-        };
+        let mut positions = positions(&asked, &had)?;
+        let is_told = !positions.is_empty() && mode != GapMode::ReplayBuffer;
+        let gap = is_told.then(unknown);
+        if is_told {
+            positions.clear();
+        }
         let wanted = SubscribeRequest {
             policy: policy(asked.overflow_policy)?,
             queue_messages: queue_messages(asked.max_buffer_size)?,
@@ -322,8 +314,36 @@ fn subscription_id(text: &str) -> Option<SubscriptionId> {
     Some(SubscriptionId(number))
 }
 
-fn here(topic: &str, number: u64) -> Position<'_> {
-    Position { topic, sequence: Sequence(number), origin: None }
+/// How far the client of one that is subscribed anew has come.
+fn positions<'a>(
+    request: &'a ResumeSubscribeRequest,
+    had: &'a Had,
+) -> Result<Vec<Position<'a>>, Status> {
+    let ids = &request.last_message_ids;
+    if ids.len() > POSITIONS_MAX {
+        let text = format!("last_message_ids has more than {POSITIONS_MAX} messages");
+        return Err(Status::invalid_argument(text));
+    }
+    let of = |topic, number, origin| Position { topic, sequence: Sequence(number), origin };
+    if !ids.is_empty() {
+        let named = ids.iter().map(|id| message_id("last_message_ids", id));
+        return named.map(|id| id.map(|id| of(id.topic, id.number, Some(id.origin)))).collect();
+    }
+    Ok(match had {
+        Had::Untold => Vec::new(),
+        Had::UpTo { origin, number, topic } => vec![of(topic, *number, Some(*origin))],
+        Had::Positions(numbers) => {
+            numbers.iter().map(|(topic, number)| of(topic, *number, None)).collect()
+        }
+    })
+}
+
+fn message_id<'a>(field: &str, text: &'a str) -> Result<MessageId<'a>, Status> {
+    let refused = || {
+        let text = format!("{field} names no message (ORIGIN/NUMBER/TOPIC)");
+        Status::invalid_argument(text)
+    };
+    MessageId::parse(text).ok_or_else(refused)
 }
 
 fn gap_mode(request: &ResumeSubscribeRequest) -> Result<GapMode, Status> {
@@ -345,9 +365,7 @@ fn had(request: &ResumeSubscribeRequest) -> Result<Had, Status> {
         if request.last_message_id.is_empty() {
             return Ok(Had::Untold);
         }
-        let id = MessageId::parse(&request.last_message_id);
-        let text = "last_message_id names no message (ORIGIN/NUMBER/TOPIC)";
-        return id.map(|id| Had::up_to(&id)).ok_or_else(|| Status::invalid_argument(text));
+        return message_id("last_message_id", &request.last_message_id).map(|id| Had::up_to(&id));
     }
     let mut had = HashMap::with_capacity(positions.len());
     for (topic, number) in positions {

@@ -448,6 +448,38 @@ fn a_client_without_a_subscription_subscribes_behind_its_positions() {
 }
 
 #[test]
+fn names_of_messages_hold_where_numbers_of_a_daemon_that_was_restarted_do_not() {
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    let mut events = grpc.subscribe(&["+"]);
+    publish_numbers(&grpc, "a", 0..2);
+    publish_numbers(&grpc, "b", 2..3);
+    let had = [events.message(), events.message(), events.message()];
+    daemon.end_well();
+
+    let daemon = Daemon::start(&SHARDS);
+    let grpc = Grpc::connect(&daemon);
+    publish_numbers(&grpc, "a", 3..7);
+    publish_numbers(&grpc, "b", 7..8);
+    let anew = |request: ResumeSubscribeRequest, last: u32| {
+        let request = ResumeSubscribeRequest { topics: vec!["+".to_owned()], ..request };
+        let mut events = grpc.resume(request).expect("it is confirmed");
+        publish_numbers(&grpc, "b", last..last + 1);
+        let (mut numbers, gaps) = numbers_until(&mut events, last);
+        numbers.sort_unstable();
+        (numbers, gaps)
+    };
+    let last_message_ids = had[1..].iter().map(|message| message.message_id.clone()).collect();
+    let named = anew(ResumeSubscribeRequest { last_message_ids, ..resume("") }, 8);
+    assert_eq!(named, (vec![3, 4, 5, 6, 7, 8], vec![-1, -1]), "both topics, behind a gap each");
+    // The daemon has given this number to another message meanwhile, and cannot know; the other it has not given yet.
+    let numbers = HashMap::from([("a".to_owned(), 2), ("b".to_owned(), 9)]);
+    let told = anew(ResumeSubscribeRequest { last_sequence_per_topic: numbers, ..resume("") }, 9);
+    assert_eq!(told, (vec![5, 6, 7, 8, 9], vec![-1]));
+    daemon.end_well();
+}
+
+#[test]
 fn a_slow_client_loses_by_its_policy_is_told_and_holds_up_nobody() {
     let daemon = Daemon::start(&SHARDS);
     let (grpc, slow) = (Grpc::connect(&daemon), Grpc::connect(&daemon));

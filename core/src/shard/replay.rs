@@ -103,7 +103,8 @@ impl Plane {
             after = standing.first - 1;
             // Nodes that have ended have left nothing. A topic of this name may have been here before.
             is_unknown = after > 0 || !wanted.misses_none();
-        } else if after > 0 && after < standing.first - 1 {
+        } else if after > standing.newest || (after > 0 && after < standing.first - 1) {
+            // A number that this node has not given yet is one of its life before.
             (after, is_unknown) = (standing.first - 1, true);
         } else if after == 0 {
             after = standing.newest.saturating_sub(1).max(standing.first - 1);

@@ -31,6 +31,7 @@ class Subscription:
         self.call = call
         self.had = {}           # the number of the last message of each topic
         self.last_id = ""       # the last message of all
+        self.last_ids = {}      # the last one of each topic and node
         self.info = self.next("subscription_info")  # once it is here, nothing is missed
         self.id = self.info.subscription_id
 
@@ -42,7 +43,7 @@ class Subscription:
         body = getattr(event, kind)
         if isinstance(body, pb.Message):
             self.had[body.topic] = body.sequence_number
-            self.last_id = body.message_id
+            self.last_id = self.last_ids[body.topic, body.source_node_id] = body.message_id
         return body
 
     def payloads(self, count, kind="message"):
@@ -357,6 +358,7 @@ def bad_requests(sidecar, topic):
     must_fail(bad, lambda: sidecar.publish(topic, b"x", ttl_ms=-1))
     must_fail(bad, lambda: sidecar.subscribe(topic, max_buffer_size=-1))
     must_fail(bad, lambda: sidecar.resume("", topics=[topic], last_message_id="no name of a message"))
+    must_fail(bad, lambda: sidecar.resume("", topics=[topic], last_message_ids=[f"{topic}/1"]))
     must_fail(bad, lambda: sidecar.resume("", topics=[topic], last_sequence_per_topic={topic: -1}))
     return must_fail(bad, lambda: sidecar.publish(topic, bytes((4 << 20) + 1)))
 
@@ -388,8 +390,8 @@ def health(sidecar, topic):
 
 
 def another_node(sidecar, topic):
-    """Messages reach the subscriptions of other nodes. A client that moves to another node names the last message that
-    it had: names are the same everywhere, numbers are a node's own."""
+    """Messages reach the subscriptions of other nodes. A client that moves to another node, or finds its own restarted,
+    names the last messages that it had: names are the same everywhere, numbers are a node's own until it ends."""
     if not sidecar.other:
         return "not shown, no other node was told"
     subscription = sidecar.subscribe(topic)
@@ -402,7 +404,7 @@ def another_node(sidecar, topic):
         pass
     must(message.message_id == accepted[0].message_id, f"the message is {accepted[0].message_id}, not {message}")
     subscription.end()
-    moved = sidecar.other.resume("", topics=[topic], last_message_id=message.message_id,
+    moved = sidecar.other.resume("", topics=[topic], last_message_ids=subscription.last_ids.values(),
                                  gap_recovery_mode=pb.GAP_RECOVERY_REPLAY_BUFFER)
     must(not moved.info.gap_detected, f"nothing is lost: {moved.info}")
     must_be_numbers(moved.payloads(2, "replay_message"), range(1, 3))
