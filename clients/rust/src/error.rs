@@ -156,7 +156,9 @@ impl Error {
             },
             PublishStatus::Draining => Self::Draining,
             PublishStatus::LimitReached => {
-                Self::LimitReached { reason: "the daemon has no memory for the message".to_owned() }
+                let reason = "the daemon has no memory for the message now (--memory-limit), or this address \
+                              publishes faster than it may (--publish-rate-per-source)";
+                Self::LimitReached { reason: reason.to_owned() }
             }
             PublishStatus::Unsupported => {
                 Self::Unsupported { reason: "an option of the message".to_owned() }

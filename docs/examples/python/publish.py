@@ -22,7 +22,8 @@ FLAG_ACK = 0x10     # asks for a PublishAck entry
 WINDOW = 256        # messages sent and not yet acknowledged, at most
 TOPIC_ID = 0        # our ids are our own choice: the first is 0
 STATUS = {1: "its topic was refused", 2: "it is longer than the daemon accepts", 4: "the daemon is stopping",
-          5: "the daemon has no memory for it", 6: "it asks for something this version does not do"}
+          5: "the daemon has no memory for it now, or you publish faster than you may",
+          6: "it asks for something this version does not do"}
 
 
 def arguments():
