@@ -61,7 +61,14 @@ fn clients_text(console: &Console, clients: &Clients) -> String {
     if clients.clients.is_empty() {
         return "no client is connected".to_owned();
     }
-    let columns = [Id("ID"), Text("ADDRESS"), Number("SUBS"), Number("MSGS"), Text("CONNECTED")];
+    let columns = [
+        Id("ID"),
+        Text("ADDRESS"),
+        Number("SUBS"),
+        Number("MSGS"),
+        Text("CONNECTED"),
+        Text("NAME"),
+    ];
     let rows = clients.clients.iter().map(|client| {
         vec![
             client.client_id.clone(),
@@ -69,6 +76,7 @@ fn clients_text(console: &Console, clients: &Clients) -> String {
             number(client.subscriptions),
             number(messages(client)),
             milliseconds(client.connected_ms),
+            client.name.clone(),
         ]
     });
     let more = cut_off(clients.is_truncated, "--limit shows up to 10,000");
@@ -102,6 +110,7 @@ mod tests {
     fn clients_have_the_columns_that_are_promised() {
         let client = Client {
             client_id: "0-3-1".to_owned(),
+            name: "mill".to_owned(),
             address: "127.0.0.1:40000".to_owned(),
             connected_ms: 125_000,
             subscriptions: 2,
@@ -110,8 +119,8 @@ mod tests {
             ..Client::default()
         };
         let expected = "\
-ID     ADDRESS          SUBS   MSGS  CONNECTED
-0-3-1  127.0.0.1:40000     2  1,234  2m 5s";
+ID     ADDRESS          SUBS   MSGS  CONNECTED  NAME
+0-3-1  127.0.0.1:40000     2  1,234  2m 5s      mill";
         let clients = Clients { clients: vec![client], is_truncated: false };
         assert_eq!(clients_text(&Console::plain(), &clients), expected);
     }

@@ -14,7 +14,7 @@ use super::cut_off;
 use crate::arguments::DebugAction;
 use crate::console::Console;
 use crate::error::CliError;
-use crate::format::{count, duration, number, printable};
+use crate::format::{count, duration, milliseconds, number, printable};
 use crate::input;
 use crate::remote::Remote;
 use crate::stops::Stops;
@@ -144,6 +144,7 @@ fn subscriptions_text(console: &Console, subscriptions: &Subscriptions) -> Strin
         Id("ID"),
         Id("CLIENT"),
         Text("STATE"),
+        Text("EXPIRES"),
         Text("POLICY"),
         Number("QUEUED"),
         Number("LIMIT"),
@@ -155,8 +156,9 @@ fn subscriptions_text(console: &Console, subscriptions: &Subscriptions) -> Strin
         let Subscription { limit_messages: limit, .. } = *subscription;
         vec![
             subscription.subscription_id.clone(),
-            subscription.client_id.clone(),
+            client(subscription),
             subscription.state.clone(),
+            expires(subscription),
             subscription.policy.clone(),
             number(subscription.queued_messages),
             if limit == 0 { "-".to_owned() } else { number(limit) },
@@ -167,6 +169,17 @@ fn subscriptions_text(console: &Console, subscriptions: &Subscriptions) -> Strin
     });
     let more = cut_off(subscriptions.is_truncated, "--limit shows up to 10,000");
     table(console, &columns, rows) + &more
+}
+
+/// Its client; one that is parked has none.
+fn client(subscription: &Subscription) -> String {
+    let client = &subscription.client_id;
+    if client.is_empty() { "-".to_owned() } else { client.clone() }
+}
+
+/// How much longer one that is parked waits for its client.
+fn expires(subscription: &Subscription) -> String {
+    subscription.parked_for_ms.map_or("-".to_owned(), |ms| format!("in {}", milliseconds(ms)))
 }
 
 fn reload_text(answer: &ReloadResponse) -> String {
@@ -213,6 +226,29 @@ mod tests {
         let Latencies { answers, min_us, median_us, mean_us, p99_us, max_us, .. } = latencies;
         assert_eq!((answers, min_us, median_us, mean_us), (200, 1, 100, 100));
         assert_eq!((p99_us, max_us), (198, 200));
+    }
+
+    #[test]
+    fn a_parked_subscription_says_how_much_longer_it_waits() {
+        let subscription = |client: &str, state: &str, parked_for_ms| Subscription {
+            subscription_id: "82".to_owned(),
+            client_id: client.to_owned(),
+            filters: vec!["a/#".to_owned()],
+            state: state.to_owned(),
+            policy: "block".to_owned(),
+            parked_for_ms,
+            ..Subscription::default()
+        };
+        let subscriptions = vec![
+            subscription("0-3-1", "connected", None),
+            subscription("", "parked", Some(299_000)),
+        ];
+        let subscriptions = Subscriptions { subscriptions, is_truncated: false };
+        let expected = "\
+ID  CLIENT  STATE      EXPIRES    POLICY  QUEUED  LIMIT  SENT  DROPPED  FILTERS
+82  0-3-1   connected  -          block        0      -     0        0  a/#
+82  -       parked     in 4m 59s  block        0      -     0        0  a/#";
+        assert_eq!(subscriptions_text(&Console::plain(), &subscriptions), expected);
     }
 
     #[test]
