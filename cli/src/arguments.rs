@@ -211,11 +211,19 @@ pub(crate) struct PublishArguments {
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) content_type: Option<String>,
     /// How long it may be delivered
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) ttl: Option<Duration>,
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub(crate) ttl: Option<Ttl>,
     /// A header; may be repeated
     #[arg(long = "header", value_name = "KEY=VALUE", value_parser = header)]
     pub(crate) headers: Vec<(String, String)>,
+}
+
+/// How long a message may be delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Ttl {
+    pub(crate) time: Duration,
+    /// It was given as a number below 1,000 without a unit, which may have been meant as seconds.
+    pub(crate) may_be_seconds: bool,
 }
 
 /// What is subscribed to.
@@ -225,7 +233,7 @@ pub(crate) struct SubscribeArguments {
     #[arg(required = true, value_name = "FILTER")]
     pub(crate) filters: Vec<String>,
     /// Ends after so many messages
-    #[arg(long, value_name = "MESSAGES")]
+    #[arg(long, value_name = "MESSAGES", value_parser = count)]
     pub(crate) count: Option<u64>,
     /// Prints the retained values of these topics first
     #[arg(long)]
@@ -242,7 +250,7 @@ pub(crate) struct MonitorArguments {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     pub(crate) interval: Duration,
     /// Ends after so many reports
-    #[arg(long, value_name = "REPORTS")]
+    #[arg(long, value_name = "REPORTS", value_parser = count)]
     pub(crate) count: Option<u64>,
     /// So many topics each time, those with the highest rates
     #[arg(long, value_name = "TOPICS", default_value_t = 10)]
@@ -473,6 +481,23 @@ fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(bad)
 }
 
+/// A duration that remembers whether its unit may have been forgotten.
+fn ttl(text: &str) -> Result<Ttl, String> {
+    let is_bare = text.bytes().all(|byte| byte.is_ascii_digit());
+    let time = duration(text)?;
+    let is_short = (1..1_000).contains(&time.as_millis());
+    Ok(Ttl { time, may_be_seconds: is_bare && is_short })
+}
+
+/// What a stream ends after. Nothing would end it before it has begun.
+fn count(text: &str) -> Result<u64, String> {
+    match text.parse() {
+        Ok(0) => Err("it ends after 1 or more; without --count it goes on".to_owned()),
+        Ok(count) => Ok(count),
+        Err(_) => Err("it is no whole number from 1 up".to_owned()),
+    }
+}
+
 /// How often something is done: not more than ten times a second, for the daemon's sake.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
@@ -529,7 +554,7 @@ mod tests {
         };
         assert!(publish.retain);
         assert_eq!(publish.content_type.as_deref(), Some("text/plain"));
-        assert_eq!(publish.ttl, Some(Duration::from_millis(1_500)));
+        assert_eq!(publish.ttl.map(|ttl| ttl.time), Some(Duration::from_millis(1_500)));
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         assert_eq!(publish.headers, [pair("a", "b"), pair("c", "")]);
     }
@@ -569,6 +594,9 @@ mod tests {
             "-n 1 -h x info",
             "--timeout soon info",
             "monitor --interval 1",
+            "monitor --count 0",
+            "subscribe t --count 0",
+            "subscribe t --count -1",
         ] {
             let error = parsed(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -640,6 +668,20 @@ mod tests {
             let help = parsed(line).expect_err("help").to_string();
             let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
             assert!(help.contains("A TIME is 1500 or 1500ms, 2s, 5m or 1h"), "{help}");
+        }
+    }
+
+    #[test]
+    fn a_short_ttl_without_a_unit_may_be_meant_as_seconds() {
+        for (text, expected) in [
+            ("5", true),
+            ("999", true),
+            ("0", false),
+            ("1000", false),
+            ("5ms", false),
+            ("5s", false),
+        ] {
+            assert_eq!(ttl(text).expect(text).may_be_seconds, expected, "{text}");
         }
     }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{Instant as TokioInstant, MissedTickBehavior, interval_at};
 
+use super::note_foreign_wildcards;
 use crate::arguments::MonitorArguments;
 use crate::console::{self, Console};
 use crate::error::CliError;
@@ -54,6 +55,7 @@ async fn watch(
     console: Console,
 ) -> Result<(), CliError> {
     let MonitorArguments { filters, interval, count, topics } = arguments;
+    note_foreign_wildcards(&filters);
     let mut rates = Rates::default();
     let first = remote.get_info(GetInfoRequest {}).await?;
     rates.update(Instant::now(), by_name(&first.stats), true);

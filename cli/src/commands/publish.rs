@@ -1,10 +1,12 @@
 //! PUBLISH: one message, acknowledged by the daemon.
 
+use std::time::Duration;
+
 use nexusd_client::Publication;
 use serde::Serialize;
 
 use crate::arguments::PublishArguments;
-use crate::console::Console;
+use crate::console::{self, Console};
 use crate::error::CliError;
 use crate::format::{count, printable};
 use crate::input;
@@ -49,7 +51,10 @@ pub(crate) async fn run(
         publication = publication.content_type(content_type);
     }
     if let Some(ttl) = arguments.ttl {
-        publication = publication.ttl(ttl);
+        if ttl.may_be_seconds {
+            console::note(&seconds_hint(ttl.time));
+        }
+        publication = publication.ttl(ttl.time);
     }
     for (key, value) in &arguments.headers {
         publication = publication.header(key, value);
@@ -70,6 +75,15 @@ pub(crate) async fn run(
         blocked: ack.blocked,
     };
     console.show(&published, || published.text())
+}
+
+/// As a daemon says it of its settings.
+fn seconds_hint(ttl: Duration) -> String {
+    let number = ttl.as_millis();
+    format!(
+        "warning: --ttl {number} is {number}ms: a number without a unit is in milliseconds; write {number}s for \
+         seconds"
+    )
 }
 
 impl Published<'_> {

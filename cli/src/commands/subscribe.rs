@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nexusd_client::{Client, ConnectionState, Error, Event, SubscribeOptions};
 
 use super::event::{self, Told};
+use super::note_foreign_wildcards;
 use crate::arguments::SubscribeArguments;
 use crate::console::{self, Console};
 use crate::error::CliError;
@@ -38,6 +39,7 @@ async fn print(
 ) -> Result<(), CliError> {
     let SubscribeArguments { filters, count, retained } = arguments;
     let options = SubscribeOptions::new().retained(retained).wait_mesh(true);
+    note_foreign_wildcards(&filters);
     let names = filters.join(" ");
     let mut subscription = client.subscribe_with(filters, options).await?;
     if console.is_terminal() {

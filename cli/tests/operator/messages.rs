@@ -90,6 +90,21 @@ fn ctrl_c_ends_a_subscription_in_good_order() {
 }
 
 #[test]
+fn what_is_probably_not_meant_is_told_beside_the_answer() {
+    let daemon = Daemon::start(&[]);
+    let address = address(&daemon);
+    let said = run(&address, &["--json", "publish", "t", "x", "--ttl", "5"]);
+    let told = "warning: --ttl 5 is 5ms: a number without a unit is in milliseconds; write 5s for seconds\n";
+    assert_eq!((said.code, said.err.as_str()), (Some(0), told));
+    document(&address, &["publish", "t", "x", "--retain"]);
+    let subscribe = ["subscribe", "t", "a.b.*", "--retained", "--count", "1"];
+    let said = run(&address, &subscribe);
+    assert_eq!(said.out, "t #2 (retained): x\n");
+    assert!(said.err.starts_with("note: `a.b.*` matches that name alone: "), "{}", said.err);
+    assert_eq!(said.err.lines().count(), 1, "{}", said.err);
+}
+
+#[test]
 fn what_the_daemon_does_not_take_is_told() {
     let daemon = Daemon::start(&["--max-payload", "1K"]);
     let address = address(&daemon);
