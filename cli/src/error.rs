@@ -2,7 +2,9 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
+use crate::format::duration;
 use crate::target::Target;
 
 /// What a command ends with instead of an answer.
@@ -15,10 +17,21 @@ pub(crate) enum CliError {
     Unreachable { target: Target, cause: String },
     /// Somebody listens there, but says nothing that makes sense.
     #[error(
-        "{target} took the connection and closed it ({cause}): it has as many connections as it may \
-         (--max-connections), ends, or is no nexusd; the JSON interface on --health-port may still answer"
+        "{target} took the connection and closed it: another port than that for applications (5672; 5671 is the \
+         mesh's, 8080 for health, 9090 for metrics), or a nexusd that ends or has as many connections as it may \
+         (--max-connections), while the JSON interface on --health-port may still answer ({cause})"
     )]
     Closed { target: Target, cause: String },
+    /// Whoever listens there speaks something else.
+    #[error("{target} is no port for applications: {reason}")]
+    Foreign { target: Target, reason: String },
+    /// Nobody takes or refuses the connection.
+    #[error(
+        "nobody answered at {target} within {}: is that the address, and is the port open in between? \
+         `nexusd-cli discover` finds daemons; --timeout waits longer",
+        duration(*.time)
+    )]
+    Silent { target: Target, time: Duration },
     /// It is connected, but silent.
     #[error("the daemon at {target} did not answer within {ms} ms; --timeout gives it longer")]
     Timeout { target: Target, ms: u128 },
@@ -82,7 +95,11 @@ pub(crate) enum CliError {
 
 impl CliError {
     /// A connection that could not be had, or broke.
-    pub(crate) fn no_connection(target: Target, error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn no_connection(
+        target: Target,
+        timeout: Duration,
+        error: &(dyn Error + 'static),
+    ) -> Self {
         let kind_of = |error: &(dyn Error + 'static)| error.downcast_ref().map(io::Error::kind);
         let (mut innermost, mut kind) = (error, kind_of(error));
         while let Some(source) = innermost.source() {
@@ -101,6 +118,7 @@ impl CliError {
                 | io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::InvalidData,
             ) => Self::Closed { target, cause },
+            Some(io::ErrorKind::TimedOut) => Self::Silent { target, time: timeout },
             Some(_) => Self::Unreachable { target, cause },
         }
     }
@@ -116,5 +134,19 @@ impl CliError {
     /// The reader of our output has had enough, as `head` does.
     pub(crate) fn is_closed_output(&self) -> bool {
         matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_of_the_network_is_told_with_address_and_time() {
+        let target: Target = "10.0.0.7:7000".parse().expect("an address");
+        let late = io::Error::new(io::ErrorKind::TimedOut, "deadline has elapsed");
+        let told = CliError::no_connection(target, Duration::from_secs(2), &late).to_string();
+        assert!(told.starts_with("nobody answered at 10.0.0.7:7000 within 2.0 s: "), "{told}");
+        assert!(!told.contains("elapsed"), "{told}");
     }
 }

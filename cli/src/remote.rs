@@ -52,8 +52,9 @@ macro_rules! questions {
 impl Remote {
     /// Connects; fails if nobody listens there.
     pub(crate) async fn connect(target: Target, timeout: Duration) -> Result<Self, CliError> {
-        let failed =
-            |error: tonic::transport::Error| CliError::no_connection(target.clone(), &error);
+        let failed = |error: tonic::transport::Error| {
+            CliError::no_connection(target.clone(), timeout, &error)
+        };
         let url = format!("http://{}", target.authority());
         let endpoint = Endpoint::from_shared(url).map_err(failed)?.connect_timeout(timeout);
         let way = Way { target: target.clone() };
@@ -85,7 +86,10 @@ impl Remote {
             .await;
         client.map_err(|error| match error {
             nexusd_client::Error::NotConnected { source, .. } => {
-                CliError::no_connection(self.target.clone(), &*source)
+                CliError::no_connection(self.target.clone(), self.timeout, &*source)
+            }
+            nexusd_client::Error::Protocol { reason } => {
+                CliError::Foreign { target: self.target.clone(), reason }
             }
             error => error.into(),
         })
@@ -129,7 +133,7 @@ impl Remote {
             (
                 Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal,
                 Some(source),
-            ) => CliError::no_connection(target, source),
+            ) => CliError::no_connection(target, self.timeout, source),
             (code, _) if status.message().is_empty() => {
                 CliError::Refused { target, reason: code.description().to_owned() }
             }

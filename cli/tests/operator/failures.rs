@@ -1,5 +1,6 @@
 //! What goes wrong is one sentence on stderr that says what to do; 1 is a failure, 2 is bad usage.
 
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
@@ -39,9 +40,25 @@ fn somebody_who_closes_the_connection_is_not_nobody() {
     std::thread::spawn(move || closing.incoming().for_each(drop));
     for words in [&["info"][..], &["publish", "t", "x"], &["monitor"], &["ping"]] {
         let told = sentence(&address, words);
-        let expected = format!("error: {address} took the connection and closed it (");
+        let expected = format!("error: {address} took the connection and closed it: another port ");
         assert!(told.starts_with(&expected), "{told}");
     }
+}
+
+#[test]
+fn a_port_for_http_is_told_as_such() {
+    let http = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = http.local_addr().expect("bound").to_string();
+    std::thread::spawn(move || {
+        for mut connection in http.incoming().flatten() {
+            let _ = connection.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            // Closed with bytes unread it would be reset, and the answer lost.
+            std::thread::spawn(move || std::io::copy(&mut connection, &mut std::io::sink()));
+        }
+    });
+    let told = sentence(&address, &["publish", "t", "x"]);
+    let expected = format!("error: {address} is no port for applications: it is a port for HTTP (");
+    assert!(told.starts_with(&expected), "{told}");
 }
 
 #[test]

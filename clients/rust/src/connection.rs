@@ -169,11 +169,7 @@ impl<'a> Connection<'a> {
     fn on_chunk(&mut self, chunk: &Bytes) -> Result<(), Error> {
         let mut input: &[u8] = chunk;
         loop {
-            let piece = match self.receiver.cut(&mut input) {
-                Err(_) if chunk.starts_with(b"HTTP/") => return Err(Error::http_port()),
-                piece => piece?,
-            };
-            match piece {
+            match self.receiver.cut(&mut input)? {
                 Piece::Frame(frame) => {
                     let keep = || keep(chunk, frame.bytes());
                     self.session.on_frame(&frame, keep)?;

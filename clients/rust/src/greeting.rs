@@ -86,6 +86,9 @@ async fn greet_at(
                 )));
             }
         };
+        if chunk.starts_with(b"HTTP/") {
+            return Err(Error::http_port());
+        }
         let mut input: &[u8] = &chunk;
         if let Piece::Frame(frame) = receiver.cut(&mut input)? {
             let daemon = daemon_of(&frame, place)?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use nexusd_client::{Client, ConnectionState, Error};
 use nexusd_wire::control::{self, ErrorCode, Role};
 use nexusd_wire::{FrameEncoder, FrameKind, NodeId};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 use crate::daemon::{MAX_PAYLOAD, NODE, ScriptedDaemon, soon};
@@ -80,6 +81,20 @@ async fn connecting_fails_with_what_the_daemon_says() {
     let error = client.unwrap_err();
     assert!(matches!(error, Error::VersionMismatch { .. }));
     assert_eq!(error.to_string(), "no common protocol version: this daemon speaks 2.0");
+}
+
+#[tokio::test]
+async fn a_port_for_http_is_told_as_such() {
+    let http = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = http.local_addr().unwrap().to_string();
+    let script = async {
+        let (mut socket, _) = http.accept().await.unwrap();
+        socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        socket
+    };
+    let (client, _socket) = tokio::join!(soon(Client::connect(&address)), script);
+    let error = client.unwrap_err();
+    assert!(error.to_string().contains("it is a port for HTTP (--health-port"), "{error}");
 }
 
 #[tokio::test]

@@ -137,10 +137,6 @@ fn faults() -> Vec<(Vec<u8>, &'static str)> {
     let mut hello = Vec::new();
     nexusd_wire::FrameEncoder::bare(&mut hello, &Header::new(FrameKind::Subscribe, 0, 0));
     vec![
-        (
-            b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".repeat(4),
-            "it is a port for HTTP",
-        ),
         (unknown_kind, "unknown frame kind 200"),
         (too_short, "shorter than"),
         (bad_body, "does not verify"),
