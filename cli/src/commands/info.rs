@@ -92,11 +92,22 @@ fn memory_text(console: &Console, memory: Memory) -> String {
 
 fn stats_text(console: &Console, stats: &[Metric]) -> String {
     let columns = [Text("STATISTIC"), Number("VALUE"), Text("KIND"), Text("MEANING")];
-    let rows = stats.iter().map(|metric| {
-        let Metric { name, kind, value, help } = metric.clone();
-        vec![name, number(value), kind, help]
+    let rows = stats.iter().enumerate().map(|(at, metric)| {
+        let Metric { name, kind, value, .. } = metric.clone();
+        vec![name, number(value), kind, meaning(metric, &stats[..at])]
     });
     table(console, &columns, rows)
+}
+
+/// What it counts. A sentence that one above begins with is not said again.
+fn meaning(metric: &Metric, above: &[Metric]) -> String {
+    let Some((sentence, rest)) = metric.help.split_once(". ") else { return metric.help.clone() };
+    let says_it =
+        |other: &&Metric| other.help.split_once(". ").is_some_and(|(begin, _)| begin == sentence);
+    match above.iter().find(says_it) {
+        Some(first) => format!("As {}. {rest}", first.name),
+        None => metric.help.clone(),
+    }
 }
 
 fn config_text(console: &Console, config: &[Setting]) -> String {
@@ -111,6 +122,27 @@ fn config_text(console: &Console, config: &[Setting]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_reasons_have_in_common_is_said_once() {
+        let metric = |name: &str, help: &str| Metric {
+            name: name.to_owned(),
+            kind: "counter".to_owned(),
+            value: 0,
+            help: help.to_owned(),
+        };
+        let stats = [
+            metric("slow", "Lost ones, by reason. This one: slow."),
+            metric("memory", "Lost ones, by reason. This one: memory."),
+            metric("topics", "Topics now."),
+        ];
+        let expected = "\
+STATISTIC  VALUE  KIND     MEANING
+slow           0  counter  Lost ones, by reason. This one: slow.
+memory         0  counter  As slow. This one: memory.
+topics         0  counter  Topics now.";
+        assert_eq!(stats_text(&Console::plain(), &stats), expected);
+    }
 
     #[test]
     fn a_section_is_shown_alone() {
