@@ -27,7 +27,7 @@ pub(crate) fn page() -> Result<(), CliError> {
     let manual = clap_mangen::Man::new(command.clone());
     manual.render_title(&mut page)?;
     manual.render_name_section(&mut page)?;
-    manual.render_synopsis_section(&mut page)?;
+    page.extend(synopsis(&manual)?);
     manual.render_description_section(&mut page)?;
     manual.render_options_section(&mut page)?;
     writeln!(page, ".SH COMMANDS")?;
@@ -37,6 +37,13 @@ pub(crate) fn page() -> Result<(), CliError> {
     manual.render_extra_section(&mut page)?;
     manual.render_version_section(&mut page)?;
     print(&page)
+}
+
+fn synopsis(manual: &clap_mangen::Man) -> io::Result<Vec<u8>> {
+    let mut section = Vec::new();
+    manual.render_synopsis_section(&mut section)?;
+    // clap_mangen 0.3 puts a space where the long name of an option would stand that has none.
+    Ok(String::from_utf8_lossy(&section).replace(r"\-n \fR", r"\-n\fR").into_bytes())
 }
 
 /// A command and those below it, each with its own arguments.

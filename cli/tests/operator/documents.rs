@@ -132,3 +132,12 @@ fn help_version_completions_and_manual_need_no_daemon() {
         assert!(said.out.starts_with(begin), "{words:?}: {}", said.out);
     }
 }
+
+#[test]
+fn the_manual_names_each_option_without_a_gap() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_nexusd-cli"));
+    command.arg("man");
+    let page = said(command).out;
+    let synopsis = page.lines().find(|line| line.contains("[\\fB\\-h\\fR|")).expect("a synopsis");
+    assert!(synopsis.contains("[\\fB\\-n\\fR]"), "{synopsis}");
+}
