@@ -242,11 +242,12 @@ fn named_cores(cores: &[usize]) -> String {
 fn notes(run: &RunRecord) -> Vec<String> {
     let mut notes = run.objections.clone();
     if run.noisy {
-        let others = run
-            .other_cpu_s
-            .map_or_else(dash, |others| format!("{:.0} %", 100.0 * others / run.duration_s));
+        // Without a view of other processes their part is not known.
+        let others = run.other_cpu_s.map_or_else(String::new, |others| {
+            format!("other programs took {:.0} % of a core; ", 100.0 * others / run.duration_s)
+        });
         notes.push(format!(
-            "disturbed: other programs took {others} of a core; {} hiccups, the longest {:.1} ms",
+            "disturbed: {others}{} hiccups, the longest {:.1} ms",
             run.hiccups,
             run.hiccup_longest_us / 1e3
         ));
