@@ -4,7 +4,8 @@
 //! as its number is still that of the program we started: numbers are used again.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -48,6 +49,12 @@ pub(super) fn start(mut parser: lexopt::Parser) -> Result<()> {
     let running = running()?;
     if !running.is_empty() {
         bail!("{} nodes run already; `cargo xtask demo stop` ends them", running.len());
+    }
+    if let Some(port) = (0..count).flat_map(ports).find(|port| is_taken(*port)) {
+        bail!(
+            "port {port} is in use, and the nodes want it: stop the program that has it first; as root, \
+             `ss -ltnp 'sport = :{port}'` names it"
+        );
     }
     build::programs()?;
     fs::create_dir_all(folder()).context("cannot make target/demo")?;
@@ -109,11 +116,11 @@ fn list() -> PathBuf {
 fn start_node(at: u16) -> Result<Node> {
     let log = folder().join(format!("node-{at}.log"));
     let file = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-    let port = |first: u16| (first + at * PORT_STEP).to_string();
+    let [app, mesh, health, metrics] = ports(at).map(|port| port.to_string());
     let mut child = Command::new(repository::release_binary("nexusd"))
         .args(["--bind", "127.0.0.1", "--interface", "lo", "--cluster", "demo"])
-        .args(["--app-port", &port(APP_PORT), "--mesh-port", &port(MESH_PORT)])
-        .args(["--health-port", &port(HEALTH_PORT), "--metrics-port", &port(METRICS_PORT)])
+        .args(["--app-port", &app, "--mesh-port", &mesh])
+        .args(["--health-port", &health, "--metrics-port", &metrics])
         .stdin(Stdio::null())
         .stderr(file.try_clone().context("cannot write a log from two sides")?)
         .stdout(file)
@@ -139,6 +146,17 @@ fn start_node(at: u16) -> Result<Node> {
         }
         thread::sleep(LOOK_INTERVAL);
     }
+}
+
+/// For applications, the mesh, health and metrics of that node.
+fn ports(at: u16) -> [u16; 4] {
+    [APP_PORT, MESH_PORT, HEALTH_PORT, METRICS_PORT].map(|first| first + at * PORT_STEP)
+}
+
+/// Whether somebody listens there, be it on this address or on all.
+fn is_taken(port: u16) -> bool {
+    let bound = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
 fn ready_line(log: &Path) -> Option<String> {
@@ -197,4 +215,18 @@ fn signal(pid: u32) -> Result<()> {
         .status()
         .context("cannot start sh")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_somebody_listens_on_is_taken() {
+        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED] {
+            let listener = TcpListener::bind((address, 0)).expect("a port");
+            let port = listener.local_addr().expect("bound").port();
+            assert!(is_taken(port), "{address}");
+        }
+    }
 }
