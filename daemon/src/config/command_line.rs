@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, value_parser};
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, Origin, most_like};
 use super::setting::SETTINGS;
 use super::{Config, Given, profile};
 
@@ -121,8 +121,11 @@ fn refusal(error: &clap::Error) -> ConfigError {
     let name = argument.split_whitespace().next().unwrap_or_default();
     match error.kind() {
         ErrorKind::UnknownArgument if argument.starts_with('-') => ConfigError::Unknown {
-            origin: Origin::Flag(argument),
-            suggestion: context(ContextKind::SuggestedArg),
+            suggestion: context(ContextKind::SuggestedArg).or_else(|| {
+                let names = SETTINGS.iter().map(|setting| setting.name);
+                Some(format!("--{}", most_like(name.strip_prefix("--")?, names)?))
+            }),
+            origin: Origin::Flag(argument.clone()),
         },
         ErrorKind::UnknownArgument => ConfigError::CommandLine {
             reason: format!("{argument:?} is not a flag; flags begin with two dashes"),

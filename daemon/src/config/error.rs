@@ -146,19 +146,24 @@ fn what_is_known(suggestion: &Option<String>) -> String {
     }
 }
 
-/// The candidate most like `name`, if one is like it enough to be what was meant.
+/// The candidate most like `name`, if one is like it enough to be what was meant; else the first that `name` is the
+/// last word of, as `port` is of `app-port`.
 pub(super) fn most_like<'a>(
     name: &str,
-    candidates: impl Iterator<Item = &'a str>,
+    candidates: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'a str> {
     const ALIKE_MIN: f64 = 0.8;
     // The comparison takes time in proportion to the product of the lengths.
     if name.len() > VALUE_SHOWN_MAX {
         return None;
     }
+    let last_word = candidates.clone().find(|candidate| {
+        candidate.strip_suffix(name).is_some_and(|begin| begin.ends_with(['-', '_']))
+    });
     candidates
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
         .filter(|(alike, _)| *alike >= ALIKE_MIN)
         .max_by(|(one, _), (other, _)| one.total_cmp(other))
         .map(|(_, candidate)| candidate)
+        .or(last_word)
 }

@@ -475,6 +475,12 @@ fn unknown_names_are_refused_with_what_was_probably_meant() {
         fault(&["--app-prot", "1"], &[], ""),
         "flag --app-prot is unknown; did you mean --app-port?"
     );
+    assert_eq!(
+        fault(&["--port", "1"], &[], ""),
+        "flag --port is unknown; did you mean --app-port?"
+    );
+    let sentence = fault(&[], &[("NEXUSD_LEVEL", "1")], "");
+    assert!(sentence.ends_with("is unknown; did you mean NEXUSD_LOG_LEVEL?"), "{sentence}");
     let sentence = fault(&[], &[("NEXUSD_MEMORY_LIMT", "1G")], "");
     assert!(
         sentence.starts_with(
