@@ -42,6 +42,12 @@ pub enum StartError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Several of the above, each in use by another program.
+    #[error(
+        "cannot listen on {}: these addresses are already in use; stop the program that uses them or choose others",
+        places(.0)
+    )]
+    Taken(Vec<StartError>),
     /// The kernel refuses what the shards need.
     #[error(transparent)]
     Io(#[from] SetupError),
@@ -86,6 +92,19 @@ pub enum StartError {
         /// The system's answer.
         source: io::Error,
     },
+}
+
+/// The addresses that could not be had, each with the flag that chooses another.
+fn places(taken: &[StartError]) -> String {
+    let place = |error: &StartError| match error {
+        StartError::Listen { setting, source: ListenError::InUse { address } } => {
+            format!("{address} ({setting})")
+        }
+        StartError::Http { address, setting, .. } => format!("{address} ({setting})"),
+        StartError::Beacons { address, setting, .. } => format!("UDP {address} ({setting})"),
+        other => other.to_string(),
+    };
+    taken.iter().map(place).collect::<Vec<_>>().join(", ")
 }
 
 fn why_not_listening(error: &ListenError, setting: &str) -> String {

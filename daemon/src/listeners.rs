@@ -83,31 +83,67 @@ fn bind_http(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 impl Listeners {
-    /// Binds everything `config` asks for.
+    /// Binds everything `config` asks for. What others use is told at once, and not one by one.
     pub(crate) fn bind(config: &Config) -> Result<Self, StartError> {
-        let mut all =
-            on_free_port(config.app_port, |port| bind_tcp(&config.bind, port, "--app-port"))?;
+        let mut taken = Taken::default();
+        let bound =
+            on_free_port(config.app_port, |port| bind_tcp(&config.bind, port, "--app-port"));
+        let mut all = taken.unless_taken(bound)?;
         let tcp: Vec<SocketAddr> = all.iter().filter_map(tcp_address).collect();
         let port = tcp.first().map_or(config.app_port, SocketAddr::port);
         let unix = match &config.unix_socket {
             UnixSocket::None => None,
+            // Whoever has the port has the name that is made of it.
+            UnixSocket::Auto if tcp.is_empty() => None,
             UnixSocket::Auto => Some(UnixAddress::Abstract(format!("nexusd/{port}"))),
             UnixSocket::At(address) => Some(address.clone()),
         };
         let listening = |source| StartError::Listen { setting: "--unix-socket", source };
-        let unix = unix.map(Listener::unix).transpose().map_err(listening)?;
+        let unix = taken.unless_taken(unix.map(Listener::unix).transpose().map_err(listening))?;
         let unix_name = unix.as_ref().map(|unix| unix.local_address().to_string());
         all.extend(unix);
         let mesh = match config.discovery {
             DiscoveryMode::Multicast | DiscoveryMode::Static => {
-                Some(on_free_port(config.mesh_port, |port| bind_mesh(&config.bind, port))?)
+                let bound = on_free_port(config.mesh_port, |port| bind_mesh(&config.bind, port));
+                taken.unless_taken(bound.map(Some))?
             }
             DiscoveryMode::Off => None,
         };
         let metrics_port = if config.metrics_enabled { config.metrics_port } else { HttpPort::Off };
-        let health = HttpListeners::bind(&config.bind, config.health_port, "--health-port")?;
-        let metrics = HttpListeners::bind(&config.bind, metrics_port, "--metrics-port")?;
+        let health = HttpListeners::bind(&config.bind, config.health_port, "--health-port");
+        let health = taken.unless_taken(health)?;
+        let metrics = HttpListeners::bind(&config.bind, metrics_port, "--metrics-port");
+        let metrics = taken.unless_taken(metrics)?;
+        taken.told()?;
         Ok(Self { all, tcp, unix: unix_name, health, metrics, mesh })
+    }
+}
+
+/// What could not be bound because another program uses it.
+#[derive(Default)]
+struct Taken(Vec<StartError>);
+
+impl Taken {
+    /// What was bound; nothing in place of what another program uses, which is remembered.
+    fn unless_taken<T: Default>(&mut self, bound: Result<T, StartError>) -> Result<T, StartError> {
+        match bound {
+            Err(error) if is_in_use(&error) => {
+                self.0.push(error);
+                Ok(T::default())
+            }
+            bound => bound,
+        }
+    }
+
+    fn told(mut self) -> Result<(), StartError> {
+        match (self.0.pop(), self.0.is_empty()) {
+            (None, _) => Ok(()),
+            (Some(alone), true) => Err(alone),
+            (Some(last), false) => {
+                self.0.push(last);
+                Err(StartError::Taken(self.0))
+            }
+        }
     }
 }
 

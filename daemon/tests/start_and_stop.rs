@@ -5,7 +5,7 @@ mod application;
 mod running;
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 
@@ -98,6 +98,24 @@ fn a_second_daemon_on_the_same_port_is_refused_with_exit_code_1() {
     assert!(stderr.starts_with(&format!("nexusd: cannot listen on {address}: ")), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert_eq!(first.terminate().0.code(), Some(0), "the first one lives on");
+}
+
+#[test]
+fn all_ports_that_are_taken_are_told_at_once() {
+    let taken = [(); 3].map(|()| TcpListener::bind(("127.0.0.1", 0)).expect("a port"));
+    let [app, health, metrics] = taken.each_ref().map(|it| it.local_addr().expect("bound"));
+    let port = |address: SocketAddr| address.port().to_string();
+    let output = run(&[
+        &["--bind", "127.0.0.1", "--discovery", "off", "--app-port", &port(app)][..],
+        &["--health-port", &port(health), "--metrics-port", &port(metrics)],
+    ]
+    .concat());
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "nexusd: cannot listen on {app} (--app-port), {health} (--health-port), {metrics} (--metrics-port): these \
+         addresses are already in use; stop the program that uses them or choose others\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), expected);
 }
 
 #[test]
