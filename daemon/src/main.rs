@@ -4,7 +4,7 @@
 //! program itself.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -78,6 +78,7 @@ fn run(config: Config, log: Option<LevelHandle>) -> Result<(), Box<dyn std::erro
     let process = Process { log, reread: Some(Arc::new(reread)) };
     let node = Node::start_in(config, process)?;
     obey(signals, node.drainer(), node.reloader())?;
+    warn_of_strangers(&node);
     announce(&node);
     let stopped = node.wait()?;
     if stopped.unflushed_messages > 0 {
@@ -91,10 +92,25 @@ fn run(config: Config, log: Option<LevelHandle>) -> Result<(), Box<dyn std::erro
     Ok(())
 }
 
+/// Applications need no password yet, so whoever listens beyond this host should know that.
+fn warn_of_strangers(node: &Node) {
+    let mut addresses = node.tcp_addresses().iter();
+    if let Some(address) = addresses.find(|address| !address.ip().to_canonical().is_loopback()) {
+        warn!(
+            "no authentication yet: whoever reaches port {} may publish and subscribe; --bind 127.0.0.1 keeps it to \
+             this host",
+            address.port()
+        );
+    }
+}
+
 /// The line goes to stdout whatever is logged, for scripts that start a daemon and wait for it.
 fn announce(node: &Node) {
     let line = node.ready_line().to_string();
-    info!("{line}");
+    // On a terminal it would stand there twice.
+    if !(io::stdout().is_terminal() && io::stderr().is_terminal()) {
+        info!("{line}");
+    }
     // Whoever closed stdout does not want to know.
     let _ = writeln!(io::stdout(), "{line}");
 }

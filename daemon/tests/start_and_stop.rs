@@ -119,6 +119,19 @@ fn all_ports_that_are_taken_are_told_at_once() {
 }
 
 #[test]
+fn who_listens_beyond_this_host_is_warned_once() {
+    let args = ["--bind", "0.0.0.0", "--app-port", "0", "--discovery", "off"];
+    let mut daemon = Daemon::start_with(&args);
+    let port = daemon.told("tcp").rsplit(':').next().expect("a port").to_owned();
+    let (status, log) = daemon.terminate();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let warnings: Vec<_> = log.lines().filter(|line| line.contains("WARN")).collect();
+    let [warning] = warnings[..] else { panic!("one warning: {log}") };
+    let told = format!("no authentication yet: whoever reaches port {port} may publish");
+    assert!(warning.contains(&told), "{warning}");
+}
+
+#[test]
 fn the_port_is_free_again_after_the_end() {
     let mut first = Daemon::start(&[]);
     let address = first.told("tcp").to_owned();
