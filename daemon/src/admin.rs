@@ -239,6 +239,7 @@ impl nexusd_admin::Node for Admin {
             told_hash: peer.told_hash.or(peer.known_hash).unwrap_or(0),
             known_hash: peer.known_hash.unwrap_or(0),
             filters: links.get(&peer.node).map_or(0, |link| link.filters),
+            is_idle: peer.is_idle,
         };
         Ok(Gossip {
             interest_hash: mesh.interest_hash,
@@ -395,6 +396,7 @@ impl nexusd_admin::Node for Admin {
                 peers: mesh.peers.len() as u64,
                 suspected: count(|peer| peer.is_suspected),
                 synced: count(|peer| peer.is_synced),
+                idle: count(|peer| peer.is_idle),
                 counters: mesh.counters,
             }
         });

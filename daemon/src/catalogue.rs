@@ -26,6 +26,7 @@ pub(crate) struct MeshFigures {
     pub(crate) peers: u64,
     pub(crate) suspected: u64,
     pub(crate) synced: u64,
+    pub(crate) idle: u64,
     pub(crate) counters: Counters,
 }
 
@@ -200,11 +201,18 @@ pub(crate) fn families(
             }),
         }
     }
-    let Some(MeshFigures { peers, suspected, synced, counters }) = mesh else { return families };
+    let Some(MeshFigures { peers, suspected, synced, idle, counters }) = mesh else {
+        return families;
+    };
     families.extend([
         gauge("nexusd_peers", "Other nodes that are known now.", peers as f64),
         gauge("nexusd_suspected_peers", "Those that were not heard for a while.", suspected as f64),
         gauge("nexusd_synced_peers", "Those of which it is known what they want.", synced as f64),
+        gauge(
+            "nexusd_idle_peers",
+            "Those without a link, because neither node wants anything of the other.",
+            idle as f64,
+        ),
         counter("nexusd_beacons_sent_total", "Beacons sent.", counters.beacons_sent),
         counter(
             "nexusd_beacons_received_total",

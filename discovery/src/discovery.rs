@@ -29,7 +29,7 @@ use crate::limits::{OWN_ADDRESSES_MAX, STRANGERS_MAX};
 use crate::notice::Notice;
 use crate::outbox::Outbox;
 use crate::output::Output;
-use crate::peer::Peer;
+use crate::peer::{Link, Peer};
 use crate::peers::Peers;
 use crate::retained::OwnDigest;
 use crate::seeds::Seeds;
@@ -199,6 +199,12 @@ impl Discovery {
     /// Peers that are linked.
     pub fn links(&self) -> usize {
         self.peers.linked()
+    }
+
+    /// Whether the link to a peer was closed because neither node wants anything of the other, and that is
+    /// still so: nothing is missing.
+    pub fn is_idle(&self, peer: &Peer) -> bool {
+        peer.link == Link::Idle && self.interest.is_empty() && peer.beacon_hash.unwrap_or(0) == 0
     }
 
     /// Links beyond which nobody is dialled.

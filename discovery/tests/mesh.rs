@@ -333,6 +333,7 @@ fn links_over_which_nothing_is_wanted_are_closed_and_come_back_when_something_is
     for daemon in network.daemons() {
         assert_eq!(daemon.discovery.peers().count(), 9, "they are known while they are heard");
         assert_eq!(daemon.discovery.links(), 0);
+        assert!(daemon.discovery.peers().all(|peer| daemon.discovery.is_idle(peer)));
     }
     network.want(6, &["something"], true);
     let took_us = network.run_until("it is linked", SECOND_US, MS_US, |network| {
@@ -340,6 +341,8 @@ fn links_over_which_nothing_is_wanted_are_closed_and_come_back_when_something_is
     });
     println!("linked to all again after {} ms", took_us / 1_000);
     assert!(took_us < 100 * MS_US, "{took_us}");
+    let wanting = &network.daemon(6).discovery;
+    assert!(!wanting.peers().any(|peer| wanting.is_idle(peer)));
 }
 
 #[test]

@@ -50,6 +50,11 @@ pub(crate) fn latency(peer: &Peer) -> String {
     }
 }
 
+/// Whether it is known what a peer wants; `idle` if neither node wants anything, and so there is no link.
+fn synced(is_synced: bool, is_idle: bool) -> String {
+    if is_idle { "idle" } else { yes(is_synced) }.to_owned()
+}
+
 fn peers_text(console: &Console, peers: &[Peer]) -> String {
     if peers.is_empty() {
         return "no other node is known".to_owned();
@@ -57,7 +62,8 @@ fn peers_text(console: &Console, peers: &[Peer]) -> String {
     let columns = [Id("ID"), Text("ADDRESS"), Text("STATUS"), Number("LATENCY"), Text("SYNCED")];
     let rows = peers.iter().map(|peer| {
         let (id, address) = (peer.node_id.clone(), peer.address.clone());
-        vec![id, address, peer.status.clone(), latency(peer), yes(peer.is_synced).to_owned()]
+        let synced = synced(peer.is_synced, peer.is_idle);
+        vec![id, address, peer.status.clone(), latency(peer), synced]
     });
     table(console, &columns, rows)
 }
@@ -73,6 +79,7 @@ struct Status {
     suspected: usize,
     linked: usize,
     synced: usize,
+    idle: usize,
     queued_messages: u64,
     queued_bytes: u64,
 }
@@ -89,6 +96,7 @@ impl Status {
             suspected: are("suspected"),
             linked: peers.iter().filter(|peer| peer.is_linked).count(),
             synced: peers.iter().filter(|peer| peer.is_synced).count(),
+            idle: peers.iter().filter(|peer| peer.is_idle).count(),
             queued_messages: peers.iter().map(|peer| peer.queued_messages).sum(),
             queued_bytes: peers.iter().map(|peer| peer.queued_bytes).sum(),
         }
@@ -105,6 +113,7 @@ fn status_text(console: &Console, status: &Status) -> String {
         ("suspected", status.suspected.to_string()),
         ("linked", status.linked.to_string()),
         ("synced", status.synced.to_string()),
+        ("idle", status.idle.to_string()),
         (
             "queued for them",
             format!("{} messages, {}", number(status.queued_messages), bytes(status.queued_bytes)),
@@ -126,7 +135,7 @@ fn gossip_text(console: &Console, gossip: &Gossip) -> String {
         vec![
             peer.node_id.clone(),
             peer.status.clone(),
-            yes(peer.is_synced).to_owned(),
+            synced(peer.is_synced, peer.is_idle),
             format!("{:016x}", peer.told_hash),
             format!("{:016x}", peer.known_hash),
             number(peer.filters),
@@ -169,6 +178,17 @@ ID    ADDRESS        STATUS     LATENCY  SYNCED
 5f1c  10.0.0.2:5671  alive       312 µs  yes
 8a00  10.0.0.2:5671  suspected        -  no";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_peer_of_which_nothing_is_wanted_is_idle_and_not_unsynced() {
+        let without_link =
+            Peer { is_linked: false, is_synced: false, latency_us: None, ..peer("5f1c", "alive") };
+        let idle = Peer { is_idle: true, ..without_link };
+        let text = peers_text(&Console::plain(), std::slice::from_ref(&idle));
+        assert!(text.ends_with("alive         -  idle"), "{text}");
+        let status = Status::new(String::new(), String::new(), Vec::new(), &[idle]);
+        assert_eq!((status.linked, status.synced, status.idle), (0, 0, 1));
     }
 
     #[test]

@@ -42,6 +42,10 @@ fn peer_line(console: &Console, peer: &Peer) -> String {
         if peer.status == "alive" { peer.status.clone() } else { console.yellow(&peer.status) };
     let plain = |text| printable(text).into_owned();
     let mut parts = vec![plain(short(&peer.node_id)), plain(&peer.address), status];
+    if peer.is_idle {
+        parts.push("idle".to_owned());
+        return parts.join("  ");
+    }
     parts.push(if peer.is_linked { latency(peer) } else { "not linked".to_owned() });
     if !peer.is_synced {
         parts.push(console.yellow("not synced"));

@@ -164,6 +164,7 @@ pub(super) fn peer(peer: &PeerPicture, link: Option<&LinkEntry>, now_us: u64) ->
         queued_messages: link.map_or(0, |link| link.queued_messages),
         queued_bytes: link.map_or(0, |link| link.queued_bytes),
         filters: link.map_or(0, |link| link.filters),
+        is_idle: peer.is_idle,
     }
 }
 

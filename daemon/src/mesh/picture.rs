@@ -31,6 +31,8 @@ pub(crate) struct PeerPicture {
     /// It was not heard for a while.
     pub(crate) is_suspected: bool,
     pub(crate) is_linked: bool,
+    /// There is no link, for neither node wants anything of the other.
+    pub(crate) is_idle: bool,
     /// What it wants is known.
     pub(crate) is_synced: bool,
     /// When its beacon came, or its link was last heard of, microseconds since 1970.
@@ -52,6 +54,7 @@ impl MeshPicture {
                 app_port: peer.app_port(),
                 is_suspected: peer.status(now.mono_us) == PeerStatus::Suspected,
                 is_linked: peer.is_linked(),
+                is_idle: discovery.is_idle(peer),
                 is_synced: peer.is_synced(),
                 last_heard_us: now.wall_us.saturating_sub(silent_us),
                 start_us: peer.start_us(),

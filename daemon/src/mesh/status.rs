@@ -12,6 +12,8 @@ pub(crate) struct MeshStatus {
     pub(crate) peers: u64,
     /// Of those, the ones with a link.
     pub(crate) linked: u64,
+    /// Of those, the ones without a link because nothing is wanted over it.
+    pub(crate) idle: u64,
     /// Of those, the ones that were not heard for a while.
     pub(crate) suspected: u64,
     /// Of those, the ones whose interest is known.
@@ -35,6 +37,7 @@ impl MeshStatus {
         for peer in discovery.peers() {
             status.peers += 1;
             status.linked += u64::from(peer.is_linked());
+            status.idle += u64::from(discovery.is_idle(peer));
             status.suspected += u64::from(peer.status(now_us) == PeerStatus::Suspected);
             status.synced += u64::from(peer.is_synced());
         }
@@ -62,6 +65,7 @@ impl MeshStatus {
         json!({
             "peers": self.peers,
             "linked": self.linked,
+            "idle": self.idle,
             "links_max": self.links_max,
             "suspected": self.suspected,
             "synced": self.synced,
