@@ -2,7 +2,7 @@
 //!
 //! `api.rs` holds the routes and their description, `health.rs` the signs of life, `guard.rs` who may ask and who
 //! may change something, `connections.rs` and `places.rs` the sockets and what bounds them, `answers.rs` what waits
-//! in them. No route answers with anything but JSON, except for the metrics.
+//! in them, `refusals.rs` how refusals are described. No route answers with anything but JSON, except for the metrics.
 
 mod answers;
 mod api;
@@ -10,6 +10,7 @@ mod connections;
 mod guard;
 mod health;
 mod places;
+mod refusals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ impl IntoResponse for Fault {
         let status = match self {
             Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Unknown(_) => StatusCode::NOT_FOUND,
             Self::Unsupported(_) => StatusCode::CONFLICT,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         };

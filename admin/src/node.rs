@@ -96,6 +96,9 @@ pub enum Fault {
     /// The caller may not.
     #[error("{0}")]
     Forbidden(String),
+    /// There is nothing of that name.
+    #[error("{0}")]
+    Unknown(String),
     /// The node cannot do that as it was started.
     #[error("{0}")]
     Unsupported(String),
@@ -109,6 +112,7 @@ impl From<Fault> for Status {
         let code = match fault {
             Fault::Invalid(_) => Code::InvalidArgument,
             Fault::Forbidden(_) => Code::PermissionDenied,
+            Fault::Unknown(_) => Code::NotFound,
             Fault::Unsupported(_) => Code::FailedPrecondition,
             Fault::Unavailable(_) => Code::Unavailable,
         };

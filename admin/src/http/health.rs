@@ -32,7 +32,8 @@ pub(super) struct Alive {
 
 /// Whether the process runs, and nothing of it is stuck.
 #[utoipa::path(get, path = "/livez", tag = "health",
-    responses((status = 200, body = Alive), (status = 503, body = Alive)))]
+    responses((status = 200, body = Alive, description = "It runs"),
+              (status = 503, body = Alive, description = "A shard has not answered for a minute")))]
 pub(super) async fn livez(State(node): State<Arc<dyn Node>>) -> Response {
     let reason = node.stuck().unwrap_or_default();
     let is_alive = reason.is_empty();
@@ -41,7 +42,8 @@ pub(super) async fn livez(State(node): State<Arc<dyn Node>>) -> Response {
 
 /// Whether every shard answers.
 #[utoipa::path(get, path = "/healthz", tag = "health",
-    responses((status = 200, body = Health), (status = 503, body = Health)))]
+    responses((status = 200, body = Health, description = "Every shard answers"),
+              (status = 503, body = Health, description = "One does not, within two seconds")))]
 pub(super) async fn healthz(State(node): State<Arc<dyn Node>>) -> Response {
     let health = node.health().await;
     answer(health.is_healthy, health)
@@ -49,7 +51,8 @@ pub(super) async fn healthz(State(node): State<Arc<dyn Node>>) -> Response {
 
 /// Whether the node takes connections.
 #[utoipa::path(get, path = "/readyz", tag = "health",
-    responses((status = 200, body = Health), (status = 503, body = Health)))]
+    responses((status = 200, body = Health, description = "It takes connections"),
+              (status = 503, body = Health, description = "It does not")))]
 pub(super) async fn readyz(State(node): State<Arc<dyn Node>>) -> Response {
     let health = node.health().await;
     answer(health.is_ready, health)
