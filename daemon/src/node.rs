@@ -14,7 +14,7 @@ use nexusd_core::io::mailbox::mailbox;
 use nexusd_core::{Metrics, Report, ShardConfig, wire};
 use nexusd_grpc::Refusals;
 use nexusd_wire::NodeId;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::admin::{Addresses, Admin, Reloader};
 use crate::beside::Beside;
@@ -106,6 +106,7 @@ impl Node {
         config.check()?;
         let started = Instant::now();
         let files = Files::share_out(&config)?;
+        warn_of_memory(config.limits.memory_bytes as u64);
         let random = || process::random().map_err(StartError::system("random numbers"));
         let id = NodeId(random()?);
         let seed = random()? as u64;
@@ -334,6 +335,19 @@ impl Drop for Node {
         }
         // Whoever wants to know how it ended waits for it.
         let _ = self.join();
+    }
+}
+
+/// A limit beyond the memory that there is bounds nothing.
+fn warn_of_memory(limit_bytes: u64) {
+    let limit_kib = limit_bytes / 1_024;
+    if let Some(kib) = process::memory_kib().filter(|kib| limit_kib > *kib) {
+        warn!(
+            "--memory-limit is {} MiB, and there are {} MiB of memory for this process: the kernel ends it before \
+             the limit is reached",
+            limit_kib / 1_024,
+            kib / 1_024
+        );
     }
 }
 

@@ -22,8 +22,22 @@ pub(crate) fn raise_file_limit() -> Option<u64> {
 
 /// Memory of the process in RAM, in KiB.
 pub(crate) fn rss_kb() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    kib("/proc/self/status", "VmRSS:")
+}
+
+/// Memory that the process can have, in KiB: the host's, or that of its container where that is less.
+pub(crate) fn memory_kib() -> Option<u64> {
+    let host = kib("/proc/meminfo", "MemTotal:")?;
+    // Of a container's process it is the container's; elsewhere there is none.
+    let own = fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let own = own.and_then(|bytes| bytes.trim().parse::<u64>().ok());
+    Some(own.map_or(host, |bytes| host.min(bytes / 1_024)))
+}
+
+/// A number of the kernel's, which stands behind its name.
+fn kib(path: &str, name: &str) -> Option<u64> {
+    let numbers = fs::read_to_string(path).ok()?;
+    let line = numbers.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
@@ -64,6 +78,7 @@ mod tests {
     #[test]
     fn this_process_has_memory_and_used_time() {
         assert!(rss_kb().is_some_and(|kb| kb > 100));
+        assert!(memory_kib() > rss_kb());
         assert!(cpu_time() > Duration::ZERO);
     }
 

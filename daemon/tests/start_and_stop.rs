@@ -189,6 +189,16 @@ fn connections_leave_no_trace_in_the_log_at_info() {
 }
 
 #[test]
+fn a_memory_limit_beyond_the_hosts_memory_is_warned_about() {
+    for (limit, count) in [("100000G", 1), ("64M", 0)] {
+        let mut daemon = Daemon::start(&["--memory-limit", limit]);
+        let (_, log) = daemon.terminate();
+        let warnings = log.lines().filter(|line| line.contains("--memory-limit is")).count();
+        assert_eq!(warnings, count, "{log}");
+    }
+}
+
+#[test]
 fn a_limit_on_files_below_max_connections_is_warned_about_once() {
     let mut daemon = Daemon::start(&["--max-connections", "1000000"]);
     let (_, log) = daemon.terminate();
