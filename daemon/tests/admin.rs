@@ -15,7 +15,9 @@ use nexusd_admin::proto::{
     ListSubscriptionsRequest, ListTopicsRequest,
 };
 use nexusd_grpc::proto::sidecar_service_client::SidecarServiceClient;
-use nexusd_grpc::proto::{GetPeersRequest, GetTopicsRequest, GetTopicsResponse};
+use nexusd_grpc::proto::{
+    GetPeersRequest, GetTopicsRequest, GetTopicsResponse, PublishRequest, SubscribeRequest,
+};
 use nexusd_wire::FrameKind;
 use running::Daemon;
 use rustix::process::Signal;
@@ -723,6 +725,37 @@ fn a_list_too_long_for_a_grpc_client_is_cut_and_says_so() {
         let topics = sidecar.unary(asked, path, codec).await.expect("not too long").into_inner();
         let count = topics.topics.len();
         assert!(topics.is_truncated && (10_000..16_000).contains(&count), "{count}");
+    });
+}
+
+#[test]
+fn a_subscriber_of_grpc_is_shown_as_such_and_told_who_ended_its_stream() {
+    let daemon = start(&[]);
+    let health = health(&daemon);
+    block_on(async {
+        let mut sidecar = sidecar(apps(&daemon)).await;
+        let request = SubscribeRequest { topics: vec!["a".to_owned()], ..Default::default() };
+        let mut events = sidecar.subscribe(request).await.expect("a stream").into_inner();
+        events.message().await.expect("an event").expect("it begins");
+        sidecar
+            .publish(PublishRequest { topic: "b".to_owned(), ..Default::default() })
+            .await
+            .expect("accepted");
+        let listed = get(health, "/api/v1/clients");
+        let clients = listed["clients"].as_array().expect("a list");
+        assert_eq!(clients.len(), 2, "{clients:?}");
+        for client in clients {
+            let software = client["software"].as_str().expect("a text");
+            assert!(
+                software.starts_with("nexusd-grpc/") && software.contains("(tonic/"),
+                "{software}"
+            );
+            let id = client["client_id"].as_str().expect("an id");
+            assert_eq!(call(health, "POST", &format!("/api/v1/clients/{id}/kill"), "").status, 200);
+        }
+        let status = events.message().await.expect_err("it is ended");
+        assert_eq!(status.code(), Code::Aborted);
+        assert_eq!(status.message(), "an operator closed the connection");
     });
 }
 

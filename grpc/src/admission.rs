@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 
+use http::header::USER_AGENT;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -51,7 +52,9 @@ impl hyper::service::Service<Request<Incoming>> for Admission {
             }
         };
         let (held, time) = (Held::default(), time_for(request.headers()));
-        request.extensions_mut().insert(self.caller.clone());
+        let mut caller = self.caller.clone();
+        caller.agent = request.headers().get(USER_AGENT).cloned();
+        request.extensions_mut().insert(caller);
         let upload = |body| Body::new(Upload::new(body, source, held.clone()));
         let answered = self.routes.clone().call(request.map(upload));
         let budget = source.answers.clone();

@@ -9,11 +9,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
+use http::HeaderValue;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::publishing::Publisher;
 use crate::sources::{Source, SourceAddress, Sources, Taken};
+
+/// What the daemon shows beside a client's name.
+const SOFTWARE: &str = concat!("nexusd-grpc/", env!("CARGO_PKG_VERSION"));
+
+/// Bytes of the name of an application's library that are shown.
+const LIBRARY_BYTES_MAX: usize = 64;
 
 /// A connection that opened with HTTP/2's preface.
 #[derive(Debug)]
@@ -48,6 +55,8 @@ pub(crate) struct Connection {
 pub struct Caller {
     /// Its address; `None`: the unix socket.
     pub peer: Option<SocketAddr>,
+    /// What the application's library calls itself.
+    pub(crate) agent: Option<HeaderValue>,
     /// What it publishes with.
     pub(crate) publisher: Arc<Publisher>,
     /// Whose share it has.
@@ -58,7 +67,20 @@ impl Caller {
     /// That of the calls of a connection.
     pub(crate) fn of(socket: &Socket, peer: Option<SocketAddr>, sources: &Arc<Sources>) -> Self {
         let source = sources.source(SourceAddress::of(peer, socket.process()));
-        Self { peer, publisher: Arc::default(), source }
+        Self { peer, agent: None, publisher: Arc::default(), source }
+    }
+
+    /// What the daemon shows as its software: the shim, and the library by its first word, such as
+    /// `grpc-python/1.76.0`.
+    pub(crate) fn software(&self) -> String {
+        let agent = self.agent.as_ref().and_then(|agent| agent.to_str().ok());
+        match agent.and_then(|agent| agent.split_whitespace().next()) {
+            Some(library) => {
+                let shown = &library[..library.len().min(LIBRARY_BYTES_MAX)];
+                format!("{SOFTWARE} ({shown})")
+            }
+            None => SOFTWARE.to_owned(),
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What went wrong, as gRPC says it.
 
 use nexusd_client::Error;
-use nexusd_wire::DecodeError;
 use nexusd_wire::control::{self, ErrorCode};
+use nexusd_wire::{CLOSED_BY_OPERATOR, DecodeError};
 use tonic::{Code, Status};
 
 /// A failed publish.
@@ -30,6 +30,7 @@ pub(crate) fn reported(body: &control::Error<'_>) -> Status {
     let code = match body.code() {
         ErrorCode::InvalidTopic | ErrorCode::TooLarge => Code::InvalidArgument,
         ErrorCode::Rejected => Code::InvalidArgument,
+        ErrorCode::LimitReached if body.message() == Some(CLOSED_BY_OPERATOR) => Code::Aborted,
         ErrorCode::LimitReached => Code::ResourceExhausted,
         ErrorCode::NotFound => Code::NotFound,
         ErrorCode::Unsupported => Code::Unimplemented,

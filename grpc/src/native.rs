@@ -15,9 +15,6 @@ use tonic::Status;
 use crate::errors::{cut_off, reported, unreadable};
 use crate::limits::{CONTROL_BYTES_MAX, LONG_BYTES, MESSAGE_BYTES_MAX, READ_BYTES};
 
-/// What the daemon shows beside the client's name.
-const SOFTWARE: &str = concat!("nexusd-grpc/", env!("CARGO_PKG_VERSION"));
-
 pub(crate) struct Native {
     /// The daemon.
     node: NodeId,
@@ -39,6 +36,7 @@ impl Native {
     pub(crate) async fn open(
         stream: StdUnixStream,
         name: &str,
+        software: &str,
         resume: Option<SubscriptionId>,
     ) -> Result<Self, Status> {
         let mut native = Self {
@@ -52,7 +50,7 @@ impl Native {
             unwritten: Vec::new(),
         };
         native.say(|encoder, out| {
-            encoder.hello_again(out, PROTOCOL_MINOR, Role::Client, name, SOFTWARE, resume);
+            encoder.hello_again(out, PROTOCOL_MINOR, Role::Client, name, software, resume);
         });
         let welcome = native.hear().await?;
         let welcome = frame_of(&welcome)?;

@@ -29,6 +29,7 @@ impl Publisher {
     pub(crate) async fn client(
         &self,
         name: &str,
+        software: impl Fn() -> String,
         connect: impl Fn() -> io::Result<UnixStream> + Send + Sync + 'static,
     ) -> Result<Client, Status> {
         let mut kept = self.0.lock().await;
@@ -38,6 +39,7 @@ impl Publisher {
         *kept = None;
         let client = Client::builder("the daemon")
             .name(name)
+            .software(software())
             .outbox(OUTBOX_MESSAGES, OUTBOX_BYTES)
             .connect_timeout(ANSWER_TIMEOUT)
             .request_timeout(ANSWER_TIMEOUT)

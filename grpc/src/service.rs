@@ -50,7 +50,8 @@ impl<D: Daemon> Sidecar<D> {
     /// What the calls of a connection publish with.
     async fn publisher(&self, caller: &Caller) -> Result<Client, Status> {
         let (daemon, peer) = (Arc::clone(&self.daemon), caller.peer);
-        caller.publisher.client(NAME, move || daemon.connect(peer)).await
+        let software = || caller.software();
+        caller.publisher.client(NAME, software, move || daemon.connect(peer)).await
     }
 
     /// A connection to the daemon for one subscription.
@@ -69,7 +70,7 @@ impl<D: Daemon> Sidecar<D> {
         };
         let stream = self.daemon.connect(caller.peer);
         let stream = stream.map_err(|error| Status::unavailable(error.to_string()))?;
-        in_time(Native::open(stream, name, resume)).await
+        in_time(Native::open(stream, name, &caller.software(), resume)).await
     }
 
     /// Lets a subscription run to its client.

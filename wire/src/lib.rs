@@ -68,3 +68,7 @@ pub use metadata::{Metadata, MetadataBuilder};
 pub use names::{NameError, TOPIC_BYTES_MAX, check_filter, check_topic, filter_matches};
 #[cfg(feature = "protocol-next")]
 pub use next::{NEXT_FLAG, NEXT_KIND};
+
+/// What the Error says that ends a connection because an operator had it ended. Its code, LimitReached, has other
+/// causes.
+pub const CLOSED_BY_OPERATOR: &str = "an operator closed the connection";

@@ -13,9 +13,6 @@ use crate::receiver::{Piece, Received, Receiver};
 use crate::socket::{Place, Socket};
 use crate::state::Daemon;
 
-/// What the daemon shows beside the client's name.
-const SOFTWARE: &str = concat!("nexusd-client/", env!("CARGO_PKG_VERSION"), " (Rust)");
-
 /// A connection that may be used.
 pub(crate) struct Greeted {
     pub(crate) socket: Socket,
@@ -60,7 +57,7 @@ async fn greet_at(
         PROTOCOL_MINOR,
         Role::Client,
         &options.name,
-        SOFTWARE,
+        &options.software,
         resume,
     );
     let mut unsent = hello.as_slice();

@@ -19,6 +19,9 @@ use crate::socket::Connector;
 use crate::socket::Place;
 use crate::state::ConnectionState;
 
+/// What the daemon shows beside the client's name.
+const SOFTWARE: &str = concat!("nexusd-client/", env!("CARGO_PKG_VERSION"), " (Rust)");
+
 /// Everything a client can be told before it connects; each option has a default.
 ///
 /// ```no_run
@@ -48,6 +51,7 @@ pub(crate) struct Options {
     /// Where to try, best first.
     pub(crate) places: Vec<Place>,
     pub(crate) name: String,
+    pub(crate) software: String,
     pub(crate) prefer_unix: bool,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
@@ -88,6 +92,7 @@ impl ClientBuilder {
                 address: address.into(),
                 places: Vec::new(),
                 name: program_name(),
+                software: SOFTWARE.to_owned(),
                 prefer_unix: true,
                 connect_timeout: limits::CONNECT_TIMEOUT,
                 request_timeout: limits::REQUEST_TIMEOUT,
@@ -106,6 +111,13 @@ impl ClientBuilder {
     /// What the daemon shows in its list of clients. Default: the program's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = name.into();
+        self
+    }
+
+    /// What the daemon shows beside that as the software, for programs that are a way to the daemon for others.
+    /// Default: this library.
+    pub fn software(mut self, software: impl Into<String>) -> Self {
+        self.options.software = software.into();
         self
     }
 

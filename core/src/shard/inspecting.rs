@@ -8,7 +8,7 @@
 //! Never called for a message: what clients did is what their connections counted.
 
 use nexusd_wire::control::ErrorCode;
-use nexusd_wire::{Header, filter_matches};
+use nexusd_wire::{CLOSED_BY_OPERATOR, Header, filter_matches};
 
 use super::event::{ConnectionId, Door, Now};
 use super::output::{Output, Report};
@@ -25,8 +25,6 @@ use crate::link::Link;
 use crate::session::SessionState;
 use crate::subscriber_queue::{Presence, SubscriberQueue};
 use crate::topic::Topic;
-
-const CLOSED_BY_OPERATOR: &str = "an operator closed the connection";
 
 /// How far a page has come.
 struct Page {
