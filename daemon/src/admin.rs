@@ -133,6 +133,13 @@ impl Admin {
         settings.collect()
     }
 
+    /// What the shards counted, and the messages that the edge refused for them.
+    async fn count(&self) -> Result<Metrics, Unanswered> {
+        let mut metrics = self.inspector.count().await?;
+        metrics.rejected += self.refusals.publishes();
+        Ok(metrics)
+    }
+
     /// The links that the shards keep, by peer.
     async fn links(&self) -> Result<HashMap<NodeId, LinkEntry>, Unanswered> {
         self.links_with(0).await
@@ -210,7 +217,7 @@ impl nexusd_admin::Node for Admin {
     }
 
     async fn info(&self) -> Result<Info, Fault> {
-        let metrics = self.inspector.count().await?;
+        let metrics = self.count().await?;
         let peers = self.inspector.mesh().await?.map_or(0, |mesh| mesh.peers.len());
         Ok(Info {
             server: Some(self.server(&metrics, peers)),
@@ -387,7 +394,7 @@ impl nexusd_admin::Node for Admin {
     }
 
     async fn metrics(&self) -> Result<Vec<Family>, Fault> {
-        let metrics = self.inspector.count().await?;
+        let metrics = self.count().await?;
         let mesh = self.inspector.mesh().await?.map(|mesh| {
             let count = |is: fn(&PeerPicture) -> bool| {
                 mesh.peers.iter().filter(|peer| is(peer)).count() as u64

@@ -16,7 +16,8 @@ use nexusd_admin::proto::{
 };
 use nexusd_grpc::proto::sidecar_service_client::SidecarServiceClient;
 use nexusd_grpc::proto::{
-    GetPeersRequest, GetTopicsRequest, GetTopicsResponse, PublishRequest, SubscribeRequest,
+    GetPeersRequest, GetTopicsRequest, GetTopicsResponse, Header, PublishRequest, PublishResponse,
+    SubscribeRequest,
 };
 use nexusd_wire::FrameKind;
 use running::Daemon;
@@ -725,6 +726,63 @@ fn a_list_too_long_for_a_grpc_client_is_cut_and_says_so() {
         let topics = sidecar.unary(asked, path, codec).await.expect("not too long").into_inner();
         let count = topics.topics.len();
         assert!(topics.is_truncated && (10_000..16_000).contains(&count), "{count}");
+    });
+}
+
+#[test]
+fn messages_that_the_shim_refuses_are_counted_as_the_daemons_are() {
+    let daemon = start(&["--max-payload", "100K"]);
+    let request = |topic: &str, payload: usize, ttl_ms| PublishRequest {
+        topic: topic.to_owned(),
+        payload: vec![7; payload].into(),
+        ttl_ms,
+        ..PublishRequest::default()
+    };
+    let headers = vec![Header { key: "k".repeat(1_000), value: "v".into() }; 20];
+    let refused = [
+        request("", 0, 0),
+        request("a/#", 0, 0),
+        request("$SYS/x", 0, 0),
+        request("a", 0, -1),
+        request("a", (100 << 10) + 1, 0),
+        PublishRequest { headers, ..request("a", 0, 0) },
+    ];
+    let count = refused.len() as u64;
+    block_on(async {
+        let mut sidecar = sidecar(apps(&daemon)).await;
+        for request in refused.clone() {
+            sidecar.publish(request).await.expect_err("it is refused");
+        }
+        sidecar.publish(request("a", 300 << 10, 0)).await.expect_err("it is not even read");
+        sidecar.publish(request("a", 1, 0)).await.expect("it is accepted");
+        let answers = sidecar.publish_stream(futures_lite::stream::iter(refused)).await;
+        let mut answers = answers.expect("a stream").into_inner();
+        for _ in 0..count {
+            assert!(!answers.message().await.expect("an answer").expect("one each").success);
+        }
+        assert!(answers.message().await.expect("an end").is_none());
+    });
+    let page = call(metrics(&daemon), "GET", "/metrics", "").body;
+    let line = format!("\nnexusd_rejected_messages_total {}\n", 2 * count + 1);
+    assert!(page.contains(&line), "{page}");
+}
+
+#[test]
+fn who_asks_grpc_for_what_there_is_not_is_told_where_to_look() {
+    let daemon = start(&[]);
+    block_on(async {
+        let endpoint = Endpoint::from_shared(format!("http://{}", apps(&daemon)));
+        let channel = endpoint.expect("an address").connect().await.expect("a connection");
+        for path in ["/nexusd.sidecar.SidecarService/Publsh", "/nexusd.Sidecar/Publish"] {
+            let mut grpc = tonic::client::Grpc::new(channel.clone());
+            grpc.ready().await.expect("a connection");
+            let codec = tonic_prost::ProstCodec::<PublishRequest, PublishResponse>::default();
+            let request = tonic::Request::new(PublishRequest::default());
+            let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
+            let status = answer.expect_err("there is no such method");
+            assert_eq!(status.code(), Code::Unimplemented);
+            assert!(status.message().contains("reflection"), "{path}: {status}");
+        }
     });
 }
 

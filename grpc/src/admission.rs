@@ -2,14 +2,15 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use http::header::USER_AGENT;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tower_service::Service as _;
 
 use crate::answers::{Answer, BoundsItself};
@@ -22,6 +23,11 @@ use crate::uploads::{Held, Upload};
 /// The services of all calls to which everybody's share of calls does not apply: they look how the daemon is, and
 /// what it can be asked.
 const LOOKS: [&str; 2] = ["/grpc.health.", "/grpc.reflection."];
+
+/// The call that publishes one message. Those of a stream are counted where they are read.
+const PUBLISH: &str = "/nexusd.sidecar.SidecarService/Publish";
+
+const NO_SUCH_METHOD: &str = "no such method; the server describes its services by reflection";
 
 /// What serves the calls of one connection.
 #[derive(Clone, Debug)]
@@ -51,13 +57,14 @@ impl hyper::service::Service<Request<Incoming>> for Admission {
                 return Box::pin(async move { Ok(refused(status)) });
             }
         };
+        let is_publish = request.uri().path() == PUBLISH;
         let (held, time) = (Held::default(), time_for(request.headers()));
         let mut caller = self.caller.clone();
         caller.agent = request.headers().get(USER_AGENT).cloned();
         request.extensions_mut().insert(caller);
         let upload = |body| Body::new(Upload::new(body, source, held.clone()));
         let answered = self.routes.clone().call(request.map(upload));
-        let budget = source.answers.clone();
+        let (budget, source) = (source.answers.clone(), Arc::clone(source));
         Box::pin(async move {
             let delivery = delivery();
             delivery.hold(place);
@@ -65,7 +72,7 @@ impl hyper::service::Service<Request<Incoming>> for Admission {
             // The request is answered.
             drop(held);
             let answer = match answered {
-                Ok(Ok(answer)) => answer,
+                Ok(Ok(answer)) => look_at(answer, is_publish, &source),
                 Err(_) => {
                     let text = "the call was not answered within its deadline";
                     Status::deadline_exceeded(text).into_http()
@@ -81,6 +88,19 @@ impl hyper::service::Service<Request<Incoming>> for Admission {
             Ok(answer.map(|body| Answer::new(body, delivery, budget)))
         })
     }
+}
+
+/// What an answer is that came at once. A refused message is counted; who asks for what there is not is told.
+fn look_at(answer: Response<Body>, is_publish: bool, source: &Source) -> Response<Body> {
+    // Only an answer without messages has its status here.
+    let Some(status) = Status::from_header_map(answer.headers()) else { return answer };
+    if is_publish {
+        source.refusals().count_publish(status.code());
+    }
+    if status.code() == Code::Unimplemented && status.message().is_empty() {
+        return Status::unimplemented(NO_SUCH_METHOD).into_http();
+    }
+    answer
 }
 
 /// A place for a call.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nexusd_client::{Client, Publication, PublishAck};
@@ -18,6 +19,7 @@ use crate::limits::{
 use crate::message_id::MessageId;
 use crate::progress::to_i64;
 use crate::proto::{Header, PublishRequest, PublishResponse};
+use crate::sources::Source;
 
 /// The client of the daemon that the calls of a connection share, from the first that publishes on.
 #[derive(Debug, Default)]
@@ -66,6 +68,7 @@ pub(crate) async fn publish(
 pub(crate) async fn publish_all(
     client: Client,
     node: NodeId,
+    source: Arc<Source>,
     mut requests: Streaming<PublishRequest>,
     answers: BatchSender<PublishResponse>,
     mut ending: watch::Receiver<bool>,
@@ -88,12 +91,18 @@ pub(crate) async fn publish_all(
         // Nothing more is published before the client has taken the answers to what was.
         let Ok(place) = answers.reserve().await else { return };
         let responses = publish_batch(&client, node, &batch).await;
+        for response in responses.iter().filter(|response| !response.success) {
+            source.refusals().count_publish(response.error_code.into());
+        }
         batch.clear();
         place.send(Batch::Items(responses, None));
         if let Some(end) = end {
             break end;
         }
     };
+    if let Err(status) = &end {
+        source.refusals().count_publish(status.code());
+    }
     // Who has gone hears nothing.
     let _ = answers.send(Batch::End(end)).await;
 }

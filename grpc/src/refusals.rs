@@ -1,12 +1,15 @@
-//! What was refused because there was no room for it, counted.
+//! What was refused, counted: for want of room, and messages that the daemon was not even asked to take.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use tonic::Code;
 
 /// Counters since the start.
 #[derive(Default, Debug)]
 pub struct Refusals {
     connections: AtomicU64,
     calls: AtomicU64,
+    publishes: AtomicU64,
 }
 
 impl Refusals {
@@ -20,6 +23,11 @@ impl Refusals {
         self.calls.load(Ordering::Relaxed)
     }
 
+    /// Messages that were refused here, such as those to a topic that is none. What the daemon refuses it counts.
+    pub fn publishes(&self) -> u64 {
+        self.publishes.load(Ordering::Relaxed)
+    }
+
     /// One more connection.
     pub fn count_connection(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
@@ -27,5 +35,13 @@ impl Refusals {
 
     pub(crate) fn count_call(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One more message, if this is why it was not published and the daemon does not know of it: no other failure has
+    /// these codes.
+    pub(crate) fn count_publish(&self, code: Code) {
+        if matches!(code, Code::InvalidArgument | Code::PermissionDenied) {
+            self.publishes.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

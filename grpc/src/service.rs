@@ -180,11 +180,13 @@ impl<D: Daemon> SidecarService for Sidecar<D> {
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Batches<PublishResponse>>, Status> {
-        let client = self.publisher(caller(&request)?).await?;
+        let caller = caller(&request)?;
+        let client = self.publisher(caller).await?;
+        let source = Arc::clone(&caller.source);
         let (sender, stream) = batches();
         let requests = request.into_inner();
         let (node, ending) = (self.daemon.node(), self.ending.clone());
-        tokio::spawn(publishing::publish_all(client, node, requests, sender, ending));
+        tokio::spawn(publishing::publish_all(client, node, source, requests, sender, ending));
         Ok(Response::new(stream))
     }
 
