@@ -10,7 +10,7 @@ use super::coming_back::Replay;
 use super::{NONE, Oracle, StreamState, TopicLedger};
 use crate::violation::{Violation, ensure};
 
-/// A position that no topic reaches.
+/// A position that no topic reaches, as of an earlier start: all that is held comes, behind a gap.
 pub const FAR_AHEAD: u64 = 1 << 40;
 
 /// How a stream stands to what its topic had before.
@@ -23,7 +23,8 @@ pub(super) enum Start {
     Behind(u64),
     /// It has the newest, if that is still there.
     Newest,
-    /// The topic may have been forgotten meanwhile: what is there of it is not known.
+    /// The topic may have been forgotten meanwhile, or its number is of an earlier start: what is there of it is not
+    /// known.
     Unknown,
 }
 
@@ -79,7 +80,7 @@ impl Oracle {
         for publication in &self.publications {
             let behind = |&(topic, after): &(usize, u64)| {
                 topic == publication.topic
-                    && (publication.number == 0 || publication.number > after)
+                    && (publication.number == 0 || publication.number > after || after == FAR_AHEAD)
             };
             if publication.fed_at > 0 && stream.positions.iter().any(behind) {
                 stream.expect_replay(publication.header.stride() as u64);
@@ -91,7 +92,7 @@ impl Oracle {
             ledger.note_idle(now_us, step);
             let cursor = &mut stream.cursors[topic];
             cursor.start = match after {
-                FAR_AHEAD => Start::Live,
+                FAR_AHEAD => Start::Unknown,
                 0 if ledger.forgotten == 0 => Start::Newest,
                 after if after <= ledger.forgotten => Start::Unknown,
                 after => Start::Behind(after),
