@@ -42,7 +42,7 @@ pub use link::{LinkCommand, LinkDown, LinkRefusal, LinkReport, MeshConfig};
 pub use metrics::Metrics;
 pub use shard::event::{CloseReason, Command, ConnectionId, Door, Event, Now, PeerAddress};
 pub use shard::handover::Handover;
-pub use shard::http::HTTP1_ANSWER;
+pub use shard::other_protocols::{BROKER_ANSWER, HTTP1_ANSWER, MQTT_ANSWER};
 pub use shard::output::{Destination, Output, Report};
 pub use shard::routing::{ShardIndex, home_of_node, owner_of};
 pub use shard::wiring::{Wiring, wire};

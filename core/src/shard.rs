@@ -4,8 +4,8 @@
 //! Events come from a driver ([`Event`]), outputs go back to it ([`Output`]); time is a parameter.
 //! The shard owns its connections (`connection.rs`, `session.rs`) and the plane that messages flow through
 //! (`shard/plane.rs`, which names the files of their way). `shard/publishers.rs` answers publishers,
-//! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `http.rs` tells who speaks
-//! HTTP, `closing.rs` takes queues off connections, `landing.rs` receives large messages, `flush.rs` plans
+//! `crossing.rs` talks to other shards, `handover.rs` gives connections up to them, `other_protocols.rs`
+//! tells who speaks another protocol, `closing.rs` takes queues off connections, `landing.rs` receives large messages, `flush.rs` plans
 //! sends, `inspecting.rs` tells what there is, `buffers.rs` bounds what waits for connections, `memory.rs`
 //! keeps the log in its budget, `parking.rs` keeps subscriptions whose clients are away, `timers.rs` does what
 //! is due by time.
@@ -29,7 +29,6 @@ mod flush;
 pub(crate) mod gate;
 mod greeting;
 pub mod handover;
-pub mod http;
 pub(crate) mod inbox;
 mod inspecting;
 mod landing;
@@ -42,6 +41,7 @@ mod memory;
 mod neighbour;
 #[cfg(feature = "protocol-next")]
 mod next;
+pub mod other_protocols;
 pub mod output;
 pub(crate) mod parcel;
 pub(crate) mod parking;
@@ -454,7 +454,7 @@ impl Shard {
                 }
             }
             SessionState::AwaitingHello => {
-                if !self.speaks_http(id, bytes, now) {
+                if !self.speaks_otherwise(id, bytes, now) {
                     self.read(id, bytes, now);
                 }
             }

@@ -1,7 +1,7 @@
 //! Connections that move: a client that comes back goes on at the shard that keeps its subscriptions, and
 //! one that speaks HTTP/2 at the edge.
 //!
-//! HTTP/2 is told by the first four bytes (`http.rs`). The Hello of a client that comes back names one of its
+//! HTTP/2 is told by the first four bytes (`other_protocols.rs`). The Hello of a client that comes back names one of its
 //! subscriptions, and with it the shard that keeps it (`Routing::home_of`). If that is another one, nothing is
 //! answered here: the stream from its first byte on, Hello included, is kept until the driver takes it, and
 //! dealt with there as if the connection had been accepted there. What is kept is one Hello and what the driver

@@ -1,6 +1,6 @@
-//! HTTP/1 at the port for applications.
+//! Other protocols at the port for applications: HTTP/1, and those of message brokers.
 
-use nexusd_core::{Door, HTTP1_ANSWER};
+use nexusd_core::{BROKER_ANSWER, Door, HTTP1_ANSWER, MQTT_ANSWER};
 
 use crate::desk::{Desk, Heard};
 
@@ -22,6 +22,22 @@ fn a_client_that_speaks_http1_is_told_so_in_its_own_words() {
         let metrics = desk.metrics();
         assert_eq!((metrics.connections, metrics.protocol_errors), (0, 1));
         assert!(desk.edge().is_empty());
+    }
+}
+
+#[test]
+fn clients_of_message_brokers_are_told_so_in_theirs() {
+    for (hello, answer) in [
+        (&b"AMQP\x00\x00\x09\x01"[..], BROKER_ANSWER),
+        (b"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", BROKER_ANSWER),
+        (b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04me-7", MQTT_ANSWER),
+    ] {
+        let mut desk = Desk::new();
+        let client = desk.open();
+        desk.say(client, hello);
+        assert_eq!(desk.take(client), answer, "{}", hello.escape_ascii());
+        assert!(desk.is_closed(client));
+        assert_eq!(desk.metrics().protocol_errors, 1);
     }
 }
 
