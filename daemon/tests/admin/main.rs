@@ -1,8 +1,12 @@
 //! What operators ask a running daemon, over HTTP and over gRPC, and what they can do to it.
 #![allow(dead_code, reason = "each test file uses its part of the harness")]
 
+#[path = "../application/mod.rs"]
 mod application;
+mod description;
+#[path = "../running/mod.rs"]
 mod running;
+mod sidecar;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,11 +18,7 @@ use nexusd_admin::proto::{
     GetInfoRequest, GetTopologyRequest, KillClientRequest, ListClientsRequest, ListPeersRequest,
     ListSubscriptionsRequest, ListTopicsRequest,
 };
-use nexusd_grpc::proto::sidecar_service_client::SidecarServiceClient;
-use nexusd_grpc::proto::{
-    GetPeersRequest, GetTopicsRequest, GetTopicsResponse, Header, PublishRequest, PublishResponse,
-    SubscribeRequest,
-};
+use nexusd_grpc::proto::{GetTopicsRequest, GetTopicsResponse};
 use nexusd_wire::FrameKind;
 use running::Daemon;
 use rustix::process::Signal;
@@ -112,11 +112,6 @@ async fn admin(address: SocketAddr) -> AdminServiceClient<Channel> {
     AdminServiceClient::new(endpoint.connect().await.expect("a connection"))
 }
 
-async fn sidecar(address: SocketAddr) -> SidecarServiceClient<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    SidecarServiceClient::new(endpoint.connect().await.expect("a connection"))
-}
-
 /// Free ports for HTTP.
 const PORTS: [&str; 4] = ["--health-port", "0", "--metrics-port", "0"];
 
@@ -148,172 +143,6 @@ fn exchange_messages(daemon: &Daemon) -> (Application, Application) {
         subscriber.until(FrameKind::Message);
     }
     (subscriber, publisher)
-}
-
-/// The schema of an answer, with all that it names.
-fn schema_of(document: &Value, operation: &Value, status: u16) -> Value {
-    let content = &operation["responses"][status.to_string()]["content"];
-    let mut schema = content["application/json"]["schema"].clone();
-    assert!(schema.is_object(), "{status} is described: {operation}");
-    schema["components"] = document["components"].clone();
-    schema
-}
-
-#[test]
-fn every_route_is_described_and_answers_as_described() {
-    let daemon = start_node(&[]);
-    let (_subscriber, _publisher) = exchange_messages(&daemon);
-    let health = health(&daemon);
-    let document = get(health, "/openapi.json");
-    let client = get(health, "/api/v1/clients")["clients"][0]["client_id"].clone();
-    let client = client.as_str().expect("an id");
-    let paths = document["paths"].as_object().expect("paths");
-    let mut routes: Vec<_> = paths
-        .iter()
-        .flat_map(|(path, methods)| {
-            methods.as_object().expect("methods").iter().map(move |(method, it)| (path, method, it))
-        })
-        .collect();
-    assert_eq!(routes.len(), 18, "{:?}", paths.keys().collect::<Vec<_>>());
-    // What ends the client, and the node, comes last.
-    routes.sort_by_key(|(path, ..)| (path.contains("drain"), path.contains("kill")));
-    for (path, method, operation) in routes {
-        let body = match path.as_str() {
-            "/api/v1/clients/{id}/name" => r#"{"name": "printer"}"#,
-            "/api/v1/log-level" => r#"{"level": "info"}"#,
-            _ => "",
-        };
-        let body = if method == "get" { "" } else { body };
-        let at = path.replace("{id}", client);
-        let answer = call(health, &method.to_ascii_uppercase(), &at, body);
-        assert_eq!(answer.status, 200, "{method} {path}: {}", answer.body);
-        let schema = schema_of(&document, operation, answer.status);
-        let validator = jsonschema::validator_for(&schema).expect("a schema");
-        let content = answer.json();
-        let faults: Vec<_> = validator.iter_errors(&content).map(|it| it.to_string()).collect();
-        assert!(faults.is_empty(), "{method} {path}: {faults:?} in {content}");
-        assert!(answer.head.contains("content-type: application/json"), "{}", answer.head);
-        assert!(!validator.is_valid(&json!("something else")), "{path} is described in earnest");
-        let nothing_more = schema["$ref"].is_string();
-        assert!(nothing_more, "{path} answers with something that has a name");
-    }
-}
-
-/// What OpenAPI 3.1 asks of a document that describes routes as this one does.
-fn rules_of_openapi() -> Value {
-    json!({
-        "type": "object",
-        "required": ["openapi", "info", "paths"],
-        "properties": {
-            "openapi": {"pattern": r"^3\.1\.\d+$"},
-            "info": {"required": ["title", "version"]},
-            "paths": {
-                "propertyNames": {"pattern": "^/"},
-                "additionalProperties": {"additionalProperties": {"$ref": "#/$defs/operation"}},
-            },
-        },
-        "$defs": {
-            "operation": {
-                "type": "object",
-                "required": ["operationId", "responses"],
-                "properties": {
-                    "parameters": {"items": {"$ref": "#/$defs/parameter"}},
-                    "requestBody": {"required": ["content"]},
-                    "responses": {
-                        "minProperties": 1,
-                        "propertyNames": {"pattern": "^([1-5](\\d\\d|XX)|default)$"},
-                        "additionalProperties": {"$ref": "#/$defs/response"},
-                    },
-                },
-            },
-            "parameter": {
-                "required": ["name", "in", "schema"],
-                "properties": {"in": {"enum": ["query", "path"]}},
-                "if": {"properties": {"in": {"const": "path"}}},
-                "then": {"required": ["required"], "properties": {"required": {"const": true}}},
-            },
-            "response": {
-                "type": "object",
-                "required": ["description", "content"],
-                "properties": {"description": {"type": "string", "minLength": 1}},
-            },
-        },
-    })
-}
-
-/// Everything that a document refers to.
-fn references(value: &Value) -> Vec<&str> {
-    match value {
-        Value::Object(entries) => {
-            let own = entries.get("$ref").and_then(Value::as_str);
-            own.into_iter().chain(entries.values().flat_map(references)).collect()
-        }
-        Value::Array(values) => values.iter().flat_map(references).collect(),
-        _ => Vec::new(),
-    }
-}
-
-#[test]
-fn the_description_keeps_the_rules_of_openapi() {
-    let document = get(health(&start(&[])), "/openapi.json");
-    let validator = jsonschema::validator_for(&rules_of_openapi()).expect("a schema");
-    let faults: Vec<_> = validator
-        .iter_errors(&document)
-        .map(|it| format!("{}: {it}", it.instance_path()))
-        .collect();
-    assert!(faults.is_empty(), "{faults:#?}");
-    for named in references(&document) {
-        let place = named.strip_prefix('#').expect("it is in the document");
-        assert!(document.pointer(place).is_some(), "{named}");
-    }
-    let operations = document["paths"].as_object().expect("paths").values();
-    let mut ids: Vec<_> = operations
-        .flat_map(|methods| methods.as_object().expect("methods").values())
-        .map(|operation| operation["operationId"].as_str().expect("an id"))
-        .collect();
-    ids.sort_unstable();
-    assert!(ids.windows(2).all(|two| two[0] != two[1]), "{ids:?}");
-}
-
-#[test]
-fn what_is_wrong_with_a_question_is_said_as_described() {
-    let daemon = start(&[]);
-    let health = health(&daemon);
-    let document = get(health, "/openapi.json");
-    for (method, path, body, status, text) in [
-        ("GET", "/api/v1/topics?filter=a%23", "", 400, "filter"),
-        ("GET", "/api/v1/topics?limit=10001", "", 400, "the most is 10000"),
-        ("GET", "/api/v1/topics?limit=x", "", 400, "limit"),
-        ("GET", "/api/v1/topics?filtre=a", "", 400, "unknown field"),
-        ("GET", "/api/v1/clients?client_id=7", "", 400, "SHARD-SLOT-GENERATION"),
-        ("POST", "/api/v1/log-level", r#"{"level": "loud"}"#, 400, "\"loud\" is not a level"),
-        ("POST", "/api/v1/log-level", r#"{"livel": "info"}"#, 400, "the body: "),
-        ("POST", "/api/v1/log-level", "{", 400, "the body: "),
-        ("POST", "/api/v1/log-level", &"x".repeat((64 << 10) + 1), 413, "at most 64 KiB"),
-        ("POST", "/api/v1/clients/x/kill", "", 400, "SHARD-SLOT-GENERATION"),
-        ("POST", "/api/v1/clients/0-9-9/kill", "", 404, "there is no client 0-9-9"),
-        ("POST", "/api/v1/clients/63-0-0/kill", "", 404, "there is no client 63-0-0"),
-        ("POST", "/api/v1/clients/0-9-9/name", r#"{"name": "x"}"#, 404, "there is no client 0-9-9"),
-    ] {
-        let answer = call(health, method, path, body);
-        assert_eq!(answer.status, status, "{path}: {}", answer.body);
-        let said = answer.json();
-        assert!(said["error"].as_str().is_some_and(|said| said.contains(text)), "{path}: {said}");
-        let text = said["error"].as_str().unwrap_or_default();
-        assert!(!text.contains("deserialize") && !text.contains("Expected request"), "{text}");
-        let route = path.split('?').next().expect("a path");
-        let route = ["/x/", "/0-9-9/", "/63-0-0/"]
-            .into_iter()
-            .fold(route.to_owned(), |route, id| route.replace(id, "/{id}/"));
-        let operation = &document["paths"][route][method.to_ascii_lowercase()];
-        let schema = schema_of(&document, operation, status);
-        assert!(jsonschema::validator_for(&schema).expect("a schema").is_valid(&said));
-    }
-    assert_eq!(call(health, "GET", "/", "").status, 404);
-    assert_eq!(call(health, "DELETE", "/api/v1/topics", "").status, 405);
-    let plain = call_with(health, "POST", "/api/v1/log-level", "Host: localhost\r\n", "{}");
-    assert_eq!(plain.status, 415);
-    assert!(plain.json()["error"].as_str().is_some_and(|said| said.contains("application/json")));
 }
 
 #[test]
@@ -726,138 +555,6 @@ fn a_list_too_long_for_a_grpc_client_is_cut_and_says_so() {
         let topics = sidecar.unary(asked, path, codec).await.expect("not too long").into_inner();
         let count = topics.topics.len();
         assert!(topics.is_truncated && (10_000..16_000).contains(&count), "{count}");
-    });
-}
-
-#[test]
-fn messages_that_the_shim_refuses_are_counted_as_the_daemons_are() {
-    let daemon = start(&["--max-payload", "100K"]);
-    let request = |topic: &str, payload: usize, ttl_ms| PublishRequest {
-        topic: topic.to_owned(),
-        payload: vec![7; payload].into(),
-        ttl_ms,
-        ..PublishRequest::default()
-    };
-    let headers = vec![Header { key: "k".repeat(1_000), value: "v".into() }; 20];
-    let refused = [
-        request("", 0, 0),
-        request("a/#", 0, 0),
-        request("$SYS/x", 0, 0),
-        request("a", 0, -1),
-        request("a", (100 << 10) + 1, 0),
-        PublishRequest { headers, ..request("a", 0, 0) },
-    ];
-    let count = refused.len() as u64;
-    block_on(async {
-        let mut sidecar = sidecar(apps(&daemon)).await;
-        for request in refused.clone() {
-            sidecar.publish(request).await.expect_err("it is refused");
-        }
-        sidecar.publish(request("a", 300 << 10, 0)).await.expect_err("it is not even read");
-        sidecar.publish(request("a", 1, 0)).await.expect("it is accepted");
-        let answers = sidecar.publish_stream(futures_lite::stream::iter(refused)).await;
-        let mut answers = answers.expect("a stream").into_inner();
-        for _ in 0..count {
-            assert!(!answers.message().await.expect("an answer").expect("one each").success);
-        }
-        assert!(answers.message().await.expect("an end").is_none());
-    });
-    let page = call(metrics(&daemon), "GET", "/metrics", "").body;
-    let line = format!("\nnexusd_rejected_messages_total {}\n", 2 * count + 1);
-    assert!(page.contains(&line), "{page}");
-}
-
-#[test]
-fn who_asks_grpc_for_what_there_is_not_is_told_where_to_look() {
-    let daemon = start(&[]);
-    block_on(async {
-        let endpoint = Endpoint::from_shared(format!("http://{}", apps(&daemon)));
-        let channel = endpoint.expect("an address").connect().await.expect("a connection");
-        for path in ["/nexusd.sidecar.SidecarService/Publsh", "/nexusd.Sidecar/Publish"] {
-            let mut grpc = tonic::client::Grpc::new(channel.clone());
-            grpc.ready().await.expect("a connection");
-            let codec = tonic_prost::ProstCodec::<PublishRequest, PublishResponse>::default();
-            let request = tonic::Request::new(PublishRequest::default());
-            let answer = grpc.unary(request, PathAndQuery::from_static(path), codec).await;
-            let status = answer.expect_err("there is no such method");
-            assert_eq!(status.code(), Code::Unimplemented);
-            assert!(status.message().contains("reflection"), "{path}: {status}");
-        }
-    });
-}
-
-#[test]
-fn a_subscriber_of_grpc_is_shown_as_such_and_told_who_ended_its_stream() {
-    let daemon = start(&[]);
-    let health = health(&daemon);
-    block_on(async {
-        let mut sidecar = sidecar(apps(&daemon)).await;
-        let request = SubscribeRequest { topics: vec!["a".to_owned()], ..Default::default() };
-        let mut events = sidecar.subscribe(request).await.expect("a stream").into_inner();
-        events.message().await.expect("an event").expect("it begins");
-        sidecar
-            .publish(PublishRequest { topic: "b".to_owned(), ..Default::default() })
-            .await
-            .expect("accepted");
-        let listed = get(health, "/api/v1/clients");
-        let clients = listed["clients"].as_array().expect("a list");
-        assert_eq!(clients.len(), 2, "{clients:?}");
-        for client in clients {
-            let software = client["software"].as_str().expect("a text");
-            assert!(
-                software.starts_with("nexusd-grpc/") && software.contains("(tonic/"),
-                "{software}"
-            );
-            let id = client["client_id"].as_str().expect("an id");
-            assert_eq!(call(health, "POST", &format!("/api/v1/clients/{id}/kill"), "").status, 200);
-        }
-        let status = events.message().await.expect_err("it is ended");
-        assert_eq!(status.code(), Code::Aborted);
-        assert_eq!(status.message(), "an operator closed the connection");
-    });
-}
-
-#[test]
-fn the_sidecar_service_lists_filters_and_peers() {
-    let first = start_node(&[]);
-    let second = start_node(&["--peers", first.told("mesh")]);
-    let mut subscribers = [Application::connect(apps(&first)), Application::connect(apps(&first))];
-    subscribers.iter_mut().for_each(|subscriber| subscriber.subscribe("prices/#"));
-    block_on(async {
-        let mut sidecar = sidecar(apps(&first)).await;
-        let asked = GetTopicsRequest { include_counts: true };
-        let topics = sidecar.get_topics(asked).await.expect("an answer").into_inner().topics;
-        assert_eq!(topics.into_iter().collect::<Vec<_>>(), [("prices/#".to_owned(), 2)]);
-        let deadline = Instant::now() + SOON;
-        let peer = loop {
-            let asked = GetPeersRequest { include_state: true };
-            let peers = sidecar.get_peers(asked).await.expect("an answer").into_inner().peers;
-            if let [peer] = &peers[..] {
-                break peer.clone();
-            }
-            assert!(Instant::now() < deadline, "{peers:?}");
-        };
-        assert_eq!(
-            (peer.instance_uuid.as_str(), peer.status.as_str()),
-            (second.told("node"), "alive")
-        );
-        assert!(peer.last_seen_ms > 1_600_000_000_000, "{peer:?}");
-        // What it wants is told to whoever asks for it.
-        let mut remote = Application::connect(apps(&second));
-        remote.subscribe_to(&["weather/+", "news/#"]);
-        loop {
-            let asked = |include_state| GetPeersRequest { include_state };
-            let peers = sidecar.get_peers(asked(true)).await.expect("an answer").into_inner().peers;
-            let short = sidecar.get_peers(asked(false)).await.expect("an answer").into_inner();
-            if let [peer] = &peers[..]
-                && peer.topics == ["news/#", "weather/+"]
-            {
-                assert!(peer.topics_count == 2 && !peer.topics_truncated, "{peer:?}");
-                assert!(short.peers[0].topics.is_empty() && short.peers[0].topics_count == 2);
-                break;
-            }
-            assert!(Instant::now() < deadline, "{peers:?}");
-        }
     });
 }
 
