@@ -208,7 +208,7 @@ impl UringDriver {
     /// Submits everything, and sleeps if `park` allows and nothing is to be done.
     fn submit_and_wait(&mut self, service: &impl Service, park: Park) -> io::Result<()> {
         let rest_us = match park {
-            Park::Until(_) => self.rest.end_burst(self.now.mono_us),
+            Park::Until(_) => self.rest.end_burst(),
             Park::Never => 0,
         };
         let deadline = match park {
