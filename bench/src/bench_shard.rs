@@ -8,7 +8,7 @@ use nexusd_core::{
     ConnectionId, Door, Event, Limits, MeshConfig, Metrics, Now, Output, PeerAddress, Service,
     Shard, ShardConfig, owner_of, wire,
 };
-use nexusd_wire::control::Role;
+use nexusd_wire::control::{OverflowPolicy, Role};
 use nexusd_wire::{FrameEncoder, NodeId, SubscribeRequest, TopicId};
 
 const SEED: u64 = 7;
@@ -80,9 +80,27 @@ impl BenchShards {
 
     /// The same for several filters of one subscription.
     pub fn subscribe_to(&mut self, connection: ConnectionId, filters: &[&str]) {
+        self.ask(connection, &SubscribeRequest { filters, ..SubscribeRequest::default() });
+    }
+
+    /// Subscribes a connection to one filter; its queue holds publishers back beyond so many bytes.
+    pub fn subscribe_blocking(&mut self, connection: ConnectionId, filter: &str, bytes: u64) {
+        let policy = Some(OverflowPolicy::Block);
+        let filters = &[filter];
+        self.ask(
+            connection,
+            &SubscribeRequest {
+                filters,
+                policy,
+                queue_bytes: Some(bytes),
+                ..SubscribeRequest::default()
+            },
+        );
+    }
+
+    fn ask(&mut self, connection: ConnectionId, request: &SubscribeRequest<'_>) {
         let mut bytes = Vec::new();
-        let request = SubscribeRequest { request: 1, filters, ..SubscribeRequest::default() };
-        self.encoder.subscribe(&mut bytes, &request);
+        self.encoder.subscribe(&mut bytes, &SubscribeRequest { request: 1, ..*request });
         self.receive(connection, &bytes);
     }
 
@@ -95,6 +113,13 @@ impl BenchShards {
 
     /// Lets a connection take nothing any more.
     pub fn stall(&mut self, connection: ConnectionId) {
+        self.stalled[connection.index as usize] = true;
+    }
+
+    /// Lets a connection that is stalled take all that waits for it.
+    pub fn let_take(&mut self, connection: ConnectionId) {
+        self.stalled[connection.index as usize] = false;
+        self.event(self.homes[connection.index as usize], Event::Writable { connection });
         self.stalled[connection.index as usize] = true;
     }
 

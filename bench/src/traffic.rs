@@ -9,6 +9,9 @@ use crate::bench_shard::BenchShards;
 const CHUNK_BYTES: usize = 64 << 10;
 const PAYLOAD_BYTES: usize = 128;
 const TOPICS_MAX: usize = 1 << 24;
+/// What is published to a subscriber that holds its publisher back before it takes something: less than what a
+/// publisher is read then.
+const CHUNKS_HELD: u64 = 8;
 const FILTERED_TOPICS: u32 = 1_000;
 const FILTERING_SUBSCRIBERS: usize = 100;
 const FRAME_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
@@ -22,6 +25,8 @@ pub enum Workload {
     FanOut(usize),
     /// One publisher, 16 subscribers, one of which takes nothing.
     Stalled,
+    /// One publisher, one subscriber that takes nothing while its full queue holds the publisher back, and then all.
+    Held,
     /// One publisher, one subscriber on another shard than it and the topic's owner.
     Lent,
     /// One publisher, one subscriber, on another shard; which owns the topic.
@@ -50,6 +55,8 @@ pub struct Traffic {
     publisher: ConnectionId,
     chunk: Vec<u8>,
     messages_per_chunk: u64,
+    /// The subscriber that takes something only now and then.
+    holder: Option<ConnectionId>,
     /// Of several topics, the next one is written into each message.
     walk: Option<Walk>,
 }
@@ -115,9 +122,15 @@ impl Traffic {
             Workload::Filters => FILTERING_SUBSCRIBERS,
             _ => 1,
         };
+        let mut holder = None;
         for at in 0..subscribers {
             let subscriber = shards.connect();
             match workload {
+                Workload::Held => {
+                    shards.subscribe_blocking(subscriber, &topic, CHUNK_BYTES as u64 / 2);
+                    shards.stall(subscriber);
+                    holder = Some(subscriber);
+                }
                 Workload::Topics(..) => shards.subscribe(subscriber, "#"),
                 Workload::Filters => subscribe_to_some(&mut shards, subscriber, at),
                 _ => shards.subscribe(subscriber, &topic),
@@ -150,7 +163,7 @@ impl Traffic {
             }
             messages_per_chunk += 1;
         }
-        let mut traffic = Self { shards, publisher, chunk, messages_per_chunk, walk };
+        let mut traffic = Self { shards, publisher, chunk, messages_per_chunk, holder, walk };
         traffic.run(40_000);
         traffic
     }
@@ -168,6 +181,11 @@ impl Traffic {
             }
             self.shards.receive(self.publisher, &self.chunk);
             published += self.messages_per_chunk;
+            if let Some(holder) = self.holder
+                && (published / self.messages_per_chunk).is_multiple_of(CHUNKS_HELD)
+            {
+                self.shards.let_take(holder);
+            }
         }
         published
     }

@@ -14,10 +14,11 @@ use std::process::{Command, ExitCode};
 use nexusd_bench::{Order, Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 9] = [
+const WORKLOADS: [(&str, Workload); 10] = [
     ("t1", Workload::T1),
     ("f16", Workload::FanOut(16)),
     ("stalled", Workload::Stalled),
+    ("held", Workload::Held),
     ("lent", Workload::Lent),
     ("passed-on", Workload::PassedOn),
     ("f1000", Workload::FanOut(1_000)),

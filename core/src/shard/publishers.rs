@@ -27,6 +27,7 @@ impl Shard {
     /// Tells publishers that full queues hold them back, and what became of their messages.
     #[inline(always)]
     pub(super) fn tell_publishers(&mut self, now: Now) {
+        self.plane.has_news = false;
         if !self.plane.holds.is_empty() || !self.plane.acks.is_empty() {
             self.tell_holds_and_acks(now);
         }
@@ -35,7 +36,6 @@ impl Shard {
     #[inline(never)]
     fn tell_holds_and_acks(&mut self, now: Now) {
         let own = self.plane.routing.own;
-        self.plane.has_news = false;
         while let Some((PublisherId { shard, connection }, queue)) = self.plane.holds.pop() {
             if shard == own {
                 self.hold(connection, (own, queue));
