@@ -95,6 +95,7 @@ How it measures:
   At --rate max the publisher keeps at most --window messages undelivered; for fan-out the slowest
   subscriber counts; in W a message counts as delivered when two have been. At a given rate the load is open loop: each message has an intended time, and
   latency runs from there to the subscriber's read, however late the message was sent.
+  Beyond a million deliveries a second, one message in two, four, ... is timed; all are checked.
   With --resume, what was just read when a connection breaks counts as never received at every other
   break, so that something is surely on its way then; the time without messages is in all figures.
   Of several nodes each one's cost stands beside the sum of all. Before a run each has been seen to

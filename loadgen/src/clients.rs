@@ -33,6 +33,9 @@ use crate::workload::{Case, Shape, Spread};
 const QUEUE_BYTES: u64 = 64 << 20;
 /// At an unlimited rate one message in this many is timed; a power of two.
 const SAMPLE_ONE_IN: u64 = 64;
+/// On a schedule at most about so many deliveries a second are timed: beyond it the entries in histograms would take a
+/// good part of the subscribers' core, which is what ends first there.
+const TIMED_PER_S_MAX: u64 = 1_000_000;
 
 /// When things happen, in nanoseconds of the run's clock.
 #[derive(Clone, Copy, Debug)]
@@ -262,10 +265,7 @@ impl Clients {
         }
         let recording = Recording {
             interval_ns: times.from_ns..times.to_ns,
-            sampling_mask: match case.rate {
-                Rate::Max => SAMPLE_ONE_IN - 1,
-                Rate::PerSecond(_) => 0,
-            },
+            sampling_mask: timed_one_in(case.rate, case.shape.fan_out) - 1,
         };
         let breaks = case.resume_every.map(|every| BreakPlan {
             endpoints: self.reader_endpoints,
@@ -398,4 +398,35 @@ pub(crate) fn join<T>(
     thread.join().unwrap_or_else(|_| {
         Err(LoadError::System { what, source: std::io::Error::other("its thread panicked") })
     })
+}
+
+/// One message in how many is timed: a power of two.
+fn timed_one_in(rate: Rate, fan_out: usize) -> u64 {
+    match rate {
+        Rate::Max => SAMPLE_ONE_IN,
+        Rate::PerSecond(rate) => {
+            rate.saturating_mul(fan_out as u64).div_ceil(TIMED_PER_S_MAX).max(1).next_power_of_two()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_messages_are_timed_up_to_a_million_deliveries_a_second() {
+        for (rate, fan_out, wanted) in [
+            (1, 1, 1),
+            (1_000_000, 1, 1),
+            (1_000_001, 1, 2),
+            (20_000, 64, 2),
+            (2_340_000, 1, 4),
+            (8_000_000, 1, 8),
+            (u64::MAX, 2, 1 << 45),
+        ] {
+            assert_eq!(timed_one_in(Rate::PerSecond(rate), fan_out), wanted, "{rate} to {fan_out}");
+        }
+        assert_eq!(timed_one_in(Rate::Max, 1), SAMPLE_ONE_IN);
+    }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Measurement {
     pub(crate) faults: Faults,
     /// What subscribers that read were told about losses, and their acknowledgements.
     pub(crate) totals: FramingTotals,
-    /// From the intended time to the read; at an unlimited rate, of a sample, from the send.
+    /// From the intended time to the read; at an unlimited rate from the send. Of a sample where messages are many.
     pub(crate) latencies: Latencies,
     /// From the send to the read.
     pub(crate) send_latencies: Latencies,
