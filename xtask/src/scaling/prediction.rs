@@ -22,7 +22,7 @@ const SHARES: [u64; 6] = [10, 20, 30, 50, 70, 80];
 const CALIBRATION: [u64; 2] = [10, 50];
 /// Rate at which each message is a batch of its own.
 const SPARSE_RATE: f64 = 10_000.0;
-const REPETITIONS: usize = 5;
+const REPETITIONS: usize = 9;
 /// Runs of which one counts.
 const CHOICE: usize = 3;
 const PAYLOAD_BYTES: f64 = 128.0;
@@ -37,10 +37,9 @@ const READ_BYTES: f64 = 262_144.0;
 /// Linux 6.18).
 const SLICE_NS: f64 = 1_400_000.0;
 
-/// Simulated time of a prediction, and of a step of the fit.
-const PREDICTED_S: f64 = 4.0;
-const FITTED_S: f64 = 3.0;
-const FIT_STEPS: usize = 200;
+/// Simulated time of a prediction, and of each step of the fit: the same, so that both meet the same standstills.
+const SIMULATED_S: f64 = 8.0;
+const FIT_STEPS: usize = 120;
 /// How often a core stands still a second, and for how many nanoseconds, where the fit begins: a percentile that long
 /// standstills explain, short ones may explain as well, and from the one there is no small step to the other.
 const STANDSTILLS_TRIED: [(f64, f64); 4] = [(5.0, 5e5), (50.0, 2e5), (200.0, 1e5), (0.5, 2e6)];
@@ -262,7 +261,7 @@ impl Observed {
             .collect();
         let targets = targets.filter(|targets| !targets.is_empty());
         let targets = targets.context("there are no loads to fit the model to")?;
-        Ok(calibrate(self.counted(), &targets, FITTED_S))
+        Ok(calibrate(self.counted(), &targets, SIMULATED_S))
     }
 
     /// Parameters, and prediction beside measurement.
@@ -319,7 +318,7 @@ impl Observed {
         );
         let mut within = Vec::new();
         for load in &self.loads {
-            let outcome = model::simulate(&parameters, load.rate_per_s, PREDICTED_S);
+            let outcome = model::simulate(&parameters, load.rate_per_s, SIMULATED_S);
             let (p50, p99) = (outcome.latencies.quantile(0.5), outcome.latencies.quantile(0.99));
             let (Some(p50_seen), Some(p99_seen)) = (median(&load.p50_ns), median(&load.p99_ns))
             else {
