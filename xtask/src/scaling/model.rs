@@ -78,7 +78,7 @@ pub(crate) struct Outcome {
 }
 
 /// Messages of a batch whose latencies are noted, evenly spread over it.
-const NOTED_PER_BATCH: u64 = 8;
+const NOTED_PER_BATCH: u64 = 20;
 /// Width of a range of latencies, as a share of them.
 const RANGE: f64 = 0.005;
 /// Time at the beginning that does not count.
