@@ -70,7 +70,7 @@ fn log_append(c: &mut Criterion) {
 fn fan_out(c: &mut Criterion) {
     let mut group = c.benchmark_group("fan-out, 128 B");
     group.sample_size(20);
-    for subscribers in [1, 16, 1000] {
+    for subscribers in [1, 16, 64, 1_000] {
         let mut traffic = Traffic::new(Workload::FanOut(subscribers));
         group.throughput(Throughput::Elements(8_000 * subscribers as u64));
         group.bench_function(format!("to {subscribers}"), |b| b.iter(|| traffic.run(8_000)));
