@@ -1,7 +1,7 @@
 //! The standing workloads, as traffic through [`BenchShards`].
 
 use nexusd_core::{ConnectionId, Limits};
-use nexusd_wire::{FrameEncoder, FrameKind, HEADER_BYTES, Header, Sequence, TopicId};
+use nexusd_wire::{FrameEncoder, FrameKind, HEADER_BYTES, Header, MessageFlags, Sequence, TopicId};
 
 use crate::bench_shard::BenchShards;
 
@@ -21,6 +21,8 @@ const FRAME_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
 pub enum Workload {
     /// One publisher, one subscriber.
     T1,
+    /// The same, every message acknowledged.
+    Acknowledged,
     /// One publisher, this many subscribers.
     FanOut(usize),
     /// One publisher, 16 subscribers, one of which takes nothing.
@@ -151,9 +153,14 @@ impl Traffic {
         let mut chunk = Vec::new();
         let mut messages_per_chunk = 0;
         let payload = [7; PAYLOAD_BYTES];
+        let flags = match workload {
+            Workload::Acknowledged => MessageFlags::ACK,
+            _ => MessageFlags::default(),
+        };
         loop {
             let header = Header::new(FrameKind::Message, 0, 0)
                 .with_topic(TopicId(0))
+                .with_flags(flags)
                 .with_sequence(Sequence(messages_per_chunk + 1));
             let before = chunk.len();
             FrameEncoder::message(&mut chunk, &header, &[], &payload);

@@ -344,11 +344,24 @@ impl SubscriberQueue {
         self.in_flight || self.front_sent > 0
     }
 
+    /// Whether it may turn some of `run` away, or hold its publisher back for it.
+    pub(crate) fn may_refuse(&self, run: &Extent) -> bool {
+        let (messages, bytes) = (u64::from(run.messages), u64::from(run.len));
+        self.limits.policy != OverflowPolicy::DropOldest && self.is_over_limit_with(messages, bytes)
+    }
+
     /// Whether the queue holds more than its bounds allow.
     #[inline]
     pub(crate) fn is_over_limit(&self) -> bool {
-        self.messages + self.stream.messages() - self.replay_messages > self.limits.messages
-            || self.bytes + self.stream.bytes() - self.replay_bytes > self.limits.bytes
+        self.is_over_limit_with(0, 0)
+    }
+
+    /// Whether it would with so much more.
+    #[inline]
+    fn is_over_limit_with(&self, messages: u64, bytes: u64) -> bool {
+        self.messages + self.stream.messages() - self.replay_messages + messages
+            > self.limits.messages
+            || self.bytes + self.stream.bytes() - self.replay_bytes + bytes > self.limits.bytes
     }
 
     /// Messages and bytes beyond the bounds.

@@ -14,9 +14,10 @@ use std::process::{Command, ExitCode};
 use nexusd_bench::{Order, Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 10] = [
+const WORKLOADS: [(&str, Workload); 11] = [
     ("t1", Workload::T1),
     ("f16", Workload::FanOut(16)),
+    ("acked", Workload::Acknowledged),
     ("stalled", Workload::Stalled),
     ("held", Workload::Held),
     ("lent", Workload::Lent),

@@ -49,6 +49,13 @@ impl Extent {
         true
     }
 
+    /// Takes all of it, and leaves none behind it.
+    pub(crate) fn take(&mut self) -> Self {
+        let all = *self;
+        (self.start, self.len, self.messages) = (all.end(), 0, 0);
+        all
+    }
+
     /// What is joined to it lies right behind it, but may not have the next numbers.
     pub(crate) fn expect_hole(&mut self) {
         self.topic = None;

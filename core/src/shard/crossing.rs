@@ -22,7 +22,7 @@ use super::{Shard, open_connection};
 use crate::limits::{
     INBOX_BYTES_PER_TURN, INBOX_ITEMS_PER_TURN, RETAINED_BYTES_PER_STEP, SURVIVOR_BYTES_MAX,
 };
-use crate::owed_acks::{AckPart, OwnersPart};
+use crate::owed_acks::{AckPart, AckRange, OwnersPart};
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, SessionState};
 use crate::subscriber_queue::QueueId;
@@ -548,7 +548,8 @@ impl Plane {
         match ack {
             Some(number) => {
                 let owner = Some(OwnersPart { sequence: 0, shards: 0, status });
-                let part = AckPart { number, delivered: 0, dropped: 0, blocked: 0, owner };
+                let acks = AckRange::one(number);
+                let part = AckPart { acks, delivered: 0, dropped: 0, blocked: 0, owner };
                 self.acks.push((publisher, part));
             }
             // That its topic was refused it knows already.

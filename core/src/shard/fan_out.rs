@@ -15,12 +15,12 @@ use super::parcel::{Item as ParcelItem, LentRun};
 use super::plane::Plane;
 use super::publish::Run;
 use super::routing::{PublisherId, ShardIndex, ShardMask};
-use crate::audience::Audience;
+use crate::audience::{Audience, Match};
 use crate::expiry::Expiry;
 use crate::limits::ACKS_PER_FRAME;
 use crate::link::{FetchId, Origin};
-use crate::log::Extent;
-use crate::owed_acks::{AckPart, OwnersPart};
+use crate::log::{Extent, Log};
+use crate::owed_acks::{AckPart, AckRange, OwnersPart};
 use crate::plant::{Plant, is_planted};
 use crate::subscriber_queue::{QueueId, SubscriberQueue};
 
@@ -77,29 +77,39 @@ impl Plane {
         if topic.audience.matches.is_empty() && wanted_by.is_empty() {
             self.metrics.no_subscribers += messages;
         }
-        let outcome = fan_out(
-            &mut topic.audience,
-            run.topic,
-            &run.extent,
-            (run.publisher, run.origin),
-            &mut hall!(self, self.routing.own),
-            now,
-        );
         if run.is_state() {
             wanted_by = wanted_by.union(self.node.shards_with_links());
             wanted_by.remove(self.routing.own);
+        }
+        let from = (run.publisher, run.origin);
+        match (run.acks, run.publisher) {
+            (Some(acks), Some(publisher)) => {
+                let owner = OwnersPart {
+                    sequence: run.sequence.0 + 1 - u64::from(acks.count),
+                    shards: wanted_by.len(),
+                    status: PublishStatus::Accepted,
+                };
+                let mut told = Telling { publisher, acks, owner: Some(owner) };
+                let mut rest = run.extent;
+                while let Some(part) =
+                    told.next_part(&mut rest, &topic.audience, &self.queues, &self.log)
+                {
+                    let hall = &mut hall!(self, self.routing.own);
+                    let outcome = fan_out(&mut topic.audience, run.topic, &part, from, hall, now);
+                    self.acks.push(told.of(&part, outcome));
+                }
+                self.has_news |= self.acks.len() >= ACKS_PER_FRAME;
+            }
+            _ => {
+                let hall = &mut hall!(self, self.routing.own);
+                fan_out(&mut topic.audience, run.topic, &run.extent, from, hall, now);
+            }
+        }
+        if run.is_state() {
             self.hand_to_links(run.topic, &run.extent, now);
         }
         if !wanted_by.is_empty() {
             self.lend_run(&run, wanted_by);
-        }
-        if let (Some(number), Some(publisher)) = (run.ack, run.publisher) {
-            let owner = OwnersPart {
-                sequence: run.sequence.0,
-                shards: wanted_by.len(),
-                status: PublishStatus::Accepted,
-            };
-            self.tell_ack(publisher, number, outcome, Some(owner));
         }
         self.log.release(run.extent.segment);
         if self.log.is_over_budget() {
@@ -118,35 +128,35 @@ impl Plane {
                 neighbour.tell(ParcelItem::Name { topic: run.topic, name });
             }
             let from = (run.publisher, run.origin);
-            neighbour.lend(run.extent, from, run.is_state(), run.ack, &mut self.log);
+            neighbour.lend(run.extent, from, run.is_state(), run.acks, &mut self.log);
         }
     }
 
     /// Hands messages that lie in another shard's log to the queues that want them.
     pub(crate) fn deliver_lent(&mut self, lender: ShardIndex, run: LentRun, now: Now) {
-        let LentRun { mut extent, memory, publisher, origin, is_state, ack } = run;
+        let LentRun { mut extent, memory, publisher, origin, is_state, acks } = run;
         let from = (publisher, origin);
         extent.segment = self.log.borrow(lender, extent.segment, memory);
         let segment = extent.segment;
-        let mut outcome = Outcome::default();
+        let told =
+            acks.zip(publisher).map(|(acks, publisher)| Telling { publisher, acks, owner: None });
         match extent.topic {
             Some(topic) => {
-                outcome = self.deliver_foreign(topic, &extent, from, now);
+                self.deliver_foreign(topic, &extent, from, told, now);
                 if is_state {
                     self.hand_to_links(topic, &extent, now);
                 }
             }
             None => {
                 while let Some((topic, part)) = self.log.split_off_topic(&mut extent) {
-                    self.deliver_foreign(topic, &part, from, now);
+                    // Of several topics, only the last message is acknowledged.
+                    let told = told.filter(|_| extent.messages == 0);
+                    self.deliver_foreign(topic, &part, from, told, now);
                     if is_state {
                         self.hand_to_links(topic, &part, now);
                     }
                 }
             }
-        }
-        if let (Some(number), Some(publisher)) = (ack, publisher) {
-            self.tell_ack(publisher, number, outcome, None);
         }
         self.log.release(segment);
         if self.log.is_over_budget() {
@@ -197,34 +207,68 @@ impl Plane {
         topic: TopicId,
         extent: &Extent,
         from: (Option<PublisherId>, Option<Origin>),
+        told: Option<Telling>,
         now: Now,
-    ) -> Outcome {
+    ) {
+        let owner = self.routing.owner(topic);
         let Some(known) = self.foreign.refreshed(topic, &self.index, &self.queues) else {
             debug_assert!(false, "a topic is named before its first run");
-            return Outcome::default();
+            self.acks.extend(told.map(|mut told| told.of(extent, Outcome::default())));
+            return;
         };
-        fan_out(
-            &mut known.audience,
-            topic,
-            extent,
-            from,
-            &mut hall!(self, self.routing.owner(topic)),
-            now,
-        )
+        let Some(mut told) = told else {
+            fan_out(&mut known.audience, topic, extent, from, &mut hall!(self, owner), now);
+            return;
+        };
+        let mut rest = *extent;
+        while let Some(part) = told.next_part(&mut rest, &known.audience, &self.queues, &self.log) {
+            let hall = &mut hall!(self, owner);
+            let outcome = fan_out(&mut known.audience, topic, &part, from, hall, now);
+            self.acks.push(told.of(&part, outcome));
+        }
+        self.has_news |= self.acks.len() >= ACKS_PER_FRAME;
+    }
+}
+
+/// What is told of a run's acknowledged messages, its last ones.
+#[derive(Clone, Copy)]
+struct Telling {
+    publisher: PublisherId,
+    acks: AckRange,
+    /// What the owner of their topic says of the first of them.
+    owner: Option<OwnersPart>,
+}
+
+impl Telling {
+    /// Takes off the front of `rest` what will fare alike at all queues: everything, unless one may refuse some of it.
+    fn next_part(
+        &self,
+        rest: &mut Extent,
+        audience: &Audience,
+        queues: &Slab<SubscriberQueue>,
+        log: &Log,
+    ) -> Option<Extent> {
+        let may_refuse = |entry: &Match| queues[entry.queue.0 as usize].may_refuse(rest);
+        let is_alike = self.acks.count <= 1
+            || !audience.matches.iter().any(may_refuse)
+            || is_planted(Plant::AckMiscounts);
+        let part = match is_alike {
+            true => rest.take(),
+            false => log.split_off_front(rest, 1),
+        };
+        Some(part).filter(|part| part.messages > 0)
     }
 
-    fn tell_ack(
-        &mut self,
-        publisher: PublisherId,
-        number: u64,
-        outcome: Outcome,
-        owner: Option<OwnersPart>,
-    ) {
+    /// What became of `part`, the next of the run.
+    fn of(&mut self, part: &Extent, outcome: Outcome) -> (PublisherId, AckPart) {
+        let acks = self.acks.split_off_front(part.messages);
+        let owner = self.owner;
+        if let Some(owner) = &mut self.owner {
+            owner.sequence += u64::from(acks.count);
+        }
         let miscount = u32::from(is_planted(Plant::AckMiscounts));
         let Outcome { delivered, dropped, blocked } = outcome;
-        let part = AckPart { number, delivered: delivered + miscount, dropped, blocked, owner };
-        self.acks.push((publisher, part));
-        self.has_news |= self.acks.len() >= ACKS_PER_FRAME;
+        (self.publisher, AckPart { acks, delivered: delivered + miscount, dropped, blocked, owner })
     }
 }
 

@@ -21,6 +21,7 @@ use super::wiring::Ends;
 use crate::limits::{ASKED_MAX, SPARE_PARCELS};
 use crate::link::Origin;
 use crate::log::{Extent, Log};
+use crate::owed_acks::AckRange;
 use crate::plant::{Plant, is_planted};
 use crate::subscription_index::KeyedHash;
 
@@ -340,15 +341,15 @@ impl Neighbour {
         extent: Extent,
         (publisher, origin): (Option<PublisherId>, Option<Origin>),
         is_state: bool,
-        ack: Option<u64>,
+        acks: Option<AckRange>,
         log: &mut Log,
     ) {
         if let Some(Item::Run(last)) = self.items.last_mut()
             && last.publisher == publisher
             && last.origin == origin
             && last.is_state == is_state
-            && last.ack.is_none()
-            && ack.is_none()
+            && last.acks.is_none()
+            && acks.is_none()
             && last.extent.absorb(&extent)
         {
             return;
@@ -360,7 +361,7 @@ impl Neighbour {
                 publisher,
                 origin,
                 is_state,
-                ack,
+                acks,
             }));
         }
     }

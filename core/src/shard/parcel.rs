@@ -11,7 +11,7 @@ use nexusd_wire::{Header, NodeId, Sequence, SubscriptionId, TopicId};
 use crate::limits::{ADOPTED_BYTES_MIN, BATCH_BYTES, LINES_AHEAD_BYTES};
 use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, Log, Memory, PREFETCHED_BYTES, SegmentId, Sole};
-use crate::owed_acks::AckPart;
+use crate::owed_acks::{AckPart, AckRange};
 use crate::retained::Digest;
 use crate::shard::answering::{Answer, Asked};
 use crate::shard::asking::Wanted;
@@ -179,14 +179,14 @@ pub(crate) struct LentRun {
     pub(crate) origin: Option<Origin>,
     /// It is a retained value of this node's, which all nodes get.
     pub(crate) is_state: bool,
-    /// The last message of the run is acknowledged under this number.
-    pub(crate) ack: Option<u64>,
+    /// So many of its last messages are acknowledged: all, or one.
+    pub(crate) acks: Option<AckRange>,
 }
 
 impl LentRun {
     /// Messages for one queue, which was chosen already.
     pub(crate) fn addressed(extent: Extent, memory: Memory) -> Self {
-        Self { extent, memory, publisher: None, origin: None, is_state: false, ack: None }
+        Self { extent, memory, publisher: None, origin: None, is_state: false, acks: None }
     }
 }
 

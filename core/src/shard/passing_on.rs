@@ -112,6 +112,9 @@ impl Plane {
         session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
             session.acks.owe(header.sequence().0);
+            if let Some(run) = &mut self.run {
+                run.end_acks();
+            }
             self.has_news |= session.acks.len() > ACKS_OWED_MAX;
         }
         Ok(())

@@ -23,6 +23,7 @@ use crate::history::{History, KeptRun};
 use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
 use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, Log, SegmentId, prefetch_header};
+use crate::owed_acks::AckRange;
 use crate::plant::{Plant, is_planted};
 use crate::session::{Binding, Session};
 use crate::topic::Topic;
@@ -73,6 +74,8 @@ pub(super) struct Run {
     ended: (u32, u32),
     /// The topic once more, if further messages may be added without a closer look; else none.
     plain: TopicId,
+    /// The same, if the next message to be acknowledged may be.
+    acked: TopicId,
     /// Their time to live; 0 is none.
     ttl_ms: u32,
     /// Number of the run's newest message; its topic learns it when the part ends.
@@ -85,8 +88,8 @@ pub(super) struct Run {
     pub(super) fetch: FetchId,
     /// They become their topic's retained value, or clear it.
     is_retained: bool,
-    /// The run's last message is acknowledged under this number.
-    pub(super) ack: Option<u64>,
+    /// So many of its last messages are acknowledged: all, or one.
+    pub(super) acks: Option<AckRange>,
 }
 
 impl Run {
@@ -122,13 +125,18 @@ impl Run {
         history.note(self.extent.segment, part, &mut topic.newest_run, log);
     }
 
+    /// The next message that is to be acknowledged does not follow its own.
+    pub(super) fn end_acks(&mut self) {
+        self.acked = NO_TOPIC;
+    }
+
     /// Whether a message that another node accepted may be added.
     pub(super) fn takes_relayed(&self, topic: TopicId, relay: Relay, expiry: Expiry) -> bool {
         self.topic == topic
             && self.origin == Some(relay.origin)
             && self.fetch == relay.fetch
             && self.extent.expiry == expiry
-            && self.ack.is_none()
+            && self.acks.is_none()
     }
 
     /// Its messages come from another node.
@@ -164,9 +172,24 @@ impl Plane {
         session.last_accepted = header.sequence().0;
         if header.flags().contains(MessageFlags::ACK) {
             let number = session.acks.owe(header.sequence().0);
-            self.end_acknowledged_run(number, now);
+            self.acknowledge(number, now);
         }
         Ok(())
+    }
+
+    /// The message that was added last is acknowledged under `number`. A run that begins with such a message goes on
+    /// with more of them; any other ends here, for nothing is told of those before.
+    #[inline(never)]
+    fn acknowledge(&mut self, number: u64, now: Now) {
+        let Some(run) = &mut self.run else { return };
+        match &mut run.acks {
+            Some(acks) => acks.count += 1,
+            None if run.plain != NO_TOPIC && run.extent.messages == 1 => {
+                run.acks = Some(AckRange::one(number));
+                (run.plain, run.acked) = (NO_TOPIC, run.topic);
+            }
+            None => self.end_acknowledged_run(number, now),
+        }
     }
 
     /// After a message of `bytes`: whether something stands against reading on. Publishers are to be
@@ -198,7 +221,7 @@ impl Plane {
             return self.append_special(topic, publisher(self), header, frame, now);
         }
         let is_other = |run: &Run| run.plain != topic && !is_planted(Plant::RunAcrossTopics);
-        if self.run.as_ref().is_none_or(is_other) && !self.turn_run(topic, header.stride(), now) {
+        if self.run.as_ref().is_none_or(is_other) && !self.turn_run(topic, header, now) {
             self.begin_run(topic, publisher(self), header.stride(), 0, now)?;
         }
         if self.extend_run(header, frame, now) {
@@ -288,13 +311,17 @@ impl Plane {
         Ok(())
     }
 
-    /// Goes on with the open run on another topic, if the queues that want it are the same; whether it does.
+    /// Goes on with the open run on another topic, if the queues that want it are the same; whether it does. A run
+    /// of acknowledged messages goes on with what is to be acknowledged, on its own topic.
     #[inline(never)]
-    fn turn_run(&mut self, topic: TopicId, stride: usize, now: Now) -> bool {
-        self.turns += 1;
+    fn turn_run(&mut self, topic: TopicId, header: &Header, now: Now) -> bool {
         let Some(run) = &mut self.run else { return false };
+        if run.acks.is_some() {
+            return run.acked == topic && header.flags().contains(MessageFlags::ACK);
+        }
+        self.turns += 1;
         let is_plain = run.plain != NO_TOPIC && self.scans.is_empty();
-        if !is_plain || self.log.room(stride).is_none() {
+        if !is_plain || self.log.room(header.stride()).is_none() {
             return false;
         }
         let Some((left, next)) = self.topics.alike(run.topic, topic, &self.index) else {
@@ -357,13 +384,14 @@ impl Plane {
             first,
             ended: (0, 0),
             plain,
+            acked: NO_TOPIC,
             ttl_ms,
             sequence,
             publisher,
             origin: None,
             fetch: FetchId::NONE,
             is_retained: false,
-            ack: None,
+            acks: None,
         });
     }
 
@@ -524,11 +552,10 @@ impl Plane {
         self.flush_run(now);
     }
 
-    /// The open run ends with a message that is acknowledged under `number`, for the counts of an
-    /// acknowledgement are those of one message.
+    /// The open run ends with a message that is acknowledged under `number`, for nothing is told of those before.
     pub(crate) fn end_acknowledged_run(&mut self, number: u64, now: Now) {
         if let Some(run) = &mut self.run {
-            run.ack = Some(number);
+            run.acks = Some(AckRange::one(number));
         }
         self.flush_run(now);
     }

@@ -279,13 +279,15 @@ fn is_last_to(publisher: PublisherId, following: &[(PublisherId, AckPart)]) -> b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owed_acks::AckRange;
 
     #[test]
     fn what_follows_for_the_same_connection_of_another_shard_is_anothers() {
         let connection = ConnectionId { index: 3, generation: 1 };
         let [own, elsewhere] =
             [0, 1].map(|shard| PublisherId { shard: ShardIndex::new(shard), connection });
-        let part = AckPart { number: 0, delivered: 1, dropped: 0, blocked: 0, owner: None };
+        let acks = AckRange::one(0);
+        let part = AckPart { acks, delivered: 1, dropped: 0, blocked: 0, owner: None };
         assert!(is_last_to(own, &[]));
         assert!(is_last_to(own, &[(elsewhere, part), (own, part)]));
         assert!(!is_last_to(own, &[(own, part), (elsewhere, part)]));

@@ -1,5 +1,6 @@
 //! Conversations with a shard, frame by frame, without sockets: what a client says and hears.
 
+mod acknowledgements;
 mod broken_links;
 mod coming_back;
 mod cut_sends;
