@@ -16,9 +16,9 @@ pub const REST_US_PER_SEND: u32 = 5;
 /// ... and for this long at most, so that messages share sends (driver on io_uring, Linux 6.12).
 pub const REST_US_MAX: u32 = 320;
 /// Whether it does is tried behind so many of these bursts without a rest and as many with one ...
-pub const TRIAL_BURSTS: u32 = 8;
+pub const TRIAL_BURSTS: u32 = 16;
 /// ... in each so many.
-pub const BURSTS_PER_TRIAL: u32 = 512;
+pub const BURSTS_PER_TRIAL: u32 = 1_024;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last extent's rest.

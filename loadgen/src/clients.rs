@@ -265,7 +265,7 @@ impl Clients {
         }
         let recording = Recording {
             interval_ns: times.from_ns..times.to_ns,
-            sampling_mask: timed_one_in(case.rate, case.shape.fan_out) - 1,
+            sampling_mask: timed_one_in(case.rate, case.shape.tree.copies(case.shape.fan_out)) - 1,
         };
         let breaks = case.resume_every.map(|every| BreakPlan {
             endpoints: self.reader_endpoints,
@@ -400,12 +400,12 @@ pub(crate) fn join<T>(
     })
 }
 
-/// One message in how many is timed: a power of two.
-fn timed_one_in(rate: Rate, fan_out: usize) -> u64 {
+/// One message in how many is timed, each of which is delivered so often: a power of two.
+fn timed_one_in(rate: Rate, copies: usize) -> u64 {
     match rate {
         Rate::Max => SAMPLE_ONE_IN,
         Rate::PerSecond(rate) => {
-            rate.saturating_mul(fan_out as u64).div_ceil(TIMED_PER_S_MAX).max(1).next_power_of_two()
+            rate.saturating_mul(copies as u64).div_ceil(TIMED_PER_S_MAX).max(1).next_power_of_two()
         }
     }
 }

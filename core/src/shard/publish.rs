@@ -20,7 +20,7 @@ use super::relay::{relayed_header, renumbered_header};
 use super::routing::{PublisherId, Route};
 use crate::expiry::Expiry;
 use crate::history::{History, KeptRun};
-use crate::limits::{HEADERS_AHEAD, METADATA_BYTES_MAX};
+use crate::limits::{ACKS_PER_FRAME, HEADERS_AHEAD, METADATA_BYTES_MAX};
 use crate::link::{FetchId, Origin, Relay};
 use crate::log::{Extent, Log, SegmentId, prefetch_header};
 use crate::owed_acks::AckRange;
@@ -183,7 +183,10 @@ impl Plane {
     fn acknowledge(&mut self, number: u64, now: Now) {
         let Some(run) = &mut self.run else { return };
         match &mut run.acks {
-            Some(acks) => acks.count += 1,
+            Some(acks) => {
+                acks.count += 1;
+                self.has_news |= acks.count as usize >= ACKS_PER_FRAME;
+            }
             None if run.plain != NO_TOPIC && run.extent.messages == 1 => {
                 run.acks = Some(AckRange::one(number));
                 (run.plain, run.acked) = (NO_TOPIC, run.topic);
@@ -315,11 +318,13 @@ impl Plane {
     /// of acknowledged messages goes on with what is to be acknowledged, on its own topic.
     #[inline(never)]
     fn turn_run(&mut self, topic: TopicId, header: &Header, now: Now) -> bool {
-        let Some(run) = &mut self.run else { return false };
-        if run.acks.is_some() {
-            return run.acked == topic && header.flags().contains(MessageFlags::ACK);
+        if self.run.as_ref().is_some_and(|run| run.acked == topic)
+            && header.flags().contains(MessageFlags::ACK)
+        {
+            return true;
         }
         self.turns += 1;
+        let Some(run) = &mut self.run else { return false };
         let is_plain = run.plain != NO_TOPIC && self.scans.is_empty();
         if !is_plain || self.log.room(header.stride()).is_none() {
             return false;
