@@ -178,7 +178,10 @@ fn top_shows_three_loaded_nodes_and_who_is_slow() {
     let load = nodes.each_ref().map(|node| Load::start(node.v4(), "plant/mill/speed"));
 
     let screen = Screen::start(&[]);
-    screen.enter(&format!("{} -h {here} top --interval 200ms", env!("CARGO_BIN_EXE_nexusd-cli")));
+    screen.enter(&format!(
+        "{} -h {here} top --interval 200ms --timeout 20s",
+        env!("CARGO_BIN_EXE_nexusd-cli")
+    ));
     let shown = |line: &str, parts: &[&str]| parts.iter().all(|part| line.contains(part));
     screen.wait("the slow consumer and rates on the overview", |text| {
         text.contains("Slow consumers: 1")
