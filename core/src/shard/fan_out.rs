@@ -249,9 +249,7 @@ impl Telling {
         log: &Log,
     ) -> Option<Extent> {
         let may_refuse = |entry: &Match| queues[entry.queue.0 as usize].may_refuse(rest);
-        let is_alike = self.acks.count <= 1
-            || !audience.matches.iter().any(may_refuse)
-            || is_planted(Plant::AckMiscounts);
+        let is_alike = self.acks.count <= 1 || !audience.matches.iter().any(may_refuse);
         let part = match is_alike {
             true => rest.take(),
             false => log.split_off_front(rest, 1),

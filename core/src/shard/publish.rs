@@ -2,8 +2,9 @@
 //!
 //! Messages that follow each other and that the same queues want form a *run*: each is numbered and copied
 //! to the log by itself, and the run is handed to those queues as one extent (`fan_out.rs`), when a message
-//! for others or the end of the received bytes closes it. So fan-out costs per run, not per message. Messages that
-//! are to be acknowledged share a run with their like alone, for what became of them is told of all at once. Where it goes on to another topic, a *part* of it ends, and the topic it leaves learns of that.
+//! for others or the end of the received bytes closes it. So fan-out costs per run, not per message. Where it
+//! goes on to another topic, a *part* of it ends, and the topic it leaves learns of that. Messages that are to be
+//! acknowledged share a run with their like alone, for what became of them is told of all at once.
 //!
 //! Invariant: a run is open only while one connection's bytes are dealt with; it holds a reference
 //! to its segment, so that nothing can rewrite it before the queues have theirs.
