@@ -83,7 +83,7 @@ fn many_topics(c: &mut Criterion) {
     group.sample_size(20);
     group.throughput(Throughput::Elements(80_000));
     for topics in [1, 1_000, 1_000_000] {
-        for order in [Order::RoundRobin, Order::Random] {
+        for order in [Order::RoundRobin, Order::Random, Order::Zipf] {
             let mut traffic = None;
             group.bench_function(format!("{topics}, {order:?}"), |b| {
                 let traffic = traffic.get_or_insert_with(|| {
@@ -117,7 +117,7 @@ fn memory_of_topics(c: &mut Criterion) {
             b.iter(|| {
                 let round: [usize; ROUND] = std::array::from_fn(|at| match order {
                     Order::RoundRobin => (count + at) % TOPICS,
-                    Order::Random => {
+                    _ => {
                         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                         ((u64::from(state) * TOPICS as u64) >> 32) as usize
                     }

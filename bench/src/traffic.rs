@@ -15,6 +15,10 @@ const CHUNKS_HELD: u64 = 8;
 const FILTERED_TOPICS: u32 = 1_000;
 const FILTERING_SUBSCRIBERS: usize = 100;
 const FRAME_BYTES: usize = HEADER_BYTES + PAYLOAD_BYTES;
+/// Steps of Zipf's order before it repeats.
+const DRAWS: u32 = 1 << 22;
+/// A prime beyond any number of topics, by which popular topics are scattered among the others.
+const SCATTER: u64 = 2_147_483_647;
 
 /// A standing workload of 128-byte messages on one topic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +53,8 @@ pub enum Order {
     RoundRobin,
     /// Any after any.
     Random,
+    /// The nth most popular with a probability of about 1/n of the first one's.
+    Zipf,
 }
 
 /// A workload that is set up and warm.
@@ -68,22 +74,44 @@ struct Walk {
     order: Order,
     topics: u32,
     state: u32,
+    /// Of Zipf's order, what is drawn beforehand.
+    drawn: Vec<TopicId>,
 }
 
 impl Walk {
+    fn new(topics: u32, order: Order) -> Self {
+        let draws = if order == Order::Zipf { DRAWS } else { 0 };
+        let mut state = 0;
+        let drawn = (0..draws).map(|_| draw_zipf(&mut state, topics)).collect();
+        Self { order, topics, state: 0, drawn }
+    }
+
     fn next(&mut self) -> TopicId {
         self.state = match self.order {
-            Order::RoundRobin => self.state.wrapping_add(1),
-            // Numerical Recipes' generator; its upper bits decide.
-            Order::Random => self.state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223),
+            Order::RoundRobin | Order::Zipf => self.state.wrapping_add(1),
+            Order::Random => next_random(self.state),
         };
         match self.order {
             Order::RoundRobin => TopicId(self.state % self.topics),
             Order::Random => {
                 TopicId(((u64::from(self.state) * u64::from(self.topics)) >> 32) as u32)
             }
+            Order::Zipf => self.drawn[(self.state % DRAWS) as usize],
         }
     }
+}
+
+/// Numerical Recipes' generator; the upper bits of what it gives are random.
+fn next_random(state: u32) -> u32 {
+    state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223)
+}
+
+/// A topic whose rank is a power of the number of topics, the exponent any below 1.
+fn draw_zipf(state: &mut u32, topics: u32) -> TopicId {
+    *state = next_random(*state);
+    let exponent = f64::from(*state) / f64::from(u32::MAX);
+    let rank = f64::from(topics).powf(exponent) as u64 - 1;
+    TopicId((rank * SCATTER % u64::from(topics)) as u32)
 }
 
 /// The name of a topic, or with a wildcard for its kind a filter that matches it alone.
@@ -149,7 +177,7 @@ impl Traffic {
             _ => (1, Order::RoundRobin),
         };
         (1..topics).for_each(|at| shards.bind(publisher, at, &filtered_topic(at, "sensor")));
-        let walk = (topics > 1).then_some(Walk { order, topics, state: 0 });
+        let walk = (topics > 1).then(|| Walk::new(topics, order));
         let mut chunk = Vec::new();
         let mut messages_per_chunk = 0;
         let payload = [7; PAYLOAD_BYTES];

@@ -16,10 +16,11 @@ use nexusd_wire::{Header, Sequence, TopicId};
 
 use crate::expiry::Expiry;
 use crate::limits::{
-    KEPT_RUN_BYTES, LOOKS_PER_SEGMENT, RUNS_SAMPLED, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE,
-    SPARE_RUN_LISTS, SURVIVOR_BYTES_MAX,
+    KEPT_RUN_BYTES, LOOK_AHEAD_TOPICS, LOOKS_PER_SEGMENT, RUNS_SAMPLED, SEGMENT_BYTES,
+    SEGMENTS_LEFT_ALONE, SPARE_RUN_LISTS, SURVIVOR_BYTES_MAX,
 };
 use crate::log::{Extent, Log, SegmentId, SegmentKind};
+use crate::prefetch::prefetch;
 use crate::topic::Topics;
 
 /// Where a run stands: a segment, and its place in that segment's list.
@@ -195,6 +196,13 @@ impl History {
         self.by_segment.get(at.segment.0 as usize)?.get(at.index as usize)
     }
 
+    #[inline(always)]
+    fn prefetch(&self, at: RunRef) {
+        if let Some(run) = self.run(at) {
+            prefetch(run);
+        }
+    }
+
     /// The runs of a topic that are held, newest first, without a hole.
     fn runs_of(
         &self,
@@ -351,6 +359,9 @@ impl History {
             return self.wanted_bytes(segment, topics, now_us) == 0;
         }
         let Some(runs) = self.by_segment.get(segment.0 as usize) else { return true };
+        if topics.len() >= LOOK_AHEAD_TOPICS {
+            runs.iter().rev().for_each(|run| topics.prefetch_standing(run.topic));
+        }
         let mut is_whole = true;
         let mut survivors = std::mem::take(&mut self.survivors);
         for run in runs.iter().rev() {
@@ -402,6 +413,10 @@ impl History {
         let mut homeless = Survivors::default();
         // The newer ones first: an older run hangs on the next newer one.
         survivors.runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.first));
+        // None of their topics' newest runs is in a cache.
+        for run in survivors.runs.iter().filter(|run| topics.standing(run.topic).is_some()) {
+            self.prefetch(topics.newest_run(run.topic));
+        }
         for run in survivors.runs.drain(..) {
             let bytes = &survivors.bytes[run.start as usize..][..run.len as usize];
             let Some(standing) = topics.standing(run.topic) else { continue };

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use nexusd_bench::{Order, Traffic, Workload};
 use serde::{Deserialize, Serialize};
 
-const WORKLOADS: [(&str, Workload); 11] = [
+const WORKLOADS: [(&str, Workload); 12] = [
     ("t1", Workload::T1),
     ("f16", Workload::FanOut(16)),
     ("acked", Workload::Acknowledged),
@@ -25,6 +25,7 @@ const WORKLOADS: [(&str, Workload); 11] = [
     ("f1000", Workload::FanOut(1_000)),
     ("sparse", Workload::Sparse),
     ("topics", Workload::Topics(1_000, Order::RoundRobin)),
+    ("zipf", Workload::Topics(1_000, Order::Zipf)),
     ("filters", Workload::Filters),
 ];
 const FEW: u64 = 20_000;

@@ -16,7 +16,7 @@ use super::routing::ShardIndex;
 use crate::gap::Gap;
 use crate::limits::{
     EVACUATION_SHARE, GAPS_BYTES_SPARED, SEGMENT_BYTES, SEGMENTS_LEFT_ALONE, SEGMENTS_RECALLED,
-    WORTH_MOVING_SHARE,
+    SURVIVOR_BYTES_MAX, WORTH_MOVING_SHARE,
 };
 use crate::log::{SegmentId, SegmentKind};
 use crate::overflow;
@@ -154,11 +154,11 @@ impl Plane {
         true
     }
 
-    /// Keeps a segment no longer for replay. What is still wanted of it moves, unless that is nearly
-    /// all of it: then the oldest messages go.
+    /// Keeps a segment no longer for replay. What is still wanted of it moves, unless that is more than makes
+    /// room for others: then the oldest messages go.
     fn give_up_history(&mut self, segment: SegmentId, wanted: usize) {
         // Few among many are not seen by a look at some, but found here.
-        if wanted <= SEGMENT_BYTES / 8 * 7 {
+        if wanted <= SURVIVOR_BYTES_MAX {
             self.history.rescue(segment, &self.log, &self.topics, self.now_us);
         }
         self.history.give_up(segment, &mut self.log);
