@@ -144,6 +144,7 @@ pub(crate) fn measure(
         other_cpu_ns: None,
         server_sends: None,
         hiccups: Hiccups::default(),
+        core_distance_ns: None,
         stalled: None,
         flood: None,
         acks: None,

@@ -16,6 +16,7 @@ mod clients;
 mod clock;
 mod comebacks;
 mod connection;
+mod core_distance;
 mod delivery_check;
 mod demo;
 mod error;

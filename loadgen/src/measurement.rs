@@ -52,6 +52,8 @@ pub(crate) struct Measurement {
     pub(crate) server_sends: Option<SendCounts>,
     /// What the machine did meanwhile.
     pub(crate) hiccups: Hiccups,
+    /// How far apart the cores of server and load were, before or after it, whichever was further; if there are two.
+    pub(crate) core_distance_ns: Option<f64>,
     /// What the stalled subscriber found, if there was one.
     pub(crate) stalled: Option<StalledReport>,
     /// What flooded the server meanwhile.

@@ -135,6 +135,9 @@ pub(crate) struct RunRecord {
     /// Gaps of more than a millisecond in which a core was not ours.
     pub(crate) hiccups: u64,
     pub(crate) hiccup_longest_us: f64,
+    /// In which a line of the cache goes from the server's core to the load's: some 50 where they share a cache, and three times
+    /// that, with half the throughput, where they do not.
+    pub(crate) core_distance_ns: Option<f64>,
     /// CPU time that anybody else used on the cores of server and load.
     pub(crate) other_cpu_s: Option<f64>,
     /// Others disturbed the run: repeat it, or do not trust it.
@@ -265,6 +268,7 @@ impl RunRecord {
             server_rss_peak_kb: memory.map(|memory| memory.peak_kb),
             hiccups: measurement.hiccups.count,
             hiccup_longest_us: measurement.hiccups.longest_ns as f64 / 1e3,
+            core_distance_ns: measurement.core_distance_ns,
             other_cpu_s: measurement.other_cpu_ns.map(|ns| ns as f64 / 1e9),
             noisy: measurement.is_noisy(case),
             mesh: measurement.mesh,
@@ -362,7 +366,7 @@ mod tests {
     use crate::workload::Overrides;
 
     /// What scripts rely on.
-    const KEYS: [&str; 39] = [
+    const KEYS: [&str; 40] = [
         "target",
         "workload",
         "size",
@@ -381,6 +385,7 @@ mod tests {
         "latency_us",
         "server_rss_kb",
         "hiccups",
+        "core_distance_ns",
         "converged_s",
         "commit",
         "command",
@@ -425,6 +430,7 @@ mod tests {
             other_cpu_ns: Some(0),
             server_sends: None,
             hiccups: Hiccups::default(),
+            core_distance_ns: Some(55.0),
             stalled: None,
             flood: None,
             acks: None,

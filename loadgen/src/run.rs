@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clients::{Clients, RunningClients, Times};
 use crate::clock;
+use crate::core_distance::core_distance_ns;
 use crate::error::LoadError;
 use crate::flood::{Flood, RunningFlood};
 use crate::hiccup::HiccupMeter;
@@ -108,6 +109,7 @@ pub(crate) fn measure(
         Target::Nexusd if nodes.len() == 1 => Some(SendWatch::connect(first)?),
         _ => None,
     };
+    let distance_before = core_distance_ns(&options.watched_cores);
     let times = times(clock::now_ns() + LEAD_NS, options);
     let flood = flood.map(|flood| flood.start(&times)).transpose()?;
     let running = clients.start(case, &times)?;
@@ -123,6 +125,7 @@ pub(crate) fn measure(
     let cpu = Shares::between(&first, &second, nodes, cpu_of_all(&costs));
     let report = running.finish()?;
     let flood = flood.map(RunningFlood::finish).transpose()?;
+    let distance_after = core_distance_ns(&options.watched_cores);
     Ok(Measurement {
         elapsed_s: (second.at_ns - first.at_ns) as f64 / 1e9,
         sent: second.sent - first.sent,
@@ -138,6 +141,9 @@ pub(crate) fn measure(
         other_cpu_ns: cpu.other_ns,
         server_sends: sends_between(&first, &second, sends),
         hiccups,
+        core_distance_ns: distance_before
+            .zip(distance_after)
+            .map(|(before, after)| before.max(after)),
         stalled: report.stalled,
         flood,
         acks: report.acks,

@@ -5,6 +5,7 @@ mod unit;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
 use self::unit::Unit;
+use crate::core_distance::APART_NS;
 use crate::flood::Flooded;
 use crate::latency::LatencySummary;
 use crate::report::RunRecord;
@@ -250,6 +251,11 @@ fn notes(run: &RunRecord) -> Vec<String> {
             "disturbed: {others}{} hiccups, the longest {:.1} ms",
             run.hiccups,
             run.hiccup_longest_us / 1e3
+        ));
+    }
+    if let Some(distance_ns) = run.core_distance_ns.filter(|distance_ns| *distance_ns >= APART_NS) {
+        notes.push(format!(
+            "the cores were {distance_ns:.0} ns apart, with no cache in common: compare it with such runs alone"
         ));
     }
     if let (false, Some(converged_s)) = (run.workload == Workload::C.name(), run.mesh.converged_s) {

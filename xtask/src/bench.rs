@@ -12,6 +12,7 @@ pub(crate) mod tables;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use lexopt::prelude::*;
@@ -71,6 +72,11 @@ const DISTURBED_ATTEMPTS: u32 = 30;
 const DISTURBED_ATTEMPTS_BESIDE_OTHERS: u32 = 6;
 /// Gaps of more than a millisecond in the execution of the machine's cores that latency can bear.
 const HICCUPS_MAX: u64 = 2;
+/// From this distance on, in nanoseconds, cores have no cache in common.
+const APART_NS: f64 = 100.0;
+/// A run with such cores is repeated; after so many times in a row it counts, and so do all that follow.
+const APART_ATTEMPTS: u32 = 40;
+static ALWAYS_APART: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Arguments {
@@ -463,11 +469,13 @@ struct Report {
     pairs: BTreeMap<Key, Pair>,
     /// The machine was busy elsewhere while latency was measured.
     is_disturbed: bool,
+    /// The cores of server and load had no cache in common in one of its runs.
+    is_apart: bool,
 }
 
 /// One measurement that counts.
 fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report> {
-    let (mut invalid, mut disturbed) = (0, 0);
+    let (mut invalid, mut disturbed, mut apart) = (0, 0, 0);
     let attempts = match arguments.against {
         // It is there for what a message costs, and 64 subscribers keep the load's core busy, which looks
         // like a disturbance.
@@ -477,6 +485,11 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
     };
     loop {
         match attempt(arguments, workload, side)? {
+            // A host may move a virtual machine's cores apart and together again within seconds; others have it so for good.
+            Ok(report) if report.is_apart && !ALWAYS_APART.load(Ordering::Relaxed) => {
+                apart += 1;
+                ALWAYS_APART.store(apart >= APART_ATTEMPTS, Ordering::Relaxed);
+            }
             Ok(report) if report.is_disturbed && disturbed < attempts => {
                 disturbed += 1;
             }
@@ -561,6 +574,8 @@ fn figures_in(output: &str) -> Result<Report, String> {
         let label = run["label"].as_str().unwrap_or_default();
         report.is_disturbed |= !run["rate"].is_null()
             && run["hiccups"].as_u64().is_some_and(|gaps| gaps > HICCUPS_MAX);
+        report.is_apart |=
+            run["core_distance_ns"].as_f64().is_some_and(|distance_ns| distance_ns >= APART_NS);
         for measure in Measure::of_run(&run) {
             let figure = measure.of(&run).filter(|figure| *figure > 0.0);
             let figure = figure.ok_or_else(|| format!("no {} was reported.", measure.name()))?;
@@ -648,7 +663,7 @@ mod tests {
             "workload  per CPU-second\n\
              {\"label\": \"a\", \"valid\": true, \"messages_per_cpu_s\": 1.5e7, \"received_per_s\": 1e7}\n\
              {\"label\": \"b\", \"valid\": true, \"messages_per_cpu_s\": 2, \"rate\": 10, \"hiccups\": 9,\
-              \"latency_us\": {\"p50\": 80.5, \"p99\": 170}}\n",
+              \"core_distance_ns\": 170.5, \"latency_us\": {\"p50\": 80.5, \"p99\": 170}}\n",
         );
         let figure = |run: &str, measure, figure| ((run.to_owned(), measure), figure);
         let figures = BTreeMap::from([
@@ -658,7 +673,8 @@ mod tests {
             figure("b", Measure::P50, 80.5),
             figure("b", Measure::P99, 170.0),
         ]);
-        assert_eq!(report, Ok(Report { figures, pairs: BTreeMap::new(), is_disturbed: true }));
+        let pairs = BTreeMap::new();
+        assert_eq!(report, Ok(Report { figures, pairs, is_disturbed: true, is_apart: true }));
 
         let lossy = figures_in(r#"{"label": "", "valid": false, "objections": ["3 lost"]}"#);
         assert!(lossy.is_err_and(|reason| reason.contains("3 lost")));

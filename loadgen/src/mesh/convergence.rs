@@ -350,6 +350,7 @@ impl Convergence {
             other_cpu_ns: None,
             server_sends: None,
             hiccups: Hiccups::default(),
+            core_distance_ns: None,
             stalled: None,
             flood: None,
             acks: None,
