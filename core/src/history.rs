@@ -413,7 +413,7 @@ impl History {
         let mut homeless = Survivors::default();
         // The newer ones first: an older run hangs on the next newer one.
         survivors.runs.sort_unstable_by_key(|run| std::cmp::Reverse(run.first));
-        // None of their topics' newest runs is in a cache.
+        // With many topics none of their newest runs is in a cache.
         for run in survivors.runs.iter().filter(|run| topics.standing(run.topic).is_some()) {
             self.prefetch(topics.newest_run(run.topic));
         }

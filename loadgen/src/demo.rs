@@ -64,6 +64,9 @@ pub(crate) fn run(server_core: usize, load_core: usize) -> Result<bool, LoadErro
             warmup: WARMUP,
             duration: DURATION,
             watched_cores: server_core.into_iter().chain([load_core]).collect(),
+            ends: server_core
+                .filter(|server| *server != load_core)
+                .map(|server| [server, load_core]),
         },
         conditions: Conditions {
             cores: Cores::new(server_core.into_iter().collect(), vec![load_core]),

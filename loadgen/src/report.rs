@@ -135,8 +135,8 @@ pub(crate) struct RunRecord {
     /// Gaps of more than a millisecond in which a core was not ours.
     pub(crate) hiccups: u64,
     pub(crate) hiccup_longest_us: f64,
-    /// In which a line of the cache goes from the server's core to the load's: some 50 where they share a cache, and three times
-    /// that, with half the throughput, where they do not.
+    /// In which a line of the cache goes from the server's core to the load's, or from one server's to the
+    /// other's: some 50 where they share a cache, and three times that, with half the throughput, where they do not.
     pub(crate) core_distance_ns: Option<f64>,
     /// CPU time that anybody else used on the cores of server and load.
     pub(crate) other_cpu_s: Option<f64>,
@@ -449,6 +449,7 @@ mod tests {
             warmup: Duration::from_secs(1),
             duration: Duration::from_secs(2),
             watched_cores: vec![],
+            ends: None,
         };
         let conditions = Conditions {
             cores: Cores::new(vec![0], vec![1]),

@@ -40,6 +40,8 @@ pub(crate) struct RunOptions {
     pub(crate) duration: Duration,
     /// Cores that the hiccup meter watches.
     pub(crate) watched_cores: Vec<usize>,
+    /// Those of a server and of the load, or of two servers, between which messages go; if it is two.
+    pub(crate) ends: Option<[usize; 2]>,
 }
 
 /// What was counted at one look.
@@ -109,7 +111,7 @@ pub(crate) fn measure(
         Target::Nexusd if nodes.len() == 1 => Some(SendWatch::connect(first)?),
         _ => None,
     };
-    let distance_before = core_distance_ns(&options.watched_cores);
+    let distance_before = options.ends.and_then(core_distance_ns);
     let times = times(clock::now_ns() + LEAD_NS, options);
     let flood = flood.map(|flood| flood.start(&times)).transpose()?;
     let running = clients.start(case, &times)?;
@@ -125,7 +127,7 @@ pub(crate) fn measure(
     let cpu = Shares::between(&first, &second, nodes, cpu_of_all(&costs));
     let report = running.finish()?;
     let flood = flood.map(RunningFlood::finish).transpose()?;
-    let distance_after = core_distance_ns(&options.watched_cores);
+    let distance_after = options.ends.and_then(core_distance_ns);
     Ok(Measurement {
         elapsed_s: (second.at_ns - first.at_ns) as f64 / 1e9,
         sent: second.sent - first.sent,
@@ -141,9 +143,7 @@ pub(crate) fn measure(
         other_cpu_ns: cpu.other_ns,
         server_sends: sends_between(&first, &second, sends),
         hiccups,
-        core_distance_ns: distance_before
-            .zip(distance_after)
-            .map(|(before, after)| before.max(after)),
+        core_distance_ns: distance_before.into_iter().chain(distance_after).reduce(f64::max),
         stalled: report.stalled,
         flood,
         acks: report.acks,

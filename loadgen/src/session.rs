@@ -41,6 +41,11 @@ pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
     let mut watched_cores: Vec<usize> = server_cores.iter().chain(&load_cores).copied().collect();
     watched_cores.sort_unstable();
     watched_cores.dedup();
+    let ends = match (server_cores.as_slice(), load_cores.as_slice()) {
+        (&[server], &[load]) if server != load => Some([server, load]),
+        (&[first, second], _) => Some([first, second]),
+        _ => None,
+    };
     let mut session = Session {
         runs: Runs {
             options: RunOptions {
@@ -48,6 +53,7 @@ pub(crate) fn measure(request: &MeasureRequest) -> Result<bool, LoadError> {
                 warmup: request.warmup,
                 duration: request.duration,
                 watched_cores,
+                ends,
             },
             conditions: Conditions {
                 cores: Cores::new(server_cores, load_cores.clone()),

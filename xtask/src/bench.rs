@@ -74,9 +74,10 @@ const DISTURBED_ATTEMPTS_BESIDE_OTHERS: u32 = 6;
 const HICCUPS_MAX: u64 = 2;
 /// From this distance on, in nanoseconds, cores have no cache in common.
 const APART_NS: f64 = 100.0;
-/// A run with such cores is repeated; after so many times in a row it counts, and so do all that follow.
+/// A run with such cores is repeated this often before it counts all the same. If no run before it had others, they always are.
 const APART_ATTEMPTS: u32 = 40;
-static ALWAYS_APART: AtomicBool = AtomicBool::new(false);
+static WERE_TOGETHER: AtomicBool = AtomicBool::new(false);
+static ARE_ALWAYS_APART: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Arguments {
@@ -486,14 +487,27 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
     loop {
         match attempt(arguments, workload, side)? {
             // A host may move a virtual machine's cores apart and together again within seconds; others have it so for good.
-            Ok(report) if report.is_apart && !ALWAYS_APART.load(Ordering::Relaxed) => {
+            Ok(report) if report.is_apart && !ARE_ALWAYS_APART.load(Ordering::Relaxed) => {
                 apart += 1;
-                ALWAYS_APART.store(apart >= APART_ATTEMPTS, Ordering::Relaxed);
+                let on = side.label.as_str();
+                if apart < APART_ATTEMPTS {
+                    eprintln!("{workload} on {on}: the cores had no cache in common; once more");
+                    continue;
+                }
+                eprintln!(
+                    "{workload} on {on}: the cores had no cache in common, {apart} times; it counts"
+                );
+                let were_together = WERE_TOGETHER.load(Ordering::Relaxed);
+                ARE_ALWAYS_APART.store(!were_together, Ordering::Relaxed);
+                return Ok(report);
             }
             Ok(report) if report.is_disturbed && disturbed < attempts => {
                 disturbed += 1;
             }
-            Ok(report) => return Ok(report),
+            Ok(report) => {
+                WERE_TOGETHER.fetch_or(!report.is_apart, Ordering::Relaxed);
+                return Ok(report);
+            }
             Err(reason) if invalid + 1 < ATTEMPTS => {
                 eprintln!("{workload} on {}: {reason}; once more", side.label);
                 invalid += 1;

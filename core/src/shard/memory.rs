@@ -154,8 +154,8 @@ impl Plane {
         true
     }
 
-    /// Keeps a segment no longer for replay. What is still wanted of it moves, unless that is more than makes
-    /// room for others: then the oldest messages go.
+    /// Keeps a segment no longer for replay. What is still wanted of it moves, as far as there is room, unless that is
+    /// more than half of a segment: then the oldest messages go.
     fn give_up_history(&mut self, segment: SegmentId, wanted: usize) {
         // Few among many are not seen by a look at some, but found here.
         if wanted <= SURVIVOR_BYTES_MAX {
