@@ -117,7 +117,7 @@ fn memory_of_topics(c: &mut Criterion) {
             b.iter(|| {
                 let round: [usize; ROUND] = std::array::from_fn(|at| match order {
                     Order::RoundRobin => (count + at) % TOPICS,
-                    _ => {
+                    Order::Random | Order::Zipf => {
                         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                         ((u64::from(state) * TOPICS as u64) >> 32) as usize
                     }

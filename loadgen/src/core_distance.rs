@@ -1,6 +1,6 @@
 //! How far apart two cores lie: the time in which one hands a line of the cache to the other.
 //!
-//! Where two cores have a cache in common that is some 50 ns, where they have none three times that. What
+//! Where two cores have a cache in common that is some 40 ns, where they have none four times that. What
 //! goes from one to the other then takes twice as long too: a server that mostly copies is half as fast.
 //! A host may move the cores of a virtual machine at any time, so this is measured around every run.
 
@@ -15,8 +15,8 @@ const EXCHANGES: u64 = 50;
 const ROUNDS: usize = 40;
 /// It takes less than a millisecond, unless a core is taken away meanwhile.
 const TIME_MAX_NS: u64 = 200_000_000;
-/// Looks at the line between two looks at the clock, and those of them that follow at once: a pause is longer on some processors
-/// than an exchange.
+/// Looks at the line between two looks at the clock, and those of them that follow at once: on some
+/// processors a pause is longer than an exchange.
 const LOOKS: u32 = 4_096;
 const LOOKS_WITHOUT_PAUSE: u32 = 256;
 /// From here on the cores have no cache in common.

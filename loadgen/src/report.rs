@@ -136,7 +136,7 @@ pub(crate) struct RunRecord {
     pub(crate) hiccups: u64,
     pub(crate) hiccup_longest_us: f64,
     /// In which a line of the cache goes from the server's core to the load's, or from one server's to the
-    /// other's: some 50 where they share a cache, and three times that, with half the throughput, where they do not.
+    /// other's: some 40 where they share a cache, and four times that, with half the throughput, where they do not.
     pub(crate) core_distance_ns: Option<f64>,
     /// CPU time that anybody else used on the cores of server and load.
     pub(crate) other_cpu_s: Option<f64>,

@@ -255,7 +255,8 @@ fn notes(run: &RunRecord) -> Vec<String> {
     }
     if let Some(distance_ns) = run.core_distance_ns.filter(|distance_ns| *distance_ns >= APART_NS) {
         notes.push(format!(
-            "the cores were {distance_ns:.0} ns apart, as far as cores without a cache in common: compare it with such runs alone"
+            "the cores were {distance_ns:.0} ns apart, as far as cores without a cache in common: \
+             compare it with such runs alone"
         ));
     }
     if let (false, Some(converged_s)) = (run.workload == Workload::C.name(), run.mesh.converged_s) {
