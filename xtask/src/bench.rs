@@ -12,12 +12,12 @@ pub(crate) mod tables;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use lexopt::prelude::*;
 use serde_json::{Value as Json, json};
 
+use crate::core_distance::{self, Apart};
 use crate::daemon::Daemon;
 use crate::invocation::Invocation;
 use crate::statistics::{Spread, median};
@@ -72,12 +72,6 @@ const DISTURBED_ATTEMPTS: u32 = 30;
 const DISTURBED_ATTEMPTS_BESIDE_OTHERS: u32 = 6;
 /// Gaps of more than a millisecond in the execution of the machine's cores that latency can bear.
 const HICCUPS_MAX: u64 = 2;
-/// From this distance on, in nanoseconds, cores have no cache in common.
-const APART_NS: f64 = 100.0;
-/// A run with such cores is repeated this often before it counts all the same. If no run before it had others, they always are.
-const APART_ATTEMPTS: u32 = 40;
-static WERE_TOGETHER: AtomicBool = AtomicBool::new(false);
-static ARE_ALWAYS_APART: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, Clone, PartialEq)]
 struct Arguments {
@@ -470,13 +464,12 @@ struct Report {
     pairs: BTreeMap<Key, Pair>,
     /// The machine was busy elsewhere while latency was measured.
     is_disturbed: bool,
-    /// The cores of server and load had no cache in common in one of its runs.
-    is_apart: bool,
 }
 
 /// One measurement that counts.
 fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report> {
-    let (mut invalid, mut disturbed, mut apart) = (0, 0, 0);
+    let measurement = format!("{workload} on {}", side.label);
+    let (mut invalid, mut disturbed, mut apart) = (0, 0, Apart::default());
     let attempts = match arguments.against {
         // It is there for what a message costs, and 64 subscribers keep the load's core busy, which looks
         // like a disturbance.
@@ -485,43 +478,33 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
         None => DISTURBED_ATTEMPTS_BESIDE_OTHERS,
     };
     loop {
-        match attempt(arguments, workload, side)? {
-            // A host may move a virtual machine's cores apart and together again within seconds; others have it so for good.
-            Ok(report) if report.is_apart && !ARE_ALWAYS_APART.load(Ordering::Relaxed) => {
-                apart += 1;
-                let on = side.label.as_str();
-                if apart < APART_ATTEMPTS {
-                    eprintln!("{workload} on {on}: the cores had no cache in common; once more");
-                    continue;
-                }
-                eprintln!(
-                    "{workload} on {on}: the cores had no cache in common, {apart} times; it counts"
-                );
-                let were_together = WERE_TOGETHER.load(Ordering::Relaxed);
-                ARE_ALWAYS_APART.store(!were_together, Ordering::Relaxed);
-                return Ok(report);
-            }
-            Ok(report) if report.is_disturbed && disturbed < attempts => {
-                disturbed += 1;
-            }
-            Ok(report) => {
-                WERE_TOGETHER.fetch_or(!report.is_apart, Ordering::Relaxed);
-                return Ok(report);
-            }
+        let attempt = attempt(arguments, workload, side)?;
+        if apart.repeats(&measurement, attempt.is_apart) {
+            continue;
+        }
+        match attempt.report {
+            Ok(report) if report.is_disturbed && disturbed < attempts => disturbed += 1,
+            Ok(report) => return Ok(report),
             Err(reason) if invalid + 1 < ATTEMPTS => {
-                eprintln!("{workload} on {}: {reason}; once more", side.label);
+                eprintln!("{measurement}: {reason}; once more");
                 invalid += 1;
             }
-            Err(reason) => bail!(
-                "{workload} on {} gave no valid run in {ATTEMPTS} attempts: {reason}",
-                side.label
-            ),
+            Err(reason) => {
+                bail!("{measurement} gave no valid run in {ATTEMPTS} attempts: {reason}")
+            }
         }
     }
 }
 
-/// The inner error is a measurement that does not count, which may be repeated.
-fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<Report, String>> {
+/// A measurement that may have to be repeated.
+struct Attempt {
+    /// The cores of server and load had no cache in common in one of its runs.
+    is_apart: bool,
+    /// Or why it does not count.
+    report: Result<Report, String>,
+}
+
+fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Attempt> {
     let (server_core, load_core) = cores::for_daemon_and_load();
     let is_started_by_load = STARTED_BY_THE_LOAD.iter().any(|it| workload.eq_ignore_ascii_case(it));
     // Several servers have a core each, and the load has both.
@@ -567,12 +550,15 @@ fn attempt(arguments: &Arguments, workload: &str, side: &Side) -> Result<Result<
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let last_words = said.lines().last().unwrap_or_default();
-    let report = figures_in(&String::from_utf8_lossy(&output.stdout));
-    if report.is_ok() && !output.status.success() {
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let report = match figures_in(&printed) {
         // It had done some of its runs before it failed.
-        return Ok(Err(format!("the load generator did not do all of it: {last_words}")));
-    }
-    Ok(report.map_err(|reason| format!("{reason} {last_words}")))
+        Ok(_) if !output.status.success() => {
+            Err(format!("the load generator did not do all of it: {last_words}"))
+        }
+        report => report.map_err(|reason| format!("{reason} {last_words}")),
+    };
+    Ok(Attempt { is_apart: core_distance::is_apart(&printed), report })
 }
 
 /// Reads the figures out of the load generator's report, a line of JSON per run.
@@ -588,8 +574,6 @@ fn figures_in(output: &str) -> Result<Report, String> {
         let label = run["label"].as_str().unwrap_or_default();
         report.is_disturbed |= !run["rate"].is_null()
             && run["hiccups"].as_u64().is_some_and(|gaps| gaps > HICCUPS_MAX);
-        report.is_apart |=
-            run["core_distance_ns"].as_f64().is_some_and(|distance_ns| distance_ns >= APART_NS);
         for measure in Measure::of_run(&run) {
             let figure = measure.of(&run).filter(|figure| *figure > 0.0);
             let figure = figure.ok_or_else(|| format!("no {} was reported.", measure.name()))?;
@@ -677,7 +661,7 @@ mod tests {
             "workload  per CPU-second\n\
              {\"label\": \"a\", \"valid\": true, \"messages_per_cpu_s\": 1.5e7, \"received_per_s\": 1e7}\n\
              {\"label\": \"b\", \"valid\": true, \"messages_per_cpu_s\": 2, \"rate\": 10, \"hiccups\": 9,\
-              \"core_distance_ns\": 170.5, \"latency_us\": {\"p50\": 80.5, \"p99\": 170}}\n",
+              \"latency_us\": {\"p50\": 80.5, \"p99\": 170}}\n",
         );
         let figure = |run: &str, measure, figure| ((run.to_owned(), measure), figure);
         let figures = BTreeMap::from([
@@ -688,7 +672,7 @@ mod tests {
             figure("b", Measure::P99, 170.0),
         ]);
         let pairs = BTreeMap::new();
-        assert_eq!(report, Ok(Report { figures, pairs, is_disturbed: true, is_apart: true }));
+        assert_eq!(report, Ok(Report { figures, pairs, is_disturbed: true }));
 
         let lossy = figures_in(r#"{"label": "", "valid": false, "objections": ["3 lost"]}"#);
         assert!(lossy.is_err_and(|reason| reason.contains("3 lost")));

@@ -13,6 +13,7 @@
 mod bench;
 mod build;
 mod codegen;
+mod core_distance;
 mod cores;
 mod daemon;
 mod demo;
