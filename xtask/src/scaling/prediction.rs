@@ -1,9 +1,8 @@
 //! What the model says of workload L beside what was measured.
 //!
 //! Costs come from two rates: one at half of the capacity, where many messages make a batch, and one so low that
-//! every message is a batch. What cannot be counted, how long wake-ups take and how often the machine
-//! stands still, is fitted to median and 99th percentile at two loads, [`CALIBRATION`]. Everything else is predicted, and
-//! what is predicted is never fitted.
+//! every message is a batch. What cannot be counted, how long wake-ups take, is fitted to median and 99th percentile
+//! at two loads, [`CALIBRATION`]. Everything else is predicted, and what is predicted is never fitted.
 
 use std::fmt::Write as _;
 
@@ -12,7 +11,7 @@ use serde_json::{Value as Json, json};
 
 use super::host::FRAME_BYTES;
 use super::load::{self, Run};
-use super::model::{self, Parameters, Standstills, Varying, Work};
+use super::model::{self, Parameters, Varying, Work};
 use super::results::grouped;
 use crate::statistics::{SplitMix, median};
 
@@ -24,7 +23,7 @@ const CALIBRATION: [u64; 2] = [10, 50];
 const SPARSE_RATE: f64 = 10_000.0;
 const REPETITIONS: usize = 9;
 /// Runs of which one counts.
-const CHOICE: usize = 3;
+const CHOICE: usize = 5;
 const PAYLOAD_BYTES: f64 = 128.0;
 
 /// What the load generator does at least between two writes, and at most in one (loadgen/src/publisher.rs and
@@ -37,12 +36,11 @@ const READ_BYTES: f64 = 262_144.0;
 /// Linux 6.18).
 const SLICE_NS: f64 = 1_400_000.0;
 
-/// Simulated time of a prediction, and of each step of the fit: the same, so that both meet the same standstills.
+/// Simulated time of a prediction, and of each step of the fit.
 const SIMULATED_S: f64 = 8.0;
 const FIT_STEPS: usize = 120;
-/// How often a core stands still a second, and for how many nanoseconds, where the fit begins: a percentile that long
-/// standstills explain, short ones may explain as well, and from the one there is no small step to the other.
-const STANDSTILLS_TRIED: [(f64, f64); 4] = [(5.0, 5e5), (50.0, 2e5), (200.0, 1e5), (0.5, 2e6)];
+/// Median and spread of wake-ups, where the fit begins.
+const WAKE_UP_TRIED: Varying = Varying { median_ns: 20_000.0, spread: 0.8 };
 
 /// CPU time of a message.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,7 +60,8 @@ struct Load {
     /// CPU seconds a second, of the server and of the load generator.
     server_busy: Vec<f64>,
     load_busy: Vec<f64>,
-    noisy: usize,
+    /// Runs in which a core was taken away all the same.
+    disturbed: usize,
 }
 
 /// All that was measured.
@@ -136,7 +135,7 @@ pub(super) fn measure() -> Result<Observed> {
             let elapsed_ns = run.number("duration_s") * 1e9;
             load.server_busy.push((run.user_ns() + run.kernel_ns()) / elapsed_ns);
             load.load_busy.push(run.load_ns() / elapsed_ns);
-            load.noisy += usize::from(run.is_noisy());
+            load.disturbed += usize::from(run.number("hiccups") > 0.0);
         }
     }
     Ok(observed)
@@ -160,8 +159,8 @@ fn capacity(full_per_s: f64) -> Result<f64> {
     Ok(kept)
 }
 
-/// Latencies at a rate. On a shared machine the 99th percentile of one run is up to ten times that of the next, as
-/// often as a core was taken away; so of some runs the one in which that happened least counts.
+/// Latencies at a rate, of a run in which no core was taken away for longer than a millisecond, or of some runs that
+/// in which it happened least: otherwise the 99th percentile of a run of a second says how long the machine stood still.
 fn latencies(rate_per_s: f64) -> Result<Run> {
     let arguments = format!("--workload L --rate {rate_per_s}");
     let mut best: Option<Run> = None;
@@ -172,7 +171,7 @@ fn latencies(rate_per_s: f64) -> Result<Run> {
                 best = Some(run);
             }
         }
-        if best.as_ref().is_some_and(|best| hiccups(best) < 2.0) {
+        if best.as_ref().is_some_and(|best| hiccups(best) == 0.0) {
             break;
         }
     }
@@ -186,7 +185,7 @@ impl Observed {
             json!({
                 "share": load.share, "rate_per_s": load.rate_per_s, "p50_ns": load.p50_ns,
                 "p99_ns": load.p99_ns, "server_busy": load.server_busy, "load_busy": load.load_busy,
-                "noisy": load.noisy,
+                "disturbed": load.disturbed,
             })
         };
         json!({
@@ -211,7 +210,7 @@ impl Observed {
                 p99_ns: numbers(&json["p99_ns"])?,
                 server_busy: numbers(&json["server_busy"])?,
                 load_busy: numbers(&json["load_busy"])?,
-                noisy: json["noisy"].as_u64()? as usize,
+                disturbed: json["disturbed"].as_u64()? as usize,
             })
         };
         Some(Self {
@@ -226,7 +225,7 @@ impl Observed {
         })
     }
 
-    /// The work of the stages, which is counted; wake-ups and standstills are a first guess.
+    /// The work of the stages, which is counted; wake-ups are a first guess.
     fn counted(&self) -> Parameters {
         let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
         // cost = per batch ÷ messages of a batch + per message, at both rates. Nobody who follows a schedule is spared the
@@ -243,10 +242,9 @@ impl Observed {
             publisher: split_load(WRITE_BYTES / frame_bytes),
             shard: split(self.sparse.server_ns, self.half.server_ns, self.full_batch),
             subscriber: split_load(READ_BYTES / frame_bytes),
-            wake_up: Varying { median_ns: 20_000.0, spread: 0.8 },
+            wake_up: WAKE_UP_TRIED,
             pause_ns: PAUSE_NS,
             slice_ns: SLICE_NS,
-            standstills: Standstills { per_s: 0.0, mean_ns: 0.0 },
         }
     }
 
@@ -267,7 +265,7 @@ impl Observed {
     /// Parameters, and prediction beside measurement.
     pub(super) fn report(&self) -> Result<String> {
         let parameters = self.parameters()?;
-        let Parameters { publisher, shard, subscriber, wake_up, standstills, .. } = parameters;
+        let Parameters { publisher, shard, subscriber, wake_up, .. } = parameters;
         let us = |ns: f64| format!("{:.1} µs", ns / 1e3);
         let mut text = format!(
             "Highest rate that is kept on a schedule, in steps of a tenth of full flow: {} messages a second. Full flow \
@@ -301,19 +299,15 @@ impl Observed {
             "| pause of the publisher | {} | the load generator's source |\n\
              | slice of a thread | {} | the kernel's default |\n\
              | wake-up of an idle core, median | {} | {fitted} |\n\
-             | its spread (σ of the logarithm) | {:.2} | {fitted} |\n\
-             | standstills of a core | {:.1} a second | {fitted} |\n\
-             | their length, mean | {} | {fitted} |",
+             | its spread (σ of the logarithm) | {:.2} | {fitted} |",
             us(parameters.pause_ns),
             us(parameters.slice_ns),
             us(wake_up.median_ns),
             wake_up.spread,
-            standstills.per_s,
-            us(standstills.mean_ns),
         );
         text.push_str(
             "\n| load | messages/s | p50 predicted | measured | off by | p99 predicted | measured (least … most) | off by | \
-             messages of a turn, predicted | shard busy, predicted | CPU of the server, measured | noisy runs |\n\
+             messages of a turn, predicted | shard busy, predicted | CPU of the server, measured | disturbed runs |\n\
              |---:|---:|---:|---:|---:|---:|---|---:|---:|---:|---:|---:|\n",
         );
         let mut within = Vec::new();
@@ -350,7 +344,7 @@ impl Observed {
                 outcome.turn_messages,
                 outcome.shard_busy * 100.0,
                 median(&load.server_busy).unwrap_or(0.0) * 100.0,
-                load.noisy,
+                load.disturbed,
                 load.p99_ns.len(),
             );
         }
@@ -368,15 +362,10 @@ impl Observed {
     }
 }
 
-/// Varies wake-ups and standstills until medians and 99th percentiles at these rates are as near as they get.
+/// Varies wake-ups until medians and 99th percentiles at these rates are as near as they get.
 fn calibrate(first: Parameters, targets: &[(f64, f64, f64)], seconds: f64) -> Parameters {
-    let with = |[median_ns, spread, per_s, mean_ns]: [f64; 4]| Parameters {
-        wake_up: Varying { median_ns, spread },
-        standstills: Standstills { per_s, mean_ns },
-        ..first
-    };
-    let distance = |unknown: [f64; 4]| {
-        let parameters = with(unknown);
+    let distance = |wake_up: Varying| {
+        let parameters = Parameters { wake_up, ..first };
         let of_rate = |&(rate_per_s, p50_ns, p99_ns): &(f64, f64, f64)| {
             let latencies = model::simulate(&parameters, rate_per_s, seconds).latencies;
             let off = |share, seen: f64| (latencies.quantile(share).max(1.0) / seen).ln().powi(2);
@@ -384,35 +373,20 @@ fn calibrate(first: Parameters, targets: &[(f64, f64, f64)], seconds: f64) -> Pa
         };
         targets.iter().map(of_rate).sum::<f64>()
     };
-    let Parameters { wake_up, .. } = first;
-    let starts = STANDSTILLS_TRIED
-        .map(|(per_s, mean_ns)| [wake_up.median_ns, wake_up.spread, per_s, mean_ns]);
-    let mut best = starts[0];
-    let mut nearest = f64::INFINITY;
+    let mut best = first.wake_up;
+    let mut nearest = distance(best);
     let mut random = SplitMix::new(7);
-    for start in starts {
-        let (found, far) = descend(start, &distance, &mut random);
-        if far < nearest {
-            (best, nearest) = (found, far);
-        }
-    }
-    with(best)
-}
-
-/// Looks for a place from which it is less far, beginning at `start`, and says how far it is from there.
-fn descend(
-    start: [f64; 4],
-    distance: &impl Fn([f64; 4]) -> f64,
-    random: &mut SplitMix,
-) -> ([f64; 4], f64) {
-    let (mut best, mut nearest) = (start, distance(start));
-    // A step in a random direction, with all numbers at once; larger after one that came nearer, else smaller.
+    // A step in a random direction, with both numbers at once; larger after one that came nearer, else smaller.
     let mut stride = 0.7_f64;
+    let mut step = |stride: f64| {
+        let direction = random.below(2_001) as f64 / 1_000.0 - 1.0;
+        (stride * direction).exp()
+    };
     for _ in 0..FIT_STEPS {
-        let next = best.map(|number| {
-            let direction = random.below(2_001) as f64 / 1_000.0 - 1.0;
-            number * (stride * direction).exp()
-        });
+        let next = Varying {
+            median_ns: best.median_ns * step(stride),
+            spread: best.spread * step(stride),
+        };
         let far = distance(next);
         if far < nearest {
             (best, nearest, stride) = (next, far, (stride * 1.5).min(1.0));
@@ -420,7 +394,7 @@ fn descend(
             stride = (stride * 0.95).max(0.05);
         }
     }
-    (best, nearest)
+    Parameters { wake_up: best, ..first }
 }
 
 #[cfg(test)]
@@ -435,7 +409,7 @@ mod tests {
             p99_ns: vec![300_000.0, 200_000.0, 400_000.0],
             server_busy: vec![0.5],
             load_busy: vec![0.7],
-            noisy: 1,
+            disturbed: 1,
         };
         Observed {
             full_per_s: 2e7,
@@ -469,7 +443,6 @@ mod tests {
         const SECONDS: f64 = 0.5;
         let mut truth = observed().counted();
         truth.wake_up = Varying { median_ns: 55_000.0, spread: 0.5 };
-        truth.standstills = Standstills { per_s: 0.1, mean_ns: 100.0 };
         let at = |parameters: &Parameters, rate_per_s: f64| {
             let latencies = model::simulate(parameters, rate_per_s, SECONDS).latencies;
             (latencies.quantile(0.5), latencies.quantile(0.99))
