@@ -55,6 +55,8 @@ impl Plane {
         if !self.log.may_land(stride) {
             return false;
         }
+        // Large messages need no new tail, behind which this is done otherwise.
+        self.tidy_history();
         while !self.log.may_allocate(stride) {
             // The tail is no candidate while it is written to.
             self.log.close_tail();

@@ -275,6 +275,23 @@ fn what_a_busy_topic_had_goes_before_what_many_quiet_ones_have() {
 }
 
 #[test]
+fn large_messages_are_kept_within_the_bound_and_no_longer_than_they_are_wanted() {
+    let limits = Limits { replay_bytes: 4 << 20, ..Limits::default() };
+    for (topics, kept_max) in [(1, 2 << 20), (100, 5 << 20)] {
+        let mut desk = Desk::with_limits(limits.clone());
+        let publisher = desk.greet();
+        for topic in 0..topics {
+            desk.bind(publisher, topic, &format!("t/{topic}"));
+        }
+        for number in 0..600 {
+            desk.publish(publisher, number % topics, &[0; 64 << 10], MessageFlags::default());
+            let used = desk.metrics().log_bytes;
+            assert!(used <= kept_max, "{used} bytes of {topics} topics behind {number} messages");
+        }
+    }
+}
+
+#[test]
 fn replays_that_nobody_reads_stay_within_the_memory_limit() {
     for shards in [1, 2] {
         let limits = Limits { memory_bytes: 16 << 20, ..Limits::default() };
