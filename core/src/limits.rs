@@ -22,7 +22,7 @@ pub const BURSTS_PER_TRIAL: u32 = 1_024;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
 /// Bytes in one gathered send, give or take the last extent's rest.
-pub const BYTES_PER_SEND: usize = 64 << 10;
+pub const BYTES_PER_SEND: usize = 128 << 10;
 
 /// Shards of a node.
 pub const SHARDS_MAX: usize = 64;
