@@ -396,7 +396,10 @@ impl History {
             runs.clear();
             self.spare_lists.push(runs);
         }
-        if let Some(at) = self.line.iter().rposition(|&held| held == segment) {
+        let is_first = self.line.front() == Some(&segment);
+        let at =
+            if is_first { Some(0) } else { self.line.iter().rposition(|&held| held == segment) };
+        if let Some(at) = at {
             self.line.remove(at);
             self.looked -= usize::from(at < self.looked);
         }

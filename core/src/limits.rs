@@ -21,7 +21,7 @@ pub const TRIAL_BURSTS: u32 = 16;
 pub const BURSTS_PER_TRIAL: u32 = 1_024;
 /// Slices in one gathered send; the kernel's IOV_MAX.
 pub const IOVECS_PER_SEND: usize = 1024;
-/// Bytes in one gathered send, give or take the last extent's rest.
+/// From so many bytes on a gathered send takes no further extent. It ends with one, so it may have a segment more.
 pub const BYTES_PER_SEND: usize = 128 << 10;
 
 /// Shards of a node.

@@ -498,8 +498,8 @@ fn measure(arguments: &Arguments, workload: &str, side: &Side) -> Result<Report>
 
 /// A measurement that may have to be repeated.
 struct Attempt {
-    /// The cores of server and load had no cache in common in one of its runs.
-    is_apart: bool,
+    /// Whether the cores of server and load had no cache in common in one of its runs, if they say.
+    is_apart: Option<bool>,
     /// Or why it does not count.
     report: Result<Report, String>,
 }

@@ -57,6 +57,9 @@ impl Plane {
         }
         // Large messages need no new tail, behind which this is done otherwise.
         self.tidy_history();
+        if self.history.homeless_bytes() >= SURVIVOR_BYTES_MAX / 2 {
+            self.settle_history();
+        }
         while !self.log.may_allocate(stride) {
             // The tail is no candidate while it is written to.
             self.log.close_tail();

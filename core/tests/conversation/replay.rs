@@ -280,14 +280,23 @@ fn large_messages_are_kept_within_the_bound_and_no_longer_than_they_are_wanted()
     for (topics, kept_max) in [(1, 2 << 20), (100, 5 << 20)] {
         let mut desk = Desk::with_limits(limits.clone());
         let publisher = desk.greet();
+        let names = topics_of_one_message(&mut desk, publisher, 50);
         for topic in 0..topics {
-            desk.bind(publisher, topic, &format!("t/{topic}"));
+            desk.bind(publisher, 50 + topic, &format!("large/{topic}"));
         }
         for number in 0..600 {
-            desk.publish(publisher, number % topics, &[0; 64 << 10], MessageFlags::default());
+            let topic = 50 + number % topics;
+            desk.publish(publisher, topic, &[0; 64 << 10], MessageFlags::default());
             let used = desk.metrics().log_bytes;
             assert!(used <= kept_max, "{used} bytes of {topics} topics behind {number} messages");
         }
+        let kept = are_kept(&mut desk, names.iter());
+        assert!(kept.iter().all(|is_kept| *is_kept), "small ones of quiet topics: {kept:?}");
+        let subscriber = desk.greet();
+        let last = format!("large/{}", topics - 1);
+        let before = 600 / u64::from(topics) - 1;
+        let heard = subscribe_at(&mut desk, subscriber, &[&last], &[at(&last, before)]);
+        assert_eq!(messages(&heard).len(), 1, "the newest large one is there");
     }
 }
 
