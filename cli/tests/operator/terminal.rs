@@ -130,6 +130,11 @@ fn ctrl_c_of_a_command_is_over_with_it() {
         kill_process(pid, Signal::INT).expect("it runs");
         screen.text();
     }
+    // What the daemon knows comes through the thread that is told of signals: it has been told of all.
+    screen.type_text("client info ");
+    screen.press("Tab");
+    screen.wait_for("0-2-1");
+    cancel(&screen);
     screen.enter("mesh status");
     screen.wait_for("queued for them");
 }
