@@ -38,7 +38,7 @@ pub(super) fn run(arguments: &str) -> Result<Vec<Run>> {
 }
 
 /// The same, without another attempt after a run that is not valid.
-pub(super) fn run_once(arguments: &str) -> Result<Vec<Run>> {
+fn run_once(arguments: &str) -> Result<Vec<Run>> {
     let mut apart = Apart::default();
     loop {
         let report = output(arguments)?;

@@ -1,8 +1,8 @@
 //! What the model says of workload L beside what was measured.
 //!
-//! Costs come from two rates: one at half of the capacity, where many messages make a batch, and one so low that
-//! every message is a batch. What cannot be counted, how long wake-ups take, is fitted to median and 99th percentile
-//! at two loads, [`CALIBRATION`]. Everything else is predicted, and what is predicted is never fitted.
+//! Costs come from two loads, [`CALIBRATION`]: few messages make a batch at the one, many at the other. What cannot be
+//! counted, how long wake-ups take, is fitted to median and 99th percentile at the same two. Everything else is
+//! predicted, and what is predicted is never fitted.
 
 use std::fmt::Write as _;
 
@@ -17,10 +17,10 @@ use crate::statistics::{SplitMix, median};
 
 /// Percentages of the capacity.
 const SHARES: [u64; 6] = [10, 20, 30, 50, 70, 80];
-/// Those that the model is fitted to.
+/// Those at which costs are counted, and that the model is fitted to.
 const CALIBRATION: [u64; 2] = [10, 50];
-/// Rate at which each message is a batch of its own.
-const SPARSE_RATE: f64 = 10_000.0;
+/// Runs at each of them that say what messages cost.
+const COST_RUNS: usize = 5;
 const REPETITIONS: usize = 9;
 /// Runs of which one counts.
 const CHOICE: usize = 5;
@@ -42,11 +42,12 @@ const FIT_STEPS: usize = 120;
 /// Median and spread of wake-ups, where the fit begins.
 const WAKE_UP_TRIED: Varying = Varying { median_ns: 20_000.0, spread: 0.8 };
 
-/// CPU time of a message.
+/// CPU time of a message, where so many make a send of the daemon.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Cost {
     server_ns: f64,
     load_ns: f64,
+    batch: f64,
 }
 
 /// Latencies at a load.
@@ -72,59 +73,51 @@ pub(super) struct Observed {
     /// The highest rate that is kept on a schedule without a gap, in steps of a tenth of that.
     capacity_per_s: f64,
     full: Cost,
-    /// Messages of a send in full flow.
-    full_batch: f64,
-    sparse: Cost,
-    /// At half of the capacity.
-    half: Cost,
-    half_batch: f64,
+    /// At the loads of [`CALIBRATION`].
+    counted: [Cost; 2],
     loads: Vec<Load>,
 }
 
-/// Measures; takes about two minutes.
+/// Measures; takes about five minutes.
 pub(super) fn measure() -> Result<Observed> {
-    let (mut full, mut sparse) = (Vec::new(), Vec::new());
+    let mut full = Vec::new();
     for _ in 0..3 {
         // The daemon tells of its sends once a second.
         full.extend(load::run("--workload T1 --duration 3s")?);
-        sparse.extend(load::run(&format!("--workload L --rate {SPARSE_RATE} --duration 2s"))?);
     }
     let middle = |runs: &[Run], of: &dyn Fn(&Run) -> f64| {
         median(&runs.iter().map(of).collect::<Vec<_>>()).context("there are runs")
     };
+    let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
     let cost = |runs: &[Run]| {
         Ok::<_, anyhow::Error>(Cost {
             server_ns: middle(runs, &|run| (run.user_ns() + run.kernel_ns()) / run.sent())?,
             load_ns: middle(runs, &|run| run.load_ns() / run.sent())?,
+            batch: middle(runs, &|run| run.number("bytes_per_send"))? / frame_bytes,
         })
     };
-    let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
     let full_per_s = middle(&full, &|run| run.number("received_per_s"))?;
     let capacity_per_s = capacity(full_per_s)?;
-    let mut half = Vec::new();
-    for _ in 0..3 {
-        let rate_per_s = (capacity_per_s / 2.0).round();
-        half.extend(load::run(&format!("--workload L --rate {rate_per_s} --duration 3s"))?);
+    let rate = |share: u64| (capacity_per_s * share as f64 / 100.0).round();
+    let mut runs = [Vec::new(), Vec::new()];
+    for _ in 0..COST_RUNS {
+        for (runs, share) in runs.iter_mut().zip(CALIBRATION) {
+            runs.extend(load::run(&format!("--workload L --rate {} --duration 3s", rate(share)))?);
+        }
     }
-    let batch = |runs: &[Run]| {
-        Ok::<_, anyhow::Error>(middle(runs, &|run| run.number("bytes_per_send"))? / frame_bytes)
-    };
-    let mut observed = Observed {
-        full_per_s,
-        capacity_per_s,
-        full: cost(&full)?,
-        full_batch: batch(&full)?,
-        sparse: cost(&sparse)?,
-        half: cost(&half)?,
-        half_batch: batch(&half)?,
-        loads: Vec::new(),
-    };
-    if observed.full_batch.min(observed.half_batch) < 2.0 {
-        bail!("the daemon did not tell how large its sends were");
+    let counted = [cost(&runs[0])?, cost(&runs[1])?];
+    let mut observed =
+        Observed { full_per_s, capacity_per_s, full: cost(&full)?, counted, loads: Vec::new() };
+    // Without batches there is no telling apart what they cost, and what their messages do.
+    if !(counted[0].batch > 0.0 && counted[1].batch > 2.0 * counted[0].batch) {
+        bail!(
+            "batches of {:.0} and {:.0} messages are too alike",
+            counted[0].batch,
+            counted[1].batch
+        );
     }
     for share in SHARES {
-        let rate_per_s = (observed.capacity_per_s * share as f64 / 100.0).round();
-        observed.loads.push(Load { share, rate_per_s, ..Load::default() });
+        observed.loads.push(Load { share, rate_per_s: rate(share), ..Load::default() });
     }
     // All loads in turn, so that a machine that drifts does so for all of them alike.
     for _ in 0..REPETITIONS {
@@ -182,7 +175,7 @@ fn latencies(rate_per_s: f64) -> Result<Run> {
 
 impl Observed {
     pub(super) fn json(&self) -> Json {
-        let cost = |cost: Cost| json!({ "server_ns": cost.server_ns, "load_ns": cost.load_ns });
+        let cost = |cost: Cost| json!({ "server_ns": cost.server_ns, "load_ns": cost.load_ns, "batch": cost.batch });
         let load = |load: &Load| {
             json!({
                 "share": load.share, "rate_per_s": load.rate_per_s, "p50_ns": load.p50_ns,
@@ -191,8 +184,8 @@ impl Observed {
             })
         };
         json!({
-            "full_per_s": self.full_per_s, "capacity_per_s": self.capacity_per_s, "full": cost(self.full), "full_batch": self.full_batch,
-            "sparse": cost(self.sparse), "half": cost(self.half), "half_batch": self.half_batch, "loads": self.loads.iter().map(load).collect::<Vec<_>>(),
+            "full_per_s": self.full_per_s, "capacity_per_s": self.capacity_per_s, "full": cost(self.full),
+            "counted": self.counted.map(cost), "loads": self.loads.iter().map(load).collect::<Vec<_>>(),
         })
     }
 
@@ -200,7 +193,7 @@ impl Observed {
     pub(super) fn from_json(json: &Json) -> Option<Self> {
         let cost = |json: &Json| {
             let (server_ns, load_ns) = (json["server_ns"].as_f64()?, json["load_ns"].as_f64()?);
-            Some(Cost { server_ns, load_ns })
+            Some(Cost { server_ns, load_ns, batch: json["batch"].as_f64()? })
         };
         let numbers =
             |json: &Json| json.as_array()?.iter().map(Json::as_f64).collect::<Option<Vec<f64>>>();
@@ -219,10 +212,7 @@ impl Observed {
             full_per_s: json["full_per_s"].as_f64()?,
             capacity_per_s: json["capacity_per_s"].as_f64()?,
             full: cost(&json["full"])?,
-            full_batch: json["full_batch"].as_f64()?,
-            sparse: cost(&json["sparse"])?,
-            half: cost(&json["half"])?,
-            half_batch: json["half_batch"].as_f64()?,
+            counted: [cost(&json["counted"][0])?, cost(&json["counted"][1])?],
             loads: json["loads"].as_array()?.iter().map(load).collect::<Option<_>>()?,
         })
     }
@@ -230,19 +220,19 @@ impl Observed {
     /// The work of the stages, which is counted; wake-ups are a first guess.
     fn counted(&self) -> Parameters {
         let frame_bytes = PAYLOAD_BYTES + FRAME_BYTES;
-        // cost = per batch ÷ messages of a batch + per message, at both rates. Nobody who follows a schedule is spared the
-        // sleep behind a batch, as in full flow.
-        let split = |sparse_ns: f64, half_ns: f64, batch_max: f64| {
-            let per_batch_ns = ((sparse_ns - half_ns) / (1.0 - 1.0 / self.half_batch)).max(0.0);
-            let per_message_ns = (half_ns - per_batch_ns / self.half_batch).max(0.0);
+        // cost = per batch ÷ messages of a batch + per message, at both loads. Nobody who follows a schedule is spared the
+        // sleep behind a batch, as in full flow, and nobody sleeps as deep as where messages come one by one.
+        let [few, many] = self.counted;
+        let split = |few_ns: f64, many_ns: f64, batch_max: f64| {
+            let per_batch_ns = ((few_ns - many_ns) / (1.0 / few.batch - 1.0 / many.batch)).max(0.0);
+            let per_message_ns = (many_ns - per_batch_ns / many.batch).max(0.0);
             Work { per_batch_ns, per_message_ns, batch_max: batch_max.round() as u64 }
         };
         // Nobody counts publisher and subscriber apart: each has half of what both cost.
-        let split_load =
-            |batch_max| split(self.sparse.load_ns / 2.0, self.half.load_ns / 2.0, batch_max);
+        let split_load = |batch_max| split(few.load_ns / 2.0, many.load_ns / 2.0, batch_max);
         Parameters {
             publisher: split_load(WRITE_BYTES / frame_bytes),
-            shard: split(self.sparse.server_ns, self.half.server_ns, self.full_batch),
+            shard: split(few.server_ns, many.server_ns, self.full.batch),
             subscriber: split_load(READ_BYTES / frame_bytes),
             wake_up: WAKE_UP_TRIED,
             pause_ns: PAUSE_NS,
@@ -277,7 +267,8 @@ impl Observed {
             grouped(self.full_per_s),
             grouped(1e9 / self.full.server_ns),
         );
-        let counted = "counted: CPU time at 10 k/s and at 50 %";
+        let [few, many] = CALIBRATION;
+        let counted = format!("counted: CPU time at {few} and {many} %");
         for (stage, work) in
             [("publisher", publisher), ("shard", shard), ("subscriber", subscriber)]
         {
@@ -295,7 +286,7 @@ impl Observed {
                 }
             );
         }
-        let fitted = format!("fitted at {} and {} %", CALIBRATION[0], CALIBRATION[1]);
+        let fitted = format!("fitted at {few} and {many} %");
         let _ = writeln!(
             text,
             "| pause of the publisher | {} | the load generator's source |\n\
@@ -416,20 +407,20 @@ mod tests {
         Observed {
             full_per_s: 2e7,
             capacity_per_s: 1e7,
-            full: Cost { server_ns: 60.0, load_ns: 90.0 },
-            full_batch: 500.0,
-            sparse: Cost { server_ns: 20_040.0, load_ns: 30_060.0 },
-            half: Cost { server_ns: 140.0, load_ns: 210.0 },
-            half_batch: 200.0,
+            full: Cost { server_ns: 60.0, load_ns: 90.0, batch: 500.0 },
+            counted: [
+                Cost { server_ns: 840.0, load_ns: 1_260.0, batch: 25.0 },
+                Cost { server_ns: 140.0, load_ns: 210.0, batch: 200.0 },
+            ],
             loads: SHARES.map(load).to_vec(),
         }
     }
 
     #[test]
-    fn work_follows_from_what_a_message_costs_alone_and_in_a_large_batch() {
+    fn work_follows_from_what_a_message_costs_in_a_small_batch_and_in_a_large_one() {
         let Parameters { shard, publisher, .. } = observed().counted();
         let at = |messages: f64| shard.per_batch_ns / messages + shard.per_message_ns;
-        assert!((at(1.0) - 20_040.0).abs() < 1e-6 && (at(200.0) - 140.0).abs() < 1e-6, "{shard:?}");
+        assert!((at(25.0) - 840.0).abs() < 1e-6 && (at(200.0) - 140.0).abs() < 1e-6, "{shard:?}");
         assert!((publisher.per_batch_ns / 15_000.0 - 1.0).abs() < 0.01, "{publisher:?}");
     }
 
