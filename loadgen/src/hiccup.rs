@@ -17,6 +17,8 @@ use crate::pinning;
 const STEP_NS: u64 = 1_000_000;
 /// Lateness that counts.
 const HICCUP_NS: u64 = 1_000_000;
+/// Lateness that counts as a short gap: a fuller core takes longer to make up for it, and a few are a 99th percentile.
+const SHORT_GAP_NS: u64 = 200_000;
 /// More hiccups than this per core and second make a run worth repeating.
 const MANY_PER_CORE_AND_SECOND: f64 = 2.0;
 const HIGHEST_PRIORITY: i32 = -20;
@@ -26,6 +28,8 @@ const HIGHEST_PRIORITY: i32 = -20;
 pub(crate) struct Hiccups {
     /// Gaps beyond a millisecond, over all watched cores.
     pub(crate) count: u64,
+    /// Gaps beyond a fifth of a millisecond, those included.
+    pub(crate) short: u64,
     /// The longest gap, in nanoseconds.
     pub(crate) longest_ns: u64,
     /// Cores watched.
@@ -79,6 +83,7 @@ impl HiccupMeter {
             Hiccups { watched_ns: clock::now_ns() - self.started_ns, ..Hiccups::default() };
         for core in self.threads.into_iter().filter_map(|t| t.join().ok()) {
             seen.count += core.count;
+            seen.short += core.short;
             seen.longest_ns = seen.longest_ns.max(core.longest_ns);
             seen.cores += core.cores;
             seen.ordinary_priority |= core.ordinary_priority;
@@ -99,6 +104,7 @@ fn watch(core: usize, stop: &AtomicBool) -> Hiccups {
         let deadline = clock::now_ns() + STEP_NS;
         clock::sleep_until(deadline);
         let late_ns = clock::now_ns().saturating_sub(deadline);
+        seen.short += u64::from(late_ns > SHORT_GAP_NS);
         if late_ns > HICCUP_NS {
             seen.count += 1;
             seen.longest_ns = seen.longest_ns.max(late_ns);

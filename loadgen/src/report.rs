@@ -134,6 +134,8 @@ pub(crate) struct RunRecord {
     pub(crate) server_rss_peak_kb: Option<u64>,
     /// Gaps of more than a millisecond in which a core was not ours.
     pub(crate) hiccups: u64,
+    /// The same of more than 0.2 ms.
+    pub(crate) short_hiccups: u64,
     pub(crate) hiccup_longest_us: f64,
     /// In which a line of the cache goes from the server's core to the load's, or from one server's to the
     /// other's: some 40 where they share a cache, and four times that, with half the throughput, where they do not.
@@ -267,6 +269,7 @@ impl RunRecord {
             server_rss_kb: memory.map(|memory| memory.resident_kb),
             server_rss_peak_kb: memory.map(|memory| memory.peak_kb),
             hiccups: measurement.hiccups.count,
+            short_hiccups: measurement.hiccups.short,
             hiccup_longest_us: measurement.hiccups.longest_ns as f64 / 1e3,
             core_distance_ns: measurement.core_distance_ns,
             other_cpu_s: measurement.other_cpu_ns.map(|ns| ns as f64 / 1e9),
