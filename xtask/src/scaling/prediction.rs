@@ -149,7 +149,7 @@ fn capacity(full_per_s: f64) -> Result<f64> {
     }
     if kept == 0.0 {
         bail!(
-            "not even a tenth of {full_per_s:.0} messages a second is kept on a schedule without a gap"
+            "not even a tenth of {full_per_s:.0} messages a second is kept on a schedule with few gaps"
         );
     }
     Ok(kept)
