@@ -68,8 +68,8 @@ impl Default for EpollOptions {
 }
 
 /// What the receive buffer is made of, so that it begins where a page does, as the memory of sent bytes
-/// in the kernel mostly does: a copy between places that lie 16 bytes apart in their pages takes some
-/// processors three times as long.
+/// in the kernel mostly does: a copy to a place that lies a few bytes further in its page takes some
+/// processors several times as long.
 #[derive(Clone, FromBytes, IntoBytes, Immutable)]
 #[repr(C, align(4096))]
 struct Page([u8; PAGE_BYTES]);

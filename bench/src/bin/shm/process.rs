@@ -19,7 +19,7 @@ pub(crate) const LOAD_CORE: usize = 1;
 pub(crate) const RING_BYTES: usize = 256 << 10;
 /// What a client writes or reads at once.
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
-/// The daemon's receive buffers begin where a page does: the kernel copies faster from and to there.
+/// The epoll driver's receive buffer begins where a page does: the kernel copies faster from and to there.
 pub(crate) const PAGE_BYTES: usize = 4096;
 /// What the beginning of a run is not counted for.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(100);
